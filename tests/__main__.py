@@ -1,0 +1,179 @@
+"""Set this machine up, then rehearse or check: python3 -m tests rehearsal|check|lint.
+
+Runs on the bare python3 (>= 3.11) of a fresh Debian or Ubuntu, so it uses the standard library only. It needs
+Debian's mirrors and PyPI; once everything is there, it needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.box.paths import cache_directory
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PYTHON = REPOSITORY / ".venv/bin/python"
+
+PACKAGES = (
+    "mmdebstrap",
+    "systemd-container",
+    "iproute2",
+    "openssh-client",
+    "debian-archive-keyring",
+    "ca-certificates",
+    "git",
+    "uidmap",
+    "python3-venv",
+)
+UV_VERSION = "0.13.8"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("-m", "mypy"))
+
+
+class SetUpError(Exception):
+    """What this machine lacks, and what to do about it."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests",
+        description="Set this machine up (Debian packages, uv, .venv), then rehearse or check.",
+    )
+    parser.add_argument(
+        "command",
+        choices=("rehearsal", "check", "lint"),
+        help="rehearsal: the whole deploy on a disposable Debian here; check: lint, types and all tests; "
+        "lint: lint and types only",
+    )
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="for `rehearsal`, its options; for `check`, pytest's instead of `tests`"
+    )
+    arguments = parser.parse_args()
+    os.chdir(REPOSITORY)
+    try:
+        set_up()
+        if arguments.command == "rehearsal":
+            return call([PYTHON, "-m", "tests.box.rehearse", *arguments.rest])
+        steps = [*LINT]
+        if arguments.command == "check":
+            steps.append(("-m", "pytest", *(arguments.rest or ["tests"])))
+        return next((code for step in steps if (code := call([PYTHON, *step]))), 0)
+    except SetUpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def set_up() -> None:
+    """Bring Debian packages, uv and .venv to what the repository wants; only what differs is touched.
+
+    Raises SetUpError.
+    """
+    install_packages()
+    synchronise(install_uv())
+
+
+def install_packages() -> None:
+    """Install those of PACKAGES that are missing."""
+    if shutil.which("dpkg-query") is None:
+        raise SetUpError("This needs Debian or Ubuntu: there is no dpkg-query here.")
+    installed = _installed(PACKAGES)
+    missing = [name for name in PACKAGES if name not in installed]
+    if not missing:
+        return
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        raise SetUpError(f"Debian packages are missing. Run as root: {shlex.join(command)}")
+    print(f"Installing Debian packages: {', '.join(missing)}", flush=True)
+    for argv in (["apt-get", "update"], command):
+        _require(argv, {"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def install_uv() -> Path:
+    """Return the pinned uv, from PyPI into a virtual environment of its own if it is not there yet."""
+    home = cache_directory() / f"uv-{UV_VERSION}"
+    uv = home / "bin/uv"
+    if _version(uv) == UV_VERSION:
+        return uv
+    print(f"Installing uv {UV_VERSION} from PyPI into {home}", flush=True)
+    # --clear: an earlier attempt may have stopped halfway.
+    _require([sys.executable, "-m", "venv", "--clear", home])
+    # pip carries its own certificates; those of the host may know a proxy that inspects TLS.
+    trust = {"PIP_CERT": os.environ.get("PIP_CERT", str(CERTIFICATES))} if CERTIFICATES.exists() else {}
+    install = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    _require([home / "bin/python", *install, f"uv=={UV_VERSION}"], trust)
+    if (found := _version(uv)) != UV_VERSION:
+        raise SetUpError(f"{uv} should be version {UV_VERSION}, but is {found or 'not to be run'}.")
+    return uv
+
+
+def synchronise(uv: Path) -> None:
+    """Make .venv what uv.lock says. Takes a fraction of a second, and no network, if it already is."""
+    settings = {
+        # Only PyPI and Debian's mirrors may be needed, so the Python is the system's.
+        "UV_PYTHON_DOWNLOADS": "never",
+        # For a proxy that inspects TLS: the host's certificates instead of uv's own.
+        "UV_SYSTEM_CERTS": "1",
+        "UV_PROJECT_ENVIRONMENT": str(REPOSITORY / ".venv"),
+    }
+    # pyinfra tells Python to write no bytecode, so what is not compiled here is compiled again at every run.
+    argv = [str(uv), "sync", "--locked", "--compile-bytecode"]
+    check = subprocess.run(
+        [*argv, "--check", "--offline"],
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if check.returncode == 0:
+        return
+    print("Installing the Python packages of uv.lock into .venv", flush=True)
+    _require(argv, settings)
+
+
+def call(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> int:
+    """Print a command, run it, and return its exit status."""
+    shown = [_short(word) for word in argv]
+    print(f"$ {shlex.join(shown)}", flush=True)
+    environment = {**os.environ, **extra} if extra else None
+    status = subprocess.run(argv, env=environment, check=False).returncode
+    return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+
+
+def _require(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> None:
+    if status := call(argv, extra):
+        raise SetUpError(f"{Path(argv[0]).name} failed with exit status {status}; see above.")
+
+
+def _installed(packages: Sequence[str]) -> set[str]:
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]
+    # It exits with 1 if it has never heard of one of them, having told about the others.
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return {line.split()[0] for line in answer.splitlines() if line.endswith(" installed")}
+
+
+def _version(uv: Path) -> str | None:
+    """Return what `uv --version` says; None if it is missing, half written, or for another machine."""
+    try:
+        said = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return None
+    return said.split()[1] if said.startswith("uv ") else None
+
+
+def _short(word: str | Path) -> str:
+    path = Path(word)
+    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(word)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
