@@ -1,0 +1,46 @@
+"""The disposable box of this machine: everything real but the size of the model and the GPU it does not have."""
+
+from tasks.spec import declare as d
+from tests.box.paths import ADDRESS, Rehearsal
+
+__all__ = ["rig"]
+
+_box = Rehearsal.from_environment()
+
+rig = d.rig(
+    builds=[
+        d.build(
+            name="cpu",
+            backend="cpu",
+            # The very tree of the default pin, from PyPI: a rehearsal may need nothing but PyPI and Debian.
+            source=d.sdist_source(
+                url="https://files.pythonhosted.org/packages/ec/e9/"
+                "e7de2b0463ea3ffbf0ede6cb21b58c1258a8f6521aae45ca773a59fe7cf3/llama_cpp_python-0.3.36.tar.gz",
+                sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+                commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f",
+            ),
+        )
+    ],
+    models=[
+        d.model(
+            name="tiny",
+            repo="llamarig/Tiny-Qwen3-Next-GGUF",
+            quant="F16",
+            build="cpu",
+            serve=d.serve(
+                port=_box.port + 10,
+                context=8192,
+                ubatch=512,
+                placement=d.cpu_only(),
+                load_mode="none",
+                threads=2,
+                sampling=d.sampling(temperature=1.0, top_p=0.95, top_k=40, min_p=0.0),
+                cache_ram_mib=64,
+            ),
+        )
+    ],
+    # A container shares its host's kernel: its swappiness is this machine's, and nobody's to rehearse with.
+    host=d.host_policy(swappiness=None, disk_reserve_gib=1),
+    hub=d.hub(endpoint=f"http://{ADDRESS}:{_box.hub_port}"),
+    model_lock=str(_box.model_lock),
+)

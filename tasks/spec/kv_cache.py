@@ -1,0 +1,8 @@
+"""The types a KV cache can have."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+"""KV cache types of llama.cpp (common/arg.cpp of the pinned commit)."""

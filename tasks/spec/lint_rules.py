@@ -1,0 +1,28 @@
+"""The names of every lint, as `accept` takes them, each with what it is about."""
+
+from __future__ import annotations
+
+LINT_RULES = {
+    "kv-4-bit": "a KV cache of 4 bits an element",
+    "kv-without-kernel": "a pair of KV cache types that no flash-attention kernel is compiled for",
+    "kv-under-tensor-split": 'split_mode = "tensor" with a quantized KV cache',
+    "fit-under-tensor-split": 'fit() with split_mode = "tensor"',
+    "fit-with-cpu-ffn": "fit() with --n-cpu-ffn as extra",
+    "cpu-moe-on-several-gpus": "cpu_moe() on more than one GPU",
+    "split-by-free-memory": "several GPUs without a declared split",
+    "environment-unread": "an environment variable that llama.cpp does not read",
+    "cuda-order-unneeded": "CUDA_DEVICE_ORDER beside gpus",
+    "threads-over-cpus": "more threads than CPUs they may run on",
+    "real-time-on-every-cpu": "real-time threads on every CPU of the box",
+    "affinity-beyond-cpus": "cpu_affinity names CPUs the box does not have",
+    "memory-lock": "a model locked into RAM that is larger than the RAM",
+    "memory-budget": "weights in RAM, prompt cache and checkpoints together over the RAM",
+    "gpu-missing": "gpus names a GPU the box does not have",
+    "mtp-missing": "draft-mtp for a model without the layer for it",
+    "layers-of-another-model": "a placement for another number of layers than the model has",
+    "override-not-a-regex": "an override rule that is no regular expression",
+    "override-matches-nothing": "an override rule that matches no tensor, or only tensors of earlier rules",
+    "override-misses-numbers": "an override rule whose digit classes leave layers out",
+    "override-splits-experts": "an override rule that moves some of a layer's expert tensors and not the others",
+    "override-weights-away-from-kv": "layers whose weights and KV cache lie on different GPUs",
+}

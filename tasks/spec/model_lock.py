@@ -1,0 +1,46 @@
+"""The model lock: what each declared model was resolved to, once; a rebuilt box gets the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.spec.base import Declaration
+from tasks.spec.model import Model
+
+
+class LockedFile(Declaration):
+    """One file of a Hub repository; ``size`` in bytes, ``sha256`` as the Hub's LFS metadata has it."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LockedModel(Declaration):
+    """The files of one model at one commit of its repository. ``shards`` are in llama.cpp's order."""
+
+    repo: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    shards: tuple[LockedFile, ...] = Field(min_length=1)
+    mmproj: LockedFile | None = None
+    draft: LockedFile | None = None
+
+    @property
+    def files(self) -> list[LockedFile]:
+        """Every file of the model."""
+        return [*self.shards, *(file for file in (self.mmproj, self.draft) if file is not None)]
+
+
+class ModelLock(Declaration):
+    """All locked models, by what was asked for."""
+
+    models: dict[str, LockedModel] = Field(default={})
+
+
+def lock_key(model: Model) -> str:
+    """What a model asks of the Hub, in one line: the same line always means the same lock entry."""
+    files = [PurePosixPath(path).as_posix() for path in (*model.files, model.mmproj, model.draft) if path]
+    return " ".join([f"{model.repo}@{model.revision}", *([model.quant] if model.quant else []), *files])

@@ -1,0 +1,128 @@
+"""A whole box: its builds, its models, its settings, and what must hold between them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.spec.base import Declaration, Name
+from tasks.spec.build import Build
+from tasks.spec.host_policy import HostPolicy
+from tasks.spec.model import Model
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+
+
+class Hub(Declaration):
+    """Where models come from. A token is named here, never written here."""
+
+    endpoint: str = Field(default="https://huggingface.co", pattern=r"^https?://[^\s/]+(/\S*)?$")
+    token_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable of the control machine that holds the Hub token",
+    )
+    token_command: tuple[str, ...] = Field(
+        default=(), description="command of the control machine that prints the Hub token: ('pass', 'show', 'hub')"
+    )
+    proxy: str | None = Field(
+        default=None,
+        pattern=r"^http://[^\s/@]+/?$",
+        description="the box's way to the Hub, http://host:port; none where left out, whatever its environment says",
+    )
+    max_mb_s: float | None = Field(
+        default=None,
+        ge=0.1,
+        description="all downloads of the box together, in MB/s; as fast as it goes where left out",
+    )
+
+    @field_validator("token_env")
+    @classmethod
+    def _no_token_here(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("hf_"):
+            raise ValueError("looks like a token itself: put it into an environment variable and name that here")
+        return value
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Hub:
+        if self.token_env is not None and self.token_command:
+            raise ValueError("token_env and token_command are two tokens: declare one of them")
+        return self
+
+
+class Rig(Declaration):
+    """Everything one box should be."""
+
+    builds: tuple[Build, ...] = Field(min_length=1)
+    models: tuple[Model, ...] = Field(min_length=1)
+    default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
+    host: HostPolicy = HostPolicy()
+    hub: Hub = Hub()
+    model_lock: str = Field(
+        default="inventory/models.lock.json",
+        description="file on the control machine that freezes revisions and sha256 of every model; commit it",
+    )
+
+    @field_validator("builds")
+    @classmethod
+    def _one_build_a_name(cls, value: tuple[Build, ...]) -> tuple[Build, ...]:
+        for name in _repeated(build.name for build in value):
+            raise ValueError(f"two builds are called {name!r}: rename one")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _one_model_a_name(cls, value: tuple[Model, ...]) -> tuple[Model, ...]:
+        for name in _repeated(model.name for model in value):
+            raise ValueError(f"two models are called {name!r}: rename one")
+        return value
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Rig:
+        builds = {build.name for build in self.builds}
+        for model in self.models:
+            if model.build not in builds:
+                raise ValueError(
+                    f"model {model.name!r}: build = {model.build!r} is not declared; "
+                    f"name one of {', '.join(sorted(builds))}, or add it to builds"
+                )
+            if model.serve.gpus and self.build_of(model).backend != "cuda":
+                raise ValueError(
+                    f"model {model.name!r}: gpus are NVIDIA's UUIDs, and build {model.build!r} is for "
+                    f"{self.build_of(model).backend}: leave gpus out, or name a cuda build"
+                )
+        names = [model.name for model in self.models]
+        if self.default is not None and self.default not in names:
+            raise ValueError(f"default = {self.default!r} is no model of this box: name one of {', '.join(names)}")
+        self._ports_are_free()
+        return self
+
+    def _ports_are_free(self) -> None:
+        """Models that exclude each other may share a port: clients keep one address. Others may not."""
+        for index, one in enumerate(self.models):
+            for other in self.models[index + 1 :]:
+                apart = not (one.serve.coexists or other.serve.coexists)
+                if one.serve.port == other.serve.port and not apart and _overlap(one, other):
+                    raise ValueError(
+                        f"models {one.name!r} and {other.name!r} would both listen on port {one.serve.port}: "
+                        "give one another serve.port, or let neither coexist with other models"
+                    )
+
+    def build_of(self, model: Model) -> Build:
+        """The build a model runs on."""
+        return next(build for build in self.builds if build.name == model.build)
+
+    @property
+    def default_model(self) -> Model:
+        """The model that serves after a boot."""
+        return next((model for model in self.models if model.name == self.default), self.models[0])
+
+
+def _overlap(one: Model, other: Model) -> bool:
+    first, second = (ipaddress.ip_address(model.serve.host) for model in (one, other))
+    return first == second or first.is_unspecified or second.is_unspecified
