@@ -1,0 +1,1 @@
+"""What a box is checked for: each check a small class, pure over the box's facts. Listing them documents them."""

@@ -1,0 +1,122 @@
+"""A box's facts, as the checks see them. Plain data: facts fill it, checks read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.planning.difference import Difference
+from tasks.planning.ram.modules import Ram
+from tasks.spec.model_lock import LockedModel
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running llama-server. Memory in KiB; ``listens``: address:port pairs; ``unit``: its systemd unit, if any."""
+
+    pid: int
+    command: tuple[str, ...] = ()
+    unit: str = ""
+    llama_environment: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()
+    locked_kib: int = 0
+    swapped_kib: int = 0
+    memlock_limit_kib: int | None = None
+    """None: unlimited, or not told."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine itself. Memory in KiB, disk in bytes; None where the box does not tell."""
+
+    virtualization: str = ""
+    swappiness: int | None = None
+    swappiness_at_boot: int | None = None
+    swappiness_file: str = ""
+    total_kib: int | None = None
+    available_kib: int | None = None
+    swap_used_kib: int | None = None
+    swap_devices: tuple[str, ...] = ()
+    huge_pages: str = ""
+    """Of /sys/kernel/mm/transparent_hugepage/enabled: always, madvise or never."""
+    cpu_model: str = ""
+    cpus_online: frozenset[int] = frozenset()
+    cores: int = 0
+    governors: tuple[str, ...] = ()
+    energy_preferences: tuple[str, ...] = ()
+    oom_killed_units: tuple[str, ...] = ()
+    oom_kills: int | None = None
+    """Programs the kernel killed for want of memory since boot."""
+    filesystem: str = ""
+    disk_free: int | None = None
+    unattended_upgrades: bool | None = None
+    """Whether the distribution upgrades packages by itself; None where that cannot be told."""
+    driver_held: bool = False
+    """Whether the GPU driver's packages are held back from such upgrades."""
+
+    @property
+    def is_container(self) -> bool:
+        """Whether it shares the kernel of a host, so that the kernel's settings and counters are not its own."""
+        return self.virtualization in ("systemd-nspawn", "docker", "podman", "lxc", "lxc-libvirt", "openvz", "wsl")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as its driver tells it. MiB, watts; None where the card does not tell."""
+
+    name: str
+    uuid: str = ""
+    bus_id: str = ""
+    memory_mib: int | None = None
+    free_mib: int | None = None
+    display: bool | None = None
+    persistence: bool | None = None
+    power_limit_w: float | None = None
+    power_default_w: float | None = None
+    pcie_gen: int | None = None
+    pcie_gen_max: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    pstate: str = ""
+    throttle: int | None = None
+    """Bit mask of reasons (nvml.h, nvmlClocksEventReason*)."""
+    ecc_errors: int | None = None
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """``module``: version of the loaded kernel driver, ``library``: of its libraries; empty where there is none."""
+
+    cards: tuple[Gpu, ...] = ()
+    module: str = ""
+    library: str = ""
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Strays:
+    """What reaches llama.cpp behind the declared flags. ``environment``: name=file it is set in."""
+
+    config_files: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    servers: tuple[ServerProcess, ...] = ()
+
+
+@dataclass(frozen=True)
+class Box:
+    """Everything an audit reads. ``differences``: check id -> what deploy.py itself found of that kind.
+
+    ``operations``: names of deploy.py's operations that would change this box.
+    """
+
+    ram: Ram = field(default_factory=Ram)
+    machine: Machine = field(default_factory=Machine)
+    gpus: Gpus = field(default_factory=Gpus)
+    strays: Strays = field(default_factory=Strays)
+    locked: tuple[LockedModel, ...] = ()
+    differences: Mapping[str, list[Difference]] = field(default_factory=dict)
+    operations: tuple[str, ...] = ()
+    read_mb_s: float | None = None
+    """Measured read speed of the model store, where it was asked for."""
+    copy_gb_s: float | None = None
+    """Measured memory bandwidth, where it was asked for."""

@@ -1,0 +1,133 @@
+"""The graphics cards of a box, and which CUDA toolkits, drivers and architectures go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tasks.planning.difference import Difference
+from tasks.spec.build import Build
+from tasks.spec.rig import Rig
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA card as nvidia-smi tells it. Memory in MiB, power in W, 0 where it does not tell."""
+
+    index: int
+    uuid: str
+    name: str
+    total_mib: int
+    free_mib: int
+    compute_capability: str
+    driver: str
+    bus_id: str
+    pcie_generation: int = 0
+    pcie_generation_max: int = 0
+    pcie_width: int = 0
+    pcie_width_max: int = 0
+    power_limit_w: float = 0.0
+
+    @property
+    def architecture(self) -> str:
+        """What CMake is told for this card: machine code for it alone, and for Blackwell's own instructions.
+
+        From compute capability 10.0 on, those instructions need the architecture-specific ``a`` target
+        (llama.cpp: ggml/src/ggml-cuda/CMakeLists.txt).
+        """
+        number = self.compute_capability.replace(".", "")
+        return f"{number}a-real" if int(number) >= 100 else f"{number}-real"
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """All a box says of its cards. ``problem`` is what keeps the NVIDIA ones from being used, in plain words."""
+
+    gpus: tuple[Gpu, ...] = ()
+    module: str = ""
+    """Version of the loaded NVIDIA kernel module, empty where none is loaded."""
+    problem: str = ""
+    amd_cards: int = 0
+
+
+# From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version
+# compatibility, Linux).
+_OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
+
+
+def with_architectures_of(gpus: Iterable[Gpu], rig: Rig) -> Rig:
+    """The rig with the architectures of these cards in every CUDA build that names none; unchanged without a card."""
+    architectures = tuple(sorted({gpu.architecture for gpu in gpus}))
+    builds = tuple(
+        build.model_copy(update={"architectures": architectures}) if build.takes_architectures_of_cards else build
+        for build in rig.builds
+    )
+    return rig.model_copy(update={"builds": builds})
+
+
+def gpu_differences(builds: Iterable[Build], state: GpuState) -> list[Difference]:
+    """Whether the box's cards and driver can run its CUDA builds."""
+    cuda = [build for build in builds if build.backend == "cuda"]
+    if not cuda:
+        return []
+    if state.problem:
+        return [Difference("NVIDIA driver", "answering", state.problem, remedy=_remedy(state), by_deploy=False)]
+    found = []
+    for build in cuda:
+        if refusal := build.toolkit_refusal(gpu.architecture for gpu in state.gpus):
+            found.append(Difference(f"build {build.name}", "code for the cards", refusal, "see above", by_deploy=False))
+        version = _version(build.cuda_toolkit)
+        oldest = _OLDEST_DRIVER.get(version[0], 0) if version else 0
+        driver = int(state.gpus[0].driver.split(".")[0]) if state.gpus else 0
+        if driver and driver < oldest:
+            found.append(
+                Difference(
+                    f"driver for build {build.name}",
+                    f"{oldest} or newer for CUDA {build.cuda_toolkit}",
+                    state.gpus[0].driver,
+                    remedy=f"install a newer driver, or declare a cuda_toolkit that driver {driver} runs",
+                    by_deploy=False,
+                )
+            )
+        found += [
+            Difference(
+                f"{gpu.name} and build {build.name}",
+                f"code for {gpu.architecture}",
+                f"compiled for {', '.join(build.architectures)}",
+                remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out',
+                by_deploy=False,
+            )
+            for gpu in state.gpus
+            if not runs_on(build.architectures, gpu.compute_capability)
+        ]
+    return found
+
+
+def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
+    """Whether a card runs code compiled for one of these architectures as it was meant for it.
+
+    Machine code of the card's own number; or intermediate code (``-virtual``, or no ending) of a number not above it,
+    which its driver compiles. Code of another number is not enough: a card ran sm_89 code silently and wrote gibberish
+    (llama.cpp #22522).
+    """
+    own = compute_capability.replace(".", "")
+    for architecture in architectures:
+        number, _, kind = architecture.partition("-")
+        if number.rstrip("af") == own:
+            return True
+        if kind != "real" and not number.endswith(("a", "f")) and int(number) <= int(own):
+            return True
+    return False
+
+
+def _remedy(state: GpuState) -> str:
+    if state.module:
+        return "restart the box, so that kernel module and library are of one version again"
+    return "install the NVIDIA driver with your distribution's packages and restart the box"
+
+
+def _version(toolkit: str | None) -> tuple[int, int] | None:
+    if toolkit is None or toolkit.startswith("/"):
+        return None
+    major, _, minor = toolkit.partition(".")
+    return int(major), int(minor)

@@ -1,0 +1,148 @@
+"""What lies on a box and is of no further use: old quants, old revisions, broken-off downloads, releases, work."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tasks.planning import layout
+from tasks.planning.release import release_path
+from tasks.planning.shard_sets import set_name
+from tasks.planning.shards import GIB, StoredFile, partial, record, target
+from tasks.spec.model_lock import LockedModel
+from tasks.spec.rig import Rig
+
+HF_TRANSFER = ".hf_transfer"
+"""Ending of hf_transfer's own name for a file it is at work on (tasks/files/move_bytes.py)."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that may go. ``size`` in bytes on the disk; ``held_by`` says who still refers to it, if anyone."""
+
+    name: str
+    paths: tuple[str, ...]
+    size: int
+    why: str
+    held_by: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.size / GIB:8.2f} GiB  {self.name}: {self.why}"
+        return f"{line}; stays, {self.held_by} refers to it" if self.held_by else line
+
+
+class CannotDeleteError(ValueError):
+    """What is named may not go, or is not there; the message says which."""
+
+
+def leftovers(
+    rig: Rig,
+    locked: Iterable[LockedModel],
+    stored: Mapping[str, StoredFile],
+    directories: Mapping[str, int],
+    users: Mapping[str, str],
+) -> list[Leftover]:
+    """Everything on the box that neither the declaration nor the lock has a use for, largest first.
+
+    :param stored: path -> file of the model store
+    :param directories: path -> bytes on the disk, of every release and every build's work directory
+    :param users: name of a unit or process -> every path it names, as one text
+    """
+    locked = list(locked)
+    found = [
+        *_model_files(locked, stored, users),
+        *_partials(locked, stored, users),
+        *_directories(rig, directories, users),
+    ]
+    return sorted(found, key=lambda leftover: (-leftover.size, leftover.name))
+
+
+def chosen(names: Iterable[str], found: Iterable[Leftover]) -> list[Leftover]:
+    """The leftovers of these names.
+
+    :raises CannotDeleteError: for a name that is no leftover, and for one that something still refers to
+    """
+    known = {leftover.name: leftover for leftover in found}
+    wanted = []
+    for name in names:
+        leftover = known.get(name)
+        if leftover is None:
+            raise CannotDeleteError(f"{name!r} is nothing this list offers: name what it prints; nothing was deleted")
+        if leftover.held_by:
+            raise CannotDeleteError(f"{name} stays: {leftover.held_by} refers to it; nothing was deleted")
+        wanted.append(leftover)
+    return wanted
+
+
+def _model_files(
+    locked: list[LockedModel], stored: Mapping[str, StoredFile], users: Mapping[str, str]
+) -> Iterable[Leftover]:
+    wanted = {path for model in locked for file in model.files for path in (target(model, file), record(model, file))}
+    sets: dict[str, list[str]] = defaultdict(list)
+    for path in stored:
+        inside = path.removeprefix(f"{layout.MODELS}/")
+        hidden = PurePosixPath(path).name.startswith(".")
+        if path not in wanted and not hidden and not inside.startswith(".") and inside.count("/") >= 3:
+            sets[set_name(inside)].append(path)
+    for name, paths in sets.items():
+        records = [record_of(path) for path in paths if record_of(path) in stored]
+        size = sum(stored[path].allocated for path in [*paths, *records])
+        yield Leftover(
+            f"models/{name}", (*sorted(paths), *sorted(records)), size, _why(name, locked), _held(paths, users)
+        )
+
+
+def record_of(path: str) -> str:
+    """The record beside a model file."""
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/.{name}.verified.json"
+
+
+def _why(name: str, locked: list[LockedModel]) -> str:
+    """``name``: ORG/NAME/COMMIT/set."""
+    repo, commit = "/".join(name.split("/")[:2]), name.split("/")[2]
+    of_repo = [model for model in locked if model.repo == repo]
+    if not of_repo:
+        return f"no model of {repo} is declared"
+    used = sorted({PurePosixPath(set_name(model.shards[0].path)).name for model in of_repo})
+    if commit not in {model.commit for model in of_repo}:
+        return f"superseded by revision {', '.join(sorted({model.commit[:12] for model in of_repo}))}"
+    return f"superseded by {', '.join(used)}"
+
+
+def _partials(
+    locked: list[LockedModel], stored: Mapping[str, StoredFile], users: Mapping[str, str]
+) -> Iterable[Leftover]:
+    wanted = {partial(file) for model in locked for file in model.files}
+    for path, file in stored.items():
+        name = path.removeprefix(f"{layout.MODELS}/.partial/")
+        if name not in (path, ".lock") and path.removesuffix(HF_TRANSFER) not in wanted:
+            why = "a broken-off download of no declared model"
+            yield Leftover(f"partial/{name}", (path,), file.allocated, why, _held([path], users))
+
+
+def _directories(rig: Rig, directories: Mapping[str, int], users: Mapping[str, str]) -> Iterable[Leftover]:
+    declared = {release_path(build, rig.models).rpartition("/")[2]: build.name for build in rig.builds}
+    for path, size in directories.items():
+        parent, _, name = path.rpartition("/")
+        if parent == layout.RELEASES and name not in declared:
+            held = _held([path], users)
+            yield Leftover(f"releases/{name}", (path,), size, "no declared build makes this release", held)
+        elif parent == layout.WORK:
+            whole = f"{layout.RELEASES}/{name}" in directories
+            if name not in declared:
+                why = "object files of no declared build"
+            elif whole:
+                why = f"object files of build {declared[name]}, which is whole: they only make its next build quicker"
+            else:
+                continue
+            yield Leftover(f"work/{name}", (path,), size, why, _held([path], users))
+
+
+def _held(paths: Iterable[str], users: Mapping[str, str]) -> str:
+    """Who names one of the paths, or something below it. A shard set is held by whoever names its first shard."""
+    named = re.compile("|".join(rf"{re.escape(path)}(?![\w.+@=-])" for path in paths))
+    return ", ".join(sorted(user for user, text in users.items() if named.search(text)))

@@ -1,0 +1,25 @@
+"""What upstream has now, compared with what a model is locked to."""
+
+from __future__ import annotations
+
+from tasks.planning.shards import GIB
+from tasks.spec.model_lock import LockedFile, LockedModel
+
+
+def lock_changes(locked: LockedModel, upstream: LockedModel) -> list[str]:
+    """One line per file that differs; empty where every file is the same, whatever else the commits changed."""
+    old, new = ({file.path: file for file in entry.files} for entry in (locked, upstream))
+    return [
+        *(f"no longer there: {path}" for path in old if path not in new),
+        *(f"new: {path}, {_size(file)}" for path, file in new.items() if path not in old),
+        *(
+            f"changed: {path}, {_size(old[path])} to {_size(file)}, sha256 {old[path].sha256[:12]}... to "
+            f"{file.sha256[:12]}..."
+            for path, file in new.items()
+            if path in old and old[path].sha256 != file.sha256
+        ),
+    ]
+
+
+def _size(file: LockedFile) -> str:
+    return f"{file.size / GIB:.2f} GiB"

@@ -1,0 +1,181 @@
+"""The speed a memory module was sold for, read from its part number: each maker writes it in a way of his own.
+
+Firmware's "Speed" is no rating: for most kits it is the JEDEC fallback of the SPD, or whatever the BIOS set. The part
+number is the maker's own word. Nothing here is a list of products: each rule is how a maker spells a speed, so that
+next year's kit is read like last year's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_DDR3 = {800, 1066, 1333, 1600, 1866, 2133, 2400, 2600, 2666, 2800, 2933}
+_DDR4 = {
+    *(1600, 1866, 2133, 2400, 2666, 2800, 2933, 3000, 3100, 3200, 3300, 3333, 3400, 3466, 3600, 3666, 3733, 3800, 3866),
+    *(4000, 4133, 4200, 4266, 4300, 4333, 4400, 4500, 4600, 4700, 4800, 4866, 5000, 5066, 5100, 5133, 5333),
+}
+_DDR5 = {*range(4000, 10001, 200), 5333, 5866, 6933, 8266, 8533, 9066, 9333}
+_RATES = {3: _DDR3, 4: _DDR4, 5: _DDR5}
+"""Speeds in MT/s that modules of a generation are sold at; anything else in a part number is another number."""
+
+_TWO_DIGITS = {
+    4: {21: 2133, 24: 2400, 26: 2666, 28: 2800, 29: 2933, 33: 3333, 34: 3466, 37: 3733, 38: 3866, 41: 4133, 42: 4266},
+    3: {10: 1066, 13: 1333, 16: 1600, 18: 1866, 21: 2133, 24: 2400, 26: 2666, 28: 2800, 29: 2933},
+    5: {},
+}
+"""Two-digit spellings that are not just the speed's first two digits followed by zeros."""
+
+_PC_BANDWIDTH = {8500: 1066, 10600: 1333, 10666: 1333, 12800: 1600, 14900: 1866, 17000: 2133, 19200: 2400, 21300: 2666}
+"""Module bandwidth in MB/s (PC3-12800) where it stands for the speed; 8 bytes a transfer."""
+
+# JEDEC speed bins as the chip makers' suffixes spell them (their part-number decoders).
+_SAMSUNG = {"PB": 2133, "RC": 2400, "TD": 2666, "VF": 2933, "WE": 3200, "QK": 4800, "WM": 5600, "CP": 6400}
+_HYNIX_DDR4 = {"TF": 2133, "UH": 2400, "VK": 2666, "WM": 2933, "XN": 3200}
+_HYNIX_DDR5 = {"E": 4800, "G": 5600, "H": 6400}
+_MICRON = {"1G6": 1600, "1G9": 1866, "2G1": 2133, "2G3": 2400, "2G4": 2400, "2G6": 2666, "2G9": 2933, "3G2": 3200}
+_CRUCIAL_VALUE = {"213": 2133, "24A": 2400, "266": 2666, "293": 2933, "32A": 3200}
+_NANYA = {"GX": 2133, "FL": 2400, "HR": 2666, "IX": 2933, "JR": 3200}
+
+
+@dataclass(frozen=True)
+class Rating:
+    """``mts``: MT/s the module was sold for; ``generation``: 3, 4 or 5, None where the number does not say.
+
+    ``profile``: whether it takes an XMP/EXPO profile to reach it, None where the number does not say.
+    """
+
+    mts: int
+    generation: int | None = None
+    profile: bool | None = None
+
+
+_Reader = Callable[[re.Match[str]], Rating | None]
+
+
+def rating(part_number: str, generation: int | None = None) -> Rating | None:
+    """What a part number says about speed, None where it says nothing that is sure.
+
+    :param generation: of DDR, as the firmware has it; None where it does not tell
+    """
+    part = re.sub(r"\s+", " ", part_number.strip().upper())
+    for pattern, read in _MAKERS:
+        if match := pattern.search(part):
+            # One that follows a maker's pattern is that maker's: what does not decode there is not guessed at.
+            found = read(match)
+            return found if found is not None and _possible(found, generation) else None
+    mts = _spelled_out(part, generation)
+    return Rating(mts, generation) if mts is not None else None
+
+
+def _possible(found: Rating, generation: int | None) -> bool:
+    known = found.generation or generation
+    if found.generation and generation and found.generation != generation:
+        return False
+    return found.mts in (_RATES[known] if known in _RATES else _DDR3 | _DDR4 | _DDR5)
+
+
+def _spelled_out(part: str, generation: int | None) -> int | None:
+    """The one number in a part number that is a speed of its generation; None where there are two, or none."""
+    rates = _RATES[generation] if generation in _RATES else _DDR3 | _DDR4 | _DDR5
+    found = {int(number) for number in re.findall(r"(?<!\d)\d{4,5}(?!\d)", part)}
+    # 2667, 2134, 3201: the same clock, rounded the other way.
+    speeds = {near for number in found for near in (number, number - 1, number + 1) if near in rates}
+    if not speeds and generation in (3, None):
+        speeds = {_PC_BANDWIDTH[number] for number in found if number in _PC_BANDWIDTH}
+    return speeds.pop() if len(speeds) == 1 else None
+
+
+def _short(digits: str, generation: int) -> int:
+    """26 -> 2666, 36 -> 3600, 60 -> 6000; three digits are tens."""
+    number = int(digits)
+    if len(digits) == 3:
+        return {213: 2133, 266: 2666, 293: 2933, 333: 3333, 346: 3466, 373: 3733, 386: 3866, 413: 4133, 426: 4266}.get(
+            number, number * 10
+        )
+    return _TWO_DIGITS[generation].get(number, number * 100)
+
+
+def _abbreviated(profile: bool | None = None, generation: int | None = None) -> _Reader:
+    """For patterns with a group ``mts`` of two to four digits, and perhaps a group ``ddr``."""
+
+    def read(match: re.Match[str]) -> Rating | None:
+        groups = match.groupdict()
+        ddr = generation or (int(groups["ddr"]) if groups.get("ddr") else None)
+        digits = groups["mts"]
+        if len(digits) == 4:
+            return Rating(int(digits), ddr, profile)
+        return Rating(_short(digits, ddr), ddr, profile) if ddr in _RATES else None
+
+    return read
+
+
+def _named(table: dict[str, int], generation: int | None = None) -> _Reader:
+    """For patterns with a group ``bin`` that a table knows: JEDEC bins, which need no profile."""
+
+    def read(match: re.Match[str]) -> Rating | None:
+        mts = table.get(match["bin"])
+        return None if mts is None else Rating(mts, generation or _generation_of(mts), profile=False)
+
+    return read
+
+
+def _generation_of(jedec_mts: int) -> int:
+    return 5 if jedec_mts >= 4000 else 4
+
+
+def _amd(match: re.Match[str]) -> Rating:
+    # Radeon Memory: 2606 and 3206 are 2666 and 3200 with another timing.
+    digits = match["mts"]
+    return Rating({"2606": 2666, "3206": 3200, "3606": 3600}.get(digits, int(digits)), int(match["ddr"]))
+
+
+_MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
+    (re.compile(pattern), read)
+    for pattern, read in (
+        # G.Skill: F4-3600C16-16GTZNC, F5-6000J3636F16G; the older F3-12800CL9 names the bandwidth instead.
+        (r"^F(?P<ddr>[45])-(?P<mts>\d{4,5})[A-Z]", _abbreviated(profile=True)),
+        # Corsair: CMK32GX5M2B6000C36, CMSX16GX4M1A3200C22, CM4X16GC3000C16K4D, CMWX8GF3200Z22W4.
+        (r"^CM[A-Z]{1,3}\d+GX(?P<ddr>[345])M\d{1,2}[A-Z]\d?(?P<mts>\d{4})[CZ]\d", _abbreviated(profile=True)),
+        (r"^CM(?P<ddr>[45])X\d+G[A-Z](?P<mts>\d{4})[CZ]", _abbreviated(profile=True)),
+        (r"^CMWX\d+G[A-Z](?P<mts>\d{4})[CZ]", _abbreviated(profile=True, generation=4)),
+        # Kingston FURY and HyperX: KF560C32, KF436C16, HX432C16; KHX2666C15D4 and KF3200C16D4 spell it out.
+        (r"^KF(?P<ddr>[345])(?P<mts>\d{2})[CRS]", _abbreviated(profile=True)),
+        (r"^HX(?P<ddr>[345])(?P<mts>\d{2})[CLS]", _abbreviated(profile=True)),
+        (r"^K(?:HX|F)(?P<mts>\d{4})C\d+D(?P<ddr>[345])", _abbreviated(profile=True)),
+        (r"^KHX(?P<mts>\d{4})C\d", _abbreviated(profile=True)),
+        # Kingston ValueRAM, server and OEM: KVR56U46, KSM32ES8, KCP426; CBD26D4S9, HP32D4U8, CBD56S46.
+        (r"^K(?:VR|SM)(?P<mts>2[1469]|32)[A-Z]", _abbreviated(profile=False, generation=4)),
+        (r"^K(?:VR|SM)(?P<mts>4[48]|5[26]|64)[A-Z]", _abbreviated(profile=False, generation=5)),
+        (r"^KCP(?P<ddr>[345])(?P<mts>\d{2})", _abbreviated(profile=False)),
+        (r"^[A-Z]{2,4}(?P<mts>2[1469]|32)D4", _abbreviated(profile=False, generation=4)),
+        (r"^[A-Z]{2,4}(?P<mts>48|52|56|64)[SURE]\d\d[A-Z]", _abbreviated(profile=False, generation=5)),
+        # Crucial: CT16G4DFD8266, CP16G4DFRA32A; CT16G56C46U5; Ballistix BLS8G4D240FSB, BL16G36C16U4R.
+        (r"^C[TP](?:\d+K)?\d+G4[A-Z]{2}[A-Z][A-Z0-9](?P<bin>213|24A|266|293|32A)", _named(_CRUCIAL_VALUE)),
+        (r"^C[TP](?:\d+K)?\d+G(?P<mts>\d{2})C\d\d[A-Z]+(?P<ddr>5)", _abbreviated()),
+        (r"^BL[A-Z]?(?:\d+K)?\d+G(?P<mts>\d{2})C\d\d[A-Z]+(?P<ddr>[45])", _abbreviated(profile=True)),
+        (r"^BL[A-Z]\d*K?\d+G(?P<ddr>4)[DS](?P<mts>240|213|\d{2})", _abbreviated()),
+        # Micron: 16ATF2G64AZ-3G2J1, MTA18ADF2G72AZ-2G6E1; DDR5 MTC16C2085S1UC48BA1.
+        (r"^(?:MTA)?\d+[A-Z]{3}\w+-(?P<bin>\dG\d)", _named(_MICRON, 4)),
+        (r"^MTC\d+[CF]\d+S\d[A-Z]C(?P<mts>\d{2})", _abbreviated(profile=False, generation=5)),
+        # Samsung: M378A2K43EB1-CWE, M425R2GA3BB0-CWMOD.
+        (r"^M[34]\d\d[AR]\w+-C(?P<bin>[A-Z]{2})", _named(_SAMSUNG)),
+        # SK hynix: HMA81GU6JJR8N-VK; HMCG88AGBUA084N, where the letter before B is the speed.
+        (r"^HMA[A0-9]\w+-(?P<bin>[A-Z]{2})", _named(_HYNIX_DDR4, 4)),
+        (r"^HMCG\d{2}[A-Z](?P<bin>[A-Z])B", _named(_HYNIX_DDR5, 5)),
+        (r"^NT\d+GA\d+D\w+-(?P<bin>[A-Z]{2})", _named(_NANYA, 4)),
+        # ADATA: AX4U360038G18A, AX5U6000C3032G, AD4U2666; OEM AO1P26KC8T1.
+        (r"^A[DX](?P<ddr>[345])[USRP](?P<mts>\d{4})", _abbreviated()),
+        (r"^A[A-Z]\dP(?P<mts>2[1469]|32)[A-Z]C\d", _abbreviated(profile=False, generation=4)),
+        # Patriot: PSD48G266681S, PVS416G320C6K, PVV532G620C40K.
+        (r"^PSD(?P<ddr>[345])\d{1,2}G(?P<mts>\d{4})", _abbreviated(profile=False)),
+        (r"^P[A-Z]{2,4}(?P<ddr>[45])\d{1,2}G(?P<mts>\d{3})C", _abbreviated(profile=True)),
+        # TEAMGROUP: TEAMGROUP-UD4-3600, UD5-6000, UD5-720.
+        (r"^(?:[A-Z]+-)?[UES]D(?P<ddr>[345])-(?P<mts>\d{4}|\d{3}(?=[. ]|$))", _abbreviated()),
+        # KLEVV: KD48GU880-32A160T. Silicon Power: SP016GBSFU320F02. AMD Radeon: R748G2606U2S.
+        (r"^K[DF](?P<ddr>[45])\w{4,6}-(?P<mts>\d{2})[A-Z]\d{3}", _abbreviated()),
+        (r"^SP\d{3}G[BX][A-Z]{2,3}(?P<mts>\d{3})[A-Z]\w", _abbreviated(generation=4)),
+        (r"^R[579]S?(?P<ddr>[34])\d{1,2}G(?P<mts>\d{4})", _amd),
+    )
+)

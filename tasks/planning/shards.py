@@ -1,0 +1,158 @@
+"""Model files on the box: which are missing, which are doubtful, and whether the rest still has room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.planning import layout
+from tasks.planning.difference import Difference
+from tasks.planning.flags import ModelFiles
+from tasks.spec.model_lock import LockedFile, LockedModel
+from tasks.spec.rig import Hub, Rig
+
+GIB = 1024**3
+
+CONNECTIONS = 16
+"""Of all files together. The Hub's CDN limits a connection, not a client; more than this gained nothing."""
+CHUNK = 4 * 1024**2
+"""Bytes hf_transfer fetches at once and holds in memory until then: CONNECTIONS of them, and while each is written to
+the disk once more, so 128 MiB at most. A kill loses no more than CONNECTIONS * CHUNK."""
+FILES_AT_A_TIME = 4
+PATIENCE_S = 60
+"""Seconds without a byte (or, through hf_transfer, without a chunk) after which a connection is given up."""
+BACKOFF_S = 2
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the model store: size in bytes, mtime in ns, the record made when its sha256 matched, bytes on disk."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    record: Mapping[str, Any] | None = None
+    allocated: int = 0
+    """What it takes on the disk; of a half-fetched file, what has come so far."""
+
+    def verified_sha256(self) -> str | None:
+        """The sha256 this file was checked to have, None where it was not checked or has changed since."""
+        seen = {"size": self.size, "mtime_ns": self.mtime_ns, "inode": self.inode}
+        if self.record is None or any(self.record.get(key) != value for key, value in seen.items()):
+            return None
+        return str(self.record.get("sha256"))
+
+
+def target(locked: LockedModel, file: LockedFile) -> str:
+    """Path of a file on the box."""
+    return f"{layout.model_directory(locked.repo, locked.commit)}/{file.path}"
+
+
+def record(locked: LockedModel, file: LockedFile) -> str:
+    """Path of what is recorded about a file once its sha256 matched (written by tasks/files/fetch_shards.py)."""
+    directory, _, name = target(locked, file).rpartition("/")
+    return f"{directory}/.{name}.verified.json"
+
+
+def partial(file: LockedFile) -> str:
+    """Where a file grows until its sha256 matched; on the same filesystem, so that the last step is a rename."""
+    return f"{layout.MODELS}/.partial/{file.sha256}"
+
+
+def model_files(locked: LockedModel) -> ModelFiles:
+    """The paths llama-server is given."""
+    return ModelFiles(
+        model=target(locked, locked.shards[0]),
+        mmproj=target(locked, locked.mmproj) if locked.mmproj else None,
+        draft=target(locked, locked.draft) if locked.draft else None,
+    )
+
+
+def shard_differences(
+    locked: Iterable[LockedModel], stored: Mapping[str, StoredFile], hashes: Mapping[str, str] | None = None
+) -> list[tuple[LockedModel, LockedFile, Difference]]:
+    """Every locked file that is not on the box as locked, each once.
+
+    :param stored: path -> what lies there
+    :param hashes: path -> sha256 read from the disk just now, for a deep check
+    """
+    found: dict[str, tuple[LockedModel, LockedFile, Difference]] = {}
+    for model in locked:
+        for file in model.files:
+            path = target(model, file)
+            state = _state(file, stored.get(path), None if hashes is None else hashes.get(path))
+            if state is not None:
+                name = file.path.rsplit("/", 1)[-1]
+                found[path] = (model, file, Difference(f"model file {name}", f"sha256 {file.sha256[:12]}...", state))
+    return list(found.values())
+
+
+def _state(file: LockedFile, stored: StoredFile | None, digest: str | None) -> str | None:
+    if stored is None:
+        return "not there"
+    if stored.size != file.size:
+        return f"{stored.size} bytes instead of {file.size}"
+    if digest is not None and digest != file.sha256:
+        return f"its bytes have sha256 {digest[:12]}..."
+    if stored.verified_sha256() != file.sha256:
+        return "changed since its sha256 was checked"
+    return None
+
+
+def room_missing(
+    files: Iterable[tuple[LockedModel, LockedFile, Difference]], stored: Mapping[str, StoredFile], free: int, rig: Rig
+) -> Difference | None:
+    """Whether the files to fetch fit on the model store, before the first byte of them.
+
+    :param free: bytes free on the model store's filesystem
+    """
+    wanted = {partial(file): (target(model, file), file.size) for model, file, _ in files}
+    whole = sum(size for _, size in wanted.values())
+    there = sum(min(size, _there(stored, part, path, size)) for part, (path, size) in wanted.items())
+    needed, reserve = whole - there, int(rig.host.disk_reserve_gib * GIB)
+    if needed <= max(0, free - reserve):
+        return None
+    return Difference(
+        what="disk space for models",
+        expected=f"{(needed + reserve) / GIB:.2f} GiB free ({whole / GIB:.2f} GiB of model files wanted, less "
+        f"{there / GIB:.2f} GiB already there, plus {reserve / GIB:.2f} GiB kept free)",
+        found=f"{free / GIB:.2f} GiB are free on {layout.MODELS}",
+        remedy="free space there (tasks/prune.py lists what nothing uses) or add some, or lower host.disk_reserve_gib; "
+        "nothing was downloaded",
+        by_deploy=False,
+    )
+
+
+def _there(stored: Mapping[str, StoredFile], part: str, path: str, size: int) -> int:
+    """Bytes that will not be fetched: what a broken-off download left, or a whole file that only has to be read."""
+    if path in stored and stored[path].size == size:
+        return size
+    return stored[part].allocated if part in stored else 0
+
+
+def fetch_job(files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: Hub) -> dict[str, Any]:
+    """What tasks/files/fetch_shards.py is told: the files, and the budget of connections, memory and bandwidth."""
+    return {
+        "endpoint": hub.endpoint,
+        "proxy": hub.proxy,
+        "bytes_per_s": int(hub.max_mb_s * 1e6) if hub.max_mb_s else None,
+        "group": layout.USER,
+        "files_at_a_time": FILES_AT_A_TIME,
+        "connections": CONNECTIONS,
+        "chunk": CHUNK,
+        "patience_s": PATIENCE_S,
+        "backoff_s": BACKOFF_S,
+        "files": [
+            {
+                "repo": model.repo,
+                "commit": model.commit,
+                "path": file.path,
+                "size": file.size,
+                "sha256": file.sha256,
+                "target": target(model, file),
+                "partial": partial(file),
+            }
+            for model, file, _ in files
+        ],
+    }

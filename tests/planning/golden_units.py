@@ -1,0 +1,89 @@
+"""The unit of every profile, as a box would get it; `python3 -m tests.planning.golden_units` writes the golden files.
+
+What changes in them is a change of what runs on somebody's box: read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.planning import layout
+from tasks.planning.flags import ModelFiles
+from tasks.planning.release import release_path
+from tasks.planning.serving import Wanted, wanted_unit
+from tasks.spec.model import Model
+from tasks.spec.rig import Rig
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+GROUPS = ("rtx4090_rtx5070ti", "rtx4070", "rtx_16gb", "rx7900xt")
+OPTIONS = [
+    line.split() for line in (HERE / "data/flags-0c1e570.txt").read_text().splitlines() if not line.startswith("#")
+]
+PINNED = frozenset(flag for spellings in OPTIONS for flag in spellings)
+"""The flags of the pinned commit."""
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+"""Stands for whatever commit of the Hub's repository the model lock froze."""
+FIRST_SHARD = {"UD-Q6_K_XL": "-00001-of-00003", "UD-Q5_K_XL": "-00001-of-00003"}
+GIB = 1 << 30
+SIZES = {
+    "qwen3-coder": 64 * GIB,
+    "qwen3-coder-q5": 53 * GIB,
+    "qwen3-coder-q5-fit": 53 * GIB,
+    "gpt-oss-120b": 61 * GIB,
+    "qwen3-coder-mxfp4": 41 * GIB,
+    "qwen35-a3b": 19 * GIB,
+    "qwen35-a3b-q8": 35 * GIB,
+    "qwen3-coder-ud-q4": 43 * GIB,
+}
+"""About what the owners' files take; start timeouts are made from it."""
+
+
+def rigs() -> dict[str, Rig]:
+    """Group -> what it declares."""
+    return {group: Rig.model_validate(importlib.import_module(f"group_data.{group}").rig) for group in GROUPS}
+
+
+def files_of(model: Model) -> ModelFiles:
+    """Paths as the model lock gives them."""
+    directory = layout.model_directory(model.repo, REVISION)
+    stem = model.repo.rpartition("/")[2].removesuffix("-GGUF")
+    if model.files:
+        first = model.files[0]
+    else:
+        shard = FIRST_SHARD.get(model.quant or "", "")
+        first = f"{f'{model.quant}/' if shard else ''}{stem}-{model.quant}{shard}.gguf"
+    return ModelFiles(f"{directory}/{first}", mmproj=f"{directory}/{model.mmproj}" if model.mmproj else None)
+
+
+def units() -> Iterator[tuple[str, Wanted]]:
+    """``group-model`` and its unit, for every profile."""
+    for group, rig in rigs().items():
+        for model in rig.models:
+            yield (
+                f"{group}-{model.name}",
+                wanted_unit(
+                    rig,
+                    model,
+                    release=release_path(rig.build_of(model), rig.models),
+                    flags=PINNED,
+                    files=files_of(model),
+                    inputs_written=0,
+                    model_bytes=SIZES[model.name],
+                    running=True,
+                ),
+            )
+
+
+def main() -> None:
+    """Write every golden file anew."""
+    for path in GOLDEN.glob("*.service"):
+        path.unlink()
+    for name, wanted in units():
+        (GOLDEN / f"{name}.service").write_text(wanted.text)
+
+
+if __name__ == "__main__":
+    main()

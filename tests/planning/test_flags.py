@@ -1,0 +1,209 @@
+"""Declared models become the arguments that the very build which serves them accepts, or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from tasks.planning.build_flags import FlagRefusedError
+from tasks.planning.flags import ModelFiles, server_arguments
+from tasks.spec.model import Model
+from tasks.spec.owned_flags import OWNED_FLAGS
+from tasks.spec.placement import Fit
+from tasks.spec.serve import Serve
+from tests.planning.golden_units import OPTIONS, PINNED, rigs
+
+MARCH = PINNED - {"-lm", "--load-mode", "--ui", "--no-ui"} | {"--mmap", "--no-mmap", "--mlock"}
+"""What matters of a build of March 2026: two switches instead of --load-mode, and the web UI's old name."""
+SUMMER = PINNED | {"--mmap", "--no-mmap", "--mlock"}
+"""b10114 to b10874: both spellings, of which the last one given won."""
+
+PROFILES = [
+    pytest.param(group, model, id=f"{group}-{model.name}") for group, rig in rigs().items() for model in rig.models
+]
+
+
+def _model(**serve: Any) -> Model:
+    return Model(name="m", repo="o/r", quant="Q4_K_M", build="b", serve=Serve(**{"port": 1, "context": 4096, **serve}))
+
+
+def _arguments(model: Model, flags: Collection[str]) -> list[str]:
+    mmproj = f"/models/{model.mmproj}" if model.mmproj else None
+    key = "/run/credentials/unit/api-key" if model.serve.api_key_file else None
+    return server_arguments(model, ModelFiles(model="/models/first.gguf", mmproj=mmproj), flags, key)
+
+
+def _lines(arguments: list[str]) -> list[str]:
+    """A flag and its values a line."""
+    lines: list[str] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            lines.append(argument)
+        else:
+            lines[-1] += f" {argument}"
+    return lines
+
+
+@pytest.mark.parametrize(("group", "model"), PROFILES)
+def test_every_flag_of_a_profile_is_in_the_builds_help(group: str, model: Model) -> None:
+    said = {line.split()[0] for line in _lines(_arguments(model, PINNED))}
+    assert said <= PINNED
+
+
+@pytest.mark.parametrize(("group", "model"), PROFILES)
+def test_a_build_of_march_takes_the_same_profiles(group: str, model: Model) -> None:
+    said = {line.split()[0] for line in _lines(_arguments(model, MARCH))}
+    assert said <= MARCH
+    assert {"--no-mmap", "--mlock"} <= said or model.serve.load_mode == "auto"
+
+
+@pytest.mark.parametrize(
+    ("mode", "pinned", "march"),
+    [
+        ("auto", [], []),
+        ("none", ["--load-mode none"], ["--no-mmap"]),
+        ("mmap", ["--load-mode mmap"], []),
+        ("mlock", ["--load-mode mlock"], ["--no-mmap", "--mlock"]),
+        ("mmap+mlock", ["--load-mode mmap+mlock"], ["--mlock"]),
+    ],
+)
+def test_load_mode_in_the_words_of_the_build(mode: str, pinned: list[str], march: list[str]) -> None:
+    spellings = ("--load-mode", "--no-mmap", "--mmap", "--mlock")
+    for flags, expected in ((PINNED, pinned), (MARCH, march)):
+        lines = _lines(_arguments(_model(load_mode=mode), flags))
+        assert [line for line in lines if line.startswith(spellings)] == expected
+
+
+@pytest.mark.parametrize("mode", ["mlock", "mmap+mlock"])
+def test_mlock_is_refused_where_its_meaning_changed(mode: str) -> None:
+    with pytest.raises(FlagRefusedError, match=r"load_mode = 'm.*no sure spelling.*choose a build"):
+        _arguments(_model(load_mode=mode), SUMMER)
+    assert "--load-mode none" in _lines(_arguments(_model(load_mode="none"), SUMMER))
+
+
+@pytest.mark.parametrize(
+    ("missing", "serve", "asked_by"),
+    [
+        ("--fit", {"placement": Fit()}, "placement"),
+        ("--fit", {}, "placement"),
+        ("--ctx-checkpoints", {"context_checkpoints": 4}, "context_checkpoints"),
+        ("--cache-ram", {"cache_ram_mib": 0}, "cache_ram_mib"),
+        ("--no-warmup", {"warmup": False}, "warmup"),
+        ("--metrics", {"metrics": True}, "metrics"),
+        ("--rope-scale", {"yarn_scale": 2.0}, "yarn_scale"),
+        ("--ctx-size", {}, "context"),
+    ],
+)
+def test_a_flag_the_build_lacks_is_refused(missing: str, serve: dict[str, Any], asked_by: str) -> None:
+    with pytest.raises(FlagRefusedError, match=rf"^{asked_by} asks for {missing}, .*choose another build"):
+        _arguments(_model(**serve), PINNED - {missing})
+
+
+def test_what_is_only_a_default_said_aloud_is_left_out_where_unknown() -> None:
+    aloud = {"--jinja", "--no-context-shift", "--no-ui", "--no-webui"}
+    assert not aloud & set(_arguments(_model(), PINNED - aloud))
+
+
+def test_the_web_ui_by_either_name() -> None:
+    assert "--no-ui" in _arguments(_model(), PINNED)
+    assert "--no-webui" in _arguments(_model(), MARCH)
+    assert not {"--no-ui", "--no-webui"} & set(_arguments(_model(web_ui=True), PINNED))
+
+
+def test_yarn_is_complete() -> None:
+    lines = _lines(_arguments(_model(yarn_scale=2.0, yarn_original_context=262144), PINNED))
+    assert {"--rope-scaling yarn", "--rope-scale 2", "--yarn-orig-ctx 262144"} <= set(lines)
+
+
+def test_extra_arguments_come_last_and_word_for_word() -> None:
+    assert _arguments(_model(extra=("--cache-reuse", "256 %h")), PINNED)[-2:] == ["--cache-reuse", "256 %h"]
+
+
+def test_the_key_is_a_file_and_never_an_argument() -> None:
+    arguments = server_arguments(_model(), ModelFiles("/m.gguf"), PINNED, "/run/credentials/u/api-key")
+    assert arguments[arguments.index("--api-key-file") + 1] == "/run/credentials/u/api-key"
+    assert "--api-key" not in arguments
+
+
+def test_a_draft_model_is_handed_over() -> None:
+    arguments = server_arguments(_model(), ModelFiles("/m.gguf", draft="/d.gguf"), PINNED)
+    assert arguments[arguments.index("--model-draft") + 1] == "/d.gguf"
+
+
+def test_every_spelling_of_a_flag_with_a_field_is_owned() -> None:
+    """An owned flag given as extra would win or lose silently; so would its short or its negated form."""
+    owned = [spellings for spellings in OPTIONS if set(spellings) & set(OWNED_FLAGS)]
+    assert [flag for spellings in owned for flag in spellings if flag not in OWNED_FLAGS] == []
+
+
+@pytest.mark.parametrize(("group", "model"), PROFILES)
+def test_every_flag_llamarig_says_is_owned(group: str, model: Model) -> None:
+    # These two are llama.cpp's defaults; an owner may turn them round with extra.
+    aloud = {"--jinja", "--no-context-shift"}
+    said = {line.split()[0] for line in _lines(_arguments(model, PINNED))}
+    assert said - aloud - set(OWNED_FLAGS) == set()
+
+
+@pytest.mark.parametrize(
+    ("serve", "lines"),
+    [
+        ({"speculation": {"types": ["ngram-mod"]}}, ["--spec-type ngram-mod"]),
+        (
+            {"speculation": {"types": ["ngram-mod"], "ngram_size": 24, "ngram_mod_min": 48, "ngram_mod_max": 64}},
+            [
+                "--spec-type ngram-mod",
+                "--spec-ngram-mod-n-match 24",
+                "--spec-ngram-mod-n-min 48",
+                "--spec-ngram-mod-n-max 64",
+            ],
+        ),
+        (
+            {"speculation": {"types": ["ngram-map-k4v"], "ngram_size": 8, "ngram_draft": 8, "ngram_min_hits": 2}},
+            [
+                "--spec-type ngram-map-k4v",
+                "--spec-ngram-map-k4v-size-n 8",
+                "--spec-ngram-map-k4v-size-m 8",
+                "--spec-ngram-map-k4v-min-hits 2",
+            ],
+        ),
+        ({"speculation": {"types": ["draft-mtp"], "draft_max": 2}}, ["--spec-type draft-mtp", "--spec-draft-n-max 2"]),
+        ({"sleep_idle_s": 900}, ["--sleep-idle-seconds 900"]),
+        ({"reasoning": "off"}, ["--reasoning off"]),
+        ({"reasoning_budget": -1, "reasoning_effort": "high"}, ["--reasoning-effort high", "--reasoning-budget -1"]),
+        ({"reasoning_format": "deepseek"}, ["--reasoning-format deepseek"]),
+        ({"slots": False}, ["--no-slots"]),
+        ({"kv_unified": True}, ["--kv-unified"]),
+        ({"kv_unified": False}, ["--no-kv-unified"]),
+        ({"slot_prompt_similarity": 0.5}, ["--slot-prompt-similarity 0.5"]),
+        ({"checkpoint_min_step": 4096}, ["--checkpoint-min-step 4096"]),
+        ({"rope_freq_base": 5e6, "rope_freq_scale": 0.5}, ["--rope-freq-base 5000000", "--rope-freq-scale 0.5"]),
+        ({"op_offload": False, "mmproj_offload": False}, ["--no-op-offload", "--no-mmproj-offload"]),
+        ({"log_verbosity": 4}, ["--verbosity 4"]),
+        ({"sampling": {"frequency_penalty": 0.5}}, ["--frequency-penalty 0.5"]),
+    ],
+)
+def test_a_field_is_said_in_the_builds_words_and_not_at_all_when_left_out(
+    serve: dict[str, Any], lines: list[str]
+) -> None:
+    plain = _lines(_arguments(_model(), PINNED))
+    assert [line for line in _lines(_arguments(_model(**serve), PINNED)) if line not in plain] == lines
+
+
+def test_a_build_before_spec_type_guesses_with_a_draft_alone() -> None:
+    before = MARCH - {flag for flag in MARCH if flag.startswith("--spec")}
+    draft = {"types": ["draft-simple"], "draft_max": 16, "draft_p_min": 0.8}
+    model = Model(
+        name="m",
+        repo="o/r",
+        quant="Q4_K_M",
+        draft="d.gguf",
+        build="b",
+        serve=Serve.model_validate({"port": 1, "context": 4096, "speculation": draft}),
+    )
+    lines = _lines(server_arguments(model, ModelFiles("/m.gguf", draft="/d.gguf"), before))
+    assert {"--model-draft /d.gguf", "--draft-max 16", "--draft-p-min 0.8"} <= set(lines)
+    assert not any(line.startswith("--spec") for line in lines)
+    with pytest.raises(FlagRefusedError, match="speculation asks for --spec-type"):
+        _arguments(_model(speculation={"types": ["ngram-mod"]}), before)

@@ -1,0 +1,159 @@
+"""A GGUF header is read as gguf's own reader reads it, and hostile bytes end in one message."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf.constants import GGML_QUANT_SIZES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.planning.gguf_header import (
+    KEPT_ARRAY,
+    TYPES,
+    Header,
+    HeaderError,
+    HeaderTruncatedError,
+    Tensor,
+    read_header,
+)
+from tests.box.tiny_model import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    directory = tmp_path_factory.mktemp("tiny")
+    write_shards(directory, "tiny", seed=1)
+    return sorted(directory.glob("*.gguf"))
+
+
+def test_tensors_are_those_that_gguf_reads(shards: list[Path]) -> None:
+    for shard in shards:
+        expected = [
+            Tensor(t.name, tuple(int(n) for n in t.shape), t.tensor_type.name, t.n_bytes)
+            for t in GGUFReader(shard).tensors
+        ]
+        assert list(read_header(shard.read_bytes()).tensors) == expected
+
+
+def test_metadata_keeps_numbers_and_leaves_the_vocabulary_out(shards: list[Path]) -> None:
+    metadata = read_header(shards[0].read_bytes()).metadata
+    assert metadata["general.architecture"] == "qwen3next"
+    assert metadata["qwen3next.ssm.conv_kernel"] == 4
+    assert "tokenizer.ggml.tokens" not in metadata
+
+
+def test_block_sizes_are_ggmls() -> None:
+    # gguf's Python still has the 40 bytes Q8_1 had once; no file holds that type.
+    others = {kind for kind in GGML_QUANT_SIZES if kind is not GGMLQuantizationType.Q8_1}
+    assert {TYPES[kind] for kind in others} == {(kind.name, *GGML_QUANT_SIZES[kind]) for kind in others}
+
+
+def header(*, tensors: int = 0, keys: int = 0, version: int = 3, body: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + body
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def tensor(name: str = "t", shape: tuple[int, ...] = (32,), kind: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
+
+
+HUGE = 0xFFFF_FFFF_FFFF_FFFF
+
+HOSTILE = {
+    "another file": (b"PK\3\4" + bytes(60), "does not begin with GGUF"),
+    "version 1": (header(version=1), "GGUF version 1"),
+    "the other byte order": (header(version=0x03000000), "GGUF version 50331648"),
+    "more tensors than any model": (header(tensors=HUGE), "more than any model has"),
+    "more keys than any model": (header(keys=HUGE), "more than any model has"),
+    "an endless key": (header(keys=1, body=struct.pack("<Q", HUGE)), "a key name of 18446744073709551615 bytes"),
+    "a key without a name": (header(keys=1, body=text("")), "a key name of 0 bytes"),
+    "a key twice": (header(keys=2, body=(text("a") + struct.pack("<IB", 0, 1)) * 2), "key 'a' twice"),
+    "an unknown type of value": (header(keys=1, body=text("a") + struct.pack("<I", 99)), "a value of type 99"),
+    "lists of lists": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1)), "a list of elements of type 9"),
+    "a tensor without dimensions": (header(tensors=1, body=text("t") + struct.pack("<I", 0)), "has 0 dimensions"),
+    "a tensor of 4 billion dimensions": (
+        header(tensors=1, body=text("t") + struct.pack("<I", 0xFFFFFFFF)),
+        "has 4294967295 dimensions",
+    ),
+    "a tensor larger than any file": (
+        header(tensors=1, body=tensor(shape=(1 << 40, 1 << 40))),
+        "more elements than any file holds",
+    ),
+    "an unknown tensor type": (header(tensors=1, body=tensor(kind=77)), "is of type 77, which this version"),
+    "a removed tensor type": (header(tensors=1, body=tensor(kind=4)), "is of type 4"),
+    "rows that are no blocks": (header(tensors=1, body=tensor(shape=(33,), kind=8)), "rows of 33, no multiple of Q8_0"),
+    "a tensor twice": (header(tensors=2, body=tensor() * 2), "tensor 't' twice"),
+    "a tensor name that is too long": (header(tensors=1, body=tensor("x" * 64)), "a tensor name of 64 bytes"),
+    "a name that is no text": (
+        header(tensors=1, body=struct.pack("<Q", 2) + b"\xff\xfe"),
+        "a tensor name that is no UTF-8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_bytes_are_refused_in_words(data: bytes, message: str) -> None:
+    with pytest.raises(HeaderError, match=message) as refused:
+        read_header(data)
+    assert not isinstance(refused.value, HeaderTruncatedError)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(text("a") + struct.pack("<IQ", 8, HUGE), id="a text of 16 EiB"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 8, HUGE), id="2^64 texts"),
+        pytest.param(text("a") + struct.pack("<IIQQ", 9, 8, HUGE, HUGE), id="2^64 texts, the first of 16 EiB"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 12, HUGE), id="2^64 numbers"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 4, KEPT_ARRAY), id="numbers that are not there"),
+    ],
+)
+def test_what_claims_more_than_is_there_asks_for_more_and_takes_nothing(body: bytes) -> None:
+    with pytest.raises(HeaderTruncatedError):
+        read_header(header(keys=1, body=body))
+
+
+def test_every_truncation_asks_for_more(shards: list[Path]) -> None:
+    data = shards[0].read_bytes()
+    whole = len(data)
+    while True:
+        try:
+            read_header(data[: whole // 2])
+        except HeaderTruncatedError:
+            break
+        whole //= 2
+    for length in range(0, whole // 2, 97):
+        with pytest.raises(HeaderTruncatedError):
+            read_header(data[:length])
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_change_of_any_bytes_is_anything_but_a_header_or_a_refusal(data: st.DataObject, shards: list[Path]) -> None:
+    original = shards[0].read_bytes()[:40000]
+    broken = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 8))):
+        broken[data.draw(st.integers(0, 2000))] = data.draw(st.integers(0, 255))
+    with suppress(HeaderError):
+        assert isinstance(read_header(bytes(broken)), Header)
+
+
+def test_long_lists_and_texts_are_stepped_over(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_array("llama.attention.head_count_kv", [8, 0, 8])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * (KEPT_ARRAY + 1))
+    writer.add_array("tokenizer.ggml.tokens", ["token"] * 50000)
+    writer.add_string("tokenizer.chat_template", "x" * 100_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    metadata = read_header((tmp_path / "x.gguf").read_bytes()).metadata
+    assert metadata == {"general.architecture": "llama", "llama.attention.head_count_kv": [8, 0, 8]}

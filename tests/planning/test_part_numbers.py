@@ -1,0 +1,90 @@
+"""A module's part number says what it was sold for, whoever made it; what it does not say is not guessed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.planning.ram.part_numbers import rating
+
+READ_BY_A_PERSON = [
+    line.split(" ", 2)
+    for line in (Path(__file__).parent / "data/part_numbers.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(("ddr", "mts", "part"), READ_BY_A_PERSON, ids=[part for *_, part in READ_BY_A_PERSON])
+def test_of_boxes_the_rules_were_not_written_with(ddr: str, mts: str, part: str) -> None:
+    found = rating(part, int(ddr))
+    assert found is not None
+    assert found.mts == int(mts)
+
+
+@pytest.mark.parametrize(
+    ("part", "ddr", "mts"),
+    [
+        # As the makers number their parts; read from their catalogues' habits, not checked part by part.
+        ("F5-8000J3848H24G", 5, 8000),
+        ("F4-3600C16-16GTZNC", 4, 3600),
+        ("CMP64GX5M2B6600C32", 5, 6600),
+        ("CMK16GX4M1A2400C14", 4, 2400),
+        ("KF564C32-16", 5, 6400),
+        ("KF437C19BB/8", 4, 3733),
+        ("HX434C16FB3/8", 4, 3466),
+        ("KVR56U46BD8-32", 5, 5600),
+        ("KVR26N19S8/8", 4, 2666),
+        ("KSM48E40BD8KM-32HM", 5, 4800),
+        ("CT2K16G56C46U5", 5, 5600),
+        ("CP2K16G60C36U5B", 5, 6000),
+        ("CT16G4DFRA32A", 4, 3200),
+        ("BL2K8G51C19U4B", 4, 5100),
+        ("BLM2K8G44C19U4B", 4, 4400),
+        ("PVV532G620C40K", 5, 6200),
+        ("PVS416G413C8K", 4, 4133),
+        ("TEAMGROUP-UD5-7200", 5, 7200),
+        ("AX5U6400C3216G-DCLARBK", 5, 6400),
+        ("M323R4GA3BB0-CQK", 5, 4800),
+        ("HMCG78AGBUA081N", 5, 5600),
+        ("MTC16C2085S1UC56BG1", 5, 5600),
+        ("M393A4K40DB3-CWE    ", 4, 3200),
+    ],
+)
+def test_each_maker_has_his_own_spelling(part: str, ddr: int, mts: int) -> None:
+    found = rating(part, ddr)
+    assert found is not None
+    assert found.mts == mts
+    unknown_generation = rating(part)  # an old dmidecode does not know DDR5, and says <OUT OF SPEC>
+    assert unknown_generation is not None
+    assert unknown_generation.mts == mts
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("", "Unknown", "9905713-025.A00G", "99U5702-094.A00G", "M428066", "123456789012345678", "DDR4", "CMU16GX4"),
+        *("KF999", "F4-", "M378A1K43CB2", "HMA81GU6", "4ATF1G64HZ", "atermiter"),
+    ],
+)
+def test_what_says_no_speed_gets_none(part: str) -> None:
+    assert rating(part, 4) is None
+
+
+def test_a_part_of_another_generation_than_the_firmware_says_is_not_trusted() -> None:
+    assert rating("F5-6000J3636F16G", 4) is None
+
+
+@given(st.text(max_size=40), st.sampled_from([None, 3, 4, 5, 6]))
+def test_nothing_that_firmware_may_write_breaks_it(part: str, ddr: int | None) -> None:
+    found = rating(part, ddr)
+    assert found is None or 800 <= found.mts <= 10000
+
+
+@given(st.from_regex(re.compile(r"\A(F[45]-|CM[A-Z]{1,2}\d+GX[45]M|KF[45]|CT\d+G|PV|M[34]\d\dA)[A-Z0-9-]{0,16}\Z")))
+def test_nor_does_what_looks_like_a_makers(part: str) -> None:
+    found = rating(part, 4)
+    assert found is None or 800 <= found.mts <= 10000
