@@ -1,0 +1,282 @@
+"""Builds one llama.cpp release on the box: source at the pinned commit, CMake, Ninja, then a directory of its own.
+
+Runs on the box as a transient systemd unit, so that it outlives the connection that started it. Interrupted, it goes
+on where it was: the source is kept once whole, and Ninja knows which objects are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tasks.files import fatbin
+from tasks.files.job_status import JobFailed, Progress, own_unit, run_job
+
+BYTES_PER_COMPILER = 2 * 1024**3
+"""A CUDA compiler process of llama.cpp's larger kernels takes about this much memory."""
+
+
+def build(job: dict[str, Any], progress: Progress) -> str:
+    """Build and install the release ``job`` describes; returns the closing line."""
+    started = time.monotonic()
+    work, release = Path(job["work"]), Path(job["release"])
+    source, objects = work / "source", work / "build"
+    work.mkdir(parents=True, exist_ok=True)
+    fetch_source(job["source"], source, Path(job["cache"]), progress)
+    configure(source, objects, job, progress)
+    compile_targets(objects, job, progress)
+    install(objects, release, job, progress, seconds=time.monotonic() - started)
+    return f"built {release.name} in {time.monotonic() - started:.0f} s"
+
+
+# --- source ---------------------------------------------------------------------------------------------------------
+
+
+def fetch_source(source: dict[str, str], target: Path, cache: Path, progress: Progress) -> None:
+    """Bring the tree of the pinned commit to ``target``; nothing to do where it already is."""
+    marker = target.parent / "source.commit"
+    if target.is_dir() and marker.exists() and marker.read_text() == source["commit"]:
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    progress.step(f"fetching llama.cpp {source['commit'][:12]}")
+    if source["kind"] == "git":
+        fetch_commit(source["url"], source["commit"], target)
+    else:
+        unpack(download(source, cache, progress), source["subdirectory"], target)
+    if not (target / "CMakeLists.txt").exists():
+        raise JobFailed(f"{source['url']} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
+    marker.write_text(source["commit"])
+
+
+def fetch_commit(url: str, commit: str, target: Path) -> None:
+    """Only the pinned commit, without history."""
+    target.mkdir(parents=True)
+    run(["git", "-C", str(target), "init", "--quiet"], "git init")
+    fetched = subprocess.run(
+        ["git", "-C", str(target), "fetch", "--quiet", "--depth=1", url, commit],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+    )
+    if fetched.returncode:
+        raise JobFailed(
+            f"commit {commit} could not be fetched from {url}: check that it exists there and that this box "
+            "reaches that host",
+            fetched.stderr.splitlines(),
+        )
+    run(["git", "-C", str(target), "checkout", "--quiet", "--force", "--detach", commit], "git checkout")
+
+
+def download(source: dict[str, str], cache: Path, progress: Progress) -> Path:
+    """The source archive, from the cache or its URL; its sha256 decides."""
+    archive = cache / "sources" / source["sha256"]
+    if archive.exists() and sha256(archive) == source["sha256"]:
+        return archive
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_suffix(".part")
+    try:
+        with urllib.request.urlopen(source["url"], timeout=60) as response, part.open("wb") as out:
+            total, done = int(response.headers.get("Content-Length") or 0), 0
+            while block := response.read(1 << 20):
+                out.write(block)
+                done += len(block)
+                progress.step("downloading the source archive", done=done, total=total, unit="bytes")
+    except urllib.error.URLError as error:
+        raise JobFailed(f"{source['url']} could not be downloaded ({error.reason}): check this box's network") from None
+    found = sha256(part)
+    if found != source["sha256"]:
+        part.unlink()
+        raise JobFailed(f"{source['url']} has sha256 {found}, declared {source['sha256']}: not used")
+    part.replace(archive)
+    return archive
+
+
+def unpack(archive: Path, subdirectory: str, target: Path) -> None:
+    """Only ``<top>/<subdirectory>`` of the archive, as ``target``."""
+    part = target.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        members = tar.getmembers()
+        prefix = f"{members[0].name.split('/')[0]}/{subdirectory.strip('/')}/"
+        inside = [member for member in members if member.name.startswith(prefix)]
+        for member in inside:
+            member.name = member.name[len(prefix) :]
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        # The type checker cannot see that the one keyword, where there is one, is `filter`.
+        tar.extractall(part, members=inside, **safe)  # type: ignore[arg-type]
+    part.replace(target)
+
+
+# --- compile --------------------------------------------------------------------------------------------------------
+
+
+def configure(source: Path, objects: Path, job: dict[str, Any], progress: Progress) -> None:
+    """CMake; skipped by CMake itself where nothing changed."""
+    progress.step("configuring")
+    definitions = [f"-D{name}={value}" for name, value in job["cmake"].items()]
+    run(
+        ["cmake", "-S", str(source), "-B", str(objects), "-G", "Ninja", *definitions],
+        "CMake",
+        env=compiler_environment(job),
+    )
+
+
+def compiler_environment(job: dict[str, Any]) -> dict[str, str]:
+    """Object files depend on their source's text, not on which release's directory it lies in."""
+    return {
+        **os.environ,
+        "CCACHE_DIR": f"{job['cache']}/ccache",
+        "CCACHE_BASEDIR": job["work"],
+        "CCACHE_NOHASHDIR": "1",
+        "CCACHE_MAXSIZE": "10G",
+        "NINJA_STATUS": "[%f/%t] ",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def compiler_count() -> int:
+    """min(cores, memory / 2 GiB): an unbounded -j is what kills boxes (llama.cpp #13375)."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // BYTES_PER_COMPILER))
+
+
+def compile_targets(objects: Path, job: dict[str, Any], progress: Progress) -> None:
+    """Ninja, with its count as progress; on failure the failing command and its last lines."""
+    command = ["cmake", "--build", str(objects), "--parallel", str(compiler_count()), "--target", *job["targets"]]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=compiler_environment(job),
+    )
+    assert process.stdout is not None
+    failing: list[str] = []
+    for line in process.stdout:
+        if match := re.match(r"\[(\d+)/(\d+)\]", line):
+            progress.step("compiling", done=int(match[1]), total=int(match[2]), unit="objects")
+        if line.startswith("FAILED:") or failing:
+            failing.append(line.rstrip())
+        print(line, end="", flush=True)
+    if process.wait():
+        # What follows is the compiler's own words; the command itself is long and stands in the journal.
+        shown = [line for line in failing if "error" in line.lower() or line.startswith("FAILED:")]
+        raise JobFailed(
+            f"llama.cpp {job['source']['commit'][:12]} did not compile: declare another commit or another cmake "
+            f"setting; the compiler's whole output is in `journalctl -u {own_unit()}` on the box",
+            (shown or failing)[:12],
+        )
+
+
+# --- install --------------------------------------------------------------------------------------------------------
+
+
+def install(objects: Path, release: Path, job: dict[str, Any], progress: Progress, *, seconds: float) -> None:
+    """Copy binaries and libraries into a new directory, try them there, and rename it into place last."""
+    progress.step("installing")
+    part = release.with_name(release.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    binaries = part / "bin"
+    binaries.mkdir(parents=True)
+    for path in sorted((objects / "bin").iterdir()):
+        if path.name in job["targets"] or re.search(r"\.so(\.|$)", path.name):
+            shutil.copy2(path, binaries / path.name, follow_symlinks=False)
+    help_text = run([str(binaries / "llama-server"), "--help"], "llama-server --help")
+    version = run([str(binaries / "llama-server"), "--version"], "llama-server --version")
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(binaries.iterdir())
+        if not path.is_symlink()
+    }
+    architectures = check_architectures(binaries, job["cmake"])
+    manifest = {
+        "commit": job["source"]["commit"],
+        "source": job["source"],
+        "cmake": job["cmake"],
+        "compiler": run(["c++", "--version"], "c++ --version").splitlines()[0],
+        "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
+        "architectures": architectures,
+        "flags": sorted(flags_of(help_text)),
+        "files": files,
+        "build_seconds": round(seconds, 1),
+        "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    os.sync()
+    if release.exists():  # a release somebody damaged: out of the way, and only then gone
+        broken = release.with_name(release.name + ".broken")
+        shutil.rmtree(broken, ignore_errors=True)
+        release.rename(broken)
+        part.rename(release)
+        shutil.rmtree(broken, ignore_errors=True)
+    else:
+        part.rename(release)
+
+
+def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
+    """The GPU architectures in the CUDA library itself.
+
+    :raises JobFailed: when one that was asked for is not among them: its card would run another's code, silently
+    """
+    library = binaries / "libggml-cuda.so"
+    if "CMAKE_CUDA_ARCHITECTURES" not in definitions:
+        return []
+    found = fatbin.architectures(library.resolve()) if library.exists() else []
+    wanted = [re.sub(r"[af](?=-|$)", "", name) for name in definitions["CMAKE_CUDA_ARCHITECTURES"].split(";")]
+    missing = [name for name in wanted if not any(has.startswith(name) for has in found)]
+    if missing:
+        raise JobFailed(f"the CUDA library holds code for {', '.join(found) or 'no GPU'}, not for {', '.join(missing)}")
+    return found
+
+
+def flags_of(help_text: str) -> set[str]:
+    """Every flag a ``--help`` offers: an option starts in the first column with its spellings, separated by commas.
+
+    Options it lists only to say that they have been removed are none.
+    """
+    flags: set[str] = set()
+    for option in re.split(r"\n(?=-)", help_text):
+        head = re.match(r"(-{1,2}[A-Za-z][\w-]*)(,\s+-{1,2}[A-Za-z][\w-]*)*", option)
+        if head and "argument has been removed" not in option:
+            flags.update(re.findall(r"-{1,2}[A-Za-z][\w-]*", head[0]))
+    return flags
+
+
+def run(command: list[str], what: str, env: dict[str, str] | None = None) -> str:
+    """Output of a command (both streams).
+
+    :raises JobFailed: with its last lines
+    """
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
+    )
+    if done.returncode:
+        print(done.stdout)
+        raise JobFailed(f"{what} failed: {shlex.join(command[:4])} ...", done.stdout.splitlines()[-15:])
+    return done.stdout
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    run_job(build)

@@ -1,0 +1,324 @@
+"""Fetches model files on the box: the lock says what they must be, hf_transfer moves the bytes, sha256 decides.
+
+Runs on the box as a transient systemd unit, in the venv of tasks/files/hub-requirements.txt. Each file grows under a
+partial name as a sparse file, so what is there survives any kill; it gets its own name only after its sha256 matched
+the lock's, and what is recorded beside it then makes later runs a matter of `stat`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.files.byte_mover import Mover, shared_rate
+from tasks.files.hub_client import Hub, Refused, TryAgain, refused
+from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.move_bytes import hf_transfer_name
+from tasks.files.sparse_file import extents, gaps, length
+from tasks.files.verified_files import arrive, digest, is_recorded, record_path
+
+ATTEMPTS = 6
+"""In a row without progress worth the name; a download that gets on is never given up."""
+LONGEST_WAIT_S = 600
+_PROGRESS = 1024**2
+
+
+class Stopped(Exception):  # noqa: N818 - another file's failure, told there
+    """The job ends because of another file."""
+
+
+class Download:
+    """One file on its way: where it is, how much of it is there, and what is being waited for."""
+
+    def __init__(self, file: dict[str, Any]) -> None:
+        self.file = file
+        self.target, self.part = Path(file["target"]), Path(file["partial"])
+        self.size: int = file["size"]
+        self.present = 0
+        self.doing = "waiting for its turn"
+        self.arrived = False
+        self.hf_transfer_tried = False
+        self.twins: list[Download] = []
+        """The same bytes under other names."""
+
+
+class Fetch:
+    """All files of one job, several at a time within one budget of connections, memory and bandwidth."""
+
+    def __init__(self, job: dict[str, Any], progress: Progress) -> None:
+        self.job, self.progress = job, progress
+        self.hub = Hub(job["endpoint"], read_token(), job["proxy"])
+        self.downloads = [Download(file) for file in job["files"]]
+        self.stop = threading.Event()
+        # A line too slow for hf_transfer's chunks is as slow for the next file.
+        self.ranges_only = bool(job["bytes_per_s"])
+        self.tokens: int | None = None
+
+    def run(self) -> str:
+        """Fetch what is not there; returns the closing line."""
+        store = Path(self.job["files"][0]["partial"]).parent
+        store.mkdir(parents=True, exist_ok=True)
+        with only_fetcher(store) as lock, shared_rate(self.job["bytes_per_s"]) as tokens:
+            self.lock, self.tokens = lock, tokens
+            missing = self._missing()
+            self._ask_before_the_first_byte(missing)
+            count = max(1, min(self.job["files_at_a_time"], len(missing)))
+            self.connections = max(1, self.job["connections"] // count)
+            with concurrent.futures.ThreadPoolExecutor(count) as pool:
+                self._watch([pool.submit(self._fetch, download) for download in missing])
+        total = sum(download.size for download in self.downloads)
+        return f"{len(self.downloads)} files, {total / 1024**3:.2f} GiB, every sha256 as locked"
+
+    def _missing(self) -> list[Download]:
+        """What has to be fetched. The same bytes under several names are fetched once and linked."""
+        same: dict[str, list[Download]] = {}
+        for download in self.downloads:
+            same.setdefault(str(download.part), []).append(download)
+        missing = []
+        for twins in same.values():
+            there = [download for download in twins if self._is_there(download)]
+            first = (there or twins)[0]
+            first.twins = [download for download in twins if download is not first and not download.arrived]
+            if there:
+                self._link_twins(first)
+            else:
+                missing.append(first)
+        return missing
+
+    def _link_twins(self, download: Download) -> None:
+        for twin in download.twins:
+            twin.part.unlink(missing_ok=True)
+            os.link(download.target, twin.part)
+            self._arrive(twin, twin.part)
+
+    def _arrive(self, download: Download, part: Path) -> None:
+        arrive(part, download.target, download.file["sha256"], self.job["group"])
+        download.present, download.arrived = download.size, True
+
+    def _is_there(self, download: Download) -> bool:
+        """Whether the file has arrived; one whose record is missing or stale is read once more before it is fetched."""
+        if not is_recorded(download.target, download.file):
+            if not download.target.exists():
+                return False
+            self._say(f"verifying {download.target.name}")
+            if download.target.stat().st_size != download.size or digest(download.target) != download.file["sha256"]:
+                print(f"{download.target.name} is not the locked file: removed, to be fetched anew", flush=True)
+                record_path(download.target).unlink(missing_ok=True)
+                download.target.unlink()
+                return False
+            self._arrive(download, download.target)
+        download.present, download.arrived = download.size, True
+        return True
+
+    def _ask_before_the_first_byte(self, missing: list[Download]) -> None:
+        """Every refusal at once, and at the beginning: not after an hour of other files."""
+        self._say("asking the Hub")
+        refusals = []
+        for download in missing:
+            try:
+                self.hub.locate(download.file)
+            except TryAgain:
+                continue  # its own attempts come later
+            except Refused as error:
+                refusals.append((error.repo, error.status))
+        if refusals:
+            raise JobFailed(refused(self.hub.endpoint, refusals))
+
+    def _watch(self, futures: list[concurrent.futures.Future[None]]) -> None:
+        """Tell how far it is until all have arrived; the first failure stops the others, which lose nothing by it."""
+        waiting = set(futures)
+        while waiting:
+            done, waiting = concurrent.futures.wait(
+                waiting, timeout=0.5, return_when=concurrent.futures.FIRST_EXCEPTION
+            )
+            if any(future.exception() for future in done):
+                self.stop.set()
+            self._say()
+        failures = [error for future in futures if (error := future.exception()) is not None]
+        for error in sorted(failures, key=lambda error: isinstance(error, Stopped)):
+            raise error
+
+    def _say(self, step: str = "") -> None:
+        total = sum(download.size for download in self.downloads)
+        done = sum(min(download.present, download.size) for download in self.downloads)
+        if not step:
+            doing = {download.doing for download in self.downloads if not download.arrived}
+            active = sorted(doing - {"waiting for its turn"}, key=lambda text: not text.startswith("downloading"))
+            step = active[0] if active else "downloading"
+        self.progress.step(step, done=done, total=total, unit="bytes")
+
+    def _fetch(self, download: Download) -> None:
+        """One file, until its sha256 is right; attempts are counted only while nothing gets on."""
+        name, attempt, mismatches, way = download.target.name, 0, 0, ""
+        while True:
+            download.present = before = present(download)
+            try:
+                if before < download.size:
+                    download.doing = f"downloading {name}"
+                    self._move(download, way)
+                download.doing = f"verifying {name}"
+                if (found := self._digest(download)) == download.file["sha256"]:
+                    hf_transfer_name(download.part).unlink(missing_ok=True)
+                    self._arrive(download, download.part)
+                    self._link_twins(download)
+                    return
+                download.part.unlink()
+                mismatches, way = mismatches + 1, "ranges"
+                raise TryAgain(
+                    f"{name} arrived with sha256 {found[:12]}..., locked {download.file['sha256'][:12]}...: "
+                    "what came is thrown away"
+                )
+            except TryAgain as error:
+                gained = present(download) - before
+                attempt = 1 if gained >= min(_PROGRESS, download.size) else attempt + 1
+                if isinstance(error, NoRanges):
+                    # Twice is no accident: then in one piece from the front, as such a server offers it.
+                    way = "ranges" if way != "ranges" else "stream"
+                print(f"{name}: {error}; {download.present} of {download.size} bytes are there", flush=True)
+                if attempt >= ATTEMPTS or mismatches > 1 or (error.after_s or 0) > LONGEST_WAIT_S:
+                    raise JobFailed(
+                        f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): run deploy.py "
+                        "again later, it goes on where it was"
+                    ) from None
+                usual = min(30.0, self.job["backoff_s"] * 2 ** (attempt - 1))
+                wait = usual if error.after_s is None else error.after_s
+                download.doing = f"waiting {wait:.0f} s: {error}"
+                if self.stop.wait(wait):
+                    raise Stopped from None
+
+    def _move(self, download: Download, way: str) -> None:
+        """Fetch what is missing of the file, once through."""
+        url = self.hub.locate(download.file)
+        hf_transfer_name(download.part).unlink(missing_ok=True)
+        if way == "stream":
+            download.part.unlink(missing_ok=True)
+        descriptor = os.open(download.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            missing = gaps(descriptor, download.size)
+            fresh = length(missing) == download.size and download.size > self.job["chunk"]
+            if not fresh and length(missing) < download.size:
+                kept = (download.size - length(missing)) / 1024**2
+                print(f"{download.target.name}: goes on, {kept:.0f} MiB are there already", flush=True)
+            slow = self.ranges_only or download.hf_transfer_tried
+            way = way or ("hf_transfer" if fresh and not slow else "ranges")
+            order = {
+                "way": way,
+                "url": url,
+                "headers": self.hub.headers_for(url),
+                "proxy": self.job["proxy"],
+                "path": str(download.part),
+                "size": download.size,
+                "gaps": missing,
+                "connections": 1 if way == "stream" else self.connections,
+                "chunk": self.job["chunk"],
+                "patience_s": self.job["patience_s"],
+                "tokens": self.tokens,
+            }
+            mover = Mover(order, self.lock)
+            download.hf_transfer_tried |= way == "hf_transfer"
+            try:
+                self._watch_one(mover, way, descriptor, download)
+            finally:
+                mover.kill()
+            self._judge(mover, way)
+            if gaps(descriptor, download.size):
+                raise TryAgain("it ended before every byte was there")
+        finally:
+            os.close(descriptor)
+
+    def _watch_one(self, mover: Mover, way: str, descriptor: int, download: Download) -> None:
+        since, seen = time.monotonic(), 0
+        while not mover.ended(within_s=0.2):
+            if self.stop.is_set():
+                raise Stopped
+            download.present = length(extents(descriptor, download.size))
+            if download.present != seen:
+                since, seen = time.monotonic(), download.present
+            # The other ways watch themselves; hf_transfer waits for ever.
+            if way == "hf_transfer" and time.monotonic() - since > self.job["patience_s"]:
+                self.ranges_only = True
+                raise TryAgain(f"no chunk came within {self.job['patience_s']} s", after_s=0)
+
+    def _judge(self, mover: Mover, way: str) -> None:
+        """What the end of a mover means for this file."""
+        said = mover.said()
+        if not said and mover.code == 0:
+            return
+        why = said.get("why") or f"the download ended with signal {-mover.code}"
+        if said.get("errno"):
+            raise JobFailed(f"{why} on {self.job['files'][0]['partial'].rpartition('/')[0]}: nothing that came is lost")
+        if said.get("no_ranges"):
+            raise NoRanges(why)
+        # hf_transfer's failure costs no wait: what is missing comes another way. An expired URL is signed anew.
+        raise TryAgain(why, 0 if way == "hf_transfer" else said.get("after_s"))
+
+    def _digest(self, download: Download) -> str:
+        def told(done: int) -> None:
+            if self.stop.is_set():
+                raise Stopped
+
+        return digest(download.part, told)
+
+
+class NoRanges(TryAgain):
+    """The server sends something else than the range it is asked for."""
+
+
+def present(download: Download) -> int:
+    """Bytes of the partial file that are there."""
+    try:
+        descriptor = os.open(download.part, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    try:
+        return length(extents(descriptor, download.size))
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_fetcher(store: Path) -> Iterator[int]:
+    """The store's lock, held by this process and by every mover it starts, so that an orphan still holds it."""
+    descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        for left in reversed(range(20)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise JobFailed(f"another download is at work in {store}: wait for it, or stop it") from None
+                time.sleep(0.5)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_token() -> str | None:
+    """The Hub token, handed over by systemd as a credential; None for public repositories."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory, "hub-token") if directory else None
+    return path.read_text().strip() if path and path.exists() else None
+
+
+def fetch(job: dict[str, Any], progress: Progress) -> str:
+    """Fetch every file of the job that is not there yet; returns the closing line."""
+    try:
+        return Fetch(job, progress).run()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A file may be whole and its record not: it is read again then, not fetched.
+        raise JobFailed(f"{error.strerror} on {error.filename or 'the box'}: nothing that came is lost") from None
+
+
+if __name__ == "__main__":
+    run_job(fetch)

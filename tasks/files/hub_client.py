@@ -1,0 +1,128 @@
+"""Asking the Hub where a locked file's bytes are right now, and whether they are still the locked ones.
+
+Runs on the box under its own Python (3.9 or newer), standard library only.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+from tasks.files.job_status import JobFailed
+
+ANSWER_WITHIN_S = 30
+_MOVED = (301, 302, 303, 307, 308)
+
+
+class TryAgain(Exception):  # noqa: N818 - not an error until the attempts are used up
+    """Something that may pass by itself; ``after_s``: how long the server asked to be left alone, in seconds."""
+
+    def __init__(self, message: str, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class Refused(JobFailed):
+    """The Hub will not give this repository to whoever asks; ``status`` is 401 or 403."""
+
+    def __init__(self, endpoint: str, repo: str, status: int) -> None:
+        super().__init__(refused(endpoint, [(repo, status)]))
+        self.repo, self.status = repo, status
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """The answer of the Hub itself is wanted, not that of the CDN it points to."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+class Hub:
+    """One endpoint, asked through the declared proxy or none; ``token`` goes to this endpoint's host and no other."""
+
+    def __init__(self, endpoint: str, token: str | None = None, proxy: str | None = None) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._token = token
+        proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _StayHere)
+
+    def headers_for(self, url: str) -> dict[str, str]:
+        """What a request to this URL has to say about itself."""
+        headers = {"User-Agent": "llamarig", "Accept-Encoding": "identity"}
+        if self._token and urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
+
+    def locate(self, file: Mapping[str, Any]) -> str:
+        """URL of the bytes (on the real Hub a signed one, good for an hour), after the Hub confirmed their sha256.
+
+        :raises TryAgain: for what may pass by itself
+        :raises JobFailed: when the Hub refuses, or has something else there than the lock says
+        """
+        repo, commit, path = file["repo"], file["commit"], file["path"]
+        url = f"{self.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
+        for _ in range(5):
+            status, headers = self._head(url, repo)
+            location = urljoin(url, headers.get("Location") or url)
+            # A renamed repository answers with a path; where the bytes are is another host, or named beside the sha256.
+            if status in _MOVED and "X-Linked-Etag" not in headers and urlsplit(location)[:2] == urlsplit(url)[:2]:
+                url = location
+                continue
+            break
+        else:
+            raise TryAgain(f"{self.endpoint} sends requests for {path} round in circles")
+        if status in (401, 403):
+            raise Refused(self.endpoint, repo, status)
+        if status == 404:
+            raise JobFailed(
+                f"{repo} has no {path} at {commit[:12]} any more: see what it has now with tasks/lock.py, and lock that"
+            )
+        if status >= 400:
+            raise TryAgain(f"the Hub answered HTTP {status} for {path}", retry_after(headers.get("Retry-After")))
+        sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+        size = headers.get("X-Linked-Size") or headers.get("Content-Length")
+        if sha256 != file["sha256"] or size != str(file["size"]):
+            raise JobFailed(
+                f"{repo}: {path} at {commit[:12]} is not the locked file (sha256 {sha256[:12]}..., locked "
+                f"{file['sha256'][:12]}...): nothing was downloaded"
+            )
+        return location
+
+    def _head(self, url: str, repo: str) -> tuple[int, Message]:
+        request = urllib.request.Request(url, method="HEAD", headers=self.headers_for(url))
+        try:
+            with self._opener.open(request, timeout=ANSWER_WITHIN_S) as answer:
+                return int(answer.status), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            said = getattr(reason, "strerror", None) or reason or repr(error)
+            raise TryAgain(f"{self.endpoint} cannot be reached from this box ({said})") from None
+
+
+def refused(endpoint: str, refusals: list[tuple[str, int]]) -> str:
+    """The one message for everything the Hub will not give: (repository, HTTP status) of each."""
+    said = "; ".join(f"{repo} (HTTP {status})" for repo, status in sorted(set(refusals)))
+    pages = ", ".join(f"{endpoint}/{repo}" for repo in sorted({repo for repo, _ in refusals}))
+    return (
+        f"the Hub refuses {said}: accept the terms on {pages} with your account, and name a token of that account with "
+        "read permission for gated repositories as hub.token_env or hub.token_command"
+    )
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as a number or as a date; None where it says nothing."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    date = email.utils.parsedate_to_datetime(value) if value[:1].isalpha() else None
+    return max(0.0, date.timestamp() - time.time()) if date else None
