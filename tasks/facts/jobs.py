@@ -1,0 +1,71 @@
+"""The long jobs of a box: what was asked, whether it still runs, and how far it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from tasks.planning import layout
+
+
+@dataclass(frozen=True)
+class Job:
+    """``asked``: sha256 of its job.json, empty where there is none; ``status``: its last word about itself."""
+
+    asked: str = ""
+    running: bool = False
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+class Jobs(FactBase[dict[str, Job]]):
+    """Name -> Job, for the names asked for."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Job]:
+        return {}
+
+    @override
+    def command(self, names: Iterable[str]) -> str:
+        asked = (
+            f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
+            f"cd {layout.JOBS}/{name} 2>/dev/null && "
+            '{ test -f job.json && echo "asked=$(sha256sum <job.json | cut -c1-64)"; '
+            "test -f status.json && echo \"status=$(tr -d '\\n' <status.json)\"; }"
+            for name in sorted(names)
+        )
+        return "; ".join([*asked, "true"])
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Job]:
+        jobs: dict[str, dict[str, str]] = {}
+        values: dict[str, str] = {}
+        for line in output:
+            key, _, value = line.partition("=")
+            if key == "job":
+                values = jobs[value] = {}
+            elif key == "active":
+                values[key] = f"{values.get(key, '')} {value}"
+            else:
+                values[key] = value
+        return {
+            name: Job(
+                asked=values.get("asked", ""),
+                running=not {"active", "activating", "deactivating"}.isdisjoint(values.get("active", "").split()),
+                status=_json(values.get("status", "")),
+            )
+            for name, values in jobs.items()
+        }
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,65 @@
+"""What can only be measured, and only when asked: it takes seconds, and the box's whole attention."""
+
+from __future__ import annotations
+
+import re
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from tasks.planning import layout
+
+_LEAST_MIB = 64
+"""A shorter read says more about latency than about speed."""
+
+# ctypes lets other threads run during a copy, so this is as many copies at once as there are CPUs. Each byte copied is
+# one read and one written. 2 x 64 MiB a CPU is beyond any cache.
+_COPIES = (
+    "import ctypes,os,threading,time;n=len(os.sched_getaffinity(0));s=64<<20;t=[0]*n\n"
+    "def f(i):\n"
+    " a=ctypes.create_string_buffer(s);b=ctypes.create_string_buffer(s);ctypes.memset(a,1,s);ctypes.memmove(b,a,s)\n"
+    " g.wait();e=time.monotonic()+2\n"
+    " while time.monotonic()<e: ctypes.memmove(b,a,s);t[i]+=2*s\n"
+    "g=threading.Barrier(n+1);w=[threading.Thread(target=f,args=(i,)) for i in range(n)]\n"
+    "for x in w: x.start()\n"
+    "g.wait();c=time.monotonic()\n"
+    "for x in w: x.join()\n"
+    'print("bytes",sum(t),"seconds",time.monotonic()-c)'
+)
+
+
+class MemoryBandwidthMeasured(FactBase[float | None]):
+    """GB/s of memory copies on all CPUs at once, read and written together; takes about 3 s."""
+
+    @override
+    def command(self) -> str:
+        return f"python3 -c '{_COPIES}' 2>/dev/null || true"
+
+    @override
+    def process(self, output: list[str]) -> float | None:
+        match = re.search(r"bytes (\d{1,18}) seconds (\d{1,6}\.\d+)", " ".join(output))
+        return int(match[1]) / float(match[2]) / 1e9 if match and float(match[2]) else None
+
+
+class ReadSpeedMeasured(FactBase[float | None]):
+    """MB/s of the first 2 GiB of the largest model file, past the page cache. None where there is none of 64 MiB."""
+
+    @override
+    def command(self) -> str:
+        return (
+            "export LC_ALL=C; "
+            f"f=$(find {layout.MODELS} -type f -name '*.gguf' -printf '%s %p\\n' 2>/dev/null | sort -n | tail -n 1 "
+            "| cut -d' ' -f2-); "
+            'test -n "$f" && timeout 60 dd if="$f" of=/dev/null bs=4M count=512 iflag=direct 2>&1 | tail -n 1; true'
+        )
+
+    @override
+    def process(self, output: list[str]) -> float | None:
+        match = re.search(r"(\d{1,18}) bytes .*copied, ([\d.]{1,12}) s,", " ".join(output))
+        if match is None or int(match[1]) < _LEAST_MIB * 1024**2:
+            return None
+        try:
+            seconds = float(match[2])
+        except ValueError:
+            return None
+        return int(match[1]) / seconds / 1e6 if seconds > 0 else None

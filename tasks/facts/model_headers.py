@@ -1,0 +1,36 @@
+"""What the headers of the box's model files say: tensors, and the numbers that shape the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from tasks.planning import layout
+from tasks.planning.gguf_header import Header, Tensor
+
+
+class ModelHeaders(FactBase[dict[str, Header]]):
+    """Path -> Header, for those of the files asked for that are GGUF files. Takes under 0.1 s a model."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Header]:
+        return {}
+
+    @override
+    def command(self, paths: Iterable[str]) -> str:
+        quoted = " ".join(f"'{path}'" for path in paths)
+        return f"cd {layout.PROGRAMS} && python3 -B -m tasks.files.model_headers {quoted} 2>/dev/null || true"
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Header]:
+        headers = {}
+        for line in output:
+            said = json.loads(line) if line.startswith("{") else {}
+            if "tensors" in said:
+                tensors = tuple(Tensor(name, tuple(shape), kind, size) for name, shape, kind, size in said["tensors"])
+                headers[said["path"]] = Header(tensors, said["metadata"])
+        return headers

@@ -1,0 +1,40 @@
+"""What each model unit was before the unit that serves now, as the switch recorded it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from tasks.planning import layout
+
+
+class PreviousProofs(FactBase[dict[str, dict[str, Any]]]):
+    """Unit name -> the proof before the current one: its text, its whole switch job, when it answered."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, dict[str, Any]]:
+        return {}
+
+    @override
+    def command(self) -> str:
+        return (
+            f"for f in {layout.PROOFS}/*.previous.json; do test -f $f || continue; "
+            "printf '%s\\t' $(basename $f .previous.json); tr -d '\\n' <$f; echo; done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+        proofs = {}
+        for line in output:
+            unit, _, text = line.partition("\t")
+            try:
+                value = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and {"text", "job"} <= value.keys():
+                proofs[unit] = value
+        return proofs

@@ -1,0 +1,66 @@
+"""The llama.cpp releases of a box: their manifests, and what lies in their directories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+
+@dataclass
+class Release:
+    """``manifest`` as the build wrote it, None where there is none; ``files``: name -> bytes in bin/."""
+
+    manifest: dict[str, Any] | None = None
+    files: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """Every flag the release's llama-server lists in its own --help."""
+        return frozenset(self.manifest["flags"]) if self.manifest else frozenset()
+
+
+class Releases(FactBase[dict[str, Release]]):
+    """Directory -> Release, for the directories asked for."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Release]:
+        return {}
+
+    @override
+    def command(self, directories: Iterable[str]) -> str:
+        return (
+            f"for d in {' '.join(sorted(directories))}; do printf 'release\\t%s\\n' $d; "
+            "test -f $d/manifest.json && (printf 'manifest\\t'; tr -d '\\n' <$d/manifest.json; echo); "
+            "test -d $d/bin && find $d/bin -type f -printf 'file\\t%s\\t%f\\n'; done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Release]:
+        releases: dict[str, Release] = {}
+        release = Release()
+        for line in output:
+            kind, _, rest = line.partition("\t")
+            if kind == "release":
+                release = releases[rest] = Release()
+            elif kind == "manifest":
+                release.manifest = _json(rest)
+            elif kind == "file":
+                size, _, name = rest.partition("\t")
+                if size.isdigit():
+                    release.files[name] = int(size)
+        return releases
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    """A manifest that cannot be read, or is not one, is no manifest: the release is then built again."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and {"commit", "flags", "files"} <= value.keys() else None

@@ -1,0 +1,107 @@
+"""What reaches llama.cpp behind the declared flags, and which servers run beside the declared ones."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from tasks.facts.sections import answers, ask
+from tasks.planning.checks.box import ServerProcess, Strays
+
+# Every llama.cpp program reads these before its environment and its arguments (common/arg.cpp, docs/preset.md).
+_CONFIG = "/etc/llama.cpp/config.ini /root/.config/llama.cpp/config.ini /home/*/.config/llama.cpp/config.ini"
+_ENVIRONMENT = (
+    "/etc/environment /etc/environment.d /etc/profile /etc/profile.d /etc/bash.bashrc /etc/systemd/system.conf "
+    "/etc/systemd/system.conf.d /etc/systemd/system/*.service.d /etc/security/pam_env.conf "
+    "/root/.bashrc /root/.profile /home/*/.bashrc /home/*/.profile /home/*/.config/environment.d"
+)
+# Values are left on the box: an API key may be among them.
+_SERVERS = (
+    # A release that was deleted under a running server is shown as "llama-server (deleted)".
+    "for p in $(ls -l /proc/[0-9]*/exe "
+    "| sed -nE 's#^.* /proc/([0-9]+)/exe -> .*/llama-server( .deleted.)?$#\\1#p'); do "
+    'echo "pid=$p"; echo "command=$(base64 -w0 </proc/$p/cmdline)"; '
+    "echo \"unit=$(grep -o '[^/]*[.]service' /proc/$p/cgroup | tail -n 1)\"; "
+    "echo \"environment=$(tr '\\0' '\\n' </proc/$p/environ "
+    "| grep -oE '^(LLAMA_ARG_[A-Z0-9_]*|LLAMA_API_KEY)' | tr '\\n' ' ')\"; "
+    "grep -E '^Vm(Lck|Swap):' /proc/$p/status; grep '^Max locked memory' /proc/$p/limits; done; "
+    "ss -Hltnp | grep '\"llama-server\"'"
+)
+
+
+class LlamaStrays(FactBase[Strays]):
+    """Configuration files, LLAMA_ARG_ settings and running llama-servers. Root sees all of them, others their own."""
+
+    @staticmethod
+    @override
+    def default() -> Strays:
+        return Strays()
+
+    @override
+    def command(self) -> str:
+        return ask(
+            [
+                ("config", f"ls -d {_CONFIG}"),
+                (
+                    "environment",
+                    f"grep -rHoE '^[^#]*\\b(LLAMA_ARG_[A-Z0-9_]+|LLAMA_API_KEY)=' {_ENVIRONMENT} "
+                    "| sed -E 's/:.*(LLAMA_[A-Z0-9_]+)=$/:\\1/'",
+                ),
+                ("servers", _SERVERS),
+            ]
+        )
+
+    @override
+    def process(self, output: list[str]) -> Strays:
+        said = answers(output)
+        environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in said.get("environment", []))
+        return Strays(
+            config_files=tuple(line for line in said.get("config", []) if line.startswith("/")),
+            environment=tuple(sorted({f"{match[2]} in {match[1]}" for match in environment if match})),
+            servers=_servers(said.get("servers", [])),
+        )
+
+
+def _servers(lines: list[str]) -> tuple[ServerProcess, ...]:
+    found: dict[int, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    listens: dict[int, list[str]] = {}
+    for line in lines:
+        if match := re.fullmatch(r"pid=(\d{1,9})", line):
+            values = found.setdefault(int(match[1]), {})
+        elif line.startswith("LISTEN"):
+            words, pids = line.split(), re.findall(r"pid=(\d{1,9})", line)
+            if len(words) > 3 and pids:
+                listens.setdefault(int(pids[0]), []).append(words[3])
+        elif (match := re.fullmatch(r"(command|unit|environment)=(.*)", line)) or (
+            match := re.match(r"(VmLck|VmSwap):\s+(\d{1,15}) kB", line)
+        ):
+            values[match[1]] = match[2]
+        elif match := re.match(r"Max locked memory\s+(\S+)", line):
+            values["memlock"] = match[1]
+    return tuple(_server(pid, values, listens.get(pid, [])) for pid, values in sorted(found.items()))
+
+
+def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProcess:
+    limit = values.get("memlock", "")
+    return ServerProcess(
+        pid=pid,
+        command=tuple(_decoded(values.get("command", "")).removesuffix("\0").split("\0")),
+        unit=values.get("unit", ""),
+        llama_environment=tuple(values.get("environment", "").split()),
+        listens=tuple(listens),
+        locked_kib=int(values.get("VmLck", 0)),
+        swapped_kib=int(values.get("VmSwap", 0)),
+        memlock_limit_kib=int(limit) // 1024 if limit.isascii() and limit.isdigit() else None,
+    )
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return ""

@@ -1,0 +1,117 @@
+"""What a box says of its graphics cards, from real output where there was a card to ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.facts.gpus import Gpus
+from tasks.planning.gpus import Gpu, GpuState, gpu_differences, runs_on, with_architectures_of
+from tasks.spec.build import Build
+from tasks.spec.rig import Rig
+
+H200 = (Path(__file__).parent / "data" / "nvidia-smi-h200.txt").read_text().splitlines()
+# As reported in canonical/nvidia-graphics-drivers#78; nvidia-smi prints it on stdout and exits with 18.
+MISMATCH = [
+    "smi=Failed to initialize NVML: Driver/library version mismatch",
+    "smi=NVML library version: 580.95",
+    "module=  NVIDIA UNIX x86_64 Kernel Module  575.57.08  Sat May 24 07:25:50 UTC 2025",
+]
+# Seen on a machine whose driver libraries were not on the loader's path.
+NO_LIBRARY = ["smi=NVIDIA-SMI couldn't find libnvidia-ml.so library in your system."]
+
+
+def gpu(capability: str, driver: str = "580.95.05") -> Gpu:
+    return Gpu(0, "GPU-0", "a card", 24564, 23671, capability, driver, "00000000:01:00.0")
+
+
+def cuda(*architectures: str, toolkit: str = "13.0") -> Build:
+    return Build(name="cuda", architectures=architectures, cuda_toolkit=toolkit)
+
+
+def test_a_real_card() -> None:
+    state = Gpus().process(H200)
+    assert state.problem == ""
+    assert state.module == "580.159.04"
+    (card,) = state.gpus
+    assert card.name == "NVIDIA H200"
+    assert (card.total_mib, card.free_mib, card.compute_capability) == (143771, 143156, "9.0")
+    assert (card.pcie_generation, card.pcie_width, card.power_limit_w) == (5, 16, 700.0)
+    assert card.architecture == "90-real"
+
+
+def test_module_and_library_of_two_versions() -> None:
+    state = Gpus().process(MISMATCH)
+    assert state.gpus == ()
+    assert "Driver/library version mismatch" in state.problem
+    assert state.module == "575.57.08"
+    (difference,) = gpu_differences([cuda("89-real")], state)
+    assert "restart the box" in difference.remedy
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        (["missing=nvidia-smi"], "no nvidia-smi on this box"),
+        ([], "nvidia-smi lists no card"),
+        (NO_LIBRARY, "libnvidia-ml.so"),
+        (["missing=nvidia-smi", "vendor=1 0x1002"], "no nvidia-smi on this box"),
+    ],
+)
+def test_no_usable_card_is_an_answer(output: list[str], problem: str) -> None:
+    state = Gpus().process(output)
+    assert problem in state.problem
+    (difference,) = gpu_differences([cuda("89-real")], state)
+    assert "install the NVIDIA driver" in difference.remedy
+    assert gpu_differences([Build(name="cpu", backend="cpu")], state) == []
+
+
+def test_amd_cards_are_counted() -> None:
+    assert Gpus().process(["missing=nvidia-smi", "vendor=2 0x1002", "vendor=1 0x8086"]).amd_cards == 2
+
+
+@given(
+    st.lists(
+        st.text() | st.sampled_from(["smi=", "module=", "vendor=", *H200]).flatmap(lambda a: st.text().map(a.__add__))
+    )
+)
+def test_garbage_never_raises(output: list[str]) -> None:
+    assert isinstance(Gpus().process(output), GpuState)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        (["89-real", "120a-real"], "8.9", True),
+        (["89-real", "120a-real"], "12.0", True),
+        (["89-real", "121-real"], "12.0", False),  # ran silently as sm_89 and wrote gibberish: llama.cpp #22522
+        (["89-real"], "8.6", False),
+        (["75-virtual"], "8.9", True),
+        (["90-virtual"], "8.9", False),
+        (["120a"], "12.1", False),  # architecture-specific code runs nowhere else
+    ],
+)
+def test_whose_code_a_card_runs(architectures: list[str], capability: str, runs: bool) -> None:
+    assert runs_on(architectures, capability) is runs
+
+
+def test_wrong_pairs_are_named() -> None:
+    state = GpuState((gpu("12.0", driver="575.57.08"),), module="575.57.08")
+    driver, architecture = gpu_differences([cuda("89-real")], state)
+    assert "580 or newer for CUDA 13.0" in str(driver)
+    assert "driver 575" in driver.remedy
+    assert "120a-real" in architecture.remedy
+    assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
+    assert "cannot compile for 120a-real" in str(gpu_differences([cuda(toolkit="12.4")], state)[0])
+
+
+def test_architectures_of_the_cards_present() -> None:
+    serve = {"port": 8080, "context": 4096}
+    model = {"name": "m", "repo": "a/b", "quant": "Q8_0", "build": "cuda", "serve": serve}
+    rig = Rig.model_validate({"builds": [cuda().to_json()], "models": [model]})
+    resolved = with_architectures_of([gpu("12.0"), gpu("8.9")], rig)
+    assert resolved.builds[0].architectures == ("120a-real", "89-real")
+    assert with_architectures_of([], rig) == rig

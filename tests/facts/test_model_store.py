@@ -1,0 +1,52 @@
+"""The model store's facts: what the box's own find says, read back as numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.facts.disk_use import DirectorySizes, OpenPaths
+from tasks.facts.model_store import ModelStore
+from tasks.planning import layout
+
+
+def shell(command: str) -> list[str]:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_sparse_file_takes_what_was_written_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MODELS", str(tmp_path))
+    part = tmp_path / "o/with space/x.gguf"
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.truncate(100 * 1024**2)
+        file.seek(8 * 1024**2)
+        file.write(b"x" * 1024**2)
+    (part.parent / ".x.gguf.verified.json").write_text('{"sha256": "%s"}' % ("a" * 64))
+    store = ModelStore().process(shell(ModelStore().command()))
+    found = store.files[str(part)]
+    stat = part.stat()
+    assert (found.size, found.mtime_ns, found.inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    assert found.allocated == stat.st_blocks * 512 < 2 * 1024**2
+    assert found.record == {"sha256": "a" * 64}
+    assert store.free == os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+
+
+def test_directories_by_size(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/file").write_bytes(b"x" * 100_000)
+    (tmp_path / "file").write_bytes(b"x")
+    sizes = DirectorySizes().process(shell(DirectorySizes().command([str(tmp_path), "/no/such"])))
+    assert sizes.keys() == {str(tmp_path / "one")}
+    assert 100_000 <= sizes[str(tmp_path / "one")] < 200_000
+
+
+def test_a_file_somebody_has_open_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    path.write_bytes(b"x")
+    assert str(path) not in OpenPaths().process(shell(OpenPaths().command([str(tmp_path)])))
+    with path.open():
+        assert str(path) in OpenPaths().process(shell(OpenPaths().command([str(tmp_path)])))
