@@ -1,0 +1,258 @@
+"""What is not as declared, told and never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host, state
+
+from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.machine import MachineState
+from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
+from tasks.facts.model_store import ModelStore
+from tasks.facts.ram import MemoryModules
+from tasks.facts.strays import LlamaStrays
+from tasks.operations import Commands
+from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
+from tasks.operations.refuse import refuse
+from tasks.operations.serving import NotReadyError, read_units, wanted_units
+from tasks.planning.checks.base import Check, Finding, Severity
+from tasks.planning.checks.box import Box
+from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
+from tasks.planning.checks.report import (
+    COLOURS,
+    audit_record,
+    host_record,
+    lines,
+    listing,
+    not_reached,
+    prometheus,
+    summary_line,
+)
+from tasks.planning.difference import Difference
+from tasks.planning.serving import boot_differences, retired_units, unit_differences
+from tasks.spec.audit_report import HostRecord
+from tasks.spec.model_lock import LockedModel
+from tasks.spec.rig import Rig
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for with ``--data``. ``only`` and ``skip``: ids of checks, or their first words."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    json: str = ""
+    prometheus: str = ""
+    deep: bool = False
+    disk: bool = False
+    bandwidth: bool = False
+
+
+@dataclass
+class _Run:
+    """What this process's audit has found so far; every host adds its own."""
+
+    found: dict[str, list[Finding]] = field(default_factory=dict)
+    records: dict[str, HostRecord] = field(default_factory=dict)
+    told: bool = False
+
+
+_RUN = _Run()
+
+
+@contextmanager
+def looked_at_only() -> Iterator[None]:
+    """Operations inside are asked whether they would change the box, and none of them is ever executed.
+
+    So an audit cannot look for anything else than what a deploy would do: it asks the deploy itself.
+    """
+    state.check_for_changes = True  # `-y` would leave out the asking
+    with host.when(lambda: False):
+        yield
+
+
+def asks_the_deploy(options: Options) -> bool:
+    """Whether a check that was asked for compares the box with what deploy.py would do."""
+    try:
+        return any(check.id.startswith(("llama.", "deploy.")) for check in selected(options.only, options.skip))
+    except NoSuchCheckError:
+        return False  # said in full when the box is looked at
+
+
+@operation()
+def checks_listed() -> Commands:
+    """Every check, on the terminal, once whatever the number of hosts."""
+    if state.is_executing and not _RUN.told:
+        _RUN.told = True
+        for line in listing():
+            logger.info(line)
+    host.noop("nothing was looked at")
+    yield from ()
+
+
+@operation()
+def box_looked_at(rig: Rig, options: Options) -> Commands:
+    """Every check's findings, kept for the report. Never a change."""
+    try:
+        checks = selected(options.only, options.skip)
+        known_by_name(rig.host.accepted)
+    except NoSuchCheckError as error:
+        yield from refuse(str(error))
+        return
+    if not state.is_executing:
+        return
+    box = _box(rig, options)
+    found = findings(checks, rig, box)
+    skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
+    _RUN.found[host.name] = found
+    _RUN.records[host.name] = host_record(host.name, checks, skipped, found)
+
+
+def _why_skipped(check: Check, options: Options) -> str:
+    named = [name for name in options.skip if is_meant(check, name)]
+    return f"skip={named[0]}" if named else f"only={','.join(options.only)}"
+
+
+@operation()
+def findings_reported(options: Options) -> Commands:
+    """The report of all hosts, then this host's findings; fails the host when one of them is not to be lived with."""
+    if not state.is_executing:
+        yield FunctionCommand(lambda state, host: True, [], {})
+        return
+    if not _RUN.told:
+        _RUN.told = True
+        if (trouble := _publish(options)) is not None:
+            yield from refuse(trouble)
+            return
+    record = _RUN.records.get(host.name)
+    if record is None:
+        return
+    for finding in _RUN.found[host.name]:
+        _tell(host, finding)
+    if record.status != "clean":
+        yield FunctionCommand(_not_clean, [record.why], {})
+
+
+def _not_clean(state: State, host: Host, why: str) -> bool:
+    host.log_styled(f"not as declared: {why}", fg="red", log_func=logger.error)
+    return False
+
+
+def _tell(host: Host, finding: Finding) -> None:
+    first, *rest = lines(finding)
+    colour = "green" if finding.accepted else COLOURS[finding.severity]
+    failing = finding.fails or finding.severity in (Severity.ERROR, Severity.WARNING)
+    host.log_styled(first, fg=colour, log_func=logger.warning if failing else logger.info)
+    for line in rest:
+        host.log(line)
+
+
+def _publish(options: Options) -> str | None:
+    """The summary and the files; what stood in the way of a file, None when all is written."""
+    reached = {host.name for host in state.active_hosts}
+    records = [
+        *_RUN.records.values(),
+        *(not_reached(other.name) for other in state.inventory if other.name not in reached | _RUN.records.keys()),
+    ]
+    record = audit_record(records, datetime.now(UTC).isoformat(timespec="seconds"))
+    for item in record.hosts:
+        colour = {"clean": "green", "findings": "red"}.get(item.status, "magenta")
+        logger.info(click.style(summary_line(item), fg=colour))
+    wanted = [(options.json, record.model_dump_json(indent=1) + "\n"), (options.prometheus, prometheus(record))]
+    for path, text in wanted:
+        if path:
+            try:
+                # A scraper must never read half a file.
+                part = Path(f"{path}.part")
+                part.write_text(text)
+                part.replace(path)
+            except OSError as error:
+                return f"{path} cannot be written ({error.strerror}): name a file in a directory of yours"
+    return None
+
+
+def _would_change(state: State, host: Host) -> tuple[str, ...]:
+    """Names of the operations looked at that would have done something, in their order."""
+    changing: list[str] = []
+    for op_hash, data in state.ops[host].items():
+        names = state.get_op_meta(op_hash).names
+        # Our own are not asked: asking runs an operation up to its first command.
+        if not any(name.startswith("Audit") for name in names) and data.operation_meta.will_change:
+            changing += names
+    return tuple(changing)
+
+
+def _box(rig: Rig, options: Options) -> Box:
+    """All facts of the host at hand, one command a concern."""
+    locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
+    box = Box(
+        ram=host.get_fact(MemoryModules),
+        machine=host.get_fact(MachineState),
+        gpus=host.get_fact(GpuHealth),
+        strays=host.get_fact(LlamaStrays),
+        locked=tuple(locked),
+        differences=differences,
+        operations=_would_change(state, state.inventory.get_host(host.name)),
+    )
+    if options.disk:
+        box = replace(box, read_mb_s=host.get_fact(ReadSpeedMeasured))
+    if options.bandwidth:
+        box = replace(box, copy_gb_s=host.get_fact(MemoryBandwidthMeasured))
+    return box
+
+
+def _locked(rig: Rig) -> Sequence[LockedModel]:
+    try:
+        return locked_models(rig) or ()
+    except LockError:
+        return ()
+
+
+def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str, list[Difference]]]:
+    """The locked models, and what deploy.py itself would find, filed under the check it belongs to.
+
+    What follows from something else is not told: a unit that cannot be rendered because its release is broken is one
+    finding, about the release.
+    """
+    releases, units = read_releases(rig), read_units(rig)
+    differences = {
+        "llama.release": [item for _, found in releases_to_build(rig, releases) for item in found],
+        "llama.units": [
+            Difference(name, "of no declared model, so stopped", "running or started at boot")
+            for name in retired_units(rig, units)
+        ],
+    }
+    try:
+        locked = locked_models(rig)
+    except LockError as error:
+        differences["llama.model-lock"] = [
+            Difference(rig.model_lock, "a model lock", str(error), remedy="restore it from git", by_deploy=False)
+        ]
+        return [], differences
+    if locked is None:
+        differences["llama.model-lock"] = [Difference(rig.model_lock, "an entry for every model", "lacks one")]
+        return [], differences
+    store = host.get_fact(ModelStore)
+    differences["llama.model-files"] = [found for _, _, found in files_to_fetch(locked, store, deep)]
+    try:
+        wanted = wanted_units(rig, releases, locked, store, units)
+    except NotReadyError as error:
+        if not differences["llama.release"] and not differences["llama.model-files"]:
+            differences["llama.units"].append(Difference("units", "ready to be served", str(error)))
+        return locked, differences
+    for item in wanted:
+        unit = units.get(item.unit)
+        differences["llama.units"] += [*unit_differences(item, unit), *boot_differences(item, unit)][:1]
+    return locked, differences

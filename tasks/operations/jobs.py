@@ -1,0 +1,147 @@
+"""Long work on the box: a transient systemd unit, watched from here, found again after a broken connection."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+from pyinfra.api.command import FileUploadCommand, FunctionCommand, QuoteString, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from tasks.facts.jobs import Job, Jobs
+from tasks.operations import Commands
+from tasks.operations.refuse import report
+from tasks.planning import layout
+from tasks.planning.progress import progress_line
+
+_POLL_S = 0.5
+_SAY_EVERY_S = 5.0
+
+# What a job may not do, whatever it runs. The paths it may write are given by each job.
+_SANDBOX = (
+    "ProtectHome=yes",
+    "ProtectSystem=strict",
+    "PrivateTmp=yes",
+    "NoNewPrivileges=yes",
+    # The box's own proxy settings; a deploy brings none along.
+    "EnvironmentFile=-/etc/environment",
+    # The box's certificate store, with what the owner added; Python packages bring their own otherwise.
+    f"Environment=SSL_CERT_FILE={layout.CA_BUNDLE} REQUESTS_CA_BUNDLE={layout.CA_BUNDLE} PIP_CERT={layout.CA_BUNDLE}",
+    "Environment=HOME=/tmp LC_ALL=C.UTF-8",
+    f"WorkingDirectory={layout.PROGRAMS}",
+    "Nice=10",
+    "IOSchedulingClass=best-effort",
+    "IOSchedulingPriority=7",
+    # Nothing is lost by a kill.
+    "TimeoutStopSec=5",
+)
+
+
+def job_text(job: dict[str, Any]) -> str:
+    """The text a job is compared by: the same work is always the same text."""
+    return json.dumps(job, indent=1, sort_keys=True) + "\n"
+
+
+def is_running(job: Job | None, asked: dict[str, Any]) -> bool:
+    """Whether exactly this work is already going on."""
+    return job is not None and job.running and job.asked == hashlib.sha256(job_text(asked).encode()).hexdigest()
+
+
+def start_job(
+    name: str,
+    program: str,
+    job: dict[str, Any],
+    *,
+    python: str = "/usr/bin/python3",
+    properties: Sequence[str] = (),
+    sandboxed: bool = True,
+    secret: tuple[str, str] | None = None,
+) -> Commands:
+    """Start ``tasks/files/<program>.py`` with ``job`` as its work. Another run of that name is stopped first.
+
+    :param secret: name and value of a credential only this job may read; it travels over SFTP, never on a command line
+    """
+    directory = f"{layout.JOBS}/{name}"
+    # A name of its own each time: systemd may still know the last run's unit, and refuses a second one of its name.
+    unit = f"{layout.job_unit(name)}{secrets.token_hex(4)}.service"
+    yield StringCommand(
+        f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; "
+        f"mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json"
+    )
+    yield FileUploadCommand(io.StringIO(job_text(job)), f"{directory}/job.json")
+    wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
+    if not sandboxed:
+        wanted = [f"WorkingDirectory={layout.PROGRAMS}", "Environment=HOME=/root LC_ALL=C.UTF-8", *properties]
+    if secret is not None:
+        credential = f"{directory}/{secret[0]}"
+        yield StringCommand(f"install -m 600 /dev/null {credential}")
+        yield FileUploadCommand(io.StringIO(secret[1]), credential)
+        wanted.append(f"LoadCredential={secret[0]}:{credential}")
+    words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", f"--unit={unit}"]
+    words += [QuoteString(f"--property={value}") for value in wanted]
+    words += [python, "-B", "-m", f"tasks.files.{program}", directory]
+    yield StringCommand(*words)
+    if secret is not None:
+        # systemd has copied the credential by the time systemd-run returns.
+        yield StringCommand(f"rm -f {directory}/{secret[0]}")
+
+
+def await_jobs(labels: dict[str, str]) -> FunctionCommand:
+    """Watch jobs until each has ended; fails the host, with the job's own words, when one failed.
+
+    :param labels: job name -> what to call it before the owner
+    """
+    return FunctionCommand(_watch, [labels], {})
+
+
+def _watch(state: State, host: Host, labels: dict[str, str]) -> bool:
+    said: dict[str, tuple[float, str]] = {}
+    waiting = dict(labels)
+    while waiting:
+        for name, job in host.get_fact(Jobs, names=sorted(waiting)).items():
+            ended = _ended(job)
+            if ended is None:
+                _say(host, labels[name], job.status, said, name)
+                continue
+            message, lines = ended
+            if lines is None:
+                host.log(f"{labels[name]}: {message}")
+                del waiting[name]
+                continue
+            report(host, f"{labels[name]}: {message}", lines)
+            for other in sorted(waiting.keys() - {name}):
+                host.log(f"{labels[other]} goes on on the box; the next deploy finds it")
+            return False
+        if waiting:
+            gevent.sleep(_POLL_S)
+    return True
+
+
+def _ended(job: Job) -> tuple[str, list[str] | None] | None:
+    """None while it runs; else its message, with lines only when it did not succeed."""
+    state = job.status.get("state", "")
+    if state == "done":
+        return str(job.status.get("message", "done")), None
+    if state in ("failed", "stopped"):
+        return str(job.status.get("message") or state), [str(line) for line in job.status.get("lines", [])]
+    if job.running:
+        return None
+    # A job that died without a word: killed, out of memory, or the box went down.
+    return "was interrupted; run deploy.py again, it goes on where it was", [f"its last step: {job.status.get('step')}"]
+
+
+def _say(host: Host, label: str, status: dict[str, Any], said: dict[str, tuple[float, str]], name: str) -> None:
+    """A line when the step changes, and every few seconds while only its numbers do."""
+    line = progress_line(status)
+    last_time, last_line = said.get(name, (0.0, ""))
+    step_changed = line.split(":")[0] != last_line.split(":")[0]
+    if line and line != last_line and (step_changed or time.monotonic() - last_time >= _SAY_EVERY_S):
+        host.log(f"{label}: {line}")
+        said[name] = (time.monotonic(), line)

@@ -1,0 +1,73 @@
+"""What is declared and probably not meant, said aloud at every deploy; what cannot work, refused before it is tried."""
+
+from __future__ import annotations
+
+from pyinfra import logger
+from pyinfra.api.operation import operation
+from pyinfra.context import host, state
+
+from tasks.facts.capacity import Capacity
+from tasks.facts.model_headers import ModelHeaders
+from tasks.facts.model_store import ModelStore
+from tasks.operations import Commands
+from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.refuse import refuse
+from tasks.planning.gguf_header import Header
+from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header
+from tasks.planning.shards import target
+from tasks.spec.model_lock import LockedModel
+from tasks.spec.rig import Rig
+
+
+def read_headers(rig: Rig, locked: list[LockedModel]) -> dict[str, Header]:
+    """Model name -> the tensors of all its shards, for models whose files are there and whose lints look at them."""
+    paths = {
+        model.name: [target(lock, shard) for shard in lock.shards]
+        for model, lock in zip(rig.models, locked, strict=True)
+        if wants_header(model)
+    }
+    if not paths:
+        return {}
+    there = host.get_fact(ModelStore).files
+    whole = {name: shards for name, shards in paths.items() if all(shard in there for shard in shards)}
+    wanted = sorted({shard for shards in whole.values() for shard in shards})
+    read = host.get_fact(ModelHeaders, paths=wanted) if wanted else {}
+    return {
+        name: Header(
+            tuple(tensor for shard in shards for tensor in read[shard].tensors),
+            read[shards[0]].metadata,
+        )
+        for name, shards in whole.items()
+        if all(shard in read for shard in shards)
+    }
+
+
+@operation()
+def models_linted(rig: Rig) -> Commands:
+    """The owner hears what follows from the declarations. A model that cannot work as declared stops here."""
+    if not state.is_executing:
+        # A fresh box has neither models nor programs yet; once it has, the deploy is executing.
+        host.noop("nothing to change: lints are said while deploying")
+        return
+    try:
+        locked = locked_models(rig)
+    except LockError:
+        return  # said in full by the operation that needs it
+    if locked is None:
+        return
+    box, headers = host.get_fact(Capacity), read_headers(rig, locked)
+    refused = []
+    for model, lock in zip(rig.models, locked, strict=True):
+        size = sum(shard.size for shard in lock.shards)
+        header = headers.get(model.name)
+        for lint in lint_model(model, rig.build_of(model), box, size, header):
+            if lint.severity == "refusal":
+                refused.append(f"model {model.name!r}: {lint}")
+            else:
+                host.log_styled(f"model {model.name!r}: {lint}", fg="yellow", log_func=logger.warning)
+        for line in coverage_report(model, header) if header else []:
+            host.log(f"model {model.name!r}: {line}")
+    if refused:
+        yield from refuse("cannot work as declared; no unit was changed", refused)
+    else:
+        host.noop("no declaration is refused")

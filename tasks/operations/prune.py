@@ -1,0 +1,62 @@
+"""Telling what nothing uses any more, and deleting what the owner names of it."""
+
+from __future__ import annotations
+
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host, state
+
+from tasks.facts.disk_use import DirectorySizes, OpenPaths
+from tasks.facts.model_store import ModelStore
+from tasks.facts.units import Units
+from tasks.operations import Commands
+from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.refuse import refuse
+from tasks.planning import layout
+from tasks.planning.leftovers import CannotDeleteError, Leftover, chosen, leftovers
+from tasks.planning.shards import GIB
+from tasks.spec.model_lock import LockedModel
+from tasks.spec.rig import Rig
+
+
+@operation()
+def leftovers_deleted(rig: Rig, names: tuple[str, ...]) -> Commands:
+    """List every leftover with size and reason; delete those named, and never what a unit or a process refers to."""
+    try:
+        locked = locked_models(rig)
+    except LockError as error:
+        yield from refuse(str(error))
+        return
+    if locked is None:
+        yield from refuse(f"{rig.model_lock} lacks a declared model, so what is unused cannot be told: deploy first")
+        return
+    found = _leftovers(rig, locked)
+    if state.is_executing:
+        for leftover in found:
+            host.log(str(leftover))
+        free = sum(leftover.size for leftover in found if not leftover.held_by)
+        host.log(
+            f"{free / GIB:.2f} GiB could go; delete with --data delete=NAME[,NAME]" if found else "nothing to prune"
+        )
+    try:
+        wanted = chosen(names, found)
+    except CannotDeleteError as error:
+        yield from refuse(str(error))
+        return
+    if not wanted:
+        host.noop("nothing was named to be deleted")
+        return
+    for leftover in wanted:
+        host.log(f"deleting {leftover.name}, {leftover.size / GIB:.2f} GiB")
+        yield StringCommand("rm", "-rf", "--", *(QuoteString(path) for path in leftover.paths))
+    yield StringCommand(f"find {layout.MODELS} -mindepth 1 -type d -empty -delete")
+
+
+def _leftovers(rig: Rig, locked: list[LockedModel]) -> list[Leftover]:
+    parents = [layout.RELEASES, layout.WORK]
+    units = host.get_fact(Units, health={})
+    # Also units of models declared no longer: their owner may start them by hand.
+    users = {name: "\n".join([unit.text, *unit.arguments]) for name, unit in units.items()}
+    users["a running process"] = host.get_fact(OpenPaths, parents=[*parents, layout.MODELS])
+    directories = host.get_fact(DirectorySizes, parents=parents)
+    return leftovers(rig, locked, host.get_fact(ModelStore).files, directories, users)

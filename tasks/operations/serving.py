@@ -1,0 +1,126 @@
+"""The units of a box's models: each difference is one health-gated switch on the box."""
+
+from __future__ import annotations
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from tasks.facts.model_store import ModelStore, Store
+from tasks.facts.releases import Release
+from tasks.facts.units import Units
+from tasks.operations import Commands
+from tasks.operations.jobs import await_jobs, start_job
+from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.long_work import read_releases
+from tasks.operations.refuse import refuse
+from tasks.planning import layout
+from tasks.planning.build_flags import FlagRefusedError
+from tasks.planning.release import release_differences, release_path
+from tasks.planning.serving import (
+    Unit,
+    Wanted,
+    boot_differences,
+    retired_units,
+    running_models,
+    switch_job,
+    unit_differences,
+    wanted_unit,
+)
+from tasks.planning.shards import model_files, shard_differences, target
+from tasks.spec.model_lock import LockedModel
+from tasks.spec.rig import Rig
+
+
+class NotReadyError(Exception):
+    """A model cannot be served yet; the message says what is missing."""
+
+
+def read_units(rig: Rig) -> dict[str, Unit]:
+    """The box's model units, with the health of the declared ones."""
+    health = {}
+    for model in rig.models:
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(model.serve.host, model.serve.host)
+        shown = f"[{address}]" if ":" in address else address
+        health[layout.unit_name(model.name)] = f"http://{shown}:{model.serve.port}/health"
+    return host.get_fact(Units, health=health)
+
+
+def wanted_units(
+    rig: Rig, releases: dict[str, Release], locked: list[LockedModel], store: Store, units: dict[str, Unit]
+) -> list[Wanted]:
+    """Every model's unit as it should be on this box, the running ones last: they are started when all is in place.
+
+    :raises NotReadyError: when a release or a model file is not whole, or a build refuses a flag
+    """
+    running = running_models(rig, units)
+    wanted = []
+    for model, lock in zip(rig.models, locked, strict=True):
+        path = release_path(rig.build_of(model), rig.models)
+        release = releases.get(path, Release())
+        lacking = [
+            *release_differences(path, release.manifest, release.files),
+            *(difference for _, _, difference in shard_differences([lock], store.files)),
+        ]
+        if lacking:
+            raise NotReadyError(f"model {model.name!r} is not ready to be served: {lacking[0]}")
+        written = max(store.files[target(lock, file)].mtime_ns for file in lock.files) // 10**9
+        try:
+            wanted.append(
+                wanted_unit(
+                    rig,
+                    model,
+                    release=path,
+                    flags=release.flags,
+                    files=model_files(lock),
+                    inputs_written=written,
+                    model_bytes=sum(file.size for file in lock.files),
+                    running=model.name in running,
+                )
+            )
+        except FlagRefusedError as error:
+            raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
+    return sorted(wanted, key=lambda item: item.running)
+
+
+@operation()
+def models_served(rig: Rig) -> Commands:
+    """Every model has its unit, and those that should run do, proved by an answer."""
+    try:
+        locked = locked_models(rig)
+    except LockError as error:
+        yield from refuse(str(error))
+        return
+    if locked is None:
+        yield from refuse("a model has no entry in the model lock")
+        return
+    store, units = host.get_fact(ModelStore), read_units(rig)
+    try:
+        wanted = wanted_units(rig, read_releases(rig), locked, store, units)
+    except NotReadyError as error:
+        yield from refuse(str(error))
+        return
+    model_bytes = {
+        model.name: sum(file.size for file in entry.files) for model, entry in zip(rig.models, locked, strict=True)
+    }
+    retired = retired_units(rig, units)
+    changed = False
+    for item in wanted:
+        unit = units.get(item.unit)
+        differences = unit_differences(item, unit)
+        if differences:
+            changed = True
+            host.log(differences[0].finding)
+            job = switch_job(item, rig.build_of(item.model), retired, model_bytes[item.model.name])
+            name = f"switch-{item.model.name}"
+            yield from start_job(name, "switch_unit", job, sandboxed=False)
+            yield await_jobs({name: item.model.name})
+        if not (differences and item.running) and boot_differences(item, unit):
+            changed = True
+            yield StringCommand("systemctl", "--quiet", "enable" if item.enabled else "disable", item.unit)
+    for name in retired:
+        changed = True
+        host.log(f"{name} belongs to no declared model: stopped and not started at boot; its file stays")
+        yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
+    if not changed:
+        host.noop("every model is served as declared")

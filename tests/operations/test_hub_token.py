@@ -1,0 +1,65 @@
+"""The Hub token: from the environment or a command of the control machine, and never repeated in a message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.operations.lock_file import LockError, hub_token
+from tasks.spec.declare import DeclarationError, hub
+
+
+def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMARIG_TEST_TOKEN", " hf_abc\n")
+    assert hub_token(hub(token_env="LLAMARIG_TEST_TOKEN")) == "hf_abc"
+    monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
+    with pytest.raises(LockError, match="export LLAMARIG_TEST_TOKEN="):
+        hub_token(hub(token_env="LLAMARIG_TEST_TOKEN"))
+
+
+def test_from_a_command_asked_once(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hf_def\n")
+    declared = hub(token_command=("sh", "-c", f"cat {secret}; rm {secret}"))
+    assert hub_token(declared) == "hf_def"
+    assert hub_token(declared) == "hf_def"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("no-such-command-here",), "cannot be run here: No such file"),
+        (("sh", "-c", "echo hf_secret; exit 3"), "failed with exit status 3"),
+        (("echo", "hf_secret", "hf_secret"), "printed 2 words"),
+        (("true",), "printed 0 words"),
+    ],
+)
+def test_a_command_that_prints_no_token(command: tuple[str, ...], words: str) -> None:
+    with pytest.raises(LockError, match=words):
+        hub_token(hub(token_command=command))
+
+
+def test_what_a_command_printed_is_not_repeated(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hf_one hf_two\n")
+    with pytest.raises(LockError) as refused:
+        hub_token(hub(token_command=("cat", str(secret))))
+    assert "hf_" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"token_env": "hf_abcdef"}, "looks like a token itself"),
+        ({"token_env": "HF TOKEN"}, "pattern"),
+        ({"token_env": "A", "token_command": ("true",)}, "two tokens"),
+        ({"proxy": "http://me:secret@proxy:3128"}, "pattern"),
+        ({"max_mb_s": 0}, "greater than or equal to 0.1"),
+    ],
+)
+def test_declarations_that_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(DeclarationError, match=words) as refused:
+        hub(**fields)
+    assert "abcdef" not in str(refused.value)

@@ -1,0 +1,100 @@
+"""A model against the stand-in Hub: resolved to one commit and the sha256 of each file, or refused with reasons."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.operations.hub_resolver import resolve
+from tasks.operations.lock_file import LockError, read_lock, write_lock
+from tasks.spec import declare as d
+from tasks.spec.model import Model
+from tasks.spec.model_lock import ModelLock, lock_key
+from tests.box.fetching import random_file
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+
+REPO = "acme/m-GGUF"
+TOKEN = "hf_fortests"
+PATHS = (
+    "UD-Q6/m-UD-Q6-00001-of-00002.gguf",
+    "UD-Q6/m-UD-Q6-00002-of-00002.gguf",
+    "m-Q8-00001-of-00002.gguf",
+    "a/m-Q4.gguf",
+    "b/m-Q4.gguf",
+    "mmproj-F16.gguf",
+    "README.md",
+)
+
+
+def model(**fields: Any) -> Model:
+    return d.model(**{"name": "m", "repo": REPO, "build": "cpu", "serve": d.serve(port=8080, context=4096), **fields})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("files")
+    return {path: random_file(directory / str(seed), 1000 + seed, seed) for seed, path in enumerate(PATHS)}
+
+
+@pytest.fixture
+def served(files: dict[str, Path], tmp_path: Path) -> Iterator[Hub]:
+    with Hub(tmp_path) as served:
+        served.add_repo(REPO, files)
+        served.add_repo("acme/gated-GGUF", files, gated_token=TOKEN)
+        yield served
+
+
+def test_a_branch_is_frozen_with_every_file(served: Hub, files: dict[str, Path]) -> None:
+    declared = model(quant="UD-Q6", mmproj="mmproj-F16.gguf")
+    locked = resolve(declared, served.endpoint, None)
+    commit = locked.commit
+    assert [file.path for file in locked.shards] == list(PATHS[:2])
+    for file in locked.files:
+        assert file.size == files[file.path].stat().st_size
+        assert file.sha256 == hashlib.sha256(files[file.path].read_bytes()).hexdigest()
+    served.add_revision(REPO, {**files, "new.gguf": files["a/m-Q4.gguf"]})
+    assert resolve(declared, served.endpoint, None).commit != commit
+    assert resolve(model(quant="UD-Q6", revision=commit), served.endpoint, None).commit == commit
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"quant": "Q8"}, "the shard set m-Q8 is incomplete, missing m-Q8-00002-of-00002.gguf"),
+        ({"files": ("m-Q8-00001-of-00002.gguf",)}, "the shard set m-Q8 is incomplete"),
+        ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4, b/m-Q4"),
+        ({"quant": "Q5"}, "has no quant Q5; it has m-UD-Q6, m-Q4, m-Q4, m-Q8"),
+        ({"files": ("none.gguf",)}, "has no file none.gguf; it has UD-Q6/m-UD-Q6-00001-of-00002.gguf"),
+        ({"quant": "UD-Q6", "mmproj": "mmproj-F32.gguf"}, "has no file mmproj-F32.gguf"),
+        ({"quant": "UD-Q6", "mmproj": "README.md"}, "has no sha256 on the Hub"),
+        ({"quant": "UD-Q6", "revision": "later"}, "has no revision 'later'"),
+        ({"quant": "UD-Q6", "repo": "acme/none"}, "knows no repository acme/none"),
+    ],
+)
+def test_what_cannot_be_locked_says_what_there_is(served: Hub, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(LockError) as refused:
+        resolve(model(**fields), served.endpoint, None)
+    assert words in str(refused.value)
+    assert str(refused.value).startswith("model 'm': ")
+
+
+def test_a_hub_in_trouble_is_asked_again(served: Hub) -> None:
+    served.faults.add(Fault(origin="hub", status=503, times=1))
+    assert resolve(model(quant="UD-Q6"), served.endpoint, None).commit
+
+
+def test_the_lock_file_survives_being_written_and_refuses_to_be_something_else(served: Hub, tmp_path: Path) -> None:
+    declared = model(quant="UD-Q6")
+    lock = ModelLock(models={lock_key(declared): resolve(declared, served.endpoint, None)})
+    path = tmp_path / "inventory/models.lock.json"
+    assert read_lock(str(path)) == ModelLock()
+    write_lock(str(path), lock)
+    assert read_lock(str(path)) == lock
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "x'))
+    with pytest.raises(LockError, match="restore it from git"):
+        read_lock(str(path))
