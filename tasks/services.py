@@ -1,0 +1,17 @@
+"""The models as systemd units, each proved by an answer before it is trusted."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+
+from tasks.box import rig_of_host
+from tasks.operations import lints, liveness, serving
+
+
+@deploy("Services")
+def services() -> None:
+    """Units in place, the declared models running."""
+    rig = rig_of_host()
+    lints.models_linted(name="Declarations linted", rig=rig)
+    serving.models_served(name="Models served", rig=rig)
+    liveness.servers_watched(name="Liveness probe", rig=rig)
