@@ -1,0 +1,128 @@
+"""Runs the box's fetch program as it runs there, in a process of its own, against the stand-in Hub; no box needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.box.hub import Hub
+
+REPOSITORY_ROOT = Path(__file__).parents[2]
+MIB = 1024**2
+
+
+@dataclass
+class Ended:
+    """``said``: the job's own last word; ``log``: what it would have written to the journal."""
+
+    code: int
+    said: dict[str, Any]
+    log: str
+
+    @property
+    def message(self) -> str:
+        return str(self.said.get("message", ""))
+
+
+@dataclass
+class Fetching:
+    """One model store in a directory, one repository on the Hub, and the job that fetches it."""
+
+    hub: Hub
+    directory: Path
+    repo: str
+    sources: dict[str, Path]
+    job: dict[str, Any] = field(default_factory=dict)
+    gated_token: str | None = None
+
+    def __post_init__(self) -> None:
+        commit = self.hub.add_repo(self.repo, self.sources, self.gated_token)
+        store = self.directory / "models"
+        files = []
+        for path, source in self.sources.items():
+            sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+            files.append(
+                {
+                    "repo": self.repo,
+                    "commit": commit,
+                    "path": path,
+                    "size": source.stat().st_size,
+                    "sha256": sha256,
+                    "target": str(store / self.repo / commit / path),
+                    "partial": str(store / ".partial" / sha256),
+                }
+            )
+        self.job = {
+            "endpoint": self.hub.endpoint,
+            "proxy": None,
+            "bytes_per_s": None,
+            "group": None,
+            "files_at_a_time": 4,
+            "connections": 8,
+            "chunk": MIB,
+            "patience_s": 2,
+            "backoff_s": 0.05,
+            "files": files,
+        } | self.job
+        self.jobs = self.directory / "job"
+        self.jobs.mkdir(parents=True)
+
+    def start(self) -> subprocess.Popen[str]:
+        (self.jobs / "job.json").write_text(json.dumps(self.job))
+        return subprocess.Popen(
+            [sys.executable, "-B", "-m", "tasks.files.fetch_shards", str(self.jobs)],
+            cwd=REPOSITORY_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def end(self, process: subprocess.Popen[str], timeout: float = 120) -> Ended:
+        log, _ = process.communicate(timeout=timeout)
+        return Ended(process.returncode, json.loads((self.jobs / "status.json").read_text()), log)
+
+    def run(self, timeout: float = 120) -> Ended:
+        return self.end(self.start(), timeout)
+
+    def cut_power(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL to the program alone: its children have to die of it by themselves."""
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+    @property
+    def size(self) -> int:
+        return sum(file["size"] for file in self.job["files"])
+
+    def moved(self) -> int:
+        """Bytes of bodies that the Hub's CDN has sent since the log was cleared."""
+        return sum(request.bytes_sent for request in self.hub.log.requests() if request.origin == "cdn")
+
+    def assert_right(self) -> None:
+        """Every file under its name with the right bytes, and nothing partial left."""
+        for file in self.job["files"]:
+            target = Path(file["target"])
+            assert hashlib.sha256(target.read_bytes()).hexdigest() == file["sha256"], f"{target} holds wrong bytes"
+            assert target.stat().st_mode & 0o111 == 0
+            assert not Path(file["partial"]).exists()
+
+    def assert_nothing_bad(self) -> None:
+        """Whatever lies under a final name is right."""
+        for file in self.job["files"]:
+            target = Path(file["target"])
+            if target.exists():
+                assert hashlib.sha256(target.read_bytes()).hexdigest() == file["sha256"], f"{target} holds wrong bytes"
+
+
+def random_file(path: Path, size: int, seed: int) -> Path:
+    """A file of so many random bytes, the same for the same seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(random.Random(seed).randbytes(size))
+    return path

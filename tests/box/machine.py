@@ -1,0 +1,355 @@
+"""The life of the rehearsal box: a disposable Debian 13 under systemd-nspawn that is reached over SSH like any other.
+
+It shares this host's network (its sshd listens on a loopback port of its own) or, isolated, has loopback only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.box.bootstrap import bootstrap, claim_directory, prepare
+from tests.box.host import BoxError, check_host, host_environment, remove_tree, run, say, tail
+from tests.box.paths import ADDRESS, HOSTNAME, Rehearsal
+
+__all__ = [
+    "BoxError",
+    "Mode",
+    "Network",
+    "bootstrap",
+    "destroy",
+    "down",
+    "is_up",
+    "isolated_prefix",
+    "mode",
+    "ssh",
+    "ssh_argv",
+    "up",
+]
+
+Network = Literal["host", "isolated"]
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+POLL_SECONDS = 0.1
+
+# systemd-nspawn reads it; see systemd's docs/ENVIRONMENT.md.
+WRITABLE_SYSCTL = "SYSTEMD_NSPAWN_API_VFS_WRITABLE"
+NAMESPACE_OPTION = "--network-namespace-path="
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a box was started."""
+
+    network: Network = "host"
+    writable_sysctl: bool = False
+
+    def __str__(self) -> str:
+        network = "sharing this host's network" if self.network == "host" else "with no network but loopback"
+        return f"{network}, sysctl writable" if self.writable_sysctl else network
+
+
+def up(rehearsal: Rehearsal, *, network: Network = "host", writable_sysctl: bool = False) -> None:
+    """Start the box, making it first if need be, and return once root can log in and systemd has settled.
+
+    A box that is up in this mode is left running; in another mode, it is restarted.
+
+    `writable_sysctl`: let the box write the kernel's settings (vm.* and the rest). They are this host's own, so
+    a test that checks how llamarig changes them may ask for it and must put them back; nobody else should.
+    systemd-sysctl.service is masked then, or merely starting the box would give this host Debian's settings.
+
+    Raises BoxError, with the end of the console's log, if the box does not answer within 60 s.
+    """
+    check_host()
+    wanted = Mode(network, writable_sysctl)
+    claim_directory(rehearsal)
+    with _only_one_at_a_time(rehearsal):
+        running = mode(rehearsal)
+        if running == wanted:
+            prepare(rehearsal)
+            say(f"The box is already up, {wanted}.")
+            return
+        if running is not None:
+            say(f"The box is up, but {running}: restarting it.")
+            _stop(rehearsal)
+        bootstrap(rehearsal)
+        prepare(rehearsal)
+        say(f"Starting the box, {wanted}...")
+        began = time.monotonic()
+        _start(rehearsal, wanted)
+        try:
+            state = _wait_until_ready(rehearsal, deadline=began + START_SECONDS)
+        except BaseException:
+            _stop(rehearsal)
+            raise
+        say(f"The box is up ({state}) after {time.monotonic() - began:.1f} s.")
+
+
+def down(rehearsal: Rehearsal) -> None:
+    """Power the box off and wait until it is gone; nothing happens if it is not up."""
+    if not rehearsal.marker.exists():
+        return
+    with _only_one_at_a_time(rehearsal):
+        _stop(rehearsal)
+
+
+def destroy(rehearsal: Rehearsal) -> None:
+    """Power the box off and delete its state directory with everything in it.
+
+    Raises BoxError for a directory that was not made by `bootstrap`.
+    """
+    directory = rehearsal.directory
+    if not directory.exists():
+        return
+    if not rehearsal.marker.exists():
+        raise BoxError(
+            f"Not deleting {directory}: llamarig did not make it (there is no {rehearsal.marker.name} in it)."
+        )
+    down(rehearsal)
+    say(f"Deleting {directory}...")
+    # The marker goes last, so that an interrupted destroy can be repeated.
+    for entry in sorted(directory.iterdir()):
+        if entry != rehearsal.marker:
+            remove_tree(entry)
+    remove_tree(directory)
+
+
+def is_up(rehearsal: Rehearsal) -> bool:
+    """Say whether the box's systemd-nspawn is running (not whether its sshd answers)."""
+    return _pid(rehearsal) is not None
+
+
+def mode(rehearsal: Rehearsal) -> Mode | None:
+    """Return how the running box was started, None if it is not up. Read from the process, which cannot be stale."""
+    pid = _pid(rehearsal)
+    if pid is None:
+        return None
+    isolated = any(argument.startswith(NAMESPACE_OPTION) for argument in _proc_strings(pid, "cmdline"))
+    writable = f"{WRITABLE_SYSCTL}=1" in _proc_strings(pid, "environ")
+    return Mode("isolated" if isolated else "host", writable)
+
+
+def isolated_prefix(rehearsal: Rehearsal) -> list[str]:
+    """Return what to put before a command (pyinfra, ssh) for it to reach the box in isolated mode.
+
+    The command then has no network but the box's loopback either.
+    """
+    return ["ip", "netns", "exec", rehearsal.network_namespace]
+
+
+def ssh_argv(rehearsal: Rehearsal) -> list[str]:
+    """Return the command that logs in to the running box; append what is to run there.
+
+    It reads no configuration of the user's and accepts no host key but the box's.
+    """
+    running = mode(rehearsal)
+    prefix = isolated_prefix(rehearsal) if running is not None and running.network == "isolated" else []
+    options = (
+        "BatchMode=yes",
+        "ConnectTimeout=5",
+        "GlobalKnownHostsFile=/dev/null",
+        "IdentitiesOnly=yes",
+        "LogLevel=ERROR",
+        "StrictHostKeyChecking=yes",
+        f'UserKnownHostsFile="{rehearsal.known_hosts}"',
+    )
+    arguments = [argument for option in options for argument in ("-o", option)]
+    key, port = str(rehearsal.key), str(rehearsal.port)
+    return [*prefix, "ssh", "-F", "/dev/null", "-i", key, "-p", port, *arguments, f"root@{ADDRESS}"]
+
+
+def ssh(
+    rehearsal: Rehearsal, command: str, *, check: bool = True, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a shell command as root in the box.
+
+    Raises BoxError if it takes longer than `timeout` seconds or, with `check`, if it fails.
+    """
+    try:
+        done = subprocess.run(
+            [*ssh_argv(rehearsal), "--", command],
+            env=host_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BoxError(f"On the box, `{command}` did not end within {timeout:g} s.") from None
+    if check and done.returncode:
+        output = f"{done.stdout}{done.stderr}".strip()
+        raise BoxError(f"On the box, `{command}` failed with exit status {done.returncode}:\n{output}")
+    return done
+
+
+def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
+    rehearsal.build_cache.mkdir(parents=True, exist_ok=True)
+    argv = [
+        "systemd-nspawn",
+        f"--directory={rehearsal.root}",
+        f"--machine={rehearsal.machine_name}",
+        f"--hostname={HOSTNAME}",
+        "--register=no",
+        "--settings=no",
+        "--link-journal=no",
+        "--resolv-conf=copy-host",
+        # Without, units get at most the kernel's default, 8 MiB, and llama-server's --mlock wants it all. With it too
+        # where this host's root lacks CAP_SYS_RESOURCE, as in some CI sandboxes.
+        "--rlimit=MEMLOCK=infinity",
+        # Compiled objects and source archives outlive the box: its next life takes seconds to build.
+        f"--bind={rehearsal.build_cache}:/var/cache/llamarig",
+        # What its init is told when nspawn gets SIGTERM: power off.
+        "--kill-signal=SIGRTMIN+4",
+    ]
+    # With systemd in charge of this host the box gets a scope of its own, so that the login session from which
+    # it was started may end. Without, there is nobody to ask for one.
+    if not Path("/run/systemd/system").is_dir():
+        argv.append("--keep-unit")
+    if wanted.network == "isolated":
+        argv.append(f"{NAMESPACE_OPTION}{_make_namespace(rehearsal)}")
+    else:
+        _check_port(rehearsal)
+    argv.append("--boot")
+    environment = {"PATH": host_environment()["PATH"], "LANG": "C.UTF-8"}
+    if wanted.writable_sysctl:
+        argv.append("systemd.mask=systemd-sysctl.service")
+        environment[WRITABLE_SYSCTL] = "1"
+    # The shell leaves nspawn to init in a session without a terminal: it outlives this process, and when it ends
+    # no zombie keeps its process id.
+    started = subprocess.run(
+        ["sh", "-c", '"$@" </dev/null >"$0" 2>&1 & echo $!', rehearsal.console_log, *argv],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        check=True,
+    )
+    rehearsal.pid_file.write_text(started.stdout)
+
+
+def _wait_until_ready(rehearsal: Rehearsal, *, deadline: float) -> str:
+    """Return systemd's own word for its state once it has started everything: running or degraded."""
+    problem = "nothing answered"
+    while (left := deadline - time.monotonic()) > 0:
+        if not is_up(rehearsal):
+            problem = "systemd-nspawn ended"
+            break
+        try:
+            answer = ssh(rehearsal, "systemctl is-system-running --wait", check=False, timeout=left)
+        except BoxError as error:
+            problem = str(error)
+            continue
+        state = answer.stdout.strip()
+        if state in ("running", "degraded"):
+            return state
+        problem = answer.stderr.strip() or f"systemd says {state or 'nothing'}"
+        time.sleep(POLL_SECONDS)
+    raise BoxError(f"The box did not start: {problem}.\n{rehearsal.console_log} ends:\n{tail(rehearsal.console_log)}")
+
+
+def _stop(rehearsal: Rehearsal) -> None:
+    """Power the box off; if it does not obey, kill it. Then take away what only a running box needs."""
+    pid = _pid(rehearsal)
+    if pid is not None:
+        say("Powering the box off...")
+        # Killing nspawn leaves the box's init behind, and killing that ends every process in the box.
+        children = [int(child) for child in _proc_text(pid, f"task/{pid}/children").split()]
+        _signal(pid, signal.SIGTERM)
+        if not _wait_until_gone(rehearsal, STOP_SECONDS):
+            say(f"It did not within {STOP_SECONDS:g} s: killing it.")
+            for process in (*children, pid):
+                _signal(process, signal.SIGKILL)
+            if not _wait_until_gone(rehearsal, STOP_SECONDS):
+                raise BoxError(f"The box (process {pid}) does not end, even when killed.")
+    rehearsal.pid_file.unlink(missing_ok=True)
+    namespace = rehearsal.network_namespace
+    if _namespace_path(rehearsal).exists():
+        run(["ip", "netns", "delete", namespace], what=f"could not delete network namespace {namespace}")
+
+
+def _wait_until_gone(rehearsal: Rehearsal, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not is_up(rehearsal):
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _make_namespace(rehearsal: Rehearsal) -> Path:
+    name = rehearsal.network_namespace
+    path = _namespace_path(rehearsal)
+    if not path.exists():
+        run(["ip", "netns", "add", name], what=f"could not make network namespace {name}")
+    run(["ip", "-n", name, "link", "set", "lo", "up"], what=f"could not start loopback in namespace {name}")
+    return path
+
+
+def _namespace_path(rehearsal: Rehearsal) -> Path:
+    return Path("/run/netns") / rehearsal.network_namespace
+
+
+def _check_port(rehearsal: Rehearsal) -> None:
+    """Raise BoxError if something of this host's has the port; the box's sshd would fail with less to go by."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, rehearsal.port))
+        except OSError as error:
+            raise BoxError(
+                f"Port {rehearsal.port} of {ADDRESS} is not to be had ({error.strerror}).\n"
+                "Set LLAMARIG_REHEARSAL_PORT to a free one."
+            ) from None
+
+
+def _pid(rehearsal: Rehearsal) -> int | None:
+    """Return the process id of the box's systemd-nspawn if it is running.
+
+    The number may have gone to another process since it was written down, so that is looked at as well; a zombie has
+    no command line and counts as gone.
+    """
+    try:
+        pid = int(rehearsal.pid_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if f"--directory={rehearsal.root}" in _proc_strings(pid, "cmdline") else None
+
+
+def _proc_strings(pid: int, name: str) -> list[str]:
+    """Return what /proc keeps with a NUL after each item."""
+    return _proc_text(pid, name).split("\0")
+
+
+def _proc_text(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="surrogateescape")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def _only_one_at_a_time(rehearsal: Rehearsal) -> Iterator[None]:
+    """Let one process at a time start or stop this box; the others wait."""
+    with rehearsal.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

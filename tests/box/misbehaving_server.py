@@ -1,0 +1,67 @@
+"""Takes llama-server's place in a release and goes wrong in one way; put there by test_releases.py.
+
+Everything else is the real server: it is started with the same arguments, and --help and --version are its own.
+Runs on the box, standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+REAL = Path(__file__).with_name("llama-server.real")
+MODE = Path(__file__).with_name("misbehave").read_text().strip()
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "--version" in arguments or "--list-devices" in arguments:
+        os.execv(REAL, [str(REAL), *arguments])
+    if MODE == "crashes-on-start":
+        sys.exit("CUDA error: out of memory (so this stand-in says)")
+    if MODE == "hangs-in-load":
+        time.sleep(3600)
+    if MODE == "wrong-context":
+        os.execv(REAL, [str(REAL), *arguments, "--ctx-size", "512"])
+    if MODE == "dies-on-long-prompt":
+        forward(arguments)
+
+
+def forward(arguments: list[str]) -> None:
+    """The real server on a port of its own, and everything passed on to it, until a request is long."""
+    at = arguments.index("--port") + 1
+    port, inner = int(arguments[at]), int(arguments[at]) + 500
+    server = subprocess.Popen([str(REAL), *arguments[:at], str(inner), *arguments[at + 1 :]])
+    listener = socket.create_server(("127.0.0.1", port))
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=serve, args=(client, inner, server), daemon=True).start()
+
+
+def serve(client: socket.socket, port: int, server: subprocess.Popen[bytes]) -> None:
+    request = client.recv(65536)
+    if b"content-length" in request.lower():
+        length = int(request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        if length > 2000:
+            server.kill()
+            os.abort()
+        while len(request.split(b"\r\n\r\n", 1)[1]) < length:
+            request += client.recv(65536)
+    try:
+        upstream = socket.create_connection(("127.0.0.1", port))
+    except OSError:
+        client.close()  # it is not listening yet
+        return
+    upstream.sendall(request.replace(b"keep-alive", b"close"))
+    while block := upstream.recv(65536):
+        client.sendall(block)
+    client.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The audit tells what is not as declared, with an exit code, and touches nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.box import machine
+from tests.box.deployment import Deployment, Outcome
+
+pytestmark = pytest.mark.box
+
+AUDIT = "tasks/audit.py"
+# Everything a deploy could touch, but for /var/cache/llamarig, which this machine's other boxes share; access times
+# and the journal are nobody's drift.
+STAMPS = (
+    "find /etc /opt /usr/local /var/lib/llamarig -xdev -printf '%p %T@ %C@ %s %m\\n' "
+    "| grep -v '/etc/mtab ' | sort | sha256sum; systemctl show llamarig-tiny -p InvocationID -p ActiveState"
+)
+UNIT = "/etc/systemd/system/llamarig-tiny.service"
+SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
+
+
+def audit(deployment: Deployment, report: Path, *data: str) -> tuple[Outcome, dict[str, object]]:
+    """The audit's outcome, and the host's part of its JSON report."""
+    arguments = [word for item in (f"json={report}", *data) for word in ("--data", item)]
+    outcome = deployment.run(*arguments, script=AUDIT)
+    (host,) = json.loads(report.read_text())["hosts"]
+    return outcome, host
+
+
+def failing(host: dict[str, object]) -> list[tuple[str, str]]:
+    findings = host["findings"]
+    assert isinstance(findings, list)
+    return [(finding["check"], finding["about"]) for finding in findings if finding["fails"]]
+
+
+def test_a_converged_box_is_clean(deployment: Deployment, tmp_path: Path) -> None:
+    before = deployment.shell(STAMPS)
+    for _ in range(2):
+        outcome, host = audit(deployment, tmp_path / "report.json")
+        assert outcome.code == 0, str(outcome)
+        assert outcome.changed == []
+        assert "rehearsal-box: clean" in outcome.output
+        assert "\x1b[" not in outcome.output, "colours belong on a terminal only"
+        assert host["status"] == "clean", host
+        assert deployment.shell(STAMPS) == before
+    # A container has no firmware table: that is said, and nothing is guessed.
+    assert "memory.speed: not known" in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("harm", "check", "about"),
+    [
+        ("systemctl stop llamarig-tiny", "llama.units", "llamarig-tiny.service"),
+        ("systemctl disable llamarig-tiny", "llama.units", "llamarig-tiny.service"),
+        (f"echo '# mine' >>{UNIT}", "llama.units", "llamarig-tiny.service"),
+        ("rm /opt/llamarig/llama.cpp/*/bin/llama-bench", "llama.release", "llama.cpp release 0c1e57098bba43ac29e6"),
+        (f"truncate -s -1000 {SHARD}", "llama.model-files", "model file Tiny-Qwen3-Next-F16-00002-of-00003.gguf"),
+        ("chmod 700 /var/lib/llamarig/models", "deploy.operation", "Host | Directories"),
+        (
+            "rm -r /opt/llamarig/hub/lib/python3*/site-packages/hf_transfer-*.dist-info",
+            "deploy.operation",
+            "Toolchain | Hub client",
+        ),
+    ],
+)
+def test_each_drift_is_one_finding_and_left_alone(
+    deployment: Deployment, tmp_path: Path, harm: str, check: str, about: str
+) -> None:
+    deployment.shell(harm)
+    before = deployment.shell(STAMPS)
+    outcome, host = audit(deployment, tmp_path / "report.json")
+    assert outcome.code == 1, str(outcome)
+    assert failing(host) == [(check, about)], str(outcome)
+    assert deployment.shell(STAMPS) == before
+    mended = deployment.run()
+    assert mended.code == 0, str(mended)
+    assert audit(deployment, tmp_path / "report.json")[0].code == 0
+
+
+@pytest.mark.parametrize(
+    ("harm", "mend", "check", "about"),
+    [
+        (
+            "install -d /etc/llama.cpp && echo 'ctx-size = 512' >/etc/llama.cpp/config.ini",
+            "rm -r /etc/llama.cpp",
+            "llama.config-files",
+            "/etc/llama.cpp/config.ini",
+        ),
+        (
+            "echo 'export LLAMA_ARG_N_GPU_LAYERS=0' >/etc/profile.d/mine.sh",
+            "rm /etc/profile.d/mine.sh",
+            "llama.environment",
+            "LLAMA_ARG_N_GPU_LAYERS in /etc/profile.d/mine.sh",
+        ),
+    ],
+)
+def test_what_no_deploy_may_mend_is_told(
+    deployment: Deployment, tmp_path: Path, harm: str, mend: str, check: str, about: str
+) -> None:
+    deployment.shell(harm)
+    try:
+        outcome, host = audit(deployment, tmp_path / "report.json")
+    finally:
+        deployment.shell(mend)
+    assert outcome.code == 1, str(outcome)
+    assert failing(host) == [(check, about)], str(outcome)
+    assert "LLAMA_ARG_N_GPU_LAYERS=0" not in outcome.output
+
+
+def test_a_server_nobody_declared_open_to_everyone(deployment: Deployment, tmp_path: Path) -> None:
+    port = deployment.box.port + 9
+    deployment.shell(
+        "systemd-run --quiet --unit=stray --property=Environment=LLAMA_ARG_CTX_SIZE=512 sh -c '"
+        "exec /opt/llamarig/llama.cpp/*/bin/llama-server "
+        f'--model $(find /var/lib/llamarig/models -name "*-00001-of-00003.gguf") --host 0.0.0.0 --port {port}\''
+    )
+    try:
+        deployment.shell(f"for i in $(seq 60); do ss -Hltn | grep -q :{port} && exit 0; sleep 0.5; done; exit 1")
+        outcome, host = audit(deployment, tmp_path / "report.json")
+    finally:
+        deployment.shell("systemctl stop stray")
+    assert outcome.code == 1, str(outcome)
+    assert sorted(check for check, _ in failing(host)) == [
+        "llama.environment",
+        "llama.open-port",
+        "llama.other-servers",
+    ]
+    assert f"0.0.0.0:{port}" in outcome.output
+
+
+def test_accepted_with_a_reason_is_clean_and_still_told(variant: Deployment, tmp_path: Path) -> None:
+    variant.shell("install -d /etc/llama.cpp && touch /etc/llama.cpp/config.ini")
+    variant.rig["host"]["accepted"] = {"llama.config-files": "shared with another tool"}
+    try:
+        outcome, host = audit(variant, tmp_path / "report.json")
+    finally:
+        variant.shell("rm -r /etc/llama.cpp")
+    assert outcome.code == 0, str(outcome)
+    assert "because shared with another tool" in outcome.output
+    findings = host["findings"]
+    assert isinstance(findings, list)
+    assert [finding["accepted"] for finding in findings if finding["accepted"]] == ["shared with another tool"]
+
+
+def test_what_is_declared_and_cannot_be_looked_at_is_not_clean(variant: Deployment, tmp_path: Path) -> None:
+    variant.rig["host"]["memory_mts"] = 6000
+    outcome, host = audit(variant, tmp_path / "report.json")
+    assert outcome.code == 1, str(outcome)
+    assert host["status"] == "could-not-look"
+    assert "dmidecode" in str(host["why"])
+
+
+def test_only_and_skip(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.shell("systemctl stop llamarig-tiny")
+    try:
+        outcome, host = audit(deployment, tmp_path / "report.json", "only=memory,cpu.affinity")
+        assert outcome.code == 0, str(outcome)
+        checks, skipped = host["checks"], host["skipped"]
+        assert isinstance(checks, list)
+        assert {check.split(".")[0] for check in checks} == {"memory", "cpu"}
+        assert isinstance(skipped, dict)
+        assert skipped["llama.units"] == "only=memory,cpu.affinity"
+        outcome, host = audit(deployment, tmp_path / "report.json", "skip=llama.units")
+        assert outcome.code == 0, str(outcome)
+        assert host["skipped"] == {"llama.units": "skip=llama.units"}
+    finally:
+        deployment.shell("systemctl start llamarig-tiny")
+    typo = deployment.run("--data", "only=memroy", script=AUDIT)
+    assert typo.code == 1
+    assert "there is no check 'memroy'" in typo.output
+
+
+def test_the_checks_are_listed(deployment: Deployment) -> None:
+    outcome = deployment.run("--data", "list=1", script=AUDIT)
+    assert outcome.code == 0, str(outcome)
+    assert "memory.speed (warning)" in outcome.output
+    assert "expects RAM at its rated speed" in outcome.output
+
+
+def test_files_for_programs(deployment: Deployment, tmp_path: Path) -> None:
+    text = tmp_path / "llamarig.prom"
+    audit(deployment, tmp_path / "report.json", f"prometheus={text}")
+    assert 'llamarig_audit_clean{host="rehearsal-box"} 1' in text.read_text()
+    nowhere = deployment.run("--data", f"json={tmp_path}/no/such/directory/report.json", script=AUDIT)
+    assert nowhere.code == 1
+    assert "cannot be written (No such file or directory)" in nowhere.output
+
+
+def test_a_host_that_cannot_be_reached_is_not_clean(deployment: Deployment, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    deployment.more_hosts.append(("gone", {"ssh_port": 1}))
+    try:
+        outcome = deployment.run("--data", f"json={report}", script=AUDIT)
+    finally:
+        deployment.more_hosts.clear()
+    assert outcome.code == 1, str(outcome)
+    record = json.loads(report.read_text())
+    assert {host["host"]: host["status"] for host in record["hosts"]} == {
+        "gone": "could-not-look",
+        "rehearsal-box": "clean",
+    }
+    assert record["status"] == "could-not-look"
+
+
+def test_without_root_it_says_what_it_could_not_see(variant: Deployment, tmp_path: Path) -> None:
+    variant.shell("id looker >/dev/null 2>&1 || useradd --create-home looker")
+    variant.shell(
+        "install -d -m 700 -o looker /home/looker/.ssh && "
+        "install -m 600 -o looker /root/.ssh/authorized_keys /home/looker/.ssh/authorized_keys"
+    )
+    variant.ssh["ssh_user"] = "looker"
+    outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed")
+    assert outcome.code == 0, str(outcome)
+    assert "only root may read the firmware's table" in outcome.output, host
+
+
+def test_measurements_are_taken_when_asked(deployment: Deployment, tmp_path: Path) -> None:
+    outcome, host = audit(deployment, tmp_path / "report.json", "bandwidth=1", "disk=1")
+    assert outcome.code == 0, (outcome, host)
+
+
+def test_swappiness_is_one_finding_and_deploy_mends_it(deployment: Deployment, tmp_path: Path) -> None:
+    """vm.swappiness of a container is its host's: the box may write it for this test alone, and it is put back."""
+    kernel = Path("/proc/sys/vm/swappiness")
+    saved = kernel.read_text()
+    variant = deployment.variant(tmp_path / "swappiness")
+    variant.rig["host"]["swappiness"] = wanted = 23 if saved.strip() != "23" else 24
+    machine.up(deployment.box, writable_sysctl=True)
+    try:
+        outcome, host = audit(variant, tmp_path / "report.json")
+        assert failing(host) == [("memory.swappiness", "")], str(outcome)
+        assert variant.run().code == 0
+        assert audit(variant, tmp_path / "report.json")[0].code == 0
+        variant.shell(f"echo 'vm.swappiness=61' >/etc/sysctl.d/99-mine.conf; test {wanted} != 61")
+        outcome, host = audit(variant, tmp_path / "report.json")
+        assert failing(host) == [("memory.swappiness", "")], str(outcome)
+        assert "remove vm.swappiness from /etc/sysctl.d/99-mine.conf" in outcome.output
+    finally:
+        kernel.write_text(saved)
+        variant.shell("rm -f /etc/sysctl.d/90-llamarig.conf /etc/sysctl.d/99-mine.conf")
+        machine.up(deployment.box)
+
+
+def test_twenty_at_once(deployment: Deployment, tmp_path: Path) -> None:
+    """Twenty logins to the one box stand for twenty boxes; each has a report of its own."""
+    many = "/etc/ssh/sshd_config.d/01-many.conf"
+    # OpenSSH turns away some of more than ten logins at a time (MaxStartups 10:30:100); twenty boxes have twenty sshds.
+    deployment.shell(f"echo 'MaxStartups 100' >{many}; systemctl reload ssh")
+    report = tmp_path / "report.json"
+    try:
+        deployment.more_hosts += [(f"box-{index}", {}) for index in range(19)]
+        outcome = deployment.run("--data", f"json={report}", script=AUDIT)
+    finally:
+        deployment.more_hosts.clear()
+        deployment.shell(f"rm {many}; systemctl reload ssh")
+    assert outcome.code == 0, str(outcome)
+    assert len(json.loads(report.read_text())["hosts"]) == 20

@@ -1,0 +1,118 @@
+"""Another llama.cpp, from a git repository on the box: it builds beside the one that serves, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.box.bad_input import SERVED, invocation, refusal, serving_on
+from tests.box.deployment import Deployment
+
+pytestmark = pytest.mark.box
+
+REPOSITORY = "/srv/llama.cpp.git"
+URL = f"file://{REPOSITORY}"
+BROKEN = "ggml/src/ggml-threading.cpp"
+
+
+@dataclass(frozen=True)
+class Commits:
+    """``good`` is the released source, ``broken`` does not compile."""
+
+    good: str
+    broken: str
+
+
+@pytest.fixture(scope="module")
+def commits(first_run: tuple[Deployment, object]) -> Iterator[Commits]:
+    """The source the box has already, as a git repository of its own with one bad commit on top."""
+    deployment, _ = first_run
+    source = deployment.rig["builds"][0]["source"]["commit"]
+    git = f"git -C {REPOSITORY} -c user.name=llamarig -c user.email=llamarig@example.org"
+    log = deployment.shell(
+        f"rm -rf {REPOSITORY} && cp -a /var/lib/llamarig/work/{source}-*/source {REPOSITORY} "
+        # The archive was packed from a submodule, and still says so.
+        f"&& rm -f {REPOSITORY}/.git "
+        "&& export GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' "
+        f"&& git -C {REPOSITORY} init --quiet && {git} add --all --force && {git} commit --quiet --message good "
+        f"&& echo 'int broken() {{ return nonsense; }}' >>{REPOSITORY}/{BROKEN} "
+        f"&& {git} commit --quiet --all --message broken && {git} log --format=%H",
+        timeout=120,
+    )
+    broken, good = log.split()
+    yield Commits(good, broken)
+    # So that a box that is kept builds them again the next time.
+    deployment.shell(
+        f"rm -rf {REPOSITORY}; for commit in {good} {broken} {'0123456789' * 4}; do "
+        "rm -rf /opt/llamarig/llama.cpp/$commit-* /var/lib/llamarig/work/$commit-*; done"
+    )
+
+
+@pytest.fixture
+def other_build(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant whose build comes from the repository on the box, and will be refused."""
+    with serving_on(deployment, tmp_path / "variant") as variant:
+        yield variant
+
+
+def build_from(variant: Deployment, commit: str) -> None:
+    variant.rig["builds"][0]["source"] = {"kind": "git", "url": URL, "commit": commit}
+
+
+def releases(deployment: Deployment, commit: str = "") -> list[str]:
+    return deployment.shell(f"ls -d /opt/llamarig/llama.cpp/{commit}* 2>/dev/null || true").split()
+
+
+def compiled(deployment: Deployment) -> str:
+    """When each build on the box last said a word."""
+    return deployment.shell("stat -c '%n %Y' /var/lib/llamarig/jobs/build-*/status.json")
+
+
+def test_commit_that_does_not_exist(other_build: Deployment, commits: Commits) -> None:
+    nowhere = "0123456789" * 4
+    build_from(other_build, nowhere)
+    outcome = other_build.run()
+    refusal(outcome, "build cpu", nowhere, URL, "check that it exists")
+    assert releases(other_build, nowhere) == []
+
+
+def test_repository_that_does_not_exist(other_build: Deployment, commits: Commits) -> None:
+    build_from(other_build, commits.good)
+    other_build.rig["builds"][0]["source"]["url"] = "file:///srv/nowhere.git"
+    refusal(other_build.run(), "build cpu", commits.good, "file:///srv/nowhere.git", "check that it exists")
+    assert releases(other_build, commits.good) == []
+
+
+def test_source_that_does_not_compile(other_build: Deployment, commits: Commits) -> None:
+    build_from(other_build, commits.broken)
+    outcome = other_build.run()
+    told = refusal(outcome, "build cpu", commits.broken[:12], "did not compile", "declare another commit")
+    refusal(outcome, f"{BROKEN}:", "error: ", "nonsense")
+    # The message names the journal that has the rest.
+    unit = told.split("journalctl -u ")[1].split("`")[0]
+    assert "was not declared in this scope" in other_build.shell(f"journalctl --no-pager -u {unit}")
+    assert releases(other_build, commits.broken) == []
+
+
+def test_a_good_commit_is_a_second_release_and_the_way_back_builds_nothing(
+    deployment: Deployment, commits: Commits, tmp_path: Path
+) -> None:
+    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+        before = invocation(variant)
+        build_from(variant, commits.good)
+        outcome = variant.run()
+        assert outcome.code == 0, str(outcome)
+        assert SERVED in outcome.changed
+        with urllib.request.urlopen(f"{variant.address}/props", timeout=10) as response:
+            assert json.load(response)["build_info"].endswith(commits.good)
+        assert invocation(variant) != before
+        assert len(releases(variant, commits.good)) == 1
+        assert len(releases(variant, deployment.rig["builds"][0]["source"]["commit"])) == 1
+        assert variant.run().changed == []
+        last_word = compiled(variant)
+    assert compiled(deployment) == last_word

@@ -1,0 +1,179 @@
+"""The Hub refuses, lies or breaks off, or the disk is too small: nothing unchecked ever gets a model file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box.bad_input import (
+    OTHER,
+    SERVED,
+    add_other_model,
+    forget_other_model,
+    lock_other_model,
+    nothing_of_the_other_model,
+    refusal,
+    serving_on,
+)
+from tests.box.deployment import Deployment
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+API = f"/api/models/{OTHER}*"
+RESOLVE = f"/{OTHER}/resolve/*"
+BYTES = f"/repos/{OTHER}/*"
+
+
+@pytest.fixture
+def asking(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant with another model, which the model lock does not know yet."""
+    forget_other_model(deployment)
+    with serving_on(deployment, tmp_path / "variant") as variant:
+        add_other_model(variant, hub)
+        yield variant
+        assert nothing_of_the_other_model(variant)
+
+
+@pytest.fixture
+def fetching(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant with another model, locked while the Hub was well, and not on the box."""
+    forget_other_model(deployment)
+    with serving_on(deployment, tmp_path / "variant") as variant:
+        add_other_model(variant, hub)
+        lock_other_model(variant, hub)
+        yield variant
+        assert nothing_of_the_other_model(variant)
+
+
+@pytest.fixture
+def healing(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant with another model that gets served in the end; the original declaration retires it again."""
+    forget_other_model(deployment)
+    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+        add_other_model(variant, hub)
+        yield variant
+        assert chat(f"http://127.0.0.1:{variant.box.port + 11}", "Here after all?")
+    forget_other_model(deployment)
+
+
+# --- when the model is locked ---------------------------------------------------------------------------------------
+
+
+def test_no_such_repository(asking: Deployment, hub: Hub) -> None:
+    asking.rig["models"][1]["repo"] = "llamarig/Misspelt-GGUF"
+    said = refusal(asking.run(), "model 'other'", "llamarig/Misspelt-GGUF", "spelling", "hub.token_env")
+    assert hub.endpoint in said
+
+
+def test_no_such_revision(asking: Deployment) -> None:
+    asking.rig["models"][1]["revision"] = "no-such-branch"
+    refusal(asking.run(), "model 'other'", OTHER, "no revision 'no-such-branch'", "check the commit or branch")
+
+
+def test_no_such_quant(asking: Deployment) -> None:
+    asking.rig["models"][1]["quant"] = "Q4_K_M"
+    refusal(asking.run(), "model 'other'", f"{OTHER} has no quant Q4_K_M; it has Other-F16: end quant as")
+
+
+def test_no_such_file(asking: Deployment) -> None:
+    asking.rig["models"][1] |= {"quant": None, "files": ["Other-F16-00001-of-00004.gguf"]}
+    refusal(asking.run(), "model 'other'", "Other-F16-00001-of-00004.gguf", "Other-F16-00001-of-00003.gguf")
+
+
+@pytest.mark.parametrize(
+    ("status", "error_code", "words"),
+    [
+        (401, None, ("hub.token_env",)),
+        (403, None, ("HTTP 403", "hub.token_env")),
+        (403, "GatedRepo", ("is gated", "accept its terms", "hub.token_env")),
+        (404, "RepoNotFound", ("spelling", "hub.token_env")),
+        (404, None, ("HTTP 404", "hub.endpoint")),
+        (500, None, ("HTTP 500", "try again later")),
+    ],
+)
+def test_the_hub_refuses_to_say_what_a_model_is(
+    asking: Deployment, hub: Hub, status: int, error_code: str | None, words: tuple[str, ...]
+) -> None:
+    hub.faults.add(Fault(origin="hub", path=API, status=status, error_code=error_code))
+    refusal(asking.run(), "model 'other'", *words)
+
+
+def test_nobody_listens_where_the_hub_should_be(asking: Deployment) -> None:
+    """The declared endpoint is wrong; what is locked already is not asked for again."""
+    asking.rig["hub"]["endpoint"] = f"http://127.0.0.1:{asking.box.port + 19}"
+    refusal(asking.run(), "model 'other'", f":{asking.box.port + 19}", "cannot be reached", "hub.endpoint")
+
+
+def test_the_hub_recovers_while_a_model_is_locked(healing: Deployment, hub: Hub) -> None:
+    hub.faults.add(Fault(origin="hub", path=API, status=500, times=2))
+    outcome = healing.run()
+    assert outcome.code == 0, str(outcome)
+    assert healing.run().changed == []
+
+
+# --- when its files are fetched -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(origin="hub", path=RESOLVE, status=401), ("HTTP 401", "hub.token_env")),
+        (Fault(origin="hub", path=RESOLVE, status=403, error_code="GatedRepo"), ("HTTP 403", "accept the terms")),
+        (Fault(origin="hub", path=RESOLVE, status=404, error_code="EntryNotFound"), ("any more", "tasks/lock.py")),
+        (Fault(origin="hub", path=RESOLVE, status=500), ("HTTP 500", "run deploy.py again")),
+        (Fault(origin="cdn", path=BYTES, status=403), ("403", "run deploy.py again")),
+        (Fault(origin="cdn", path=BYTES, corrupt=True), ("sha256", "locked", "run deploy.py again")),
+        (Fault(origin="cdn", path=BYTES, truncate_after_bytes=1000), ("run deploy.py again",)),
+    ],
+    ids=["401", "gated", "404", "500", "cdn-403", "corrupt", "truncated"],
+)
+def test_a_download_that_cannot_be_right(fetching: Deployment, hub: Hub, fault: Fault, words: tuple[str, ...]) -> None:
+    hub.faults.add(fault)
+    refusal(fetching.run(), "models: ", OTHER, *words)
+    # A signed URL is as good as the file for an hour.
+    assert "Signature=" not in fetching.shell("cat /var/lib/llamarig/jobs/fetch/status.json")
+
+
+def test_the_hub_recovers_while_files_are_fetched(healing: Deployment, hub: Hub) -> None:
+    lock_other_model(healing, hub)
+    hub.faults.add(
+        Fault(origin="hub", path=RESOLVE, status=500, times=2),
+        Fault(origin="cdn", path=BYTES, truncate_after_bytes=1000, times=2),
+    )
+    outcome = healing.run()
+    assert outcome.code == 0, str(outcome)
+    assert healing.run().changed == []
+
+
+def test_gated_repository_and_its_token(healing: Deployment, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is asked for only when something is fetched, reaches the Hub alone, and is written down nowhere."""
+    token = "hf_0123456789abcdefghij"
+    hub.store.repository(OTHER, anonymous=False).gated_token = token
+    healing.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
+    refusal(healing.run(), "LLAMARIG_TEST_TOKEN", "not set", "export")
+    monkeypatch.setenv("LLAMARIG_TEST_TOKEN", token)
+    hub.log.clear()
+    outcome = healing.run()
+    assert outcome.code == 0, str(outcome)
+    assert not any(request.authorization for request in hub.log.requests() if request.origin == "cdn")
+    monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
+    assert healing.run().changed == []
+    assert token not in outcome.output + Path(healing.rig["model_lock"]).read_text()
+    for said in (
+        "ps -eww -o args",
+        "grep -rs hf_ /var/lib/llamarig/jobs /run/credentials; true",
+        "journalctl --no-pager",
+    ):
+        assert token not in healing.shell(said), said
+
+
+def test_disk_too_small_is_said_before_the_first_byte(fetching: Deployment, hub: Hub) -> None:
+    fetching.rig["host"]["disk_reserve_gib"] = 1_000_000
+    hub.log.clear()
+    refusal(fetching.run(), "disk space for models", "GiB are free", "host.disk_reserve_gib")
+    assert hub.log.requests() == []

@@ -1,0 +1,155 @@
+"""Mistakes of the box's owner: each ends with one message that says where, what and what to do, and harms nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.box.bad_input import SERVED, UNIT, invocation, refusal, serving_on
+from tests.box.deployment import HOST, Deployment
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+KEY_FILE = "/etc/llamarig/keys/api"
+
+
+@pytest.fixture
+def unharmed(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant that is refused before anything is touched."""
+    with serving_on(deployment, tmp_path / "variant") as variant:
+        yield variant
+
+
+@pytest.fixture
+def restored(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant that is tried, fails, and leaves what served before."""
+    with serving_on(deployment, tmp_path / "variant", restarted=True) as variant:
+        yield variant
+
+
+# --- reaching the box -----------------------------------------------------------------------------------------------
+
+
+def test_wrong_ssh_key(unharmed: Deployment, tmp_path: Path) -> None:
+    key = tmp_path / "another_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    unharmed.ssh = {"ssh_key": str(key)}
+    refusal(unharmed.run(), "Authentication", "username=root", str(key))
+
+
+def test_one_of_two_boxes_cannot_be_reached(deployment: Deployment, tmp_path: Path) -> None:
+    """The other one is repaired all the same, and the exit code tells that not all is well."""
+    with serving_on(deployment, tmp_path / "variant", restarted=True) as variant:
+        variant.more_hosts = [("box-without-power", {"ssh_port": variant.box.port + 19})]
+        variant.shell("systemctl stop llamarig-tiny")
+        outcome = variant.run()
+        assert outcome.code == 1, str(outcome)
+        refusal(outcome, "Could not connect", str(variant.box.port + 19), host="box-without-power")
+        assert outcome.changed == [SERVED]
+        assert outcome.failed == []
+
+
+# --- declarations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "words"), [("{}", ("builds", "models")), ("nonsense", ("group_data/",))])
+def test_rig_broken_on_the_command_line(unharmed: Deployment, text: str, words: tuple[str, ...]) -> None:
+    outcome = unharmed.run("--data", f"rig={text}")
+    for word in words:
+        refusal(outcome, f"{HOST}: rig", word)
+
+
+@dataclass
+class Homeless(Deployment):
+    """Its box stands in no group that declares a rig."""
+
+    def command(self, script: str, *arguments: str) -> list[str]:
+        words = super().command(script, *arguments)
+        hosts = self.directory / "hosts.json"
+        ((name, data),) = json.loads(hosts.read_text())
+        hosts.write_text(json.dumps([(name, {key: value for key, value in data.items() if key != "rig"})]))
+        inventory = self.directory / "inventory.py"
+        inventory.write_text(inventory.read_text().replace("rehearsal = ", "nobody = "))
+        return words
+
+
+def test_box_in_no_group(unharmed: Deployment) -> None:
+    homeless = Homeless(unharmed.box, unharmed.directory, unharmed.rig)
+    refusal(homeless.run(), HOST, "no group", "inventory", "group_data/")
+
+
+# --- services -------------------------------------------------------------------------------------------------------
+
+
+def test_flag_the_build_refuses(unharmed: Deployment) -> None:
+    unharmed.rig["models"][0]["serve"]["extra"] = ["--no-such-flag"]
+    outcome = unharmed.run()
+    refusal(outcome, "tiny", "refuses the declared flags", "nothing was changed")
+    refusal(outcome, "invalid argument: --no-such-flag")
+
+
+def test_file_of_a_flag_that_does_not_exist(unharmed: Deployment) -> None:
+    unharmed.rig["models"][0]["serve"]["extra"] = ["--chat-template-file", "/nonexistent"]
+    outcome = unharmed.run()
+    refusal(outcome, "tiny", "refuses the declared flags", "nothing was changed")
+    refusal(outcome, "--chat-template-file", "failed to open file '/nonexistent'")
+
+
+def test_port_in_use(unharmed: Deployment) -> None:
+    port = unharmed.box.port + 12
+    unharmed.shell(
+        f"systemd-run --quiet --unit=somebody-elses python3 -m http.server --bind 127.0.0.1 {port} && "
+        f"for i in $(seq 50); do ss -Hltn sport = :{port} | grep -q . && exit 0; sleep 0.1; done; exit 1"
+    )
+    try:
+        unharmed.rig["models"][0]["serve"]["port"] = port
+        refusal(
+            unharmed.run(), f"port {port}", "python3", "somebody-elses.service", "serve.port", "nothing was changed"
+        )
+    finally:
+        unharmed.shell("systemctl stop somebody-elses")
+
+
+def test_context_the_model_cannot_have(restored: Deployment) -> None:
+    """llama-server caps it at what the model was trained for and says nothing; the box's owner is told."""
+    restored.rig["models"][0]["serve"]["context"] = 65536
+    refusal(restored.run(), "32768 tokens", "declared 65536", "yarn_scale", "serves again as before")
+
+
+def test_server_that_ends_while_loading(restored: Deployment) -> None:
+    restored.rig["models"][0]["serve"]["extra"] = ["--lora", "/nonexistent.gguf"]
+    outcome = restored.run()
+    refusal(outcome, "llamarig-tiny.service ended while loading (exit 1)", "serves again as before")
+    assert "failed to open '/nonexistent.gguf'" in outcome.output
+
+
+def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
+    key = "sk-" + "0123456789abcdef" * 4
+    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+        before = invocation(variant)
+        variant.rig["models"][0]["serve"]["api_key_file"] = KEY_FILE
+        variant.shell("rm -rf /etc/llamarig/keys")
+        refusal(variant.run(), "api_key_file", KEY_FILE, "mode 600", "nothing was changed")
+        assert invocation(variant) == before
+        assert chat(variant.address, "Do you still serve?")
+
+        variant.shell(f"install -d -m 700 /etc/llamarig/keys && (umask 077; echo {key} >{KEY_FILE})")
+        outcome = variant.run()
+        assert outcome.code == 0, str(outcome)
+        assert outcome.changed == [SERVED]
+        assert variant.run().changed == []
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            chat(variant.address, "Without a key?")
+        assert refused.value.code == 401
+        assert chat(variant.address, "With a key?", key)
+        for said in ("ps -eww -o args", f"cat {UNIT}", "cat /var/lib/llamarig/*/*/*.json", "journalctl --no-pager -b"):
+            assert key not in variant.shell(said), said
+        assert key not in outcome.output
+    deployment.shell("rm -rf /etc/llamarig/keys")

@@ -1,0 +1,144 @@
+"""A fresh Debian box converges from nothing to a model that answers, and then nothing changes any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.box import machine
+from tests.box.deployment import Deployment, Outcome, wait_for
+from tests.box.hub import Hub
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+STORE = "/var/lib/llamarig/models/llamarig/Tiny-Qwen3-Next-GGUF"
+
+
+def is_healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def announced(outcome: Outcome) -> list[str]:
+    """The operations a dry run says would change something."""
+    return [step["name"] for step in outcome.plan if step["hosts_with_change"]]
+
+
+def test_fresh_box_converges(first_run: tuple[Deployment, Outcome]) -> None:
+    _, outcome = first_run
+    assert outcome.code == 0, str(outcome)
+    if os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
+        pytest.skip("this box was kept from the last run, so its first run is not a fresh box's")
+    assert "Services | Models served" in outcome.changed
+    assert not outcome.failed
+
+
+def test_the_model_answers_from_outside_the_box(deployment: Deployment) -> None:
+    assert chat(deployment.address, "Say hello.")
+
+
+def test_the_server_is_what_was_declared(deployment: Deployment) -> None:
+    with urllib.request.urlopen(f"{deployment.address}/props", timeout=10) as response:
+        properties = json.load(response)
+    assert properties["build_info"].endswith(deployment.rig["builds"][0]["source"]["commit"])
+    assert properties["default_generation_settings"]["n_ctx"] == deployment.rig["models"][0]["serve"]["context"]
+
+
+def test_shards_are_three_and_checked(deployment: Deployment) -> None:
+    files = deployment.shell(f"find {STORE} -name '*-of-00003.gguf' -printf '%f %m %u %g\\n'").splitlines()
+    assert len(files) == 3
+    assert all(line.endswith(" 640 root llamarig") for line in files)
+    lock = json.loads(Path(deployment.rig["model_lock"]).read_text())
+    (locked,) = lock["models"].values()
+    on_disk = deployment.shell(f"cd {STORE} && find . -name '*.gguf' -exec sha256sum {{}} + | cut -c1-64")
+    assert sorted(on_disk.split()) == sorted(shard["sha256"] for shard in locked["shards"])
+
+
+def test_second_run_changes_nothing(deployment: Deployment) -> None:
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == []
+    assert outcome.unchanged >= 13
+
+
+def test_dry_run_of_a_converged_box_announces_nothing(deployment: Deployment) -> None:
+    outcome = deployment.run("--dry")
+    assert outcome.code == 0, str(outcome)
+    assert announced(outcome) == []
+
+
+def test_dry_run_shows_and_does_not_do(variant: Deployment, hub: Hub) -> None:
+    unit = variant.rig["models"][0]["name"]
+    before = variant.shell(
+        f"systemctl show llamarig-{unit} -p InvocationID; cat /etc/systemd/system/llamarig-{unit}.service"
+    )
+    variant.rig["models"][0]["serve"]["context"] = 4096
+    hub.log.clear()
+    outcome = variant.run("--dry")
+    assert outcome.code == 0, str(outcome)
+    assert announced(outcome) == ["Services | Models served"]
+    after = variant.shell(
+        f"systemctl show llamarig-{unit} -p InvocationID; cat /etc/systemd/system/llamarig-{unit}.service"
+    )
+    assert after == before
+    assert hub.log.requests() == []
+
+
+def test_no_change_run_asks_the_hub_nothing(deployment: Deployment, hub: Hub) -> None:
+    hub.log.clear()
+    assert deployment.run().changed == []
+    assert hub.log.requests() == []
+
+
+def test_unit_survives_a_restart(deployment: Deployment) -> None:
+    deployment.shell("systemctl restart llamarig-tiny")
+    wait_for(lambda: is_healthy(deployment.address), "/health after a restart")
+    assert chat(deployment.address, "Still there?")
+    assert deployment.run().changed == []
+
+
+def test_box_survives_power_off_and_works_with_its_network_cut(deployment: Deployment) -> None:
+    machine.down(deployment.box)
+    machine.up(deployment.box, network="isolated")
+    try:
+        deployment.shell(
+            f"for i in $(seq 60); do curl -sf {deployment.address}/health && exit 0; sleep 0.5; done; exit 1",
+            timeout=60,
+        )
+        outside = machine.ssh(deployment.box, "curl -sS --max-time 5 https://pypi.org", check=False)
+        assert outside.returncode != 0, "the box still reaches the outside"
+        outcome = deployment.run()
+        assert outcome.code == 0, str(outcome)
+        assert outcome.changed == []
+    finally:
+        machine.up(deployment.box)
+    wait_for(lambda: is_healthy(deployment.address), "/health after the box was started")
+    assert chat(deployment.address, "And now?")
+
+
+def test_a_login_that_is_not_root_deploys_with_sudo(variant: Deployment) -> None:
+    variant.shell(
+        "id owner >/dev/null 2>&1 || useradd --create-home --shell /bin/bash owner; "
+        "echo 'owner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/owner; "
+        "install -d -m 700 -o owner /home/owner/.ssh && "
+        "install -m 600 -o owner /root/.ssh/authorized_keys /home/owner/.ssh/authorized_keys"
+    )
+    variant.ssh.update(ssh_user="owner", _sudo=True)
+    outcome = variant.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == []
+    shard = "$(find /var/lib/llamarig/models -name '*-00003-of-00003.gguf')"
+    variant.shell(f"rm {shard} /opt/llamarig/lib/tasks/files/job_status.py; systemctl stop llamarig-tiny")
+    repaired = variant.run()
+    assert repaired.code == 0, str(repaired)
+    assert repaired.changed[-1] == "Services | Models served"
+    assert chat(variant.address, "Root or not?")
+    assert variant.run().changed == []

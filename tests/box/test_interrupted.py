@@ -1,0 +1,139 @@
+"""The deploy is killed at its worst moments; the next run finishes, and nothing half-made ever serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box.deployment import Deployment, kill, wait_for
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+SECOND = "llamarig/Second-GGUF"
+
+
+@pytest.fixture
+def interrupted(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
+    """A variant to break; afterwards the original declaration converges again and its model answers."""
+    yield variant
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert chat(deployment.address, "All as before?")
+
+
+def job(deployment: Deployment, name: str) -> dict[str, object]:
+    status: dict[str, object] = json.loads(
+        deployment.shell(f"cat /var/lib/llamarig/jobs/{name}/status.json || echo {{}}")
+    )
+    return status
+
+
+def build_job(deployment: Deployment) -> str:
+    return deployment.shell("ls -t /var/lib/llamarig/jobs | grep ^build- | head -n 1")
+
+
+def add_second_model(variant: Deployment, hub: Hub, *, port: int) -> None:
+    """The same weights once more, as another repository, model, port and unit."""
+    first = hub.store.root / "llamarig/Tiny-Qwen3-Next-GGUF"
+    hub.add_repo(SECOND, {str(path.relative_to(first)): path for path in first.rglob("*.gguf")})
+    first_model = variant.rig["models"][0]
+    serve = {**first_model["serve"], "port": port, "coexists": True}
+    variant.rig["models"] = [first_model, {**first_model, "name": "second", "repo": SECOND, "serve": serve}]
+
+
+def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> None:
+    """Another compiler option is another release: it builds beside the one that serves."""
+    interrupted.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_BUILD=1"}
+    running = interrupted.start(log=tmp_path / "log")
+    wait_for(lambda: "compiling" in (tmp_path / "log").read_text(), "the first compiled object", 120)
+    kill(running)
+    name = build_job(interrupted)
+    # With a warm ccache the build would be over before anybody could find it: it is held where it is.
+    interrupted.shell(f"systemctl kill -s SIGSTOP 'llamarig-job-{name}_*'")
+    assert job(interrupted, name)["state"] == "running"
+    assert chat(interrupted.address, "Do you still serve?")
+    unit = interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value")
+    assert unit, "the build ended with the connection that began it"
+
+    again = interrupted.start(log=tmp_path / "again")
+    wait_for(lambda: "already under way" in (tmp_path / "again").read_text(), "the next run finding the build")
+    assert interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value") == unit
+    # And now the build itself dies, as by the OOM killer.
+    interrupted.shell(f"systemctl kill -s SIGKILL 'llamarig-job-{name}_*'")
+    again.wait(timeout=60)
+    assert again.returncode != 0
+    assert "was interrupted" in (tmp_path / "again").read_text()
+    assert interrupted.shell("ls -d /opt/llamarig/llama.cpp/*.part 2>/dev/null || true") == ""
+    assert chat(interrupted.address, "Do you still serve?")
+
+    finished = interrupted.run()
+    assert finished.code == 0, str(finished)
+    assert "Services | Models served" in finished.changed
+    assert interrupted.run().changed == []
+
+
+def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+    add_second_model(interrupted, hub, port=interrupted.box.port + 11)
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=300_000))
+    # All shards come at the same time: these two so slowly that the first is whole long before them.
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-0000[23]-of-*", bytes_per_s=20_000))
+    running = interrupted.start(log=tmp_path / "log")
+    wait_for(lambda: "downloading" in (tmp_path / "log").read_text(), "the first downloaded byte")
+    kill(running)
+    assert job(interrupted, "fetch")["state"] == "running"
+    arrived = f"find /var/lib/llamarig/models/{SECOND} -name '*.gguf' 2>/dev/null | wc -l"
+    assert interrupted.shell(arrived) == "0"
+
+    again = interrupted.start(log=tmp_path / "again")
+    wait_for(lambda: "already under way" in (tmp_path / "again").read_text(), "the next run finding the download")
+    # One shard arrives whole; then the download itself dies.
+    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard")
+    interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
+    again.wait(timeout=60)
+    assert again.returncode != 0
+    assert "was interrupted" in (tmp_path / "again").read_text()
+    assert interrupted.shell("test -e /etc/systemd/system/llamarig-second.service && echo there || echo none") == "none"
+    assert chat(interrupted.address, "Do you still serve?")
+
+    hub.faults.clear()
+    hub.log.clear()
+    finished = interrupted.run()
+    assert finished.code == 0, str(finished)
+    fetched = {request.path for request in hub.log.requests() if request.origin == "cdn"}
+    assert len(fetched) == 2, f"the shard that was whole is not fetched again: {fetched}"
+    assert chat(f"http://127.0.0.1:{interrupted.box.port + 11}", "And you?")
+
+
+def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+    add_second_model(interrupted, hub, port=interrupted.box.port + 11)
+    interrupted.rig["models"][0]["serve"]["ubatch"] = 256
+    running = interrupted.start(log=tmp_path / "log")
+    ubatch = "grep -c -- '--ubatch-size 256' /etc/systemd/system/llamarig-tiny.service || true"
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text")
+    kill(running)
+    wait_for(lambda: job(interrupted, "switch-tiny").get("state") == "done", "the switch, which goes on without us")
+    finished = interrupted.run()
+    assert finished.code == 0, str(finished)
+    for port in (10, 11):
+        assert chat(f"http://127.0.0.1:{interrupted.box.port + port}", "Who are you?")
+    assert interrupted.run().changed == []
+
+
+def test_switch_itself_killed(interrupted: Deployment, tmp_path: Path) -> None:
+    """The program on the box that changes the unit dies with the old server stopped: the next run mends it."""
+    interrupted.rig["models"][0]["serve"]["ubatch"] = 128
+    running = interrupted.start(log=tmp_path / "log")
+    ubatch = "grep -c -- '--ubatch-size 128' /etc/systemd/system/llamarig-tiny.service || true"
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text")
+    interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'; true")
+    running.wait(timeout=60)
+    finished = interrupted.run()
+    assert finished.code == 0, str(finished)
+    assert chat(interrupted.address, "Back again?")
+    assert interrupted.run().changed == []

@@ -1,0 +1,250 @@
+"""The rehearsal box itself: starts, stops, keeps what was written, and stays within what it was given."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box import machine
+from tests.box.bootstrap import prepare
+from tests.box.machine import BoxError, Mode, ssh
+from tests.box.paths import DEFAULT_PORT, Rehearsal
+
+pytestmark = pytest.mark.box
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Rehearsal]:
+    """A box of this module's own; the tests below start and stop it as they need."""
+    # Not pytest's tmp_path: it is kept for three runs, 350 MB each, and may be a small tmpfs.
+    parent = Path(tempfile.mkdtemp(prefix="llamarig-test-", dir="/var/tmp"))
+    rehearsal = Rehearsal(parent / "box", _free_port())
+    try:
+        machine.bootstrap(rehearsal, seed=_seed())
+        yield rehearsal
+    finally:
+        machine.destroy(rehearsal)
+        parent.rmdir()
+
+
+def test_boots_with_systemd_settled(box: Rehearsal) -> None:
+    machine.up(box)
+
+    assert machine.is_up(box)
+    assert ssh(box, "systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded")
+    assert ssh(box, "hostname").stdout == "rehearsal\n"
+    assert ssh(box, ". /etc/os-release; echo $VERSION_CODENAME").stdout == "trixie\n"
+
+
+def test_up_again_starts_nothing(box: Rehearsal) -> None:
+    machine.up(box)
+    boot = "cat /proc/1/stat | cut -d' ' -f22"
+    before = ssh(box, boot).stdout
+
+    machine.up(box)
+
+    assert ssh(box, boot).stdout == before
+
+
+def test_logs_in_by_key_only_and_only_from_this_host(box: Rehearsal) -> None:
+    machine.up(box)
+    settings = ssh(box, "sshd -T").stdout.splitlines()
+
+    assert "passwordauthentication no" in settings
+    assert "permitrootlogin without-password" in settings
+    assert [line for line in settings if line.startswith("listenaddress")] == [f"listenaddress 127.0.0.1:{box.port}"]
+
+
+def test_a_failing_command_is_an_error_that_says_what_it_wrote(box: Rehearsal) -> None:
+    machine.up(box)
+    with pytest.raises(BoxError, match="exit status 4:\nno such model"):
+        ssh(box, "echo no such model >&2; exit 4")
+    assert ssh(box, "exit 4", check=False).returncode == 4
+    with pytest.raises(BoxError, match=r"did not end within 0\.5 s"):
+        ssh(box, "sleep 5", timeout=0.5)
+
+
+def test_locked_memory_is_not_capped(box: Rehearsal) -> None:
+    if subprocess.run(["sh", "-c", "ulimit -l unlimited"], capture_output=True, check=False).returncode:
+        pytest.skip("root may not raise its own limit here (no CAP_SYS_RESOURCE), so neither may the box")
+    machine.up(box)
+    limit = ssh(box, "systemd-run --quiet --pipe --wait -p LimitMEMLOCK=infinity sh -c 'ulimit -l'").stdout
+    assert limit == "unlimited\n"
+
+
+def test_apt_and_pythons_tls_work_through_whatever_lies_between(box: Rehearsal) -> None:
+    machine.up(box)
+    ssh(box, "apt-get -q update", timeout=120)
+    request = "import urllib.request as u; print(u.urlopen('https://pypi.org/simple/uv/', timeout=30).status)"
+    assert ssh(box, f'set -a; . /etc/environment; python3 -c "{request}"').stdout == "200\n"
+
+
+def test_stop_and_start_keeps_files(box: Rehearsal) -> None:
+    machine.up(box)
+    ssh(box, "echo kept > /opt/kept")
+
+    machine.down(box)
+    assert not machine.is_up(box)
+    assert not box.pid_file.exists()
+
+    machine.up(box)
+    assert ssh(box, "cat /opt/kept").stdout == "kept\n"
+
+
+def test_a_proxy_of_the_hosts_is_handed_on_and_taken_back(box: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = (
+        "etc/environment",
+        "etc/apt/apt.conf.d/95rehearsal-proxy",
+        "etc/systemd/system.conf.d/95-rehearsal-proxy.conf",
+    )
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    prepare(box)
+    (box.root / "etc/environment").write_text("LANG=C.UTF-8\n")
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128/%20")
+    prepare(box)
+    environment, apt, manager = ((box.root / name).read_text() for name in files)
+    assert environment == "LANG=C.UTF-8\nhttps_proxy=http://proxy.example:3128/%20\n"
+    assert apt == 'Acquire::https::Proxy "http://proxy.example:3128/%20";\n'
+    assert manager == '[Manager]\nDefaultEnvironment="https_proxy=http://proxy.example:3128/%%20"\n'
+
+    monkeypatch.delenv("HTTPS_PROXY")
+    prepare(box)
+    assert (box.root / "etc/environment").read_text() == "LANG=C.UTF-8\n"
+    assert not any((box.root / name).exists() for name in files[1:])
+
+
+def test_isolated_reaches_nothing_yet_is_reached(box: Rehearsal) -> None:
+    machine.up(box, network="isolated")
+
+    assert machine.mode(box) == Mode("isolated")
+    assert ssh(box, "ip route show table main; ip -br link").stdout.split()[:1] == ["lo"]
+    attempt = ssh(
+        box,
+        "python3 -c 'import socket; socket.create_connection((\"192.0.2.1\", 80), 5)'",
+        check=False,
+    )
+    assert "Network is unreachable" in attempt.stderr
+    plain = machine.ssh_argv(box)[len(machine.isolated_prefix(box)) :]
+    assert subprocess.run([*plain, "true"], capture_output=True, check=False).returncode != 0
+    assert subprocess.run([*machine.isolated_prefix(box), *plain, "true"], check=False).returncode == 0
+
+    machine.down(box)
+    assert not Path("/run/netns", box.network_namespace).exists()
+
+
+def test_kernel_settings_are_the_hosts_unless_asked_for(box: Rehearsal) -> None:
+    # Writing back what it already is: whether it may be written is all that is asked.
+    write = "sysctl -w vm.swappiness=$(sysctl -n vm.swappiness)"
+    machine.up(box)
+    assert ssh(box, write, check=False).returncode != 0
+
+    machine.up(box, writable_sysctl=True)
+    assert machine.mode(box) == Mode("host", writable_sysctl=True)
+    ssh(box, write)
+    # Or starting the box would have written Debian's settings to this host.
+    masked = ssh(box, "systemctl is-enabled systemd-sysctl.service", check=False).stdout
+    assert masked.startswith("masked")
+
+
+def test_a_taken_port_is_said_before_anything_starts(box: Rehearsal) -> None:
+    machine.down(box)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = dataclasses.replace(box, port=other.getsockname()[1])
+        with pytest.raises(BoxError, match="Set LLAMARIG_REHEARSAL_PORT"):
+            machine.up(taken)
+    assert not machine.is_up(box)
+
+
+def test_a_box_that_does_not_start_shows_its_console(box: Rehearsal) -> None:
+    machine.down(box)
+    init = box.root / "usr/lib/systemd/systemd"
+    init.rename(init.with_name("away"))
+    try:
+        with pytest.raises(BoxError, match=r"(?s)systemd-nspawn ended.*console\.log ends:\n.+"):
+            machine.up(box)
+    finally:
+        init.with_name("away").rename(init)
+    assert not box.pid_file.exists()
+
+
+def test_a_process_id_that_went_to_another_is_not_the_box(box: Rehearsal) -> None:
+    machine.down(box)
+    box.pid_file.write_text(str(os.getpid()))
+    assert not machine.is_up(box)
+    machine.down(box)  # and this process lives on
+
+
+def test_an_interrupted_bootstrap_is_not_a_box(box: Rehearsal, tmp_path: Path) -> None:
+    seed = tmp_path / "seed"
+    (seed / "etc").mkdir(parents=True)
+    half = Rehearsal(tmp_path / "half")
+    (half.unfinished_root / "stale").mkdir(parents=True)
+    half.marker.touch()
+
+    machine.bootstrap(half, seed=seed)
+
+    assert half.root.is_dir()
+    assert not (half.root / "stale").exists()
+    assert not half.unfinished_root.exists()
+
+
+def test_destroy_removes_everything_it_made(tmp_path: Path) -> None:
+    (tmp_path / "seed/etc").mkdir(parents=True)
+    made = Rehearsal(tmp_path / "made")
+    machine.bootstrap(made, seed=tmp_path / "seed")
+
+    machine.destroy(made)
+
+    assert not made.directory.exists()
+    machine.destroy(made)  # again: nothing to do
+
+
+def test_destroy_refuses_a_directory_it_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "letters").touch()
+    foreign = Rehearsal(tmp_path)
+
+    with pytest.raises(BoxError, match="Not deleting"):
+        machine.destroy(foreign)
+    with pytest.raises(BoxError, match="holds other things"):
+        machine.up(foreign)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+def test_destroy_removes_a_running_box(box: Rehearsal) -> None:
+    """Last, for it takes the module's box away."""
+    machine.up(box, network="isolated")
+    leader = int(box.pid_file.read_text())
+
+    machine.destroy(box)
+
+    assert not box.directory.exists()
+    assert not Path("/run/netns", box.network_namespace).exists()
+    assert not Path(f"/proc/{leader}/cmdline").exists() or not Path(f"/proc/{leader}/cmdline").read_bytes()
+
+
+def _seed() -> Path | None:
+    """The usual box's file system, if copying it beats a bootstrap and what is copied is as good as fresh."""
+    usual = Rehearsal.from_environment()
+    if not usual.root.is_dir() or machine.is_up(usual) or (usual.root / "opt/llamarig").exists():
+        return None
+    return usual.root
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port if port != DEFAULT_PORT else _free_port()

@@ -1,0 +1,150 @@
+"""A new release serves only after it proved itself; whatever is wrong with it, the old one serves again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.planning.release import release_id, release_path
+from tasks.spec.rig import Rig
+from tests.box.deployment import Deployment, kill, wait_for
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+PLACE_STAND_IN = """
+cd {release}/bin && test -e llama-server.real || mv llama-server llama-server.real
+cp /tmp/server.py server.py
+(echo '#!/bin/sh'; echo 'exec /usr/bin/python3 -B {release}/bin/server.py "$@"') >llama-server
+chmod 755 llama-server && echo {mode} >misbehave
+python3 - <<'PYTHON'
+import json, os
+path = "{release}/manifest.json"
+manifest = json.load(open(path))
+manifest["files"]["llama-server"]["size"] = os.path.getsize("{release}/bin/llama-server")
+json.dump(manifest, open(path, "w"))
+PYTHON
+"""
+
+
+@pytest.fixture(scope="module")
+def other_release(
+    first_run: tuple[Deployment, object], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, str]]:
+    """A second release beside the first (another compiler option), proved once; the first one serves again."""
+    deployment = first_run[0]
+    variant = deployment.variant(tmp_path_factory.mktemp("release"))
+    variant.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_RELEASE=1"}
+    rig = Rig.model_validate(variant.rig)
+    release = release_path(rig.builds[0], rig.models)
+    work = f"/var/lib/llamarig/work/{release_id(rig.builds[0], rig.models)}"
+    deployment.shell(f"rm -rf {release} {work}")
+    outcome = variant.run()
+    assert outcome.code == 0, str(outcome)
+    assert "it was away for" in outcome.output
+    back = deployment.run()
+    assert back.changed == ["Services | Models served"], f"going back compiled something: {back}"
+    yield variant, release
+    assert deployment.run().code == 0
+    deployment.shell(f"rm -rf {release} {work}")
+
+
+def serving_release(deployment: Deployment) -> str:
+    link = deployment.shell("readlink /proc/$(systemctl show llamarig-tiny -p MainPID --value)/exe")
+    return str(Path(link).parents[1])
+
+
+def put_stand_in(deployment: Deployment, release: str, mode: str) -> None:
+    deployment.write("/tmp/server.py", Path(__file__).with_name("misbehaving_server.py").read_text())
+    deployment.shell(PLACE_STAND_IN.format(release=release, mode=mode))
+
+
+def test_two_releases_side_by_side_and_a_switch_each_way(
+    deployment: Deployment, other_release: tuple[Deployment, str]
+) -> None:
+    variant, other = other_release
+    first = serving_release(deployment)
+    assert first != other
+    there = variant.run()
+    assert there.changed == ["Services | Models served"], str(there)
+    assert serving_release(deployment) == other
+    assert variant.run().changed == []
+    back = deployment.run()
+    assert back.changed == ["Services | Models served"], str(back)
+    assert serving_release(deployment) == first
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("crashes-on-start", "out of memory (so this stand-in says)"),
+        ("hangs-in-load", "was not ready after 10 s"),
+        ("wrong-context", "serves a context of 512 tokens a slot, declared 8192"),
+        ("dies-on-long-prompt", "does not answer a completion"),
+    ],
+)
+def test_bad_release_is_taken_back(
+    deployment: Deployment, other_release: tuple[Deployment, str], mode: str, said: str
+) -> None:
+    variant, other = other_release
+    first = serving_release(deployment)
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
+    put_stand_in(deployment, other, mode)
+    outcome = variant.run()
+    assert outcome.code != 0, str(outcome)
+    assert said in outcome.output
+    assert re.search(r"llamarig-tiny.service serves again as before; it was away for \d+ s", outcome.output), str(
+        outcome
+    )
+    assert "Traceback" not in outcome.output
+    assert serving_release(deployment) == first
+    assert chat(deployment.address, "Still you?")
+    assert deployment.run().changed == []
+
+
+def test_switch_ends_well_without_the_machine_that_began_it(
+    deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
+) -> None:
+    """The deploy dies while the new release hangs: the box puts the old one back by itself."""
+    variant, other = other_release
+    first = serving_release(deployment)
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
+    put_stand_in(deployment, other, "hangs-in-load")
+    running = variant.start(log=tmp_path / "log")
+    wait_for(lambda: "loading the model" in (tmp_path / "log").read_text(), "the new release's load")
+    kill(running)
+    wait_for(
+        lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"), "the end", 60
+    )
+    assert serving_release(deployment) == first
+    assert chat(deployment.address, "Who put you back?")
+    assert deployment.run().changed == []
+
+
+def test_rollback_and_forward_again(deployment: Deployment, other_release: tuple[Deployment, str]) -> None:
+    variant, other = other_release
+    first = serving_release(deployment)
+    deployment.shell(
+        f"cd {other}/bin; test -e llama-server.real && mv llama-server.real llama-server; rm -f misbehave; true"
+    )
+    assert variant.run().code == 0  # a damaged release is built again, then serves
+    assert serving_release(deployment) == other
+    back = variant.run(script="tasks/rollback.py")
+    assert back.code == 0, str(back)
+    assert serving_release(deployment) == first
+    assert "the next deploy goes forward again" in back.output
+    assert variant.run(script="tasks/audit.py").code == 1
+    forward = variant.run("--data", "model=tiny", script="tasks/rollback.py")
+    assert forward.code == 0, str(forward)
+    assert serving_release(deployment) == other
+    assert variant.run().changed == []
+
+
+def test_rollback_of_an_unknown_model_is_refused(deployment: Deployment) -> None:
+    outcome = deployment.run("--data", "model=nonsense", script="tasks/rollback.py")
+    assert outcome.code != 0
+    assert "no model is called 'nonsense'; this box has tiny" in outcome.output
+    assert chat(deployment.address, "Undisturbed?")

@@ -1,0 +1,150 @@
+"""What a hand (or a bad disk) changed on the box is found, and one run repairs exactly that and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box import machine
+from tests.box.deployment import Deployment
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+SERVED = "Services | Models served"
+BUILD = ["llama.cpp | Builds under way", "Models | Builds and downloads finished"]
+DOWNLOAD = ["Models | Downloads under way", "Models | Builds and downloads finished"]
+SHARD = "$(find /var/lib/llamarig/models/llamarig/Tiny-Qwen3-Next-GGUF -name '*-00002-of-00003.gguf')"
+UNIT = "/etc/systemd/system/llamarig-tiny.service"
+
+
+@pytest.fixture(autouse=True)
+def ends_as_it_began(deployment: Deployment) -> Iterator[None]:
+    """Before and after each repair the box is as declared; what a test leaves broken is that test's failure."""
+    assert deployment.run().changed == []
+    yield
+    outcome = deployment.run()
+    assert outcome.changed == [], f"the repair was not complete: {outcome}"
+    assert chat(deployment.address, "Are you well?")
+
+
+def process(deployment: Deployment) -> str:
+    return deployment.shell("systemctl show llamarig-tiny -p MainPID --value")
+
+
+def test_unit_file_edited(deployment: Deployment) -> None:
+    before = deployment.shell(f"cat {UNIT}")
+    deployment.shell(f"sed -i 's/--ctx-size 8192/--ctx-size 4096/' {UNIT}")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == [SERVED]
+    assert deployment.shell(f"cat {UNIT}") == before
+
+
+def test_running_with_other_flags_than_its_file_says(deployment: Deployment) -> None:
+    deployment.shell(
+        f"cp {UNIT} /tmp/unit && sed -i 's/--ctx-size 8192/--ctx-size 4096/' {UNIT} && systemctl daemon-reload "
+        f"&& systemctl restart llamarig-tiny && cat /tmp/unit >{UNIT} && touch -d '1 hour ago' {UNIT} "
+        "&& systemctl daemon-reload"
+    )
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == [SERVED]
+    assert "4096" not in deployment.shell(
+        "tr '\\0' ' ' </proc/$(systemctl show llamarig-tiny -p MainPID --value)/cmdline"
+    )
+
+
+def test_service_stopped(deployment: Deployment) -> None:
+    deployment.shell("systemctl stop llamarig-tiny")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == [SERVED]
+
+
+def test_unit_no_longer_started_at_boot(deployment: Deployment) -> None:
+    pid = process(deployment)
+    deployment.shell("systemctl disable llamarig-tiny")
+    outcome = deployment.run()
+    assert outcome.changed == [SERVED], str(outcome)
+    assert deployment.shell("systemctl is-enabled llamarig-tiny") == "enabled"
+    assert process(deployment) == pid, "a symlink was missing, and the server was restarted for it"
+
+
+def test_shard_truncated(deployment: Deployment) -> None:
+    whole = deployment.shell(f"sha256sum {SHARD}")
+    deployment.shell(f"truncate -s -1000 {SHARD}")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == [*DOWNLOAD, SERVED]
+    assert "-00002-of-00003.gguf: " in outcome.output
+    assert "-00001-of-00003.gguf: " not in outcome.output
+    assert deployment.shell(f"sha256sum {SHARD}") == whole
+
+
+def test_one_byte_flipped_with_size_and_mtime_intact(deployment: Deployment) -> None:
+    whole = deployment.shell(f"sha256sum {SHARD}")
+    deployment.shell(
+        f'f={SHARD}; touch -r "$f" /tmp/stamp; printf X | dd of="$f" bs=1 seek=1000000 conv=notrunc status=none; '
+        'touch -r /tmp/stamp "$f"'
+    )
+    assert deployment.shell(f"sha256sum {SHARD}") != whole
+    assert deployment.run().changed == [], "a plain run reads no bytes, so it cannot know"
+    outcome = deployment.run("--data", "deep=1")
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == [*DOWNLOAD, SERVED]
+    assert deployment.shell(f"sha256sum {SHARD}") == whole
+    assert deployment.run("--data", "deep=1").changed == []
+
+
+def test_release_binary_deleted(deployment: Deployment) -> None:
+    pid = process(deployment)
+    deployment.shell("rm /opt/llamarig/llama.cpp/*/bin/llama-server")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == BUILD
+    assert process(deployment) == pid, "the same release was built again, nothing new to serve"
+    deployment.shell("/opt/llamarig/llama.cpp/*/bin/llama-server --version")
+
+
+def test_package_removed_by_hand(deployment: Deployment) -> None:
+    deployment.shell("apt-get remove -y -qq ccache", timeout=120)
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == ["Toolchain | Compilers and tools"]
+
+
+def test_python_package_removed_from_the_hub_client(deployment: Deployment) -> None:
+    deployment.shell("rm -r /opt/llamarig/hub/lib/python3*/site-packages/hf_transfer-*.dist-info")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert outcome.changed == ["Toolchain | Hub client"]
+
+
+def test_swappiness_reset(deployment: Deployment, tmp_path: Path) -> None:
+    """vm.swappiness of a container is its host's: the box may write it for this test alone, and it is put back."""
+    host = Path("/proc/sys/vm/swappiness")
+    saved = host.read_text()
+    wanted = 17 if saved.strip() != "17" else 18
+    variant = deployment.variant(tmp_path / "swappiness")
+    variant.rig["host"]["swappiness"] = wanted
+    machine.up(deployment.box, writable_sysctl=True)
+    try:
+        first = variant.run()
+        assert first.code == 0, str(first)
+        assert first.changed == ["Host | Swappiness after a reboot", "Host | Swappiness now"]
+        assert host.read_text().strip() == str(wanted)
+        variant.shell("sysctl -w vm.swappiness=61")
+        second = variant.run()
+        assert second.changed == ["Host | Swappiness now"], str(second)
+        assert host.read_text().strip() == str(wanted)
+        variant.shell("sed -i s/=.*/=61/ /etc/sysctl.d/90-llamarig.conf")
+        third = variant.run()
+        assert third.changed == ["Host | Swappiness after a reboot"], str(third)
+        assert variant.run().changed == []
+    finally:
+        host.write_text(saved)
+        variant.shell("rm -f /etc/sysctl.d/90-llamarig.conf")
+        machine.up(deployment.box)

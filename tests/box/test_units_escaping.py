@@ -1,0 +1,82 @@
+"""Whatever is declared as argument or environment reaches the program unchanged, under the box's real systemd."""
+
+from __future__ import annotations
+
+import base64
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.planning.escaping import environment, exec_start
+from tasks.spec.unit_words import unfit_for_a_unit
+from tests.box.deployment import Deployment
+
+pytestmark = pytest.mark.box
+
+UNIT = "escaping-probe.service"
+PROBE = "/usr/local/bin/escaping-probe"
+OUT = "/run/escaping-probe"
+# Every character that means something to systemd, to a shell, or to a parser that is not as careful as it should be.
+TRICKY = "$%\\\"'`;#&|*?~!@-:+=,.(){}[]<> \t^/"
+PIECES = ["%h", "%%", "$$", "${HOME}", "$HOME", "\\n", "\\x41", "\\", "\\\\", ";", "\\;", '""', "''", '\\"', "# x", "%"]
+
+# What no unit can carry (line breaks, non-characters) is refused; tests/planning/test_escaping.py shows it.
+SAFE = st.characters(exclude_categories=["Cs"]).filter(lambda character: unfit_for_a_unit(character) is None)
+TEXT = st.one_of(
+    st.text(st.sampled_from(TRICKY + string.ascii_letters + "äß語🦙"), max_size=30),
+    st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+    st.text(SAFE, max_size=30),
+)
+VALUE = TEXT.filter(lambda text: unfit_for_a_unit(text, assignment=True) is None)
+
+
+@pytest.fixture
+def probe(deployment: Deployment) -> Deployment:
+    """A program that writes down its arguments, NUL-terminated, their number first."""
+    root = deployment.box.root
+    (root / PROBE[1:]).write_text(f'#!/bin/sh\nprintf "%s\\0" "$#" "$@" >>{OUT}/arguments\n')
+    (root / PROBE[1:]).chmod(0o755)
+    return deployment
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    commands=st.lists(st.lists(TEXT, min_size=1, max_size=6), min_size=60, max_size=120),
+    values=st.lists(VALUE, min_size=40, max_size=80),
+)
+def test_a_program_receives_what_was_declared(probe: Deployment, commands: list[list[str]], values: list[str]) -> None:
+    lines = [
+        "[Service]",
+        "Type=oneshot",
+        "RuntimeDirectory=escaping-probe",
+        "RuntimeDirectoryPreserve=yes",
+        *(f"Environment={environment(f'V{index}', value)}" for index, value in enumerate(values)),
+        *(f"ExecStart={exec_start([PROBE, *arguments])}" for arguments in commands),
+        f'ExecStart=/bin/sh -c "env -0 >{OUT}/environment"',
+    ]
+    (probe.box.root / "etc/systemd/system" / UNIT).write_text("\n".join(lines) + "\n")
+    probe.shell(f"rm -f {OUT}/*; systemctl daemon-reload; systemctl start {UNIT}")
+    received = probe.shell(f"base64 -w0 {OUT}/arguments; echo; base64 -w0 {OUT}/environment").split("\n")
+    assert arguments_of(received[0]) == commands
+    assert environment_of(received[1]) == {f"V{index}": value for index, value in enumerate(values)}
+
+
+def arguments_of(encoded: str) -> list[list[str]]:
+    words = decoded(encoded)
+    found = []
+    while words:
+        count = int(words[0])
+        found.append(words[1 : count + 1])
+        words = words[count + 1 :]
+    return found
+
+
+def environment_of(encoded: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in decoded(encoded)]
+    return {name: value for name, _, value in pairs if name[0] == "V" and name[1:].isdigit()}
+
+
+def decoded(encoded: str) -> list[str]:
+    return base64.b64decode(encoded).decode().split("\0")[:-1]

@@ -1,0 +1,78 @@
+"""The box the tests share: fresh, converged once, and put back by every test that disturbs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box import local_hub, machine
+from tests.box.deployment import Deployment, Outcome, rehearsal_rig
+from tests.box.hub import Hub
+from tests.box.paths import Rehearsal, cache_directory
+
+PORT = 23022
+
+
+@pytest.fixture(scope="session")
+def rehearsal() -> Iterator[Rehearsal]:
+    """A fresh box of the tests' own; the owner's rehearsal is not touched.
+
+    LLAMARIG_TEST_BOX names another one (and LLAMARIG_TEST_PORT its port), so that two test runs can go side by side;
+    LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
+    """
+    if os.geteuid() != 0:
+        # In CI a box that cannot be is a failure: what it shows is the product.
+        if os.environ.get("CI"):
+            pytest.fail("the box needs root, and in CI it may not be left out")
+        pytest.skip("the box needs root: run `sudo python3 -m tests check`")
+    port = int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
+    box = Rehearsal(cache_directory() / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port)
+    if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
+        machine.destroy(box)
+    machine.up(box)
+    try:
+        yield box
+    finally:
+        machine.down(box)
+
+
+@pytest.fixture(scope="session")
+def hub(rehearsal: Rehearsal) -> Iterator[Hub]:
+    """The stand-in Hub with the tiny model, its faults and its log at hand."""
+    local_hub.make_model(rehearsal)
+    with Hub(rehearsal.hub_directory, rehearsal.hub_port, rehearsal.hub_port + 1) as hub:
+        hub.add_root()
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test made the Hub do wrong ends with the test."""
+    yield
+    if "hub" in request.fixturenames:
+        request.getfixturevalue("hub").faults.clear()
+
+
+@pytest.fixture(scope="session")
+def first_run(rehearsal: Rehearsal, hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployment, Outcome]:
+    """The deployment, and what its first run on the fresh box did."""
+    deployment = Deployment(rehearsal, tmp_path_factory.mktemp("deployment"), rehearsal_rig(rehearsal))
+    return deployment, deployment.run(timeout=1500)
+
+
+@pytest.fixture
+def deployment(first_run: tuple[Deployment, Outcome]) -> Deployment:
+    """A converged box."""
+    deployment, outcome = first_run
+    if outcome.code:
+        pytest.fail(f"the fresh box did not converge: {outcome}", pytrace=False)
+    return deployment
+
+
+@pytest.fixture
+def variant(deployment: Deployment, tmp_path: Path) -> Deployment:
+    """The converged box with a rig of its own to edit; afterwards the box is as declared again."""
+    return deployment.variant(tmp_path / "variant")
