@@ -1,0 +1,78 @@
+"""Whole processes timed one at a time, and what a handful of runs says."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One of the two: its command line, and where its output goes."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    directory: Path
+    log: Path
+
+
+@dataclass
+class Series:
+    """Seconds of each run: ``wall`` on the clock, ``cpu`` of the process and all it waited for, here and not there."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+class RunFailedError(Exception):
+    """A run ended badly, so there is nothing to time."""
+
+
+def timed(tool: Tool) -> tuple[float, float]:
+    """Seconds on the clock and seconds of CPU of one whole run.
+
+    :raises RunFailedError: when it exits with anything but 0
+    """
+    with tool.log.open("wb") as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            tool.argv, cwd=tool.directory, env=tool.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        end = "\n".join(tool.log.read_text(errors="replace").splitlines()[-30:])
+        raise RunFailedError(f"{tool.name} exited with {process.returncode}:\n{end}")
+    return wall, usage.ru_utime + usage.ru_stime
+
+
+def alternately(tools: Sequence[Tool], runs: int) -> dict[str, Series]:
+    """One uncounted run of each, then A B A B...: what disturbs the machine disturbs both."""
+    for tool in tools:
+        timed(tool)
+    series = {tool.name: Series() for tool in tools}
+    for _ in range(runs):
+        for tool in tools:
+            wall, cpu = timed(tool)
+            series[tool.name].wall.append(wall)
+            series[tool.name].cpu.append(cpu)
+    return series
+
+
+def table(entries: int, series: Mapping[str, Series], base: str, other: str) -> list[str]:
+    """Rows of a Markdown table, and the ratio of the medians, ``base`` over ``other``."""
+    rows = []
+    for name, seconds in series.items():
+        low, middle, high = min(seconds.wall), statistics.median(seconds.wall), max(seconds.wall)
+        cpu = statistics.median(seconds.cpu)
+        rows.append(f"| {entries} | {name} | {low:.2f} | {middle:.2f} | {high:.2f} | {cpu:.2f} |")
+    wall = statistics.median(series[other].wall) / statistics.median(series[base].wall)
+    cpu = statistics.median(series[other].cpu) / statistics.median(series[base].cpu)
+    return [*rows, f"| {entries} | **{base} is** | | **1/{wall:.1f}** | | 1/{cpu:.1f} |"]

@@ -1,0 +1,227 @@
+"""The same file over loopback by this project, `hf download`, curl and aria2c, side by side in one run.
+
+    python3 -m tests lint && .venv/bin/python -m tests.benchmarks.download --directory /dev/shm/llamarig-download
+
+The server is the stand-in Hub in a process of its own, once without a limit and once with 40 MB/s a connection. What
+was measured, and where, is in DOWNLOAD.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.box.fetching import REPOSITORY_ROOT
+
+REPO = "benchmark/Model-GGUF"
+FILE = "model.gguf"
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Wall seconds, CPU seconds and the largest sum of resident memory of all its processes, in MiB."""
+
+    seconds: float
+    cpu: float
+    memory: float
+
+
+def measure(argv: Sequence[str | Path], environment: dict[str, str]) -> Measured:
+    """Run a command to its end, which has to be a good one."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        argv, cwd=REPOSITORY_ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        peak, ended = [0.0], threading.Event()
+
+        def sample() -> None:
+            while not ended.wait(0.05):
+                peak[0] = max(peak[0], _resident(process.pid))
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
+        sampler.join()
+    if process.returncode:
+        raise SystemExit(f"{argv[0]} failed with {process.returncode}: {said.decode(errors='replace')[-2000:]}")
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, peak[0])
+
+
+def _resident(pid: int) -> float:
+    """MiB of a process and everything below it."""
+    try:
+        children = Path(f"/proc/{pid}/task").glob("*/children")
+        below = [int(child) for listing in children for child in listing.read_text().split()]
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB + sum(_resident(child) for child in below)
+
+
+class Bench:
+    """A directory, a server that runs in it, and the four ways to fetch its one file."""
+
+    def __init__(self, directory: Path, size: int, limit: float | None) -> None:
+        self.root, self.out = directory / "hub", directory / "out"
+        source = self.root / REPO / FILE
+        source.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("wb") as file:
+            for _ in range(size // (8 * MIB)):
+                file.write(os.urandom(8 * MIB))
+        self.size = source.stat().st_size
+        self.sha256 = subprocess.run(["sha256sum", source], capture_output=True, check=True).stdout.decode()[:64]
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "tests.box.serve_hub", "--root", self.root, "--port", "0", "--cdn-port", "0"],
+            cwd=REPOSITORY_ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.server.stdout is not None
+        ready = json.loads(self.server.stdout.readline().removeprefix("ready "))
+        self.endpoint, self.commit = ready["endpoint"], ready["repositories"][REPO]
+        if limit is not None:
+            fault = json.dumps([{"origin": "cdn", "bytes_per_s": limit}]).encode()
+            urllib.request.urlopen(f"{self.endpoint}/_control/faults", fault).close()
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HOME": str(directory / "hf-home"),
+        }
+
+    def stop(self) -> None:
+        self.server.terminate()
+        self.server.wait()
+        shutil.rmtree(self.root)
+
+    def command(self, tool: str) -> list[str | Path]:
+        url = f"{self.endpoint}/{REPO}/resolve/{self.commit}/{FILE}"
+        if tool == "llamarig":
+            return [sys.executable, "-B", "-m", "tasks.files.fetch_shards", self._job()]
+        if tool == "hf download":
+            hf = Path(sys.executable).with_name("hf")
+            return [hf, "download", REPO, FILE, "--revision", self.commit, "--local-dir", self.out]
+        if tool == "curl":
+            return ["curl", "--silent", "--fail", "--location", "--output", self.out / FILE, url]
+        # One connection for each of llamarig's; 16 is also the most that aria2 allows.
+        return [
+            "aria2c",
+            "--quiet",
+            "-x16",
+            "-s16",
+            "-k1M",
+            "--file-allocation=none",
+            "-d",
+            str(self.out),
+            "-o",
+            FILE,
+            url,
+        ]
+
+    def _job(self) -> Path:
+        from tasks.planning import shards
+
+        job = self.out / "job"
+        job.mkdir()
+        file = {"repo": REPO, "commit": self.commit, "path": FILE, "size": self.size, "sha256": self.sha256}
+        places = {"target": str(self.out / FILE), "partial": str(self.out / ".partial" / self.sha256)}
+        settings = {
+            "endpoint": self.endpoint,
+            "proxy": None,
+            "bytes_per_s": None,
+            "group": None,
+            "files_at_a_time": shards.FILES_AT_A_TIME,
+            "connections": shards.CONNECTIONS,
+            "chunk": shards.CHUNK,
+            "patience_s": shards.PATIENCE_S,
+            "backoff_s": shards.BACKOFF_S,
+        }
+        (job / "job.json").write_text(json.dumps({**settings, "files": [file | places]}))
+        return job
+
+    def run(self, tool: str) -> tuple[Measured, Measured]:
+        """The download itself, and until its sha256 is known (for llamarig the same: it never ends before)."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir(parents=True)
+        fetched = measure(self.command(tool), self.environment)
+        check = measure(["sha256sum", self.out / FILE], self.environment)
+        found = subprocess.run(["sha256sum", self.out / FILE], capture_output=True, check=True).stdout.decode()[:64]
+        assert found == self.sha256, f"{tool} left wrong bytes"
+        shutil.rmtree(self.out)
+        if tool == "llamarig":
+            return fetched, fetched
+        return fetched, Measured(
+            fetched.seconds + check.seconds, fetched.cpu + check.cpu, max(fetched.memory, check.memory)
+        )
+
+
+TOOLS = ("llamarig", "hf download", "curl", "aria2c")
+
+
+def table(results: dict[str, list[tuple[Measured, Measured]]]) -> str:
+    """Medians, and throughput in relation to the fastest of the others."""
+    raw = {tool: statistics.median(pair[0].seconds for pair in pairs) for tool, pairs in results.items()}
+    checked = {tool: statistics.median(pair[1].seconds for pair in pairs) for tool, pairs in results.items()}
+    fastest = min(seconds for tool, seconds in checked.items() if tool != "llamarig")
+    fastest_raw = min(seconds for tool, seconds in raw.items() if tool != "llamarig")
+    lines = [
+        "| | s, bytes there | ratio | s, sha256 checked | ratio | CPU s (checked) | peak MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for tool, pairs in results.items():
+        cpu = statistics.median(pair[1].cpu for pair in pairs)
+        memory = max(pair[1].memory for pair in pairs)
+        lines.append(
+            f"| {tool} | {raw[tool]:.2f} | {fastest_raw / raw[tool]:.2f} | {checked[tool]:.2f} "
+            f"| {fastest / checked[tool]:.2f} | {cpu:.2f} | {memory:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--directory", type=Path, required=True, help="made and deleted; on a filesystem in memory")
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f} at the start, {options.mib} MiB, "
+        f"{options.rounds} rounds, medians"
+    )
+    for title, limit in (("no limit", None), ("40 MB/s a connection", 40e6)):
+        bench = Bench(options.directory, options.mib * MIB, limit)
+        try:
+            results: dict[str, list[tuple[Measured, Measured]]] = {tool: [] for tool in TOOLS}
+            for number in range(options.rounds):
+                # Each round in another order, so that none has the machine's quiet moments for itself.
+                for tool in TOOLS[number % len(TOOLS) :] + TOOLS[: number % len(TOOLS)]:
+                    results[tool].append(bench.run(tool))
+            print(f"\n{title}:\n\n{table(results)}", flush=True)
+        finally:
+            bench.stop()
+    shutil.rmtree(options.directory)
+
+
+if __name__ == "__main__":
+    main()

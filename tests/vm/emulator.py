@@ -1,0 +1,160 @@
+"""A real Debian 13 virtual machine: what a container cannot show, which is SMBIOS, the kernel's settings, a reboot.
+
+QEMU comes from Debian 13 and runs in a chroot of it: that of Debian 12 panics this guest's kernel. Software emulation,
+for machines without a usable KVM. Needs root, Debian's mirrors once, and 3 GB in ~/.cache/llamarig/vm.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.box.bootstrap import PACKAGES, SUITE
+from tests.box.host import KEYRING, host_environment, run
+from tests.box.paths import ADDRESS
+
+GUEST_PACKAGES = (*PACKAGES, "linux-image-cloud-amd64", "initramfs-tools", "udev", "dmidecode")
+BOOT_SECONDS = 240.0
+STOP_SECONDS = 90.0
+
+
+class VirtualMachine:
+    """One guest: its disk in ``directory``, its sshd behind a loopback port of this machine."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.directory = directory
+        self.port = port
+        self.key = directory / "id_ed25519"
+        self.known_hosts = directory / "known_hosts"
+        self.console = directory / "console.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _tools(self) -> Path:
+        """Root of the Debian that QEMU is run in; the guest's files lie in its /vm, so nothing has to be mounted."""
+        return self.directory / "tools"
+
+    def make(self) -> None:
+        """Tools and guest from Debian's mirror, where they are not there yet; a disk that no test has written to.
+
+        :raises BoxError: with the end of mmdebstrap's words
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        guest = self.directory / "guest"
+        wanted = {self._tools: ("qemu-system-x86", "seabios", "ipxe-qemu"), guest: GUEST_PACKAGES}
+        with ThreadPoolExecutor() as side_by_side:
+            list(side_by_side.map(_bootstrap, wanted.keys(), wanted.values()))
+        if not self.key.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], what="could not make a key")
+        _prepare(guest, self.key.with_suffix(".pub"))
+        host_key = (guest / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+        self.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {host_key}")
+        files = self._tools / "vm"
+        files.mkdir(exist_ok=True)
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copyfile(guest / name, files / name)
+        disk = files / "disk.img"
+        disk.unlink(missing_ok=True)
+        run(["mke2fs", "-q", "-t", "ext4", "-d", guest, disk, "3G"], what="could not make the guest's disk")
+
+    def start(self, smbios: Sequence[str]) -> None:
+        """Boot, and return when root can log in.
+
+        :param smbios: what each ``-smbios`` option of QEMU is given
+        :raises AssertionError: with the end of the console, when nobody answers within BOOT_SECONDS
+        """
+        argv = [
+            *("chroot", str(self._tools), "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"),
+            *("-smp", "2", "-m", "1024", "-display", "none", "-serial", "stdio", "-no-reboot"),
+            *("-kernel", "/vm/vmlinuz", "-initrd", "/vm/initrd.img"),
+            *("-append", "root=/dev/vda rw console=ttyS0 quiet mitigations=off"),
+            *("-drive", "file=/vm/disk.img,format=raw,if=virtio,cache=unsafe"),
+            *("-netdev", f"user,id=net,hostfwd=tcp:{ADDRESS}:{self.port}-:22"),
+            *("-device", "virtio-net-pci,netdev=net,romfile="),
+            *(word for table in smbios for word in ("-smbios", table)),
+        ]
+        with self.console.open("wb") as console:
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=host_environment()
+            )
+        deadline = time.monotonic() + BOOT_SECONDS
+        while self._ssh("true", timeout=30).returncode:
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                self.kill()
+                text = self.console.read_text(errors="replace")[-2000:]
+                raise AssertionError(f"the virtual machine {'ended' if ended else 'does not answer'}:\n{text}")
+            time.sleep(1)
+
+    def shell(self, command: str) -> str:
+        """Output of a command run as root in the guest; it has to succeed."""
+        done = self._ssh(command, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def power_off(self) -> None:
+        """Shut down properly, and wait until the process is gone: what is on the disk afterwards was written."""
+        assert self._process is not None
+        self._ssh("systemctl poweroff", timeout=30)
+        self._process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def login(self) -> dict[str, object]:
+        """What pyinfra needs to know to log in."""
+        return {
+            "ssh_hostname": ADDRESS,
+            "ssh_port": self.port,
+            "ssh_user": "root",
+            "ssh_key": str(self.key),
+            "ssh_known_hosts_file": str(self.known_hosts),
+            "ssh_strict_host_key_checking": "yes",
+        }
+
+    def _ssh(self, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        options = ("BatchMode=yes", "ConnectTimeout=10", "LogLevel=ERROR", f"UserKnownHostsFile={self.known_hosts}")
+        argv = [
+            *("ssh", "-F", "/dev/null", "-i", str(self.key), "-p", str(self.port)),
+            *(word for option in options for word in ("-o", option)),
+            *(f"root@{ADDRESS}", "--", command),
+        ]
+        try:
+            return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(argv, 255, "", f"no answer within {timeout:g} s")
+
+
+def _bootstrap(root: Path, packages: Sequence[str]) -> None:
+    if root.exists():
+        return
+    unfinished = root.with_name(f"{root.name}.part")
+    if unfinished.exists():
+        run(["rm", "-rf", "--one-file-system", "--", unfinished], what=f"could not delete {unfinished}")
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}", SUITE]
+    run(
+        [*argv, unfinished],
+        what=f"could not bootstrap {root.name}",
+        env=host_environment({"DEBIAN_FRONTEND": "noninteractive"}),
+    )
+    unfinished.rename(root)
+
+
+def _prepare(guest: Path, public_key: Path) -> None:
+    """What a fresh server has after its owner first logged in: a network, and a key for root."""
+    (guest / "etc/hostname").write_text("virtual\n")
+    (guest / "etc/systemd/network/10-wired.network").write_text("[Match]\nName=en*\n[Network]\nDHCP=yes\n")
+    (guest / "etc/ssh/sshd_config.d/10-root.conf").write_text("PermitRootLogin prohibit-password\n")
+    ssh = guest / "root/.ssh"
+    ssh.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(public_key, ssh / "authorized_keys")
+    (ssh / "authorized_keys").chmod(0o600)
+    run(["chroot", guest, "ssh-keygen", "-A"], what="could not make the guest's host keys")
+    run(["chroot", guest, "systemctl", "enable", "systemd-networkd"], what="could not enable the guest's network")

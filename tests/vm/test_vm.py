@@ -1,0 +1,86 @@
+"""On a real kernel with real firmware tables: audit fails, deploy and the owner mend, a reboot, audit passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
+from tests.box.paths import Rehearsal, cache_directory
+from tests.vm.emulator import VirtualMachine
+
+pytestmark = pytest.mark.vm
+
+PORT = 23122
+# A DDR4-3600 kit: without its profile, and with it. QEMU writes the speed into both of SMBIOS's fields.
+KIT = "type=17,loc_pfx=DIMM,manufacturer=G Skill Intl,part=F4-3600C16-16GTZNC"
+PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
+
+
+@pytest.fixture
+def vm() -> Iterator[VirtualMachine]:
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("the virtual machine needs root, and in CI it may not be left out")
+        pytest.skip("the virtual machine needs root to be made: run `sudo python3 -m tests check`")
+    machine = VirtualMachine(cache_directory() / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
+    machine.make()
+    try:
+        yield machine
+    finally:
+        machine.kill()
+
+
+class Owner:
+    """Runs pyinfra against the virtual machine, with a rig whose swappiness is declared."""
+
+    def __init__(self, vm: VirtualMachine, directory: Path) -> None:
+        rig = rehearsal_rig(Rehearsal(directory / "none"))
+        rig["host"] = {**rig["host"], "swappiness": 7}
+        self._inventory = directory / "inventory.py"
+        self._inventory.write_text(f"virtual = [('virtual', { ({**vm.login(), 'rig': rig})!r})]\n")
+        self._report = directory / "report.json"
+
+    def pyinfra(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [PYINFRA, "-y", str(self._inventory), *words]
+        return subprocess.run(argv, cwd=REPOSITORY_ROOT, capture_output=True, text=True, timeout=300)
+
+    def audit(self) -> tuple[int, list[dict[str, Any]]]:
+        """Exit code and findings that fail, of the checks of memory."""
+        data = [word for item in ("only=memory", f"json={self._report}") for word in ("--data", item)]
+        done = self.pyinfra("tasks/audit.py", *data)
+        assert "Traceback" not in done.stderr, done.stderr
+        (host,) = json.loads(self._report.read_text())["hosts"]
+        return done.returncode, [finding for finding in host["findings"] if finding["fails"]]
+
+
+def test_audit_fails_deploy_and_bios_mend_it_and_a_reboot_keeps_it(vm: VirtualMachine, tmp_path: Path) -> None:
+    owner = Owner(vm, tmp_path)
+    vm.start([PROFILE_OFF])
+    assert "F4-3600C16-16GTZNC" in vm.shell("dmidecode --type 17"), "the guest's own dmidecode sees the table"
+
+    code, found = owner.audit()
+    assert code == 1
+    assert [finding["check"] for finding in found] == ["memory.speed", "memory.swappiness"]
+    assert found[0]["expected"] == "3600 MT/s (part number F4-3600C16-16GTZNC)"
+    assert "2133 MT/s" in found[0]["found"]
+    assert "XMP" in found[0]["remedy"]
+    assert found[1]["found"] == "60 now, nothing set after a reboot"
+
+    deployed = owner.pyinfra("tasks.host.host_settings")
+    assert deployed.returncode == 0, deployed.stderr
+    assert "2133 MT/s" in deployed.stderr, "deploy says what it cannot mend"
+    assert vm.shell("cat /proc/sys/vm/swappiness") == "7"
+    code, found = owner.audit()
+    assert (code, [finding["check"] for finding in found]) == (1, ["memory.speed"])
+
+    vm.power_off()
+    vm.start([PROFILE_ON])  # the owner has been in the BIOS setup
+    assert vm.shell("cat /proc/sys/vm/swappiness") == "7", "it has to survive a reboot"
+    assert owner.audit() == (0, [])
