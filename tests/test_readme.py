@@ -1,0 +1,92 @@
+"""The README's commands do what they say, as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.box.deployment import REPOSITORY_ROOT, Deployment
+
+README = (REPOSITORY_ROOT / "README.md").read_text()
+COMMANDS = [
+    line for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL) for line in block.splitlines()
+]
+CHECK = "python3 -m tests check"
+# Commands for the owner's own boxes; here they are given the test box instead, everything else as printed.
+HOME = [command for command in COMMANDS if "inventory/home.py" in command and "rollback" not in command]
+# test_releases.py rolls a real switch back, with this command line.
+ROLLBACK = [command for command in COMMANDS if "tasks/rollback.py" in command]
+# The quick start's own, on its own box: given the test box by its environment.
+REHEARSAL = [command for command in COMMANDS if "rehearsal" in command or "tests.box ssh" in command]
+# Clients of a box somewhere in the house; here it is the test box.
+CLIENT = [command for command in COMMANDS if command.startswith("curl ")]
+DESTROY = "python3 -m tests.box destroy"
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    on_the_box = [command for command in COMMANDS if command.startswith("install -d")]
+    assert sorted(COMMANDS) == sorted([CHECK, DESTROY, *ROLLBACK, *HOME, *REHEARSAL, *CLIENT, *on_the_box])
+
+
+def test_ci_runs_the_check_as_printed() -> None:
+    assert CHECK in (REPOSITORY_ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.box
+@pytest.mark.parametrize("command", REHEARSAL)
+def test_rehearsal_command(command: str, deployment: Deployment) -> None:
+    run(shlex.split(command), deployment)
+
+
+@pytest.mark.box
+@pytest.mark.parametrize("command", HOME)
+def test_home_command(command: str, deployment: Deployment) -> None:
+    deployment.command("deploy.py")  # writes the inventory
+    inventory = str(deployment.directory / "inventory.py")
+    run([word.replace("inventory/home.py", inventory) for word in shlex.split(command)], deployment)
+
+
+@pytest.mark.box
+def test_api_key_command(deployment: Deployment) -> None:
+    command = next(command for command in COMMANDS if command.startswith("install -d"))
+    deployment.shell(f"apt-get install -y -qq openssl >/dev/null; {command}", timeout=120)
+    assert deployment.shell("stat -c '%a %U' /etc/llamarig/keys/api") == "600 root"
+    assert len(deployment.shell("cat /etc/llamarig/keys/api")) == 64
+    deployment.shell("rm -r /etc/llamarig")
+
+
+@pytest.mark.box
+@pytest.mark.parametrize("command", CLIENT)
+def test_client_command(command: str, deployment: Deployment) -> None:
+    local = command.replace("http://box.lan:8080", deployment.address)
+    done = subprocess.run(
+        ["sh", "-c", local],
+        env={"PATH": "/usr/bin:/bin", "KEY": "any", "NO_PROXY": "*"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert '"role":"assistant"' in done.stdout, done.stdout + done.stderr
+
+
+def test_destroy_command(tmp_path: Path) -> None:
+    """On a box that does not exist it has nothing to do, and says so; test_machine.py destroys a real one."""
+    done = subprocess.run(
+        shlex.split(DESTROY),
+        cwd=REPOSITORY_ROOT,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LLAMARIG_REHEARSAL_DIR": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def run(words: list[str], deployment: Deployment) -> None:
+    done = subprocess.run(
+        words, cwd=REPOSITORY_ROOT, env=dict(deployment.environment()), capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
