@@ -40,6 +40,7 @@ Network = Literal["host", "isolated"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+EXEC_POLLS = 100
 POLL_SECONDS = 0.1
 
 # systemd-nspawn reads it; see systemd's docs/ENVIRONMENT.md.
@@ -325,7 +326,19 @@ def _pid(rehearsal: Rehearsal) -> int | None:
         pid = int(rehearsal.pid_file.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return pid if f"--directory={rehearsal.root}" in _proc_strings(pid, "cmdline") else None
+    for _ in range(EXEC_POLLS):
+        command_line = _proc_strings(pid, "cmdline")
+        # In the moment of exec a process has none: a box that has just been started is not one that has ended.
+        if command_line != [""] or not _runs(pid):
+            break
+        time.sleep(0.01)
+    return pid if f"--directory={rehearsal.root}" in command_line else None
+
+
+def _runs(pid: int) -> bool:
+    """Say whether there is such a process, zombies left out."""
+    state = _proc_text(pid, "stat").rpartition(")")[2].split()
+    return bool(state) and state[0] not in ("Z", "X")
 
 
 def _proc_strings(pid: int, name: str) -> list[str]:
