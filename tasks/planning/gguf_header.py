@@ -20,6 +20,9 @@ ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
 KEPT_STRING = 1 << 16
 KEPT_ARRAY = 1 << 12
 """Longer texts and lists (tokens, merges, scores) are stepped over: they say nothing about where memory goes."""
+KEPT_BYTES = 1 << 20
+"""Of all texts and lists together; a model has some 100 kB. Beyond this they are stepped over too, so that a header
+made of nothing but short lists takes no more memory than its own bytes."""
 
 # ggml_type -> name, elements a block, bytes a block (ggml/include/ggml.h, ggml/src/ggml.c, pinned commit).
 TYPES: dict[int, tuple[str, int, int]] = {
@@ -173,6 +176,7 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._kept = 0
 
     @property
     def at(self) -> int:
@@ -211,16 +215,20 @@ class _Reader:
         if element not in _SCALARS:
             raise HeaderError(f"a list of elements of type {element}")
         layout = _SCALARS[element]
-        if count > KEPT_ARRAY:
+        if count > KEPT_ARRAY or not self._keeps(count * struct.calcsize(layout)):
             self.skip(count * struct.calcsize(layout))
             return None
         data = self.take(count * struct.calcsize(layout))
         return [number for (number,) in struct.iter_unpack(layout, data)]
 
+    def _keeps(self, length: int) -> bool:
+        self._kept += length
+        return self._kept <= KEPT_BYTES
+
     def _single(self, kind: int) -> Scalar | None:
         if kind == _STRING:
             length = self.number("<Q")
-            if length > KEPT_STRING:
+            if length > KEPT_STRING or not self._keeps(length):
                 self.skip(length)
                 return None
             return self.take(length).decode(errors="replace")

@@ -148,9 +148,7 @@ def test_another_file_is_refused_after_its_first_piece(served: Hub, tmp_path: Pa
     (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + bytes(20 << 20))
     lock = _served_alone(served, tmp_path / "x.gguf")
     served.log.clear()
-    with pytest.raises(
-        LockError, match=r"x-GGUF at \w{12}, x.gguf is no GGUF file llama.cpp reads: does not begin"
-    ):
+    with pytest.raises(LockError, match=r"x-GGUF at \w{12}, x.gguf is no GGUF file llama.cpp reads: does not begin"):
         fetch_headers(model("acme/x-GGUF"), lock, served.endpoint, None)
     assert sum(entry["bytes_sent"] for entry in served.log.as_json() if entry["origin"] == "cdn") == 256 << 10
 
