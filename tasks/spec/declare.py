@@ -84,6 +84,7 @@ def rig(
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
+    bench_ledger: str = "inventory/bench.jsonl",
     **unknown: Any,
 ) -> dict[str, Any]:
     """A whole box as plain data, which is what stays in pyinfra's host data.
@@ -97,6 +98,7 @@ def rig(
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,
+        bench_ledger=bench_ledger,
         **unknown,
     )
     return declared.to_json()
