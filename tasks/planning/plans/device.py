@@ -1,0 +1,45 @@
+"""The devices a plan is for, as llama.cpp lists them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.spec.simulated_gpu import SimulatedGpu
+
+_LISTED = re.compile(
+    r"^\s*(?P<name>[A-Za-z]+\d+): (?P<description>.*) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$"
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` as placement flags say it (CUDA0), memory in MiB, ``uuid`` empty where it is not known."""
+
+    name: str
+    description: str
+    total_mib: int
+    free_mib: int
+    uuid: str = ""
+
+
+def listed(output: str) -> list[Device]:
+    """The GPUs that ``llama-fit-params --list-devices`` prints, in llama.cpp's order."""
+    found = (_LISTED.match(line) for line in output.splitlines())
+    return [Device(each["name"], each["description"], int(each["total"]), int(each["free"])) for each in found if each]
+
+
+def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict[str, str]:
+    """What makes llama.cpp see these GPUs in place of the box's own.
+
+    :param library: path on the box of the compiled tasks/files/simulated_gpu.cpp
+    """
+    return {
+        "GGML_BACKEND_PATH": library,
+        "LLAMARIG_SIMULATED_GPUS": ",".join(f"{gpu.name}:{gpu.total_mib}:{gpu.free_mib}" for gpu in gpus),
+    }
+
+
+def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[Device]:
+    """The same GPUs as devices."""
+    return [Device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
