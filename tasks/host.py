@@ -13,7 +13,11 @@ from tasks.operations import ground, memory
 from tasks.planning import layout
 
 _TASKS = Path(__file__).parent
-_PROGRAMS = (*sorted((_TASKS / "files").glob("*.py")), _TASKS / "planning" / "gguf_header.py")
+_PROGRAMS = (
+    *sorted((_TASKS / "files").glob("*.py")),
+    _TASKS / "files" / "simulated_gpu.cpp",
+    _TASKS / "planning" / "gguf_header.py",
+)
 
 
 @deploy("Host")

@@ -35,6 +35,8 @@ def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict
     :param library: path on the box of the compiled tasks/files/simulated_gpu.cpp
     """
     return {
+        # Whatever real cards a CUDA release would find have the same names.
+        "CUDA_VISIBLE_DEVICES": "",
         "GGML_BACKEND_PATH": library,
         "LLAMARIG_SIMULATED_GPUS": ",".join(f"{gpu.name}:{gpu.total_mib}:{gpu.free_mib}" for gpu in gpus),
     }

@@ -51,6 +51,8 @@ _DECIDES_MEMORY = {
     "--swa-full": 0,
 }
 _PLACES = ("--n-gpu-layers", "--fit", "--fit-target", "--fit-ctx", "--tensor-split", "--override-tensor", "--n-cpu-moe")
+_CACHE_LAYER = re.compile(r"layer +(\d+): dev = ")
+_CACHE_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells, +\d+ layers, ")
 _SPLITS = re.compile(r"splits = (\d+)(?: / (\d+))?")
 
 
@@ -146,7 +148,26 @@ def prediction(output: str, outcome_of: str) -> Prediction:
         context_mib=sum(row.context_mib for row in (*host, *others)),
         compute_mib=sum(row.compute_mib for row in (*host, *others)),
     )
-    return Prediction(gpus, total, splits)
+    return Prediction(gpus, total, splits, _layer_context(records))
+
+
+def _layer_context(records: Sequence[dict[str, Any]]) -> dict[int, float]:
+    """Each cache lists its layers and then its size: MiB of KV cache and state a layer, where all is as expected.
+
+    Layers of one cache are alike (src/llama-kv-cache.cpp, src/llama-memory-recurrent.cpp, pinned commit); were they
+    not, a dry run of the placement found would tell.
+    """
+    found: dict[int, float] = {}
+    listed: list[int] = []
+    for record in records:
+        said = str(record.get("msg", ""))
+        if layer := _CACHE_LAYER.search(said):
+            listed.append(int(layer[1]))
+        elif (size := _CACHE_SIZE.search(said)) and listed:
+            for number in listed:
+                found[number] = found.get(number, 0.0) + float(size[1]) / len(listed)
+            listed = []
+    return found
 
 
 def failure(output: str) -> str:
