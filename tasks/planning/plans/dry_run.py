@@ -53,6 +53,7 @@ _DECIDES_MEMORY = {
 _PLACES = ("--n-gpu-layers", "--fit", "--fit-target", "--fit-ctx", "--tensor-split", "--override-tensor", "--n-cpu-moe")
 _CACHE_LAYER = re.compile(r"layer +(\d+): dev = ")
 _CACHE_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells, +\d+ layers, ")
+_SLIDING = re.compile(r"creating +SWA KV cache")
 _SPLITS = re.compile(r"splits = (\d+)(?: / (\d+))?")
 
 
@@ -110,6 +111,20 @@ def fit_arguments(
     ]
 
 
+def peer_arguments(
+    model: Model,
+    header: str,
+    flags: Collection[str],
+    candidate: Candidate,
+    answer: Sequence[str],
+    devices: Sequence[str] = (),
+) -> list[str]:
+    """What llama-fit-params is told to measure the placement it came to itself."""
+    served = server_arguments(with_candidate(model, candidate), ModelFiles(header), flags)
+    kept = memory_arguments(served, placement=False)
+    return ["--model", header, *kept, *_common(devices), *answer, "--fit", "off", "--fit-print", "on"]
+
+
 def _common(devices: Sequence[str]) -> list[str]:
     return [*(("--device", ",".join(devices)) if devices else ()), "--log-jsonl", "--verbosity", "5"]
 
@@ -118,7 +133,7 @@ def command(release: str, arguments: Sequence[str], environment: Mapping[str, st
     """One shell command that prints the lines of a dry run that say something, then ``exit=`` and its status."""
     said = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
     program = f"{release}/bin/{PROGRAM}"
-    lines = "fit_memory_breakdown|splits = |layer +[0-9]+: dev = |[0-9] layers, |rror|fail|abort|^-c "
+    lines = "fit_memory_breakdown|splits = |layer +[0-9]+: dev = |[0-9] layers, |SWA KV|rror|fail|abort|^-c "
     return (
         f"out=$(mktemp); env {said} timeout {LONGEST_S} {shlex.join([program, *arguments])} >$out 2>&1; status=$?; "
         f"grep -E '{lines}' $out | tail -n 2000; rm -f $out; echo exit=$status"
@@ -148,7 +163,7 @@ def prediction(output: str, outcome_of: str) -> Prediction:
         context_mib=sum(row.context_mib for row in (*host, *others)),
         compute_mib=sum(row.compute_mib for row in (*host, *others)),
     )
-    return Prediction(gpus, total, splits, _layer_context(records))
+    return Prediction(gpus, total, splits, _layer_context(records), _checkpoint_mib(records))
 
 
 def _layer_context(records: Sequence[dict[str, Any]]) -> dict[int, float]:
@@ -167,6 +182,19 @@ def _layer_context(records: Sequence[dict[str, Any]]) -> dict[int, float]:
             for number in listed:
                 found[number] = found.get(number, 0.0) + float(size[1]) / len(listed)
             listed = []
+    return found
+
+
+def _checkpoint_mib(records: Sequence[dict[str, Any]]) -> float:
+    """MiB that a context checkpoint keeps: recurrent state, or the cache of a sliding window; the rest is not copied."""
+    found, sliding = 0.0, False
+    for record in records:
+        said = str(record.get("msg", ""))
+        sliding = sliding or bool(_SLIDING.search(said))
+        size = _CACHE_SIZE.search(said)
+        if size and ("recurrent" in said or sliding):
+            found += float(size[1])
+            sliding = False
     return found
 
 

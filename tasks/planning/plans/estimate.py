@@ -9,7 +9,6 @@ from tasks.planning.plans.candidate import Prediction
 from tasks.planning.plans.weights import Weights
 from tasks.spec.placement import Layers
 
-
 _BUFFERS_MIB = 1024.0
 """What is guessed for compute buffers before the first dry run, which only has to come near."""
 
@@ -69,6 +68,10 @@ class Estimate:
         if prediction.layer_context:
             sizes = (prediction.layer_context.get(layer, 0.0) for layer in range(self.weights.layers))
             self._context = [0.0, *accumulate(sizes)]
+        elif not any(self._context):
+            placed = assignment.bounds[-1] - assignment.bounds[0]
+            each = sum(gpu.context_mib for gpu in prediction.gpus) / max(1, placed)
+            self._context = [each * layer for layer in range(self.weights.layers + 1)]
         for gpu, (start, end) in enumerate(pairwise(assignment.bounds)):
             output = gpu == assignment.last
             if start == end and not output:

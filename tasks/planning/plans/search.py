@@ -41,29 +41,31 @@ class TooMuch:
 Search = Generator[Candidate, Prediction, Found | TooMuch]
 
 
-def search(weights: Weights, budgets: Sequence[int], settings: Candidate, first: int = 0) -> Search:
+def search(
+    weights: Weights, budgets: Sequence[int], settings: Candidate, first: int = 0, estimate: Estimate | None = None
+) -> Search:
     """Fill the GPUs with whole layers in device order, then with single expert tensors of one more layer each.
 
     :param budgets: MiB each GPU may take: free, less its margin
     :param settings: context and cache types; its placement is not looked at
     :param first: layers before this one stay wholly in RAM
+    :param estimate: of an earlier search with the same settings, to begin with
     """
-    run = _Run(weights, tuple(budgets), settings, first)
+    run = _Run(estimate or Estimate(weights), tuple(budgets), settings, first)
     best = yield from run.most_whole()
     if best is None:
         assert run.closest is not None
         return TooMuch(*run.closest)
     best = yield from run.one_more(best)
-    layers = best.layers()
     final, prediction = yield from run.with_partials(best)
-    return Found(replace(settings, placement=final), prediction, run.next_layers(best, layers))
+    return Found(replace(settings, placement=final), prediction, run.next_layers(best))
 
 
 class _Run:
     """One search: what was measured, and the estimate made from it."""
 
-    def __init__(self, weights: Weights, budgets: tuple[int, ...], settings: Candidate, first: int) -> None:
-        self.estimate = Estimate(weights)
+    def __init__(self, estimate: Estimate, budgets: tuple[int, ...], settings: Candidate, first: int) -> None:
+        self.estimate = estimate
         self.budgets = budgets
         self.settings = settings
         self.first = first
@@ -148,7 +150,7 @@ class _Run:
             layers = layers.model_copy(update={"partial": tuple(kept)})
         return layers, prediction
 
-    def next_layers(self, best: Assignment, layers: Layers) -> tuple[NextLayer, ...]:
+    def next_layers(self, best: Assignment) -> tuple[NextLayer, ...]:
         """What a whole layer more on each GPU would need, for those that have one in RAM."""
         found = []
         for gpu, budget in enumerate(self.budgets):

@@ -12,7 +12,7 @@ from tasks.planning.gguf_header import Header
 from tasks.spec.placement import Experts
 
 MIB = 1 << 20
-_EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(?:ch|)exps")
+EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(?:ch|)exps")
 """As the generated --override-tensor rule matches them, biases and scales included."""
 
 
@@ -46,7 +46,7 @@ def weights_of(header: Header) -> Weights:
     experts: list[dict[Experts, float]] = [{} for _ in range(layers)]
     for tensor in header.tensors:
         number, size = layer_of(tensor.name), tensor.size / MIB
-        found = _EXPERTS.search(tensor.name)
+        found = EXPERTS.search(tensor.name)
         if number is None:
             output += 0.0 if tensor.name == "token_embd.weight" else size
         elif number < layers and found:
