@@ -126,13 +126,14 @@ static const std::vector<simulated_gpu> & simulated_gpus() {
         std::vector<simulated_gpu> found;
         const char *               variable = getenv("LLAMARIG_SIMULATED_GPUS");
         std::string                left     = variable != nullptr ? variable : "";
-        while (!left.empty()) {
+        for (bool more = true; more;) {
             const size_t comma = left.find(',');
             found.push_back(parse_gpu(left.substr(0, comma)));
-            left = comma == std::string::npos ? "" : left.substr(comma + 1);
+            more = comma != std::string::npos;
+            left = more ? left.substr(comma + 1) : "";
         }
-        if (found.empty() || found.size() > GGML_CUDA_MAX_DEVICES) {
-            refuse(variable != nullptr ? variable : "");
+        if (found.size() > GGML_CUDA_MAX_DEVICES) {
+            refuse(variable);
         }
         return found;
     }();
