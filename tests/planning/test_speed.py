@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.planning.gguf_header import Tensor, Value
 from tasks.planning.placement import placement_arguments
 from tasks.planning.plans.ram_reads import ram_bytes_per_token
-from tasks.planning.plans.speed import calibrated, measured
+from tasks.planning.plans.speed import calibrated, measured, speed_lines
 from tasks.spec.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
 from tests.planning.test_bench import RELEASE, entry
 
@@ -80,6 +80,24 @@ def test_calibration_on_the_measured_table() -> None:
     # llama.cpp's own fit of the same day kept 19 whole layers and parts of two more: 71.5, and 72.4 with one more.
     assert found.tokens_per_second(28.5 * A_LAYER) == pytest.approx(71.5, rel=0.04)
     assert str(found) == "calibrated on 2 runs: 2.74 ms a token and 67.9 GB/s of RAM"
+
+
+def test_placements_are_ranked_by_what_they_would_come_to() -> None:
+    found = calibrated([(30 * A_LAYER, 1000 / 70.7), (27 * A_LAYER, 1000 / 76.9)])
+    placements = [("this plan", 27 * A_LAYER), ("llama.cpp's fit", None), ("everything on the GPUs", 0.0)]
+    assert speed_lines(found, placements) == [
+        "everything on the GPUs: 364.9 tokens/s (2.74 ms, 0 MB from RAM a token)",
+        "this plan: 76.9 tokens/s (13.00 ms, 697 MB from RAM a token)",
+        "calibrated on 2 runs: 2.74 ms a token and 67.9 GB/s of RAM",
+    ]
+    assert speed_lines(None, placements) == []
+    assert speed_lines(found, [("fit", None)]) == []
+
+
+def test_fits_own_answer_is_read_too() -> None:
+    rule = r"blk\.(1[5-9]|[2-3][0-9]|4[0-7])\.ffn_(up|down|gate_up|gate)_(ch|)exps=CPU"
+    answer = ["-c", "262144", "-ngl", "49", "-ts", "16,33", "-ot", rule]
+    assert ram_bytes_per_token([*answer, "--fit", "off"], TENSORS, METADATA) == pytest.approx(33 * A_LAYER)
 
 
 def test_one_run_says_what_is_assumed() -> None:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from tasks.planning.coverage import covered, layer_count, layer_of
 from tasks.planning.gguf_header import Tensor, Value
 
+_SHORT = {"-ngl": "--n-gpu-layers", "-ot": "--override-tensor"}
+
 
 def ram_bytes_per_token(
     arguments: Sequence[str], tensors: Sequence[Tensor], metadata: Mapping[str, Value]
@@ -17,12 +19,12 @@ def ram_bytes_per_token(
     The token embedding is left out: of it a token reads one row. None where llama.cpp decides when it loads, or the
     header does not say how many experts a token uses.
 
-    :param arguments: of llama-server, in the long spelling that llamarig writes
+    :param arguments: of llama-server as llamarig writes them, or of llama-fit-params as it answers
     """
     said: dict[str, str] = {}
     for flag, value in pairwise(arguments):
-        if flag.startswith("--"):
-            said[flag] = value
+        if flag.startswith("--") or flag in _SHORT:
+            said[_SHORT.get(flag, flag)] = value
     layers = layer_count(tensors)
     on_gpu = said.get("--n-gpu-layers", "")
     if said.get("--fit", "on") == "on" or not on_gpu.isdigit():

@@ -36,6 +36,22 @@ class Calibration:
         return said + f"{self.gb_per_s:.1f} GB/s of RAM" + (f" ({self.assumed})" if self.assumed else "")
 
 
+def speed_lines(calibration: Calibration | None, placements: Sequence[tuple[str, float | None]]) -> list[str]:
+    """What each placement would come to, the fastest first, and what that is calibrated on; nothing without runs.
+
+    :param placements: what each is called, and the bytes it reads from RAM a token (None where that is not known)
+    """
+    if calibration is None:
+        return []
+    known = sorted((reads, name) for name, reads in placements if reads is not None)
+    rates = [
+        f"{name}: {calibration.tokens_per_second(reads):.1f} tokens/s "
+        f"({calibration.ms_per_token(reads):.2f} ms, {reads / 1e6:.0f} MB from RAM a token)"
+        for reads, name in known
+    ]
+    return [*rates, str(calibration)] if rates else []
+
+
 def measured(
     ledger: Sequence[BenchEntry], *, box: str, model: str, release: str, file: str
 ) -> list[tuple[float, float]]:
