@@ -47,6 +47,7 @@ class DeviceMemory(Declaration):
     model_mib: Mib
     context_mib: Mib
     compute_mib: Mib
+    state_mib: Mib = Field(default=0, description="what of context_mib is recurrent state, and not KV cache")
 
     @property
     def total_mib(self) -> int:

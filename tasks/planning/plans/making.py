@@ -1,4 +1,4 @@
-"""From a model, its header and its devices to a plan. Asks for dry runs one after the other; who runs them is not said."""
+"""From a model, its header and its devices to a plan: asks for dry runs one by one; who runs them is not said."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.planning.plans.ram import ram_budget, ram_findings
 from tasks.planning.plans.weights import weights_of
 from tasks.spec.model import Model
 from tasks.spec.placement import Auto, Layers
-from tasks.spec.plan_file import Belongs, FitPeer, Plan
+from tasks.spec.plan_file import Belongs, DeviceMemory, FitPeer, Plan
 
 Asking = Generator[Sequence[str], str, Plan]
 """Yields the arguments of llama-fit-params, is sent what it printed."""
@@ -93,7 +93,7 @@ def make_plan(case: Case) -> Asking:
         ubatch=chosen.ubatch,
         cache_type_k=chosen.cache_type_k,
         cache_type_v=chosen.cache_type_v,
-        memory=(*final.gpus, final.host),
+        memory=(*_with_state(final, chosen.placement), final.host),
         output_compute_mib=as_printed,
         ram=ram,
         splits=final.splits,
@@ -175,6 +175,16 @@ class _Runs:
             memory=(*said.gpus, said.host),
             splits=said.splits,
         )
+
+
+def _with_state(final: Prediction, placement: Layers) -> list[DeviceMemory]:
+    """The GPUs' memory, with what of it is recurrent state."""
+    rows, start = [], placement.in_ram
+    for row, count in zip(final.gpus, placement.room, strict=True):
+        state = sum(final.layer_state.get(layer, 0.0) for layer in range(start, start + count))
+        rows.append(row.model_copy(update={"state_mib": min(round(state), row.context_mib)}))
+        start += count
+    return rows
 
 
 def _output_gpu(placement: Layers) -> int:

@@ -1,4 +1,4 @@
-"""The RAM a plan takes beside what the box has: weights, pinned buffers, prompt cache, checkpoints. llama.cpp counts none."""
+"""The RAM a plan takes beside what the box has: weights, buffers, prompt cache, checkpoints. llama.cpp counts none."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def ram_findings(serve: Serve, budget: RamBudget) -> tuple[list[str], list[str]]
     if serve.load_mode in ("none", "mlock", "mmap+mlock") and at_once > budget.available_mib:
         return [
             f"load_mode {serve.load_mode} needs {at_once} MiB of RAM at once (weights {budget.weights_mib}, buffers "
-            f"{budget.buffers_mib}, reserve {budget.reserve_mib}), and {budget.available_mib} MiB are available: take a "
-            "smaller quant, or load_mode mmap, which reads from the disk"
+            f"{budget.buffers_mib}, reserve {budget.reserve_mib}), and {budget.available_mib} MiB are available: "
+            "take a smaller quant, or load_mode mmap, which reads from the disk"
         ], []
     if budget.total_mib <= budget.available_mib:
         return [], []
