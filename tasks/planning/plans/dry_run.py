@@ -181,7 +181,8 @@ def _common(devices: Sequence[str]) -> list[str]:
 
 def command(release: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """One shell command for the box: tasks/files/dry_run.py, which says why it is not called directly."""
-    said = [f"{name}={value}" for name, value in sorted(environment.items())]
+    # Its words about a failure are enough; a debugger attached for a backtrace is none.
+    said = [f"{name}={value}" for name, value in sorted({**environment, "GGML_NO_BACKTRACE": "1"}.items())]
     program = ["python3", "-B", "-m", "tasks.files.dry_run", str(LONGEST_S), f"{release}/bin/{PROGRAM}"]
     return f"cd {layout.PROGRAMS} && {shlex.join(['env', *said, *program, *arguments])}"
 
@@ -242,7 +243,7 @@ def failure(output: str) -> str:
     lines = [re.sub(r"^[\d.]+ [A-Z] ", "", line).strip() for line in output.splitlines()]
     said = [line for line in lines if _COMPLAINT.search(line)]
     status = re.search(r"^exit=(\d+)", output, re.MULTILINE)
-    return " | ".join([*said[-3:], f"exit status {status[1] if status else 'unknown'}"])
+    return " | ".join([*said[:3], f"exit status {status[1] if status else 'unknown'}"])
 
 
 def _memory(row: re.Match[str]) -> DeviceMemory:
