@@ -16,6 +16,7 @@ import pytest
 from tasks.facts.proofs import BackOffs
 from tasks.files.model_headers import header_of
 from tasks.operations.lock_file import locked_models
+from tasks.operations.plan_file import read_plans, write_plan
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning.gguf_header import Header
 from tasks.planning.plans.device import simulation_environment
@@ -236,3 +237,36 @@ def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start
     assert "it took more than predicted" in ended
     assert "so it serves with " in ended
     assert chat(start.deployment.address, "Still well?")
+
+
+def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
+    start: Start, deployment: Deployment
+) -> None:
+    """auto() planned for two cards; when it is started, the first one has less free than when it was planned."""
+    variant = deployment.variant(start.deployment.directory / "auto")
+    variant.rig["plan_file"] = str(variant.directory / "plans.json")
+    serve = variant.rig["models"][0]["serve"]
+    free = (start.total(0) + 2, 17)
+    cards = [SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free)]
+    less = (cards[0].model_copy(update={"free_mib": free[0] - 4}), cards[1])
+    variant.rig["simulated_gpus"] = [card.model_dump(mode="json") for card in cards]
+    serve["placement"] = {"kind": "auto", "margin_mib": 1}
+    serve["environment"] = simulation_environment(less, simulation_library(start.rig.builds[0]))
+    outcome = variant.run()
+    assert outcome.code == 0, str(outcome)
+    said = " ".join(outcome.output.split())
+    assert "GPU memory was lacking (CUDA0 lacks " in said
+    assert f"written into {variant.rig['plan_file']} as a proposal: commit it" in said
+    plan = read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"]
+    assert len(plan.proposals) == 1
+    assert sum(in_force(plan).gpu) < sum(plan.placement.gpu) or in_force(plan).partial != plan.placement.partial
+    assert chat(deployment.address, "By a plan?")
+    second = variant.run()
+    assert second.changed == [], str(second)
+    assert variant.run("--data", "only=llama.units,llama.environment", script="tasks/audit.py").code == 0
+    # The machine that deploys may die before it writes: the box's own proof tells it the next time.
+    write_plan(variant.rig["plan_file"], "rehearsal-box", "tiny", plan.model_copy(update={"proposals": ()}))
+    third = variant.run()
+    assert third.changed == ["Services | Models served"], str(third)
+    assert read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
+    assert variant.run().changed == []
