@@ -228,7 +228,7 @@ def test_it_steps_down_a_few_times_and_not_for_ever(start: Start) -> None:
 
 
 def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start) -> None:
-    """A prediction that is 8 MiB too low, and a card with little more than the server takes, of which 7 were to stay."""
+    """A prediction that is 8 MiB too low, on a card with little more than the server takes: 7 MiB were to stay free."""
     wrong = start.with_cards(start.total(0) + 2, 900)
     triple = tuple({kind: 3 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
     predicted = {"CUDA0": start.total(0) - 8, "CUDA1": start.total(1)}
