@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
@@ -51,13 +49,13 @@ class PlannableDevices(FactBase[list[Device]]):
         return listed("\n".join(output))
 
 
-class PreparedHeaders(FactBase[dict[str, Any]]):
-    """What tasks/files/short_vocabulary.py prints; ``error`` in it where a header cannot be read."""
+class ShortHeader(FactBase[str]):
+    """Path of a header with a shorter vocabulary, or ``error:`` and why there is none (tasks/files)."""
 
     @staticmethod
     @override
-    def default() -> dict[str, Any]:
-        return {}
+    def default() -> str:
+        return "error: no answer"
 
     @override
     def command(self, directory: str, outputs: int, ubatch: int, shards: Iterable[str]) -> str:
@@ -65,9 +63,8 @@ class PreparedHeaders(FactBase[dict[str, Any]]):
         return f"cd {layout.PROGRAMS} && python3 -B -m tasks.files.short_vocabulary {shlex.join(words)}"
 
     @override
-    def process(self, output: list[str]) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(output[-1]) if output and output[-1].startswith("{") else {}
-        return said
+    def process(self, output: list[str]) -> str:
+        return output[-1] if output else self.default()
 
 
 @dataclass

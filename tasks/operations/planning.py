@@ -12,11 +12,14 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
 
-from tasks.facts.dry_runs import DryRun, HeldByOurs, PlannableDevices, PreparedHeaders
+from tasks.facts.dry_runs import DryRun, HeldByOurs, PlannableDevices, ShortHeader
+from tasks.facts.files import FileSizes
 from tasks.facts.gpus import Gpus
+from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Release
 from tasks.operations import Commands
+from tasks.operations.header_files import sparse_paths
 from tasks.operations.lock_file import ONE_WRITER, LockError, locked_models
 from tasks.operations.long_work import read_releases
 from tasks.operations.plan_file import (
@@ -32,7 +35,7 @@ from tasks.operations.plan_speed import speed_said
 from tasks.operations.refuse import refuse, report
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning import layout
-from tasks.planning.gguf_header import Header, Tensor
+from tasks.planning.gguf_header import Header, digest_of
 from tasks.planning.plans import report as in_words
 from tasks.planning.plans.conceding import NothingFitsError
 from tasks.planning.plans.device import Device, simulated_devices, simulation_environment, with_uuids
@@ -240,26 +243,23 @@ def _devices(rig: Rig, model: Model, release: str, vram: dict[str, int]) -> list
 def _case(rig: Rig, model: Model, ground: _Ground, release: str, directory: str) -> Case:
     auto = model.serve.placement
     assert isinstance(auto, Auto)
-    shards = _headers(model, ground.locked)
+    shards = _shards(model, ground.locked)
+    read = host.get_fact(ModelHeaders, paths=shards)
+    if unread := [shard for shard in shards if shard not in read]:
+        raise PlanError(
+            f"model {model.name!r} cannot be planned: {unread[0]} has no header that llama.cpp reads; "
+            "deploy.py --data deep=1 reads every byte of the model files and fetches anew what is wrong"
+        )
+    headers = [read[shard] for shard in shards]
     held = host.get_fact(HeldByOurs)
     devices = _devices(rig, model, release, {} if rig.simulated_gpus else held.vram_mib)
     try:
         margins = auto.margins(len(devices))
     except ValueError as error:
         raise PlanError(f"model {model.name!r}: {error}") from None
-    ubatch = min(model.serve.ubatch, model.serve.batch)
-    said = host.get_fact(
-        PreparedHeaders, directory=directory, outputs=server_outputs(model), ubatch=ubatch, shards=shards
-    )
-    if "tensors" not in said:
-        raise PlanError(
-            f"model {model.name!r} cannot be planned: its header cannot be read: {said.get('error', 'no answer')}; "
-            "deploy.py --data deep=1 reads every byte of the files and fetches anew what is wrong"
-        )
-    tensors = tuple(Tensor(name, tuple(shape), kind, size) for name, shape, kind, size in said["tensors"])
     now = present(rig, model, ground.release, ground.locked)
     belongs = Belongs(
-        header=said["header"],
+        header=digest_of(headers),
         shards=now.shards,
         devices=tuple(
             PlannedDevice(
@@ -279,9 +279,9 @@ def _case(rig: Rig, model: Model, ground: _Ground, release: str, directory: str)
     return Case(
         model=model,
         flags=ground.release.flags,
-        header=Header(tensors, said["metadata"]),
+        header=Header(tuple(tensor for header in headers for tensor in header.tensors), headers[0].metadata),
         path=shards[0],
-        short=said.get("short"),
+        short=_short(model, directory, shards),
         devices=tuple(devices),
         simulated=bool(rig.simulated_gpus),
         belongs=belongs,
@@ -289,16 +289,35 @@ def _case(rig: Rig, model: Model, ground: _Ground, release: str, directory: str)
     )
 
 
-def _headers(model: Model, locked: LockedModel) -> list[str]:
-    """Paths on the box of the shards, or of their headers.
+def _shards(model: Model, locked: LockedModel) -> list[str]:
+    """Paths on the box of the shards, or of sparse copies of them.
 
-    :raises PlanError: when the files are not there
+    :raises PlanError: when neither are there
     """
     there = host.get_fact(ModelStore).files
     shards = [target(locked, shard) for shard in locked.shards]
-    if missing := [shard for shard in shards if shard not in there]:
-        raise PlanError(f"model {model.name!r} cannot be planned: {missing[0]} is not on the box; run deploy.py")
-    return shards
+    if all(shard in there for shard in shards):
+        return shards
+    copies = sparse_paths(locked)
+    sizes = host.get_fact(FileSizes, paths=copies)
+    if [sizes.get(copy) for copy in copies] == [shard.size for shard in locked.shards]:
+        return copies
+    raise PlanError(f"model {model.name!r} cannot be planned: neither its files nor their headers are on the box")
+
+
+def _short(model: Model, directory: str, shards: list[str]) -> str | None:
+    """The header that makes a dry run reserve logits as the server does; None where it does so already.
+
+    Where there can be none, the plan is on the safe side: more is reserved than will be used.
+    """
+    outputs, ubatch = server_outputs(model), min(model.serve.ubatch, model.serve.batch)
+    if outputs >= ubatch:
+        return None
+    said = host.get_fact(ShortHeader, directory=directory, outputs=outputs, ubatch=ubatch, shards=shards)
+    if said.startswith("error: "):
+        host.log(f"{model.name}: planned with more logits than llama-server reserves: {said.removeprefix('error: ')}")
+        return None
+    return said
 
 
 def _others(rig: Rig, model: Model, ground: _Ground, release: str, devices: list[Device]) -> tuple[int, ...]:
