@@ -109,6 +109,9 @@ def models_planned(rig: Rig) -> Commands:
     if stale:
         yield from refuse("a plan no longer holds; no unit was changed", stale)
         return
+    for model in models if state.is_executing else ():
+        if model.name in plans and (proposal := proposal_line(plans[model.name])) is not None:
+            host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     missing = [model for model in models if model.name not in plans]
     if not missing:
         host.noop("every plan holds")
