@@ -171,9 +171,17 @@ ggml_cuda_stream_context & ggml_backend_cuda_context::stream_context() {
 
 // --- buffers: address space that nobody may touch, so that a tensor has an address and costs nothing ---
 
+// A card has no more than it has free: a server started on simulated cards runs out of memory as on real ones.
+static std::array<std::atomic<size_t>, GGML_CUDA_MAX_DEVICES> taken;
+
+static int device_of(ggml_backend_buffer_type_t type) {
+    return static_cast<ggml_backend_cuda_buffer_type_context *>(type->context)->device;
+}
+
 static void buffer_free(ggml_backend_buffer_t buffer) {
     if (buffer->context != nullptr) {
         munmap(buffer->context, buffer->size);
+        taken[device_of(buffer->buft)] -= buffer->size;
     }
 }
 
@@ -197,12 +205,20 @@ static bool buffer_copy(ggml_backend_buffer_t, const ggml_tensor *, ggml_tensor 
 static void buffer_clear(ggml_backend_buffer_t, uint8_t) {}
 
 static ggml_backend_buffer_t buffer_allocate(ggml_backend_buffer_type_t type, size_t size) {
-    void * address = nullptr;
+    void *    address = nullptr;
+    const int device  = device_of(type);
+    if (size > (simulated_gpus()[device].free_mib << 20) - taken[device]) {
+        // In the words of the CUDA backend, so that who reads a server's log meets them.
+        GGML_LOG_ERROR("%s: allocating %.2f MiB on device %d: cudaMalloc failed: out of memory (simulated)\n", __func__,
+                       size / 1024.0 / 1024.0, device);
+        return nullptr;
+    }
     if (size > 0) {
         address = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (address == MAP_FAILED) {
             return nullptr;
         }
+        taken[device] += size;
     }
     ggml_backend_buffer_i calls = {};
     calls.free_buffer           = buffer_free;

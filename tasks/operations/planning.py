@@ -31,6 +31,7 @@ from tasks.operations.plan_file import (
     replan,
     write_plan,
 )
+from tasks.operations.plan_speed import speed_said
 from tasks.operations.refuse import refuse, report
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning import layout
@@ -46,6 +47,7 @@ from tasks.planning.plans.dry_run import (
     server_outputs,
     vision_mib,
 )
+from tasks.planning.plans.first_start import proposal_line
 from tasks.planning.plans.making import Case, make_plan
 from tasks.planning.plans.staleness import plan_changes, staleness
 from tasks.planning.release import release_differences
@@ -107,6 +109,9 @@ def models_planned(rig: Rig) -> Commands:
     if stale:
         yield from refuse("a plan no longer holds; no unit was changed", stale)
         return
+    for model in models if state.is_executing else ():
+        if model.name in plans and (proposal := proposal_line(plans[model.name])) is not None:
+            host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     missing = [model for model in models if model.name not in plans]
     if not missing:
         host.noop("every plan holds")
@@ -123,7 +128,7 @@ def _plan_missing(state: State, host: Host, rig: Rig, models: list[Model]) -> bo
         except PlanError as error:
             report(host, str(error))
             return False
-        for line in in_words.report(plan, model.name):
+        for line in in_words.report(plan, model.name, speed_said(rig, model, plan)):
             host.log(line)
         host.log(f"{model.name}: planned with {plan.dry_runs} dry runs; commit {rig.plan_file}")
     return True
@@ -156,7 +161,7 @@ def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple
         try:
             plan = planned(rig, model)
             before = read_plans(rig.plan_file).boxes.get(host.name, {}).get(model.name)
-            for line in in_words.report(plan, model.name):
+            for line in in_words.report(plan, model.name, speed_said(rig, model, plan, before)):
                 host.log(line)
             _compare(host, rig, model, before, plan)
             if model.name in update or "all" in update:
@@ -174,6 +179,8 @@ def _compare(host: Host, rig: Rig, model: Model, before: Plan | None, plan: Plan
         host.log(f"{model.name}: not in {rig.plan_file} yet: deploy.py writes it there, or --data update={model.name}")
         return
     found = _ground(rig, [model])[model.name]
+    if (proposal := proposal_line(before)) is not None:
+        host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     why = staleness(before, present(rig, model, found.release, found.locked))
     what = plan_changes(before, plan)
     if not why and not what:

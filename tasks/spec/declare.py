@@ -87,6 +87,7 @@ def rig(
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
+    bench_ledger: str = "inventory/bench.jsonl",
     plan_file: str = "inventory/plans.json",
     **unknown: Any,
 ) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def rig(
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,
+        bench_ledger=bench_ledger,
         plan_file=plan_file,
         **unknown,
     )

@@ -134,7 +134,7 @@ def test_what_a_new_plan_changes() -> None:
 
 
 def test_the_report_says_which_layers_are_where() -> None:
-    text = "\n".join(report(plan(), "m", "1.2 ms a token, calibrated on 3 runs"))
+    text = "\n".join(report(plan(), "m", ["1.2 ms a token, calibrated on 3 runs"]))
     for words in (
         "m: 21 of 48 layers whole on the GPUs",
         "CUDA0 RTX 4090: layers 0-14 whole; of layers 15-20 only attention, KV cache and state",
