@@ -123,13 +123,15 @@ def _environment(rig: Rig, model: Model) -> dict[str, str]:
 
 
 def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[Device]:
-    if rig.simulated_gpus:
-        return simulated_devices(rig.simulated_gpus)
     environment = _environment(rig, model)
-    devices = host.get_fact(PlannableDevices, release=release, environment=environment)
+    if rig.simulated_gpus:
+        devices = simulated_devices(rig.simulated_gpus)
+    else:
+        devices = host.get_fact(PlannableDevices, release=release, environment=environment)
     if devices:
         # llama.cpp leaves some of those it lists unused: processor graphics beside a card, all but one GPU on request.
-        line = command(release, used_arguments(model, header), environment)
+        names = [device.name for device in devices] if rig.simulated_gpus else []
+        line = command(release, used_arguments(model, header, names), environment)
         used = prediction(_run(line), f"llama-fit-params with model {model.name!r}")
         devices = [device for device in devices if device.name in {row.name for row in used.gpus}]
     if not devices:
