@@ -112,6 +112,8 @@ def _run(line: str) -> str:
     given, _ = pop_global_arguments(state, host, {})
     rights = {key: value for key, value in given.items() if key in CONNECTOR_ARGUMENT_KEYS}
     _, output = host.run_shell_command(StringCommand(line), **rights)
+    if "No module named" in output.stderr:
+        raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
     return str(output.stdout)
 
 
