@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyinfra import logger
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
 
-from tasks.facts.dry_runs import DryRun, HeldByOurs, PlannableDevices, ShortHeader
 from tasks.facts.files import FileSizes
 from tasks.facts.gpus import Gpus
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import ModelStore
+from tasks.facts.plannable import HeldByOurs, PlannableDevices
 from tasks.facts.releases import Release
 from tasks.operations import Commands
 from tasks.operations.header_files import sparse_paths
@@ -45,6 +46,7 @@ from tasks.planning.plans.dry_run import (
     draft_arguments,
     prediction,
     server_outputs,
+    short_command,
     vision_mib,
 )
 from tasks.planning.plans.first_start import proposal_line
@@ -212,15 +214,22 @@ def planned(rig: Rig, model: Model) -> Plan:
         environment = _environment(rig, model)
         arguments = next(asking)
         while True:
-            output = host.get_fact(DryRun, line=command(release, arguments, environment))
-            arguments = asking.send(output)
+            arguments = asking.send(_run(command(release, arguments, environment)))
     except StopIteration as end:
         plan: Plan = end.value
         return plan
     except (NothingFitsError, DryRunError) as error:
         raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
-        host.run_shell_command(StringCommand("rm", "-rf", directory))
+        _run(f"rm -rf {directory}")
+
+
+def _run(line: str) -> str:
+    """What a command prints on the box, with the rights the operation has there."""
+    given, _ = pop_global_arguments(state, host, {})
+    rights = {key: value for key, value in given.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    _, output = host.run_shell_command(StringCommand(line), **rights)
+    return str(output.stdout)
 
 
 def _environment(rig: Rig, model: Model) -> dict[str, str]:
@@ -316,9 +325,10 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
     outputs, ubatch = server_outputs(model), min(model.serve.ubatch, model.serve.batch)
     if outputs >= ubatch:
         return None
-    said = host.get_fact(ShortHeader, directory=directory, outputs=outputs, ubatch=ubatch, shards=shards)
-    if said.startswith("error: "):
-        host.log(f"{model.name}: planned with more logits than llama-server reserves: {said.removeprefix('error: ')}")
+    said = _run(short_command(directory, outputs, ubatch, shards)).strip()
+    if not said.startswith("/"):
+        why = said.removeprefix("error: ") or "no answer"
+        host.log(f"{model.name}: planned with more logits than llama-server reserves: {why}")
         return None
     return said
 
@@ -333,6 +343,6 @@ def _others(rig: Rig, model: Model, ground: _Ground, release: str, devices: list
     if draft is not None:
         names = [device.name for device in devices] if rig.simulated_gpus else []
         line = command(release, draft_arguments(model, draft, names), _environment(rig, model))
-        said = prediction(host.get_fact(DryRun, line=line), f"llama-fit-params with the draft of {model.name!r}")
+        said = prediction(_run(line), f"llama-fit-params with the draft of {model.name!r}")
         others = [other + row.total_mib for other, row in zip(others, said.gpus, strict=True)]
     return tuple(others) if any(others) else ()

@@ -8,8 +8,8 @@ GGML_CUDA_DEVICES=2 makes two devices of one card. Exits with 1 where a MiB diff
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,9 +60,9 @@ def asked(release: Path, arguments: list[str], environment: Mapping[str, str]) -
 
 
 def rows(release: Path, arguments: list[str], environment: Mapping[str, str]) -> Rows:
-    said = asked(release, [*arguments, "--fit-print", "on", "--log-jsonl"], environment)
-    record = next(json.loads(line) for line in said.splitlines() if '"fit_memory_breakdown"' in line)
-    return [(row["name"], row["model"], row["context"], row["compute"]) for row in record["data"]["rows"]]
+    said = asked(release, [*arguments, "--fit-print", "on"], environment)
+    found = re.findall(r"^(\w+) (\d+) (\d+) (\d+) *$", said, re.MULTILINE)
+    return [(name, int(weights), int(context), int(compute)) for name, weights, context, compute in found]
 
 
 def simulation(tree: Path, work: Path, cards: list[Device]) -> dict[str, str]:

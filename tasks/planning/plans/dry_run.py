@@ -187,6 +187,15 @@ def command(release: str, arguments: Sequence[str], environment: Mapping[str, st
     return f"cd {layout.PROGRAMS} && {shlex.join(['env', *said, *program, *arguments])}"
 
 
+def short_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
+    """One shell command for the box that prints the path of a header with a shorter vocabulary, or why there is none.
+
+    :param directory: where it is made; the caller's to remove
+    """
+    words = ["python3", "-B", "-m", "tasks.files.short_vocabulary", directory, str(outputs), str(ubatch), *shards]
+    return f"cd {layout.PROGRAMS} && {shlex.join(words)}"
+
+
 def prediction(output: str, outcome_of: str) -> Prediction:
     """What a dry run says a server would take.
 

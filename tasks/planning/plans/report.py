@@ -40,6 +40,7 @@ def report(plan: Plan, model: str, speed: Sequence[str] = ()) -> list[str]:
         )
     lines.append(f"  {_fit(plan)}")
     lines += [f"  {line}" for line in speed]
+    lines += [f"  note: {note}" for note in plan.notes]
     lines += [f"  proposed by a start that ran out of memory: {each.reason}" for each in plan.proposals]
     lines += [f"  {line}" for line in _belongs(plan)]
     return lines

@@ -84,6 +84,8 @@ def test_a_model_without_experts_leaves_layers_in_ram_unasked() -> None:
     result, runs = decided(DENSE, (150 + 14 * 110 + 60,))
     placement = result.found.candidate.placement
     assert (placement.in_ram, placement.gpu, placement.split) == (6, (14,), (15,))
+    ((more),) = result.found.next_layer
+    assert (more.needs_mib, more.has_mib) == (150 + 15 * 110, 150 + 14 * 110 + 60)
     assert runs <= 40
 
 

@@ -1,34 +1,16 @@
-"""What the release's llama-fit-params says on a box, and what our own servers hold there while it is asked."""
+"""What a plan starts from on a box: the GPUs a release sees, and what our own servers hold of memory now."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from tasks.planning import layout
 from tasks.planning.plans.device import Device, listed
-
-
-class DryRun(FactBase[str]):
-    """The words of one dry run, which takes 0.1 to 1 s; asked only while a plan is made."""
-
-    @staticmethod
-    @override
-    def default() -> str:
-        return ""
-
-    @override
-    def command(self, line: str) -> str:
-        return f"{line} || true"
-
-    @override
-    def process(self, output: list[str]) -> str:
-        return "\n".join(output)
 
 
 class PlannableDevices(FactBase[list[Device]]):
@@ -47,24 +29,6 @@ class PlannableDevices(FactBase[list[Device]]):
     @override
     def process(self, output: list[str]) -> list[Device]:
         return listed("\n".join(output))
-
-
-class ShortHeader(FactBase[str]):
-    """Path of a header with a shorter vocabulary, or ``error:`` and why there is none (tasks/files)."""
-
-    @staticmethod
-    @override
-    def default() -> str:
-        return "error: no answer"
-
-    @override
-    def command(self, directory: str, outputs: int, ubatch: int, shards: Iterable[str]) -> str:
-        words = [directory, str(outputs), str(ubatch), *shards]
-        return f"cd {layout.PROGRAMS} && python3 -B -m tasks.files.short_vocabulary {shlex.join(words)}"
-
-    @override
-    def process(self, output: list[str]) -> str:
-        return output[-1] if output else self.default()
 
 
 @dataclass
