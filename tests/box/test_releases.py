@@ -114,11 +114,9 @@ def test_switch_ends_well_without_the_machine_that_began_it(
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
     put_stand_in(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in (tmp_path / "log").read_text(), "the new release's load")
+    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
     kill(running)
-    wait_for(
-        lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"), "the end", 60
-    )
+    wait_for(lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"), "the end")
     assert serving_release(deployment) == first
     assert chat(deployment.address, "Who put you back?")
     assert deployment.run().changed == []
