@@ -1,14 +1,13 @@
-"""What builds and downloads need: the distribution's compilers, the CUDA toolkit, the Hub client."""
+"""What builds and downloads need: the GPU's driver, the distribution's compilers, CUDA toolkits, the Hub client."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pyinfra.api.deploy import deploy
-from pyinfra.api.exceptions import PyinfraError
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, gpus, packages, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, packages, venvs
 from tasks.planning import layout
 
 _FILES = Path(__file__).parent / "files"
@@ -28,8 +27,10 @@ _ARCH_BACKENDS = {
 
 @deploy("Toolchain")
 def toolchain() -> None:
-    """Compilers by the distribution, Python packages by locks with hashes."""
+    """Driver and compilers by the distribution, Python packages by locks with hashes."""
     rig = rig_of_host()
+    if rig.host.nvidia_driver is not None:
+        driver.installed(name="NVIDIA driver", rig=rig, driver=rig.host.nvidia_driver)
     backends = sorted({build.backend for build in rig.builds})
     packages.installed(
         name="Compilers and tools",
@@ -45,9 +46,6 @@ def toolchain() -> None:
 
 
 def _cuda(version: str) -> None:
-    lock = _FILES / f"cuda-{version}-requirements.txt"
-    if not lock.exists():
-        known = ", ".join(sorted(path.name.split("-")[1] for path in _FILES.glob("cuda-*-requirements.txt")))
-        raise PyinfraError(f"there is no lock for CUDA {version} in tasks/files/; there is {known}")
-    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=str(lock))
+    lock = str(_FILES / f"cuda-{version}-requirements.txt")
+    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=lock)
     cuda_toolkit.linked(name=f"CUDA {version} as CMake expects it", version=version)

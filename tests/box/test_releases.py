@@ -10,7 +10,7 @@ import pytest
 
 from tasks.planning.release import release_id, release_path
 from tasks.spec.rig import Rig
-from tests.box.deployment import Deployment, kill, wait_for
+from tests.box.deployment import Deployment, Outcome, kill, wait_for
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
@@ -75,6 +75,29 @@ def test_two_releases_side_by_side_and_a_switch_each_way(
     back = deployment.run()
     assert back.changed == ["Services | Models served"], str(back)
     assert serving_release(deployment) == first
+
+
+def sent(outcome: Outcome) -> list[str]:
+    """Every command the run sent to the box, facts and operations alike, as pyinfra itself prints them."""
+    return [line.partition(">>> ")[2] for line in outcome.output.splitlines() if ">>> " in line]
+
+
+def test_a_no_change_run_costs_no_command_for_one_more_build(
+    deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
+) -> None:
+    """The issue allows two facts a build; all builds of a box share them, so the second one costs none at all."""
+    assert deployment.run().code == 0
+    two = deployment.variant(tmp_path / "two")
+    two.rig["builds"].append({**other_release[0].rig["builds"][0], "name": "other"})
+    one_build, two_builds = deployment.run("-vv"), two.run("-vv")
+    assert one_build.changed == two_builds.changed == []
+    assert one_build.code == two_builds.code == 0
+    about_releases = [command for command in sent(one_build) if "/opt/llamarig/llama.cpp" in command]
+    assert about_releases, str(one_build)
+    assert len(sent(two_builds)) == len(sent(one_build))
+    assert any(other_release[1] in command for command in sent(two_builds)), "the second release was looked at"
+    building = re.compile(r"cmake|ninja|systemd-run|build_release|git (init|fetch|clone)|apt-get|pip install")
+    assert [command for command in sent(two_builds) if building.search(command)] == []
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,21 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.git_source(url="git@host:llama.cpp"),
         ("url = 'git@host:llama.cpp'", "use https://, ssh:// or file://"),
     ),
-    "cuda toolkit too old for an architecture": (
-        lambda: d.build(name="cuda", architectures=("120a-real",), cuda_toolkit="12.4"),
-        ("build 'cuda': ", "CUDA 12.4 cannot compile for 120a-real", "declare 12.8"),
+    "cuda toolkit that no longer knows an architecture": (
+        lambda: d.build(name="cuda", architectures=("70-real",), cuda_toolkit="13.0"),
+        ("build 'cuda': ", "CUDA 13.0 no longer compiles for 70-real", "install a CUDA 12 toolkit", "declare its path"),
     ),
     "architecture by another name": (
         lambda: cuda(architectures=("sm_89",)),
         ("architectures = ('sm_89',)", "write 89-real"),
+    ),
+    "cuda toolkit that PyPI does not have": (
+        lambda: cuda(cuda_toolkit="12.9"),
+        ("cuda_toolkit = '12.9'", "there is 13.0, 13.1,", "declared by its path", "/usr/local/cuda-12.9"),
+    ),
+    "driver by its whole version": (
+        lambda: d.nvidia_driver(series="580.95.05"),
+        ("nvidia_driver: series = '580.95.05'", "pattern"),
     ),
     "cuda toolkit by another name": (
         lambda: cuda(cuda_toolkit="cuda13"),
