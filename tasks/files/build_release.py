@@ -20,8 +20,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tasks.files import fatbin
+from tasks.files import binary_needs, fatbin
 from tasks.files.job_status import JobFailed, Progress, own_unit, run_job
+from tasks.files.release_files import put_in_place
 
 BYTES_PER_COMPILER = 2 * 1024**3
 """A CUDA compiler process of llama.cpp's larger kernels takes about this much memory."""
@@ -209,21 +210,14 @@ def install(objects: Path, release: Path, job: dict[str, Any], progress: Progres
         "compiler": run(["c++", "--version"], "c++ --version").splitlines()[0],
         "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
         "architectures": architectures,
+        "needs": binary_needs.needs(objects, binaries),
         "flags": sorted(flags_of(help_text)),
         "files": files,
         "build_seconds": round(seconds, 1),
         "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    os.sync()
-    if release.exists():  # a release somebody damaged: out of the way, and only then gone
-        broken = release.with_name(release.name + ".broken")
-        shutil.rmtree(broken, ignore_errors=True)
-        release.rename(broken)
-        part.rename(release)
-        shutil.rmtree(broken, ignore_errors=True)
-    else:
-        part.rename(release)
+    put_in_place(part, release)
 
 
 def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
