@@ -13,7 +13,8 @@ from tasks.operations import ground, memory
 from tasks.planning import layout
 
 _TASKS = Path(__file__).parent
-_PROGRAMS = (*sorted((_TASKS / "files").glob("*.py")), _TASKS / "planning" / "gguf_header.py")
+_PLANNING = ("gguf_header.py", "instruction_sets.py")
+_PROGRAMS = (*sorted((_TASKS / "files").glob("*.py")), *(_TASKS / "planning" / name for name in _PLANNING))
 
 
 @deploy("Host")

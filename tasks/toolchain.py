@@ -5,24 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyinfra.api.deploy import deploy
+from pyinfra.context import host
 
 from tasks.box import rig_of_host
 from tasks.operations import cuda_toolkit, driver, gpus, packages, venvs
 from tasks.planning import layout
+from tasks.planning.packages import arch_packages, debian_packages
 
 _FILES = Path(__file__).parent / "files"
-
-_EVERYWHERE = ("ca-certificates", "ccache", "cmake", "curl", "dmidecode", "git", "iproute2")
-_DEBIAN = (*_EVERYWHERE, "build-essential", "ninja-build", "procps", "python3", "python3-venv")
-_ARCH = (*_EVERYWHERE, "base-devel", "ninja", "procps-ng", "python")
-_DEBIAN_BACKENDS = {
-    "vulkan": ("libvulkan-dev", "glslc", "spirv-headers"),
-    "hip": ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo"),
-}
-_ARCH_BACKENDS = {
-    "vulkan": ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
-    "hip": ("rocm-hip-sdk",),
-}
 
 
 @deploy("Toolchain")
@@ -31,13 +21,12 @@ def toolchain() -> None:
     rig = rig_of_host()
     if rig.host.nvidia_driver is not None:
         driver.installed(name="NVIDIA driver", rig=rig, driver=rig.host.nvidia_driver)
-    backends = sorted({build.backend for build in rig.builds})
     packages.installed(
         name="Compilers and tools",
-        debian=[*_DEBIAN, *(name for backend in backends for name in _DEBIAN_BACKENDS.get(backend, ()))],
-        arch=[*_ARCH, *(name for backend in backends for name in _ARCH_BACKENDS.get(backend, ()))],
+        debian=debian_packages(rig, host.name),
+        arch=arch_packages(rig, host.name),
     )
-    if "cuda" in backends:
+    if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))
     for version in sorted({build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}):

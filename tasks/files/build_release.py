@@ -21,8 +21,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tasks.files import fatbin
+from tasks.files import binary_needs, fatbin
 from tasks.files.job_status import JobFailed, Progress, own_unit, run_job
+from tasks.files.release_files import put_in_place
 from tasks.files.source_tree import build_number, definitions_for
 
 BYTES_PER_COMPILER = 2 * 1024**3
@@ -224,6 +225,7 @@ def install(objects: Path, release: Path, job: dict[str, Any], progress: Progres
         "compiler": run([cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0],
         "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
         "architectures": architectures,
+        "needs": binary_needs.needs(objects, binaries),
         "flags": sorted(flags_of(help_text)),
         "features": features(binaries / "llama-server"),
         "files": files,
@@ -231,15 +233,7 @@ def install(objects: Path, release: Path, job: dict[str, Any], progress: Progres
         "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    os.sync()
-    if release.exists():  # a release somebody damaged: out of the way, and only then gone
-        broken = release.with_name(release.name + ".broken")
-        shutil.rmtree(broken, ignore_errors=True)
-        release.rename(broken)
-        part.rename(release)
-        shutil.rmtree(broken, ignore_errors=True)
-    else:
-        part.rename(release)
+    put_in_place(part, release)
 
 
 def cached(objects: Path, name: str) -> str:

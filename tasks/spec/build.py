@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.spec.base import Declaration, Name
+from tasks.spec.kv_cache import KERNEL_TYPES
 
 LLAMA_CPP_COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 """The commit every flag in this repository was checked against (llama.cpp 0.5.0-dev, autumn 2026)."""
@@ -92,6 +93,17 @@ class Build(Declaration):
         "above bin/nvcc: /usr for Debian's own package",
     )
     cmake: dict[str, str] = Field(default={}, description="further -D definitions for CMake")
+    built_by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the host, by its name in the inventory, that builds for every box that declares this build; the "
+        "others get its release over SSH and need no compiler. Left out, every box builds for itself",
+    )
+    kv_cache_pairs: tuple[str, ...] = Field(
+        default=(),
+        description="cache types to have flash attention kernels for besides those of the box's models, each as "
+        "K-V: q4_1-q4_1; for a shared build, those of all its boxes are added",
+    )
 
     @field_validator("architectures")
     @classmethod
@@ -114,6 +126,16 @@ class Build(Declaration):
                 "installed on the box yourself is declared by its path, for example /usr/local/cuda-12.9"
             )
         raise ValueError("write a version as 13.0, or the absolute path of an installed toolkit")
+
+    @field_validator("kv_cache_pairs")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            types = pair.split("-")
+            if len(types) != 2 or not KERNEL_TYPES.issuperset(types):
+                known = ", ".join(sorted(KERNEL_TYPES))
+                raise ValueError(f"{pair!r} is no K-V pair with kernels: write q4_1-q4_1 or the like, of {known}")
+        return value
 
     @field_validator("cmake")
     @classmethod

@@ -132,6 +132,12 @@ def test_kv_pairs_are_those_without_kernels_each_once() -> None:
     assert kv_pairs(_cuda(), models) == ["q4_1-q4_1", "q8_0-q5_1"]
 
 
+def test_kv_pairs_are_never_of_types_without_kernels() -> None:
+    mixed = _model(serve={"cache_type_k": "iq4_nl", "cache_type_v": "q4_1"})
+    assert kv_pairs(_cuda(), [mixed, _model(name="n", serve={"cache_type_k": "f32", "cache_type_v": "f32"})]) == []
+    assert kv_pairs(_cuda(kv_cache_pairs=("q4_1-q5_0", "f16-f16")), [mixed]) == ["q4_1-q5_0"]
+
+
 def test_cmake_for_cuda() -> None:
     said = cmake_definitions(_cuda(architectures=("89-real", "120a-real")), [_q4_1()])
     assert said["GGML_CUDA"] == "ON"

@@ -97,6 +97,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: cuda(cmake={"CMAKE_CUDA_ARCHITECTURES": "native"}),
         ("build 'cpu': cmake", "CMAKE_CUDA_ARCHITECTURES is decided by llamarig", "remove it"),
     ),
+    "cache types without kernels": (
+        lambda: cuda(kv_cache_pairs=("q4_1-iq4_nl",)),
+        ("kv_cache_pairs = ('q4_1-iq4_nl',)", "is no K-V pair with kernels", "write q4_1-q4_1"),
+    ),
     "name no unit can have": (lambda: model(name="Qwen 3"), ("model 'Qwen 3': name = 'Qwen 3'", "pattern")),
     "quant and files": (
         lambda: model(files=("a.gguf",)),
