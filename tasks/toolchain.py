@@ -8,7 +8,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.api.exceptions import PyinfraError
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, gpus, packages, venvs
+from tasks.operations import cuda_toolkit, gpus, interpreter, packages, venvs
 from tasks.planning import layout
 
 _FILES = Path(__file__).parent / "files"
@@ -36,6 +36,7 @@ def toolchain() -> None:
         debian=[*_DEBIAN, *(name for backend in backends for name in _DEBIAN_BACKENDS.get(backend, ()))],
         arch=[*_ARCH, *(name for backend in backends for name in _ARCH_BACKENDS.get(backend, ()))],
     )
+    interpreter.linked(name="Python", rig=rig)
     if "cuda" in backends:
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))

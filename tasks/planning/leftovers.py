@@ -19,6 +19,10 @@ HF_TRANSFER = ".hf_transfer"
 """Ending of hf_transfer's own name for a file it is at work on (tasks/files/move_bytes.py)."""
 
 
+UNFINISHED = ".part"
+"""Ending of a release's directory while it is made (tasks/files/build_release.py)."""
+
+
 @dataclass(frozen=True)
 class Leftover:
     """Something that may go. ``size`` in bytes on the disk; ``held_by`` says who still refers to it, if anyone."""
@@ -49,7 +53,7 @@ def leftovers(
 
     :param stored: path -> file of the model store
     :param directories: path -> bytes on the disk, of every release and every build's work directory
-    :param users: name of a unit or process -> every path it names, as one text
+    :param users: name of a unit, a running job or a process -> every path it names, as one text
     """
     locked = list(locked)
     found = [
@@ -121,7 +125,8 @@ def _partials(
         name = path.removeprefix(f"{layout.MODELS}/.partial/")
         if name not in (path, ".lock") and path.removesuffix(HF_TRANSFER) not in wanted:
             why = "a broken-off download of no declared model"
-            yield Leftover(f"partial/{name}", (path,), file.allocated, why, _held([path], users))
+            held = _held([path, path.removesuffix(HF_TRANSFER)], users)
+            yield Leftover(f"partial/{name}", (path,), file.allocated, why, held)
 
 
 def _directories(rig: Rig, directories: Mapping[str, int], users: Mapping[str, str]) -> Iterable[Leftover]:
@@ -129,7 +134,7 @@ def _directories(rig: Rig, directories: Mapping[str, int], users: Mapping[str, s
     for path, size in directories.items():
         parent, _, name = path.rpartition("/")
         if parent == layout.RELEASES and name not in declared:
-            held = _held([path], users)
+            held = _held([path, path.removesuffix(UNFINISHED)], users)
             yield Leftover(f"releases/{name}", (path,), size, "no declared build makes this release", held)
         elif parent == layout.WORK:
             whole = f"{layout.RELEASES}/{name}" in directories

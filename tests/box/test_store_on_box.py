@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.box import second_model
-from tests.box.deployment import Deployment, wait_for
+from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -149,6 +149,35 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert "superseded by revision" in listed.output
 
 
+def test_prune_leaves_a_running_download_alone(
+    second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
+) -> None:
+    """Declared no longer, its files are of no use to anybody; but its unit writes them."""
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=10_000))
+    running = second.start(log=tmp_path / "log")
+    wait_for(lambda: kept(second) > 0 or "downloading" in running.said(), "the download", by=running)
+    kill(running)
+    names = deployment.shell(f"cd {STORE}/.partial && ls").split()
+    assert len({name.removesuffix(".hf_transfer") for name in names}) == 3
+    listed = deployment.run(script="tasks/prune.py")
+    assert listed.code == 0, str(listed)
+    for name in names:
+        assert (
+            f"partial/{name}: a broken-off download of no declared model; stays, the running job fetch" in listed.output
+        )
+    refused = deployment.run("--data", f"delete=partial/{names[0]}", script="tasks/prune.py")
+    assert refused.code == 1
+    assert "the running job fetch" in refused.output
+    assert "nothing was deleted" in refused.output
+    assert deployment.shell("systemctl is-active 'llamarig-job-fetch_*'") == "active"
+    assert set(names) <= set(deployment.shell(f"cd {STORE}/.partial && ls").split())
+    deployment.shell("systemctl stop 'llamarig-job-fetch_*'")
+    left = ",".join(f"partial/{name}" for name in deployment.shell(f"cd {STORE}/.partial && ls").split())
+    deleted = deployment.run("--data", f"delete={left}", script="tasks/prune.py")
+    assert deleted.code == 0, str(deleted)
+    assert deployment.shell(f"ls {STORE}/.partial 2>/dev/null || true") == ""
+
+
 def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployment: Deployment) -> None:
     assert second.run().code == 0
     # Declared no longer: its unit stays, so its files do.
@@ -165,6 +194,14 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
         "systemctl disable --now llamarig-second; rm /etc/systemd/system/llamarig-second.service; "
         "systemctl daemon-reload"
     )
+    # Its unit is gone, and a process reads it all the same.
+    reader = f"systemd-run --quiet --collect --unit=reader tail -f $(find {STORE}/{SECOND} -name '*-00002-of-*.gguf')"
+    deployment.shell(reader)
+    opened = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
+    assert opened.code == 1
+    assert f"{name} stays: a running process refers to it" in opened.output
+    assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
+    deployment.shell("systemctl stop reader")
     deployment.shell(f"mkdir -p /opt/llamarig/llama.cpp/old/bin {STORE}/.partial && touch {STORE}/.partial/{'0' * 64}")
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed
