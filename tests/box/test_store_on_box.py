@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
+from tests.box.local_hub import REPOSITORY
+from tests.box.rehearse import chat
 from tests.box.second_model import SECOND, STORE
 
 pytestmark = pytest.mark.box
@@ -120,6 +123,48 @@ def test_no_room_is_said_before_the_first_byte(second: Deployment, hub: Hub) -> 
     assert "of model files wanted, less 0.00 GiB already there, plus" in outcome.output
     assert "nothing was downloaded" in outcome.output
     assert moved(hub) == 0
+
+
+@pytest.fixture
+def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
+    """An empty disk of 24 MiB as the model store, just enough for the tiny model; afterwards the real one again."""
+    deployment.shell(f"mount -t tmpfs -o size=24m,mode=755 tmpfs {STORE}")
+    variant.rig["host"]["disk_reserve_gib"] = 0
+    yield variant
+    hub.faults.clear()
+    deployment.shell(f"systemctl stop 'llamarig-job-fetch_*'; umount {STORE}")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+
+
+def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> None:
+    """Somebody else fills the disk while the unit is at work; nothing that came is lost."""
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{REPOSITORY}/*", bytes_per_s=300_000))
+    running = small_store.start(log=tmp_path / "log")
+    wait_for(lambda: "downloading" in running.said(), "the download", by=running)
+    small_store.shell(f"head -c 18M /dev/zero >{STORE}/of-somebody-else")
+    assert running.ended() != 0
+    said = running.said()
+    assert said.count("No space left on device") == 1
+    assert f"on {STORE}/.partial: nothing that came is lost" in said
+    assert "Traceback" not in said
+    assert small_store.shell(f"find {STORE} -name '*.gguf'") == ""
+    assert chat(small_store.address, "Do you still serve?")
+    there = kept(small_store)
+    assert there > 0
+    hub.faults.clear()
+    hub.log.clear()
+    small_store.shell(f"rm {STORE}/of-somebody-else")
+    outcome = small_store.run()
+    assert outcome.code == 0, str(outcome)
+    sources = {path.name: path for path in (hub.store.root / REPOSITORY).rglob("*.gguf")}
+    size = sum(path.stat().st_size for path in sources.values())
+    assert moved(hub) <= size - there + 3, "what was on the disk was fetched again"
+    sums = small_store.shell(f"find {STORE} -name '*.gguf' -exec sha256sum {{}} +").splitlines()
+    assert {Path(line[66:]).name: line[:64] for line in sums} == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()
+    }
+    assert small_store.run().changed == []
 
 
 def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
