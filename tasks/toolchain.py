@@ -8,7 +8,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, driver, gpus, packages, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, venvs
 from tasks.planning import layout
 from tasks.planning.packages import arch_packages, debian_packages
 
@@ -26,6 +26,7 @@ def toolchain() -> None:
         debian=debian_packages(rig, host.name),
         arch=arch_packages(rig, host.name),
     )
+    interpreter.linked(name="Python", rig=rig)
     if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))

@@ -50,7 +50,7 @@ class OpenPaths(FactBase[str]):
         pattern = "|".join(sorted(parents))
         return (
             "{ readlink /proc/[0-9]*/fd/* /proc/[0-9]*/exe /proc/[0-9]*/cwd; cat /proc/[0-9]*/maps; } 2>/dev/null "
-            f"| grep -oE '({pattern})/[^\\n]*' | sort -u; true"
+            f"| grep -oE '({pattern})/.*' | sort -u; true"
         )
 
     @override

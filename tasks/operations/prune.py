@@ -7,6 +7,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from tasks.facts.disk_use import DirectorySizes, OpenPaths
+from tasks.facts.jobs import RunningJobs
 from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Releases
 from tasks.facts.units import Units
@@ -22,7 +23,7 @@ from tasks.spec.rig import Rig
 
 @operation()
 def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Commands:
-    """List every leftover with size and reason; delete those named, and never what a unit or a process refers to.
+    """List every leftover with size and reason; delete those named, never what a unit, a job or a process uses.
 
     :param keep: how many releases no build makes any more may not be deleted; as declared where None
     """
@@ -61,6 +62,7 @@ def _leftovers(rig: Rig, locked: list[LockedModel], keep: int) -> list[Leftover]
     units = host.get_fact(Units, health={})
     # Also units of models declared no longer: their owner may start them by hand.
     users = {name: "\n".join([unit.text, *unit.arguments]) for name, unit in units.items()}
+    users |= {f"the running job {name}": text for name, text in host.get_fact(RunningJobs).items()}
     users["a running process"] = host.get_fact(OpenPaths, parents=[*parents, layout.MODELS])
     directories = host.get_fact(DirectorySizes, parents=parents)
     releases = host.get_fact(Releases, directories=[path for path in directories if path.startswith(layout.RELEASES)])

@@ -19,6 +19,10 @@ HF_TRANSFER = ".hf_transfer"
 """Ending of hf_transfer's own name for a file it is at work on (tasks/files/move_bytes.py)."""
 
 
+UNFINISHED = ".part"
+"""Ending of a release's directory while it is made (tasks/files/build_release.py)."""
+
+
 @dataclass(frozen=True)
 class Directory:
     """``size`` in bytes on the disk; ``changed_at``: when anything in it was last written, seconds since the epoch."""
@@ -59,7 +63,7 @@ def leftovers(
 
     :param stored: path -> file of the model store
     :param directories: of every release, every build's work, every CUDA toolkit, by path
-    :param users: name of a unit or process -> every path it names, as one text
+    :param users: name of a unit, a running job or a process -> every path it names, as one text
     :param toolkits: path of a release -> root of the CUDA toolkit whose libraries it loads
     :param keep: how many of the releases that no build makes any more stay, the newest ones
     """
@@ -135,7 +139,8 @@ def _partials(
         name = path.removeprefix(f"{layout.MODELS}/.partial/")
         if name not in (path, ".lock") and path.removesuffix(HF_TRANSFER) not in wanted:
             why = "a broken-off download of no declared model"
-            yield Leftover(f"partial/{name}", (path,), file.allocated, why, _held([path], users))
+            held = _held([path, path.removesuffix(HF_TRANSFER)], users)
+            yield Leftover(f"partial/{name}", (path,), file.allocated, why, held)
 
 
 def _releases(
@@ -150,7 +155,9 @@ def _releases(
         kept = f"one of the last {keep}, as many as host.keep_releases keeps" if is_kept else ""
         name = f"releases/{path.rpartition('/')[2]}"
         why = "no declared build makes this release"
-        yield Leftover(name, (path,), directories[path].size, why, _held([path], users) or kept)
+        yield Leftover(
+            name, (path,), directories[path].size, why, _held([path, path.removesuffix(UNFINISHED)], users) or kept
+        )
 
 
 def _work(rig: Rig, directories: Mapping[str, Directory], users: Mapping[str, str]) -> Iterable[Leftover]:

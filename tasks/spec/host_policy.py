@@ -68,10 +68,22 @@ class HostPolicy(Declaration):
         default=2, ge=0, description="how many releases no build makes any more tasks/prune.py keeps, the newest ones"
     )
     disk_reserve_gib: float = Field(default=5, ge=0, description="GiB a download must leave free on the model store")
+    python_mirror: str | None = Field(
+        default=None,
+        description="where a box whose python3 is older than 3.9 finds a copy of the releases of "
+        "python-build-standalone (URL, or file:///directory on the box); None: GitHub",
+    )
     accepted: dict[str, str] = Field(
         default={},
         description="findings of tasks/audit.py to live with: check's id (or `id about`) -> the reason, for the reader",
     )
+
+    @field_validator("python_mirror")
+    @classmethod
+    def _a_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(https?://|file:///)[^\s'\"]+[^\s'\"/]", value):
+            raise ValueError("not a URL: write https://..., or file:///directory, without a slash at its end")
+        return value
 
     @field_validator("accepted")
     @classmethod

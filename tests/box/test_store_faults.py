@@ -245,6 +245,15 @@ def test_a_file_that_went_bad_is_fetched_anew(fetching: Fetching) -> None:
     assert fetching.moved() - SIZES[0] <= 2  # and hf_transfer's question for the size
 
 
+def test_the_front_is_hashed_while_the_rest_comes(fetching: Fetching) -> None:
+    """Nothing went wrong, so nothing is read once more; what is on the disk is right all the same."""
+    fetching.hub.faults.add(Fault(origin="cdn", bytes_per_s=800_000))
+    ended = fetching.run()
+    assert ended.code == 0, ended.log
+    assert ended.log.count("hashed while it came") == len(SIZES)
+    fetching.assert_right()
+
+
 def test_the_same_bytes_under_two_names_are_fetched_once(fetching: Fetching) -> None:
     other = Fetching(fetching.hub, fetching.directory / "other", "acme/copy-GGUF", fetching.sources)
     copies = [

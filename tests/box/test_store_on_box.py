@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.box import second_model
-from tests.box.deployment import Deployment, wait_for
+from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
+from tests.box.local_hub import REPOSITORY
+from tests.box.rehearse import chat
 from tests.box.second_model import SECOND, STORE
 
 pytestmark = pytest.mark.box
@@ -122,6 +125,48 @@ def test_no_room_is_said_before_the_first_byte(second: Deployment, hub: Hub) -> 
     assert moved(hub) == 0
 
 
+@pytest.fixture
+def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
+    """An empty disk of 24 MiB as the model store, just enough for the tiny model; afterwards the real one again."""
+    deployment.shell(f"mount -t tmpfs -o size=24m,mode=755 tmpfs {STORE}")
+    variant.rig["host"]["disk_reserve_gib"] = 0
+    yield variant
+    hub.faults.clear()
+    deployment.shell(f"systemctl stop 'llamarig-job-fetch_*'; umount {STORE}")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+
+
+def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> None:
+    """Somebody else fills the disk while the unit is at work; nothing that came is lost."""
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{REPOSITORY}/*", bytes_per_s=300_000))
+    running = small_store.start(log=tmp_path / "log")
+    wait_for(lambda: "downloading" in running.said(), "the download", by=running)
+    small_store.shell(f"head -c 18M /dev/zero >{STORE}/of-somebody-else")
+    assert running.ended() != 0
+    said = running.said()
+    assert said.count("No space left on device") == 1
+    assert f"on {STORE}/.partial: nothing that came is lost" in said
+    assert "Traceback" not in said
+    assert small_store.shell(f"find {STORE} -name '*.gguf'") == ""
+    assert chat(small_store.address, "Do you still serve?")
+    there = kept(small_store)
+    assert there > 0
+    hub.faults.clear()
+    hub.log.clear()
+    small_store.shell(f"rm {STORE}/of-somebody-else")
+    outcome = small_store.run()
+    assert outcome.code == 0, str(outcome)
+    sources = {path.name: path for path in (hub.store.root / REPOSITORY).rglob("*.gguf")}
+    size = sum(path.stat().st_size for path in sources.values())
+    assert moved(hub) <= size - there + 3, "what was on the disk was fetched again"
+    sums = small_store.shell(f"find {STORE} -name '*.gguf' -exec sha256sum {{}} +").splitlines()
+    assert {Path(line[66:]).name: line[:64] for line in sums} == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()
+    }
+    assert small_store.run().changed == []
+
+
 def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
     """tasks/lock.py tells what is newer, changes nothing unasked, and the next deploy fetches what the lock says."""
     assert second.run().code == 0
@@ -149,6 +194,35 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert "superseded by revision" in listed.output
 
 
+def test_prune_leaves_a_running_download_alone(
+    second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
+) -> None:
+    """Declared no longer, its files are of no use to anybody; but its unit writes them."""
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=10_000))
+    running = second.start(log=tmp_path / "log")
+    wait_for(lambda: kept(second) > 0 or "downloading" in running.said(), "the download", by=running)
+    kill(running)
+    names = deployment.shell(f"cd {STORE}/.partial && ls").split()
+    assert len({name.removesuffix(".hf_transfer") for name in names}) == 3
+    listed = deployment.run(script="tasks/prune.py")
+    assert listed.code == 0, str(listed)
+    for name in names:
+        assert (
+            f"partial/{name}: a broken-off download of no declared model; stays, the running job fetch" in listed.output
+        )
+    refused = deployment.run("--data", f"delete=partial/{names[0]}", script="tasks/prune.py")
+    assert refused.code == 1
+    assert "the running job fetch" in refused.output
+    assert "nothing was deleted" in refused.output
+    assert deployment.shell("systemctl is-active 'llamarig-job-fetch_*'") == "active"
+    assert set(names) <= set(deployment.shell(f"cd {STORE}/.partial && ls").split())
+    deployment.shell("systemctl stop 'llamarig-job-fetch_*'")
+    left = ",".join(f"partial/{name}" for name in deployment.shell(f"cd {STORE}/.partial && ls").split())
+    deleted = deployment.run("--data", f"delete={left}", script="tasks/prune.py")
+    assert deleted.code == 0, str(deleted)
+    assert deployment.shell(f"ls {STORE}/.partial 2>/dev/null || true") == ""
+
+
 def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployment: Deployment) -> None:
     assert second.run().code == 0
     # Declared no longer: its unit stays, so its files do.
@@ -165,6 +239,14 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
         "systemctl disable --now llamarig-second; rm /etc/systemd/system/llamarig-second.service; "
         "systemctl daemon-reload"
     )
+    # Its unit is gone, and a process reads it all the same.
+    reader = f"systemd-run --quiet --collect --unit=reader tail -f $(find {STORE}/{SECOND} -name '*-00002-of-*.gguf')"
+    deployment.shell(reader)
+    opened = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
+    assert opened.code == 1
+    assert f"{name} stays: a running process refers to it" in opened.output
+    assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
+    deployment.shell("systemctl stop reader")
     deployment.shell(f"mkdir -p /opt/llamarig/llama.cpp/old/bin {STORE}/.partial && touch {STORE}/.partial/{'0' * 64}")
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed

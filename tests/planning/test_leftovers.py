@@ -104,6 +104,26 @@ def test_what_somebody_refers_to_stays() -> None:
         chosen(["releases/ol", "releases/old"], found)
 
 
+def test_what_a_running_job_is_at_work_on_stays() -> None:
+    """Its text names what the files will be; on the disk they still have other endings."""
+    users = {
+        "the running job fetch": f'{{"files": [{{"partial": "{layout.MODELS}/.partial/{"f" * 64}"}}]}}',
+        "the running job build-1": f'{{"release": "{layout.RELEASES}/new", "work": "{layout.WORK}/new"}}',
+    }
+    partials = [f"{layout.MODELS}/.partial/{name}" for name in ("f" * 64, f"{'f' * 64}.hf_transfer", "e" * 64)]
+    paths = (f"{layout.RELEASES}/new.part", f"{layout.WORK}/new", f"{layout.RELEASES}/newer")
+    directories = {path: Directory(GIB) for path in paths}
+    held = {leftover.name: leftover.stays for leftover in found_on(stored(*partials), directories, users)}
+    assert held == {
+        f"partial/{'f' * 64}": "the running job fetch",
+        f"partial/{'f' * 64}.hf_transfer": "the running job fetch",
+        f"partial/{'e' * 64}": "",
+        "releases/new.part": "the running job build-1",
+        "work/new": "the running job build-1",
+        "releases/newer": "",
+    }
+
+
 def test_only_what_is_offered_can_be_chosen() -> None:
     found = found_on({}, {f"{layout.RELEASES}/old": Directory(GIB)})
     assert [leftover.paths for leftover in chosen(["releases/old"], found)] == [(f"{layout.RELEASES}/old",)]

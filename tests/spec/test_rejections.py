@@ -117,6 +117,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("extra = ('--ctx-size', '4096')", "--ctx-size is owned by llamarig: say it as serve.context"),
     ),
     "owned flag with its value": (lambda: serve(extra=("-ngl=99",)), ("-ngl is owned", "serve.placement")),
+    "mirror that is no URL": (
+        lambda: d.host_policy(python_mirror="/srv/pythons/"),
+        ("python_mirror = '/srv/pythons/'", "write https://..., or file:///directory"),
+    ),
     "open host without a key": (
         lambda: serve(host="0.0.0.0"),
         ("host 0.0.0.0 is open to the network", "set api_key_file", "or keep 127.0.0.1"),
