@@ -13,8 +13,13 @@ from tasks.operations import ground, memory
 from tasks.planning import layout
 
 _TASKS = Path(__file__).parent
-_PLANNING = ("gguf_header.py", "instruction_sets.py")
-_PROGRAMS = (*sorted((_TASKS / "files").glob("*.py")), *(_TASKS / "planning" / name for name in _PLANNING))
+_PROGRAMS = (
+    *sorted((_TASKS / "files").glob("*.py")),
+    _TASKS / "files" / "simulated_gpu.cpp",
+    _TASKS / "planning" / "gguf_header.py",
+    _TASKS / "planning" / "instruction_sets.py",
+    _TASKS / "planning" / "plans" / "server_log.py",
+)
 
 
 @deploy("Host")

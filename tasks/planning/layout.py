@@ -19,8 +19,12 @@ WORK = f"{STATE}/work"
 MODELS = f"{STATE}/models"
 JOBS = f"{STATE}/jobs"
 PROOFS = f"{STATE}/proofs"
+SIMULATED = f"{STATE}/simulated"
+"""The backend that shows llama.cpp GPUs the box does not have, one compiled for each commit that plans with it."""
+HEADERS = f"{STATE}/headers"
+"""Headers of models that are planned for and not fetched: sparse files of the real size."""
 CACHE = "/var/cache/llamarig"
-DIRECTORIES = (WORK, MODELS, JOBS, PROOFS, CACHE, RELEASES)
+DIRECTORIES = (WORK, MODELS, JOBS, PROOFS, SIMULATED, HEADERS, CACHE, RELEASES)
 """Made by deploy, root's, readable by all; jobs write below them and nowhere else."""
 UNITS = "/etc/systemd/system"
 SYSCTL_FILE = "/etc/sysctl.d/90-llamarig.conf"

@@ -11,6 +11,7 @@ from tasks.spec.base import Declaration, Name
 from tasks.spec.build import Build
 from tasks.spec.host_policy import HostPolicy
 from tasks.spec.model import Model
+from tasks.spec.simulated_gpu import SimulatedGpu
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -66,6 +67,17 @@ class Rig(Declaration):
     model_lock: str = Field(
         default="inventory/models.lock.json",
         description="file on the control machine that freezes revisions and sha256 of every model; commit it",
+    )
+    bench_ledger: str = Field(
+        default="inventory/bench.jsonl",
+        description="file on the control machine that tasks/bench.py adds its timings to; commit it",
+    )
+    plan_file: str = Field(
+        default="inventory/plans.json",
+        description="file on the control machine that keeps the plans of models with auto(); commit it",
+    )
+    simulated_gpus: tuple[SimulatedGpu, ...] = Field(
+        default=(), description="plan for these GPUs in place of the box's own: what would a 5090 give me?"
     )
 
     @field_validator("builds")

@@ -115,11 +115,11 @@ def test_what_a_running_job_is_at_work_on_stays() -> None:
     directories = {path: Directory(GIB) for path in paths}
     held = {leftover.name: leftover.stays for leftover in found_on(stored(*partials), directories, users)}
     assert held == {
-        f"partial/{'f' * 64}": "the running job fetch",
-        f"partial/{'f' * 64}.hf_transfer": "the running job fetch",
+        f"partial/{'f' * 64}": "the running job fetch refers to it",
+        f"partial/{'f' * 64}.hf_transfer": "the running job fetch refers to it",
         f"partial/{'e' * 64}": "",
-        "releases/new.part": "the running job build-1",
-        "work/new": "the running job build-1",
+        "releases/new.part": "the running job build-1 refers to it",
+        "work/new": "the running job build-1 refers to it",
         "releases/newer": "",
     }
 
