@@ -67,6 +67,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.auto(give_up=("context", "context")),
         ("auto: give_up = ('context', 'context')", "name each once"),
     ),
+    "auto with layers split": (
+        lambda: serve(placement=d.auto(), split_mode="tensor"),
+        ("auto() places whole layers", 'split_mode = "tensor"', "choose one"),
+    ),
     "a margin below nothing": (lambda: d.auto(margin_mib=-1), ("margin_mib = -1", "greater than or equal to 0")),
     "partial layers for other GPUs": (
         lambda: d.layers(gpu=(1,), split=(4,), partial=((), ("up",))),
