@@ -36,7 +36,7 @@ class MemoryBandwidthMeasured(FactBase[float | None]):
 
     @override
     def command(self) -> str:
-        return f"python3 -c '{_COPIES}' 2>/dev/null || true"
+        return f"{layout.PYTHON} -c '{_COPIES}' 2>/dev/null || true"
 
     @override
     def process(self, output: list[str]) -> float | None:
