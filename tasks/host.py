@@ -17,6 +17,8 @@ _PROGRAMS = (
     *sorted((_TASKS / "files").glob("*.py")),
     _TASKS / "files" / "simulated_gpu.cpp",
     _TASKS / "planning" / "gguf_header.py",
+    _TASKS / "planning" / "instruction_sets.py",
+    _TASKS / "planning" / "plans" / "server_log.py",
 )
 
 

@@ -45,6 +45,23 @@ class Ownership(FactBase[dict[str, str]]):
         return {path: owner for path, tab, owner in pairs if tab}
 
 
+class LastLines(FactBase[list[str]]):
+    """The end of a text file, without empty lines; nothing where there is none."""
+
+    @staticmethod
+    @override
+    def default() -> list[str]:
+        return []
+
+    @override
+    def command(self, path: str, count: int) -> str:
+        return f"tail -n {count} {path} 2>/dev/null; true"
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return [line.rstrip() for line in output if line.strip()]
+
+
 class UserExists(FactBase[bool]):
     """Whether the box knows a user; asking for one is a tenth of listing them all."""
 

@@ -7,9 +7,10 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from tasks.facts.gpus import Gpus
+from tasks.facts.toolkits import ToolkitVersions
 from tasks.operations import Commands
 from tasks.operations.refuse import refuse
-from tasks.planning.gpus import gpu_differences
+from tasks.planning.gpus import declared_toolkits, driver_difference, gpu_differences
 from tasks.spec.rig import Rig
 
 
@@ -21,18 +22,22 @@ def fit_the_builds(rig: Rig) -> Commands:
     """
     present = host.get_fact(Gpus)
     unknown = [build.name for build in rig.builds if build.takes_architectures_of_cards]
+    if unknown and present.gpus:
+        # The driver came with this very deploy, whose builds were settled when it began.
+        yield from refuse("the driver answers now: deploy again, and the builds are made for the cards it shows")
+        return
     if unknown:
         yield from refuse(
             f"build {unknown[0]} is to be compiled for this box's cards, but {present.problem}: install the NVIDIA "
             'driver, or declare its architectures, for example ("89-real",)'
         )
         return
-    differences = [str(difference) for difference in gpu_differences(rig.builds, present)]
-    if present.problem:
-        if state.is_executing:
-            for line in differences:
-                host.log_styled(line, fg="yellow", log_func=logger.warning)
-    elif differences:
-        yield from refuse("build and graphics card do not go together", differences)
+    paths = declared_toolkits(rig.builds)
+    toolkits = host.get_fact(ToolkitVersions, paths=paths) if paths else {}
+    differences = [str(difference) for difference in gpu_differences(rig.builds, present, toolkits)]
+    if differences:
+        yield from refuse("build, CUDA toolkit and graphics card do not go together", differences)
         return
+    if (difference := driver_difference(present)) is not None and state.is_executing:
+        host.log_styled(str(difference), fg="yellow", log_func=logger.warning)
     host.noop("nothing stands between builds and cards")

@@ -59,7 +59,7 @@ def start_job(
     program: str,
     job: dict[str, Any],
     *,
-    python: str = "/usr/bin/python3",
+    python: str = layout.PYTHON,
     properties: Sequence[str] = (),
     sandboxed: bool = True,
     secret: tuple[str, str] | None = None,

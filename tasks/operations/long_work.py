@@ -19,6 +19,7 @@ from tasks.planning import layout
 from tasks.planning.difference import Difference
 from tasks.planning.release import build_job, release_differences, release_path
 from tasks.planning.shards import fetch_job, record, room_missing, shard_differences, target
+from tasks.planning.sharing import is_received
 from tasks.spec.build import Build
 from tasks.spec.model_lock import LockedFile, LockedModel
 from tasks.spec.rig import Rig
@@ -48,6 +49,13 @@ def read_releases(rig: Rig) -> dict[str, Release]:
     return host.get_fact(Releases, directories=[release_path(build, rig.models) for build in rig.builds])
 
 
+def _to_build_here(rig: Rig) -> list[tuple[Build, list[Difference]]]:
+    """Those of them that this box builds; what others build for it, it receives (tasks/operations/sharing.py)."""
+    if all(is_received(build, host.name) for build in rig.builds):
+        return []
+    return [item for item in releases_to_build(rig, read_releases(rig)) if not is_received(item[0], host.name)]
+
+
 def files_to_fetch(
     locked: list[LockedModel], store: Store, deep: bool
 ) -> list[tuple[LockedModel, LockedFile, Difference]]:
@@ -63,8 +71,8 @@ def files_to_fetch(
 
 @operation()
 def builds_started(rig: Rig) -> Commands:
-    """The build of every release that is not whole is under way on the box."""
-    unfinished = releases_to_build(rig, read_releases(rig))
+    """The build of every release of its own that is not whole is under way on the box."""
+    unfinished = _to_build_here(rig)
     if not unfinished:
         host.noop("every release is whole")
         return
@@ -128,7 +136,7 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
 @operation()
 def long_work_finished(rig: Rig) -> Commands:
     """Every build and download has ended well: releases are whole, model files are as locked."""
-    unfinished = releases_to_build(rig, read_releases(rig))
+    unfinished = _to_build_here(rig)
     labels = {build_job_name(build, rig): f"build {build.name}" for build, _ in unfinished}
     if _lacks_model_files(rig):
         labels[FETCH] = "models"
@@ -136,7 +144,7 @@ def long_work_finished(rig: Rig) -> Commands:
         host.noop("releases are whole, model files are as locked")
         return
     yield await_jobs(labels)
-    still = [str(item) for _, found in releases_to_build(rig, read_releases(rig)) for item in found]
+    still = [str(item) for _, found in _to_build_here(rig) for item in found]
     if _lacks_model_files(rig):
         still.append("model files are not all as locked")
     if still:

@@ -14,6 +14,9 @@ from pyinfra.operations import apt, pacman
 from tasks.operations import Commands
 from tasks.operations.refuse import refuse
 
+WAIT_FOR_APT = "-o DPkg::Lock::Timeout=600"
+"""Unattended upgrades hold the lock now and then; they are waited for. In seconds."""
+
 
 @operation()
 def installed(debian: Sequence[str], arch: Sequence[str]) -> Commands:
@@ -25,10 +28,8 @@ def installed(debian: Sequence[str], arch: Sequence[str]) -> Commands:
     if host.get_fact(File, path="/usr/bin/apt-get"):
         missing = sorted(set(debian) - host.get_fact(DebPackages).keys())
         if missing:
-            # Unattended upgrades hold the lock now and then; they are waited for.
-            patience = "-o DPkg::Lock::Timeout=600"
             yield from apt.packages._inner(
-                packages=missing, update=True, no_recommends=True, extra_install_args=patience
+                packages=missing, update=True, no_recommends=True, extra_install_args=WAIT_FOR_APT
             )
     elif host.get_fact(File, path="/usr/bin/pacman"):
         missing = sorted(set(arch) - host.get_fact(PacmanPackages).keys())

@@ -13,6 +13,7 @@ from tasks.operations import Commands
 from tasks.operations.jobs import await_jobs, start_job
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
+from tasks.operations.plan_file import PlanError, as_planned
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
@@ -69,7 +70,7 @@ def wanted_units(
             wanted.append(
                 wanted_unit(
                     rig,
-                    model,
+                    as_planned(rig, model, release, lock),
                     release=path,
                     flags=release.flags,
                     files=model_files(lock),
@@ -80,6 +81,8 @@ def wanted_units(
             )
         except FlagRefusedError as error:
             raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
+        except PlanError as error:
+            raise NotReadyError(f"{error}; nothing was changed") from None
     return sorted(wanted, key=lambda item: item.running)
 
 

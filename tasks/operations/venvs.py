@@ -36,7 +36,9 @@ def locked(path: str, requirements: str) -> Commands:
     if not missing:
         host.noop(f"{path} holds what {requirements} locks")
         return
-    yield StringCommand(f"rm -rf {path} && mkdir -p {path} && python3 -m venv {path}")
+    # By the Python's own name: a venv looks for the standard library beside the link it was made through.
+    python = f'"$(readlink -f {layout.PYTHON})"'
+    yield StringCommand(f"rm -rf {path} && mkdir -p {path} && {python} -m venv {path}")
     yield FileUploadCommand(io.StringIO(lock), f"{path}/requirements.part")
     yield StringCommand(
         # The box's own certificates and proxy: pip in a virtual environment knows of neither by itself.

@@ -166,8 +166,13 @@ def retired_units(rig: Rig, units: Mapping[str, Unit]) -> list[str]:
     )
 
 
-def switch_job(wanted: Wanted, build: Build, retired: list[str], model_bytes: int) -> dict[str, Any]:
-    """What tasks/files/switch_unit.py is told. ``model_bytes``: size of the model's files together."""
+def switch_job(
+    wanted: Wanted, build: Build, retired: list[str], model_bytes: int, plan: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What tasks/files/switch_unit.py is told. ``model_bytes``: size of the model's files together.
+
+    :param plan: for a model whose placement was planned (tasks/planning/plans/first_start.py)
+    """
     serve = wanted.model.serve
     return {
         "unit": wanted.unit,
@@ -186,4 +191,5 @@ def switch_job(wanted: Wanted, build: Build, retired: list[str], model_bytes: in
         "context_per_slot": serve.context // serve.parallel,
         "api_key_file": serve.api_key_file,
         "proof": f"{layout.PROOFS}/{wanted.unit}.json",
+        "plan": plan,
     }

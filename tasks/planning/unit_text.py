@@ -17,7 +17,7 @@ _RESTART_S = 10
 
 _WAIT_FOR_VRAM = (
     "# The server before this one may still be giving its GPU memory back. Bounded, and never a reason not to start.",
-    f"ExecStartPre=-/usr/bin/python3 -I -B {layout.PROGRAMS}/tasks/files/wait_for_vram.py",
+    f"ExecStartPre=-{layout.PYTHON} -I -B {layout.PROGRAMS}/tasks/files/wait_for_vram.py",
 )
 
 _HARDENING = """\

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tasks.spec.base import Declaration, explain
 from tasks.spec.build import Build, GitSource, SdistSource
-from tasks.spec.host_policy import GpuCard, HostPolicy
+from tasks.spec.host_policy import GpuCard, HostPolicy, NvidiaDriver
 from tasks.spec.model import Model
 from tasks.spec.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override
 from tasks.spec.rig import Hub, Rig
@@ -67,6 +67,7 @@ sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
+nvidia_driver = _constructor(NvidiaDriver)
 simulated_gpu = _constructor(SimulatedGpu)
 hub = _constructor(Hub)
 all_on_gpu = _constructor(AllOnGpu)
@@ -87,6 +88,7 @@ def rig(
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
+    bench_ledger: str = "inventory/bench.jsonl",
     plan_file: str = "inventory/plans.json",
     **unknown: Any,
 ) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def rig(
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,
+        bench_ledger=bench_ledger,
         plan_file=plan_file,
         **unknown,
     )

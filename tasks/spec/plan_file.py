@@ -35,6 +35,7 @@ class Belongs(Declaration):
     shards: tuple[Sha256, ...] = Field(default=(), description="of the model lock: the same files have the same header")
     devices: tuple[PlannedDevice, ...] = Field(min_length=1)
     margins_mib: tuple[Mib, ...]
+    others_mib: tuple[Mib, ...] = Field(default=(), description="on each GPU: vision projector and draft model")
     flags: tuple[str, ...]
     release: str
 
@@ -46,6 +47,7 @@ class DeviceMemory(Declaration):
     model_mib: Mib
     context_mib: Mib
     compute_mib: Mib
+    state_mib: Mib = Field(default=0, description="what of context_mib is recurrent state, and not KV cache")
 
     @property
     def total_mib(self) -> int:
@@ -80,6 +82,22 @@ class FitPeer(Declaration):
     splits: tuple[int, int] | None = None
 
 
+class RamBudget(Declaration):
+    """MiB of RAM: what a server takes there when its caches are full, and what there is, 0 where unknown."""
+
+    weights_mib: Mib
+    buffers_mib: Mib
+    cache_mib: Mib
+    checkpoints_mib: Mib
+    reserve_mib: Mib
+    available_mib: Mib
+
+    @property
+    def total_mib(self) -> int:
+        """All that is taken, the reserve too."""
+        return self.weights_mib + self.buffers_mib + self.cache_mib + self.checkpoints_mib + self.reserve_mib
+
+
 class Proposal(Declaration):
     """What a start that did not go as planned asks for: a placement that takes less. The owner accepts by planning."""
 
@@ -101,10 +119,11 @@ class Plan(Declaration):
     output_compute_mib: Mib | None = Field(
         default=None, description="compute of the output's GPU as llama-fit-params itself prints it, with more logits"
     )
+    ram: RamBudget
     splits: tuple[int, int] | None = None
     next_layer: tuple[NextLayer, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
-    fit: FitPeer | None = None
+    fit: FitPeer | None = Field(default=None, description="none where fit gave up, or was not asked")
     dry_runs: int = 0
     proposals: tuple[Proposal, ...] = ()
 

@@ -68,6 +68,10 @@ class Rig(Declaration):
         default="inventory/models.lock.json",
         description="file on the control machine that freezes revisions and sha256 of every model; commit it",
     )
+    bench_ledger: str = Field(
+        default="inventory/bench.jsonl",
+        description="file on the control machine that tasks/bench.py adds its timings to; commit it",
+    )
     plan_file: str = Field(
         default="inventory/plans.json",
         description="file on the control machine that keeps the plans of models with auto(); commit it",

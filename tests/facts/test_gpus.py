@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.facts.gpus import Gpus
-from tasks.planning.gpus import Gpu, GpuState, gpu_differences, runs_on, with_architectures_of
+from tasks.facts.toolkits import ToolkitVersions
+from tasks.planning.gpus import (
+    Gpu,
+    GpuState,
+    declared_toolkits,
+    driver_difference,
+    gpu_differences,
+    runs_on,
+    with_architectures_of,
+)
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
 
@@ -48,7 +57,8 @@ def test_module_and_library_of_two_versions() -> None:
     assert state.gpus == ()
     assert "Driver/library version mismatch" in state.problem
     assert state.module == "575.57.08"
-    (difference,) = gpu_differences([cuda("89-real")], state)
+    difference = driver_difference(state)
+    assert difference is not None
     assert "restart the box" in difference.remedy
 
 
@@ -64,9 +74,10 @@ def test_module_and_library_of_two_versions() -> None:
 def test_no_usable_card_is_an_answer(output: list[str], problem: str) -> None:
     state = Gpus().process(output)
     assert problem in state.problem
-    (difference,) = gpu_differences([cuda("89-real")], state)
-    assert "install the NVIDIA driver" in difference.remedy
-    assert gpu_differences([Build(name="cpu", backend="cpu")], state) == []
+    difference = driver_difference(state)
+    assert difference is not None
+    assert "nvidia_driver=d.nvidia_driver()" in difference.remedy
+    assert gpu_differences([cuda("89-real")], state) == []
 
 
 def test_amd_cards_are_counted() -> None:
@@ -105,7 +116,25 @@ def test_wrong_pairs_are_named() -> None:
     assert "driver 575" in driver.remedy
     assert "120a-real" in architecture.remedy
     assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
-    assert "cannot compile for 120a-real" in str(gpu_differences([cuda(toolkit="12.4")], state)[0])
+
+
+def test_a_toolkit_of_the_box_is_asked_its_version() -> None:
+    build = cuda("120a-real", toolkit="/usr")
+    assert declared_toolkits([build, cuda("89-real")]) == ["/usr"]
+    state = GpuState((gpu("12.0", driver="570.86.10"),), module="570.86.10")
+    (too_old,) = gpu_differences([build], state, {"/usr": (12, 4)})
+    assert "CUDA 12.4 cannot compile for 120a-real" in str(too_old)
+    assert gpu_differences([build], state, {"/usr": (12, 8)}) == []
+    (driver,) = gpu_differences([build], state, {"/usr": (13, 0)})
+    assert "580 or newer for CUDA 13.0" in str(driver)
+    (absent,) = gpu_differences([build], state, {})
+    assert "declared /usr/bin/nvcc" in str(absent)
+    assert gpu_differences([Build(name="cpu", backend="cpu")], state, {}) == []
+
+
+def test_what_nvcc_says_of_itself() -> None:
+    said = ["== /usr", "nvcc: NVIDIA (R) Cuda compiler driver", "Cuda compilation tools, release 12.4, V12.4.131"]
+    assert ToolkitVersions().process([*said, "== /no/such", "== /odd", "release 12"]) == {"/usr": (12, 4)}
 
 
 def test_architectures_of_the_cards_present() -> None:

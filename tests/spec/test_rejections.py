@@ -73,13 +73,21 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.git_source(url="git@host:llama.cpp"),
         ("url = 'git@host:llama.cpp'", "use https://, ssh:// or file://"),
     ),
-    "cuda toolkit too old for an architecture": (
-        lambda: d.build(name="cuda", architectures=("120a-real",), cuda_toolkit="12.4"),
-        ("build 'cuda': ", "CUDA 12.4 cannot compile for 120a-real", "declare 12.8"),
+    "cuda toolkit that no longer knows an architecture": (
+        lambda: d.build(name="cuda", architectures=("70-real",), cuda_toolkit="13.0"),
+        ("build 'cuda': ", "CUDA 13.0 no longer compiles for 70-real", "install a CUDA 12 toolkit", "declare its path"),
     ),
     "architecture by another name": (
         lambda: cuda(architectures=("sm_89",)),
         ("architectures = ('sm_89',)", "write 89-real"),
+    ),
+    "cuda toolkit that PyPI does not have": (
+        lambda: cuda(cuda_toolkit="12.9"),
+        ("cuda_toolkit = '12.9'", "there is 13.0, 13.1,", "declared by its path", "/usr/local/cuda-12.9"),
+    ),
+    "driver by its whole version": (
+        lambda: d.nvidia_driver(series="580.95.05"),
+        ("nvidia_driver: series = '580.95.05'", "pattern"),
     ),
     "cuda toolkit by another name": (
         lambda: cuda(cuda_toolkit="cuda13"),
@@ -88,6 +96,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "CMake definition of ours": (
         lambda: cuda(cmake={"CMAKE_CUDA_ARCHITECTURES": "native"}),
         ("build 'cpu': cmake", "CMAKE_CUDA_ARCHITECTURES is decided by llamarig", "remove it"),
+    ),
+    "cache types without kernels": (
+        lambda: cuda(kv_cache_pairs=("q4_1-iq4_nl",)),
+        ("kv_cache_pairs = ('q4_1-iq4_nl',)", "is no K-V pair with kernels", "write q4_1-q4_1"),
     ),
     "name no unit can have": (lambda: model(name="Qwen 3"), ("model 'Qwen 3': name = 'Qwen 3'", "pattern")),
     "quant and files": (
@@ -105,6 +117,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("extra = ('--ctx-size', '4096')", "--ctx-size is owned by llamarig: say it as serve.context"),
     ),
     "owned flag with its value": (lambda: serve(extra=("-ngl=99",)), ("-ngl is owned", "serve.placement")),
+    "mirror that is no URL": (
+        lambda: d.host_policy(python_mirror="/srv/pythons/"),
+        ("python_mirror = '/srv/pythons/'", "write https://..., or file:///directory"),
+    ),
     "open host without a key": (
         lambda: serve(host="0.0.0.0"),
         ("host 0.0.0.0 is open to the network", "set api_key_file", "or keep 127.0.0.1"),

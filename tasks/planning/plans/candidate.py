@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tasks.spec.kv_cache import CacheType
 from tasks.spec.placement import Layers
@@ -24,12 +25,17 @@ class Candidate:
 class Prediction:
     """What a dry run says a server would take: GPUs in device order, then RAM.
 
-    ``splits``: graph splits of a prompt batch and of one token.
+    ``splits``: graph splits of a prompt batch and of one token. ``layer_context``: layer -> MiB of its KV cache and
+    state, ``layer_state``: of its state alone; both empty where the release does not tell. ``checkpoint_mib``: what one
+    context checkpoint keeps in RAM.
     """
 
     gpus: tuple[DeviceMemory, ...]
     host: DeviceMemory
     splits: tuple[int, int] | None = None
+    layer_context: Mapping[int, float] = field(default_factory=dict)
+    layer_state: Mapping[int, float] = field(default_factory=dict)
+    checkpoint_mib: float = 0.0
 
     @property
     def totals(self) -> tuple[int, ...]:

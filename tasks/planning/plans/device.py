@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from tasks.planning.gpus import Gpu
 from tasks.spec.simulated_gpu import SimulatedGpu
 
 _LISTED = re.compile(
@@ -45,3 +47,26 @@ def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict
 def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[Device]:
     """The same GPUs as devices."""
     return [Device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
+
+
+def with_uuids(
+    devices: Sequence[Device], gpus: Sequence[Gpu], declared: Sequence[str], held_mib: Mapping[str, int]
+) -> list[Device]:
+    """The devices with their UUIDs where those can be told, and with the memory our own servers hold given back.
+
+    :param declared: UUIDs the model is served on, in device order; without them cards are told apart by name, and
+        alike ones by their order
+    :param held_mib: UUID -> what our servers hold there now
+    """
+    left = [gpu for gpu in gpus if gpu.uuid in declared] if declared else list(gpus)
+    left.sort(key=lambda gpu: declared.index(gpu.uuid) if declared else gpu.index)
+    found = []
+    for device in devices:
+        mine = next((gpu for gpu in left if gpu.name and gpu.name in device.description), None)
+        if mine is None:
+            found.append(device)
+            continue
+        left.remove(mine)
+        free = min(device.total_mib, device.free_mib + held_mib.get(mine.uuid, 0))
+        found.append(replace(device, uuid=mine.uuid, free_mib=free))
+    return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
+from tasks.planning import layout
 from tasks.planning.flags import ModelFiles, server_arguments
 from tasks.planning.plans.candidate import Candidate, Prediction
 from tasks.spec.model import Model
@@ -51,6 +50,12 @@ _DECIDES_MEMORY = {
     "--swa-full": 0,
 }
 _PLACES = ("--n-gpu-layers", "--fit", "--fit-target", "--fit-ctx", "--tensor-split", "--override-tensor", "--n-cpu-moe")
+_ROW = re.compile(r"(\w+) (\d+) (\d+) (\d+) ?")
+"""``CUDA0 19406 1113 1756``: MiB of weights, KV cache and state, compute buffers (common/fit.cpp, pinned commit)."""
+_COMPLAINT = re.compile(r"[Ee]rror|[Ff]ail|\babort\b|exception|not found|invalid")
+_CACHE_LAYER = re.compile(r"layer +(\d+): dev = ")
+_CACHE_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells, +\d+ layers, ")
+_SLIDING = re.compile(r"creating +SWA KV cache")
 _SPLITS = re.compile(r"splits = (\d+)(?: / (\d+))?")
 
 
@@ -108,19 +113,77 @@ def fit_arguments(
     ]
 
 
+def peer_arguments(
+    model: Model,
+    header: str,
+    flags: Collection[str],
+    candidate: Candidate,
+    answer: Sequence[str],
+    devices: Sequence[str] = (),
+) -> list[str]:
+    """What llama-fit-params is told to measure the placement it came to itself."""
+    served = server_arguments(with_candidate(model, candidate), ModelFiles(header), flags)
+    kept = memory_arguments(served, placement=False)
+    return ["--model", header, *kept, *_common(devices), *answer, "--fit", "off", "--fit-print", "on"]
+
+
+_NGRAM_DRAFTS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
+_DRAFT = 3
+"""Tokens guessed at once where nothing is declared (common/common.h, pinned commit)."""
+
+
+def server_outputs(model: Model) -> int:
+    """For how many tokens llama-server reserves logits: one a slot, and those that are guessed.
+
+    (tools/server/server-context.cpp server_output_limits, common/speculative.cpp common_speculative_n_max, pinned
+    commit.)
+    """
+    serve, guessed = model.serve, 0
+    if serve.speculation is not None:
+        said = serve.speculation
+        for kind in said.types:
+            if kind.startswith("draft-"):
+                guessed = max(guessed, said.draft_max or _DRAFT)
+            elif kind == "ngram-mod":
+                guessed = max(guessed, said.ngram_mod_max or _NGRAM_DRAFTS[kind])
+            else:
+                guessed = max(guessed, said.ngram_draft or _NGRAM_DRAFTS[kind])
+    return min(serve.batch, serve.parallel * (1 + guessed))
+
+
+_VISION_BUFFERS_MIB = 512
+
+
+def vision_mib(size: int) -> int:
+    """MiB set aside for a vision projector: its file, and a guess for its buffers, which no dry run tells.
+
+    :param size: bytes of the projector's file
+    """
+    return -(-size // (1 << 20)) + _VISION_BUFFERS_MIB
+
+
+def draft_arguments(model: Model, path: str, devices: Sequence[str] = ()) -> list[str]:
+    """What llama-fit-params is told to measure a draft model beside its model."""
+    serve, said = model.serve, model.serve.speculation
+    layers = 99 if said is None or said.draft_gpu_layers is None else said.draft_gpu_layers
+    types = ("f16", "f16")
+    if said is not None:
+        types = (said.draft_cache_type_k or "f16", said.draft_cache_type_v or "f16")
+    arguments = ["--model", path, "--ctx-size", str(serve.context), "--parallel", str(serve.parallel)]
+    arguments += ["--batch-size", str(serve.batch), "--ubatch-size", str(serve.ubatch), "--n-gpu-layers", str(layers)]
+    arguments += ["--cache-type-k", types[0], "--cache-type-v", types[1], "--flash-attn", serve.flash_attention]
+    return [*arguments, "--fit", "off", *_common(devices), "--fit-print", "on"]
+
+
 def _common(devices: Sequence[str]) -> list[str]:
-    return [*(("--device", ",".join(devices)) if devices else ()), "--log-jsonl", "--verbosity", "5"]
+    return [*(("--device", ",".join(devices)) if devices else ()), "--verbosity", "5"]
 
 
 def command(release: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """One shell command that prints the lines of a dry run that say something, then ``exit=`` and its status."""
-    said = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
-    program = f"{release}/bin/{PROGRAM}"
-    lines = "fit_memory_breakdown|splits = |layer +[0-9]+: dev = |[0-9] layers, |rror|fail|abort|^-c "
-    return (
-        f"out=$(mktemp); env {said} timeout {LONGEST_S} {shlex.join([program, *arguments])} >$out 2>&1; status=$?; "
-        f"grep -E '{lines}' $out | tail -n 2000; rm -f $out; echo exit=$status"
-    )
+    """One shell command for the box: tasks/files/dry_run.py, which says why it is not called directly."""
+    said = [f"{name}={value}" for name, value in sorted(environment.items())]
+    program = ["python3", "-B", "-m", "tasks.files.dry_run", str(LONGEST_S), f"{release}/bin/{PROGRAM}"]
+    return f"cd {layout.PROGRAMS} && {shlex.join(['env', *said, *program, *arguments])}"
 
 
 def prediction(output: str, outcome_of: str) -> Prediction:
@@ -129,58 +192,58 @@ def prediction(output: str, outcome_of: str) -> Prediction:
     :param outcome_of: what was run, for the message
     :raises DryRunError: when it failed, or does not speak as the pinned commit does
     """
-    records = [_record(line) for line in output.splitlines()]
-    rows = next((record["data"]["rows"] for record in reversed(records) if _is_breakdown(record)), None)
-    if rows is None:
+    lines = output.splitlines()
+    rows = [_memory(found) for line in lines if (found := _ROW.fullmatch(line))]
+    if not rows or rows[-1].name != "Host":
         raise DryRunError(f"{outcome_of} did not say what it would take: {failure(output)}")
-    splits = next((_splits(record) for record in reversed(records) if _splits(record)), None)
-    gpus = tuple(_memory(row) for row in rows if row.get("kind") == "device")
-    host = [_memory(row) for row in rows if row.get("kind") == "host"]
-    others = [_memory(row) for row in rows if row.get("kind") == "buffer_type"]
-    if not host:
-        raise DryRunError(f"{outcome_of} says nothing of RAM")
-    # Buffer types of no device and not the host's (such as repacked weights) are RAM too.
-    total = DeviceMemory(
-        name="Host",
-        model_mib=sum(row.model_mib for row in (*host, *others)),
-        context_mib=sum(row.context_mib for row in (*host, *others)),
-        compute_mib=sum(row.compute_mib for row in (*host, *others)),
+    splits = next((found for line in reversed(lines) if (found := _SPLITS.search(line))), None)
+    return Prediction(
+        gpus=tuple(rows[:-1]),
+        host=rows[-1],
+        splits=(int(splits[1]), int(splits[2] or splits[1])) if splits else None,
+        layer_context=_layer_context(lines),
+        layer_state=_layer_context([line for line in lines if "recurrent" in line]),
+        checkpoint_mib=_checkpoint_mib(lines),
     )
-    return Prediction(gpus, total, splits)
+
+
+def _layer_context(lines: Sequence[str]) -> dict[int, float]:
+    """Each cache lists its layers and then its size: MiB of KV cache and state a layer, where all is as expected.
+
+    Layers of one cache are alike (src/llama-kv-cache.cpp, src/llama-memory-recurrent.cpp, pinned commit); were they
+    not, a dry run of the placement found would tell.
+    """
+    found: dict[int, float] = {}
+    listed: list[int] = []
+    for said in lines:
+        if layer := _CACHE_LAYER.search(said):
+            listed.append(int(layer[1]))
+        elif (size := _CACHE_SIZE.search(said)) and listed:
+            for number in listed:
+                found[number] = found.get(number, 0.0) + float(size[1]) / len(listed)
+            listed = []
+    return found
+
+
+def _checkpoint_mib(lines: Sequence[str]) -> float:
+    """MiB that a context checkpoint keeps: recurrent state, or a sliding window's cache; the rest is not copied."""
+    found, sliding = 0.0, False
+    for said in lines:
+        sliding = sliding or bool(_SLIDING.search(said))
+        size = _CACHE_SIZE.search(said)
+        if size and ("recurrent" in said or sliding):
+            found += float(size[1])
+            sliding = False
+    return found
 
 
 def failure(output: str) -> str:
     """Its own words about why it failed, and its exit status."""
-    said = []
-    for line in output.splitlines():
-        record = _record(line)
-        text = str(record.get("msg", "")) if record else line
-        if re.search("rror|fail|abort", text):
-            said.append(text.strip())
+    lines = [re.sub(r"^[\d.]+ [A-Z] ", "", line).strip() for line in output.splitlines()]
+    said = [line for line in lines if _COMPLAINT.search(line)]
     status = re.search(r"^exit=(\d+)", output, re.MULTILINE)
     return " | ".join([*said[-3:], f"exit status {status[1] if status else 'unknown'}"])
 
 
-def _record(line: str) -> dict[str, Any]:
-    if not line.startswith("{"):
-        return {}
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _is_breakdown(record: dict[str, Any]) -> bool:
-    return record.get("type") == "fit_memory_breakdown" and isinstance(record.get("data"), dict)
-
-
-def _splits(record: dict[str, Any]) -> tuple[int, int] | None:
-    found = _SPLITS.search(str(record.get("msg", ""))) if record.get("type") == "log" else None
-    return (int(found[1]), int(found[2] or found[1])) if found else None
-
-
-def _memory(row: dict[str, Any]) -> DeviceMemory:
-    return DeviceMemory(
-        name=row["name"], model_mib=row["model"], context_mib=row["context"], compute_mib=row["compute"]
-    )
+def _memory(row: re.Match[str]) -> DeviceMemory:
+    return DeviceMemory(name=row[1], model_mib=int(row[2]), context_mib=int(row[3]), compute_mib=int(row[4]))

@@ -1,0 +1,238 @@
+"""A planned model's first start, on simulated cards: what it takes is compared, what is missing is done without.
+
+The server is the real one, and so are its log, its failures and the switch. The cards are the stand-in that dry runs
+use (tasks/files/simulated_gpu.cpp): they count memory, refuse what they have not, and compute nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from tasks.facts.proofs import BackOffs
+from tasks.files.model_headers import header_of
+from tasks.operations.lock_file import locked_models
+from tasks.operations.simulated_gpus import simulation_library
+from tasks.planning.gguf_header import Header
+from tasks.planning.plans.device import simulation_environment
+from tasks.planning.plans.dry_run import memory_arguments
+from tasks.planning.plans.first_start import start_plan, with_back_off
+from tasks.planning.plans.ladder import in_force
+from tasks.planning.plans.server_log import TOLERANCE_MIB, read_log
+from tasks.planning.plans.weights import Weights, weights_of
+from tasks.planning.release import release_path
+from tasks.planning.serving import Wanted, switch_job, wanted_unit
+from tasks.planning.shards import model_files, target
+from tasks.spec.placement import Layers
+from tasks.spec.plan_file import Belongs, DeviceMemory, Plan, PlannedDevice, RamBudget
+from tasks.spec.rig import Rig
+from tasks.spec.simulated_gpu import SimulatedGpu
+from tests.box.deployment import Deployment
+from tests.box.rehearse import chat
+from tests.planning.golden_units import PINNED
+
+pytestmark = pytest.mark.box
+
+UNIT = "llamarig-tiny.service"
+JOB = "/var/lib/llamarig/jobs/switch-tiny"
+KEY_FILE = "/etc/llamarig/keys/api"
+# Of the rehearsal's four layers three lie on the first card, of which two keep their experts there.
+PLACEMENT = Layers(gpu=(2, 1), split=(3, 2))
+NOTHING = RamBudget(weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Everything a switch of the rehearsal's model to simulated cards is made from."""
+
+    deployment: Deployment
+    rig: Rig
+    weights: Weights
+    plan: Plan
+
+    def rendered(self, placement: Layers) -> Wanted:
+        (model,) = self.rig.models
+        locked = locked_models(self.rig)
+        assert locked is not None
+        return wanted_unit(
+            self.rig,
+            model.model_copy(update={"serve": model.serve.model_copy(update={"placement": placement})}),
+            release=release_path(self.rig.builds[0], self.rig.models),
+            flags=PINNED,
+            files=model_files(locked[0]),
+            inputs_written=0,
+            model_bytes=1 << 24,
+            running=True,
+        )
+
+    def with_cards(self, *free_mib: int, **serve: Any) -> Start:
+        """The same on cards with so much free."""
+        cards = tuple(SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free_mib))
+        environment = simulation_environment(cards, simulation_library(self.rig.builds[0]))
+        (model,) = self.rig.models
+        served = model.serve.model_copy(update={"environment": environment, **serve})
+        return replace(self, rig=self.rig.model_copy(update={"models": (model.model_copy(update={"serve": served}),)}))
+
+    def switch(self, **plan: Any) -> str:
+        """Have the box switch as a deploy does; what it says in the end. Fields of the plan may be overridden."""
+        wanted = self.rendered(PLACEMENT)
+        told = {**start_plan(self.plan, self.weights, self.rendered), **plan}
+        job = switch_job(wanted, self.rig.builds[0], [], 1 << 24, told)
+        self.deployment.write(f"{JOB}/job.json", json.dumps(job))
+        self.deployment.shell(
+            f"cd /opt/llamarig/lib && python3 -B -m tasks.files.switch_unit {JOB} >/dev/null 2>&1; true", timeout=300
+        )
+        status: dict[str, Any] = json.loads(self.deployment.shell(f"cat {JOB}/status.json"))
+        return f"{status['state']}: {status['message']}"
+
+    def total(self, card: int) -> int:
+        return self.plan.gpus[card].total_mib
+
+    def off(self) -> dict[str, Any] | None:
+        """What the box's proof says of a step down."""
+        return BackOffs().process(self.deployment.shell(BackOffs().command()).splitlines()).get(UNIT)
+
+
+@pytest.fixture(scope="module")
+def ground(first_run: tuple[Deployment, object], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """The box with the simulated cards of its release."""
+    variant = first_run[0].variant(tmp_path_factory.mktemp("first-start"))
+    outcome = variant.run(script="tests/box/planning_ground.py")
+    assert outcome.code == 0, str(outcome)
+    return variant
+
+
+@pytest.fixture
+def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
+    """A plan as a dry run of the release made it, and afterwards the box as it was."""
+    rig = Rig.model_validate(ground.rig)
+    locked = locked_models(rig)
+    assert locked is not None
+    shards = [header_of(str(ground.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
+    header = Header(tuple(tensor for shard in shards for tensor in shard.tensors), shards[0].metadata)
+    nothing = Plan(
+        belongs=Belongs(
+            header="0" * 64,
+            devices=tuple(
+                PlannedDevice(name=f"CUDA{n}", description=f"card {n}", total_mib=1000, free_mib=900) for n in (0, 1)
+            ),
+            margins_mib=(2, 2),
+            flags=(),
+            release="x",
+        ),
+        placement=PLACEMENT,
+        context=8192,
+        ubatch=512,
+        cache_type_k="f16",
+        cache_type_v="f16",
+        memory=(),
+        ram=NOTHING,
+    )
+    made = Start(ground, rig, weights_of(header), nothing).with_cards(900, 900)
+    memory = dry_run(made)
+    yield replace(made, plan=nothing.model_copy(update={"memory": memory}))
+    deployment.shell(f"rm -rf {KEY_FILE}")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert chat(deployment.address, "As before?")
+
+
+def dry_run(start: Start) -> tuple[DeviceMemory, ...]:
+    """MiB a device, as the release's own llama-fit-params prints them for the unit's flags."""
+    program, *arguments = start.rendered(PLACEMENT).arguments
+    (model,) = start.rig.models
+    variables = " ".join(f"{name}='{value}'" for name, value in model.serve.environment.items())
+    words = [*arguments[:2], *memory_arguments(arguments), "--device", "CUDA0,CUDA1", "--fit-print", "on"]
+    quoted = " ".join(f"'{word}'" for word in words)
+    said = start.deployment.shell(f"{variables} {program.replace('server', 'fit-params')} {quoted} 2>/dev/null")
+    rows = [line.split() for line in said.splitlines() if line.startswith(("CUDA", "Host"))]
+    return tuple(
+        DeviceMemory(name=name, model_mib=int(model), context_mib=int(context), compute_mib=int(compute))
+        for name, model, context, compute in rows
+    )
+
+
+def log_of_this_start(deployment: Deployment) -> list[str]:
+    return deployment.shell(
+        "journalctl --sync; journalctl -o cat --no-pager "
+        f"_SYSTEMD_INVOCATION_ID=$(systemctl show {UNIT} -p InvocationID --value)"
+    ).splitlines()
+
+
+def test_what_a_start_took_is_compared_and_no_key_is_logged(start: Start) -> None:
+    box = start.deployment
+    box.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-{'x' * 32}-last >{KEY_FILE}")
+    ended = start.with_cards(900, 900, api_key_file=KEY_FILE).switch()
+    assert "it took what was predicted: CUDA0 " in ended, ended
+    assert f"predicted {start.total(0)}; CUDA1 " in ended
+    lines = log_of_this_start(box)
+    log = read_log(lines)
+    for gpu in start.plan.gpus:
+        assert abs(log.memory[gpu.name].total - gpu.total_mib) <= TOLERANCE_MIB
+    assert {line for line in lines if "api_keys" in line} == set(), "llama-server logs the end of its key at this level"
+    assert box.shell(f"journalctl -o cat --no-pager | grep -c -e '-last$' -e sesame; test -e {KEY_FILE}") == "0"
+    assert box.shell(f"ls -d /run/systemd/system/{UNIT}.d 2>/dev/null; true") == "", "for one start alone"
+    box.shell(f"systemctl restart {UNIT}")
+    assert chat(box.address, "Quieter?", key=f"sesame-{'x' * 32}-last")
+    assert read_log(log_of_this_start(box)).memory == {}
+
+
+def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
+    """Somebody else took memory of the first card since the plan was made."""
+    less = start.with_cards(start.total(0) - 1, 900)
+    ended = less.switch()
+    assert ended.startswith("done: "), ended
+    assert "GPU memory was lacking (CUDA0 lacks 3 MiB: " in ended
+    assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in ended
+    off = less.off()
+    assert off is not None
+    assert off["missing_mib"] == {"CUDA0": 3}
+    assert chat(start.deployment.address, "With less?")
+    proposed = with_back_off(less.plan, off, less.rendered(PLACEMENT).text)
+    assert in_force(proposed).gpu[0] < 2
+    assert in_force(proposed).gpu[1] == 1, "the other card has all it was planned to have"
+    assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == less.rendered(in_force(proposed)).text.strip()
+    # What serves now is switched to as it is from here on, and takes no further step.
+    again = replace(less, plan=proposed)
+    assert again.plan.proposals[0].missing_mib == (3, 0)
+    assert start_plan(again.plan, again.weights, again.rendered)["predicted_mib"] is None
+
+
+def test_a_card_with_nothing_left_gets_the_old_model_back(start: Start) -> None:
+    before = start.deployment.shell(f"cat /etc/systemd/system/{UNIT}")
+    ended = start.with_cards(900, 3).switch()
+    assert ended.startswith("failed: "), ended
+    assert "GPU memory is lacking (CUDA1 lacks " in ended
+    assert "and there is no step down" in ended
+    assert "llamarig-tiny.service serves again as before" in ended
+    assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == before
+    assert start.deployment.shell(f"ls -d /run/systemd/system/{UNIT}.d 2>/dev/null; true") == ""
+
+
+def test_it_steps_down_a_few_times_and_not_for_ever(start: Start) -> None:
+    """Steps that free a hundredth of what they say: every one of them fails as well."""
+    more = tuple({kind: 100 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
+    wrong = replace(start.with_cards(5, 900), weights=replace(start.weights, experts=more))
+    ended = wrong.switch(most_back_offs=1)
+    assert ended.startswith("failed: "), ended
+    assert "after 1 steps down" in ended
+    assert ended.count("cudaMalloc failed") == 2
+    assert "serves again as before" in ended
+
+
+def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start) -> None:
+    """A prediction that is 8 MiB too low, and a card with a MiB more than the server takes, of which 6 were to stay."""
+    wrong = start.with_cards(start.total(0) + 2, 900)
+    triple = tuple({kind: 3 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
+    predicted = {"CUDA0": start.total(0) - 8, "CUDA1": start.total(1)}
+    wrong = replace(wrong, weights=replace(start.weights, experts=triple))
+    ended = wrong.switch(predicted_mib=predicted, margins_mib={"CUDA0": 7, "CUDA1": 2})
+    assert ended.startswith("done: "), ended
+    assert "CUDA0 lacks " in ended
+    assert "it took more than predicted" in ended
+    assert "so it serves with " in ended
+    assert chat(start.deployment.address, "Still well?")
