@@ -192,8 +192,7 @@ class _Runs:
             said = prediction((yield from self._ask(again)), "llama-fit-params with fit's own answer")
         except DryRunError:
             return None
-        names = [device.name for device in case.devices]
-        layers = fit_layers(answer, weights_of(case.header), case.header.tensors, names)
+        layers = fit_layers(answer, weights_of(case.header), case.header.tensors, case.devices)
         return FitPeer(
             arguments=" ".join(answer),
             whole=layers.whole,

@@ -15,17 +15,15 @@ import pytest
 
 from tasks.planning.coverage import covered, layer_of
 from tasks.planning.plans.conceding import NothingFitsError
-from tasks.planning.plans.device import Device
 from tasks.planning.plans.dry_run import DryRunError
 from tasks.planning.plans.making import Case, make_plan
 from tasks.planning.plans.staleness import flags_of
 from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
 from tests.planning.golden_units import PINNED
-from tests.planning.plans.test_dry_run import model
+from tests.planning.plans.test_dry_run import CARDS, model
 from tests.planning.test_lints import MIB, qwen3_next
 
 HEADER = qwen3_next()
-CARDS = (Device("CUDA0", "RTX 4090", 24564, 23671), Device("CUDA1", "RTX 5070 Ti", 16303, 12761))
 
 
 @dataclass

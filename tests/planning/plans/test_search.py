@@ -94,7 +94,7 @@ def models(draw: some.DrawFn) -> tuple[MemoryModel, tuple[int, ...]]:
         ),
         tuple(draw(some.lists(small, min_size=layers, max_size=layers))),
         tuple(draw(some.lists(some.integers(min_value=1, max_value=200), min_size=3, max_size=3))),
-        tells=True,
+        copies=draw(some.sampled_from([0, 0, 30, 300])),
     )
     gpus = draw(some.integers(min_value=1, max_value=3))
     return model, tuple(draw(some.integers(min_value=0, max_value=900)) for _ in range(gpus))
