@@ -114,7 +114,7 @@ def test_buffers_that_come_and_go_never_make_a_plan_too_large(
     fits = [need <= budget for need, budget in zip(result.outcome.prediction.totals, budgets, strict=True)]
     assert all(fits) == isinstance(result.outcome, Found)
     if isinstance(result.outcome, Found):
-        assert all(more.needs_mib > more.has_mib for more in result.outcome.next_layer if more.name == "CUDA0")
+        assert all(more.needs_mib > more.has_mib for more in result.outcome.next_layer)
 
 
 @settings(max_examples=200, deadline=None)
