@@ -49,7 +49,7 @@ class Driver(Check):
             yield self.finding(
                 gpus.why_not or "no GPU answers",
                 "a GPU that answers",
-                remedy="install the distribution's driver packages, then reboot",
+                remedy="declare host.nvidia_driver, or install the distribution's driver packages; then reboot",
             )
 
 
@@ -212,8 +212,8 @@ class SplitUpgrades(Check):
     id = "gpu.upgrades"
     expects = "NVIDIA driver packages held back where the distribution upgrades by itself; derived"
     remedy = (
-        'apt-mark hold the nvidia driver packages, or add "nvidia-" to Unattended-Upgrade::Package-Blacklist; '
-        "upgrade them by hand, then reboot"
+        "declare host.nvidia_driver, which holds them; or apt-mark hold the nvidia packages yourself. Upgrade them by "
+        "hand, then reboot"
     )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
