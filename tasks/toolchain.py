@@ -9,9 +9,9 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, gpus, packages, venvs
+from tasks.operations import cuda_toolkit, gpus, packages, rocm, venvs
 from tasks.planning import layout
-from tasks.planning.packages import arch_packages, debian_packages
+from tasks.planning.packages import ARCH_ROCM, DEBIAN_ROCM, arch_packages, debian_packages
 
 _FILES = Path(__file__).parent / "files"
 
@@ -25,6 +25,8 @@ def toolchain() -> None:
         debian=debian_packages(rig, host.name),
         arch=arch_packages(rig, host.name),
     )
+    if any(build.backend == "hip" for build in rig.builds):
+        rocm.installed(name="ROCm", debian=DEBIAN_ROCM, arch=ARCH_ROCM)
     if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))
