@@ -8,9 +8,9 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, rocm, venvs
 from tasks.planning import layout
-from tasks.planning.packages import arch_packages, debian_packages
+from tasks.planning.packages import ARCH_ROCM, DEBIAN_ROCM, arch_packages, debian_packages
 
 _FILES = Path(__file__).parent / "files"
 
@@ -27,6 +27,8 @@ def toolchain() -> None:
         arch=arch_packages(rig, host.name),
     )
     interpreter.linked(name="Python", rig=rig)
+    if any(build.backend == "hip" for build in rig.builds):
+        rocm.installed(name="ROCm", debian=DEBIAN_ROCM, arch=ARCH_ROCM)
     if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))

@@ -13,17 +13,18 @@ _DEBIAN_COMPILERS = (*_COMPILERS, "build-essential", "ninja-build")
 _ARCH_COMPILERS = (*_COMPILERS, "base-devel", "ninja")
 _DEBIAN_BACKENDS = {
     "vulkan": ("libvulkan-dev", "glslc", "spirv-headers"),
-    "hip": ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo"),
 }
 _ARCH_BACKENDS = {
     "vulkan": ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
-    "hip": ("rocm-hip-sdk",),
 }
+DEBIAN_ROCM = ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo")
+ARCH_ROCM = ("rocm-hip-sdk",)
+"""For HIP, unless AMD's own packages are there; a release from another box is linked with the same libraries."""
 # What a release that came from another box is linked with; where it is built, the compilers bring it along.
 _DEBIAN_LIBRARIES = ("libgomp1", "libstdc++6")
 _ARCH_LIBRARIES = ("gcc-libs",)
-_DEBIAN_BACKEND_LIBRARIES = {**_DEBIAN_BACKENDS, "vulkan": ("libvulkan1",)}
-_ARCH_BACKEND_LIBRARIES = {**_ARCH_BACKENDS, "vulkan": ("vulkan-icd-loader",)}
+_DEBIAN_BACKEND_LIBRARIES = {"vulkan": ("libvulkan1",)}
+_ARCH_BACKEND_LIBRARIES = {"vulkan": ("vulkan-icd-loader",)}
 
 
 def debian_packages(rig: Rig, name: str) -> list[str]:
