@@ -28,6 +28,8 @@ DIRECTORIES = (WORK, MODELS, JOBS, PROOFS, SIMULATED, HEADERS, CACHE, RELEASES)
 """Made by deploy, root's, readable by all; jobs write below them and nowhere else."""
 UNITS = "/etc/systemd/system"
 SYSCTL_FILE = "/etc/sysctl.d/90-llamarig.conf"
+SECRETS = "/run/llamarig"
+"""In memory only; what lies here is on its way to a unit."""
 USER = "llamarig"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Debian's, Ubuntu's and Arch's bundle, with what the owner added to it."""
