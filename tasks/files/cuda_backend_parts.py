@@ -38,6 +38,10 @@ def parts_of(tree: Path, own: Iterable[str]) -> str:
     :raises JobFailed: when the tree has no CUDA backend, or one without a part that is needed
     """
     index = _index(tree)
+    if not index:
+        raise JobFailed(
+            f"this source tree has no CUDA backend ({BACKEND}): declare a source that is llama.cpp's own tree"
+        )
     missing = [name for name in TAKEN if name not in index]
     if missing:
         raise JobFailed(
