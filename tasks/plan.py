@@ -10,7 +10,8 @@ from pyinfra.context import host
 
 from tasks.box import rig_of_host
 from tasks.connection import send_at_once
-from tasks.operations import planning, simulated_gpus
+from tasks.operations import header_files, planning, simulated_gpus
+from tasks.operations.plan_file import planned_by_us
 
 
 def _names(key: str) -> tuple[str, ...]:
@@ -21,4 +22,6 @@ send_at_once()
 rig = rig_of_host()
 if rig.simulated_gpus:
     simulated_gpus.built(name="Simulated GPUs", rig=rig)
+if models := planned_by_us(rig):
+    header_files.present(name="Headers", rig=rig.model_copy(update={"models": tuple(models)}))
 planning.plans_shown(name="Plan", rig=rig, only=_names("model"), update=_names("update"))

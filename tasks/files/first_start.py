@@ -60,7 +60,11 @@ def started_as_planned(
             raise failure
         reasons.append(_reason(log, lacks))
         if rung is None:
-            many = f"after {len(reasons) - 1} steps down" if len(reasons) > 1 else "and there is no step down"
+            many = (
+                f"after {len(reasons) - 1} step{'s' * (len(reasons) > 2)} down"
+                if len(reasons) > 1
+                else "and there is no step down"
+            )
             raise JobFailed(
                 f"{failure}; GPU memory is lacking ({'; then '.join(reasons)}) {many}", failure.lines if failure else []
             )
@@ -124,7 +128,7 @@ def _ended(
     if lacks:
         return job, answer, f"it took more than predicted, and no step down would free it: {shown}"
     if any(device.differs for device in found):
-        return job, answer, f"it took not what was predicted, and its margin holds: {shown}"
+        return job, answer, f"it took other than predicted, but its margin holds: {shown}"
     return job, answer, f"it took what was predicted: {shown}"
 
 

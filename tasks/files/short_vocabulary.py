@@ -8,19 +8,17 @@ Runs on the box under its own Python (3.9 or newer), standard library only:
 
     python3 -m tasks.files.short_vocabulary DIRECTORY OUTPUTS UBATCH SHARD...
 
-prints a line of JSON: sha256 of the headers, tensors, metadata, and the path of the short first shard.
+prints the path of the first short shard, or ``error:`` and why there is none.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import struct
 import sys
 from pathlib import Path
 
-from tasks.files.model_headers import FIRST_READ, LAST_READ, described
+from tasks.files.model_headers import FIRST_READ, LAST_READ
 from tasks.planning.gguf_header import TYPES, HeaderError, HeaderTruncatedError, read_header
 
 _SCALAR_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -66,7 +64,8 @@ class Raw:
             element, count = self.number("<I"), self.number("<Q")
             if element == _STRING:
                 for _ in range(count):
-                    self.at += self.number("<Q")
+                    length = self.number("<Q")
+                    self.at += length
             else:
                 self.at += count * _SCALAR_SIZES[element]
         else:
@@ -158,45 +157,34 @@ def _size(shape: list[int], kind: int) -> int:
     return elements // block * block_size
 
 
-def prepare(directory: Path, outputs: int, ubatch: int, shards: list[Path]) -> dict[str, object]:
-    """Write the short headers into the directory; what is printed about them.
+def prepare(directory: Path, outputs: int, ubatch: int, shards: list[Path]) -> Path:
+    """Write the short headers into the directory; the path of the first.
 
     :param outputs: tokens llama-server reserves logits for
     :param ubatch: tokens llama-fit-params reserves them for
+    :raises HeaderError: when a shard is no GGUF file, or has no vocabulary
     """
     raws = [Raw(read(path)) for path in shards]
-    digest = hashlib.sha256()
-    for raw in raws:
-        digest.update(raw.data[: raw.length])
-    said = [described(str(path)) for path in shards]
-    result: dict[str, object] = {
-        "header": digest.hexdigest(),
-        "tensors": [tensor for each in said for tensor in each["tensors"]],  # type: ignore[attr-defined]
-        "metadata": said[0]["metadata"],
-    }
-    if outputs < ubatch:
-        vocabulary = vocabulary_of(raws)
-        rows = max(1, -(-vocabulary * outputs // ubatch))
-        directory.mkdir(parents=True, exist_ok=True)
-        for index, raw in enumerate(raws):
-            header, size = shortened(raw, vocabulary, rows)
-            copy = directory / shards[index].name
-            copy.write_bytes(header)
-            os.truncate(copy, size)
-        result["short"] = str(directory / shards[0].name)
-    return result
+    vocabulary = vocabulary_of(raws)
+    rows = max(1, -(-vocabulary * outputs // ubatch))
+    directory.mkdir(parents=True, exist_ok=True)
+    for index, raw in enumerate(raws):
+        header, size = shortened(raw, vocabulary, rows)
+        copy = directory / shards[index].name
+        copy.write_bytes(header)
+        os.truncate(copy, size)
+    return directory / shards[0].name
 
 
 def main(arguments: list[str]) -> int:
-    """Print what was made, or why it could not be."""
+    """Print where the short header is, or why there is none."""
     directory, outputs, ubatch, *shards = arguments
     try:
-        answer = prepare(Path(directory), int(outputs), int(ubatch), [Path(shard) for shard in shards])
+        print(prepare(Path(directory), int(outputs), int(ubatch), [Path(shard) for shard in shards]))
     except HeaderError as error:
-        answer = {"error": str(error)}
+        print(f"error: {error}")
     except OSError as error:
-        answer = {"error": f"{error.filename}: {error.strerror}"}
-    print(json.dumps(answer))
+        print(f"error: {error.filename}: {error.strerror}")
     return 0
 
 

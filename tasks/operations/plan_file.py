@@ -13,6 +13,7 @@ from tasks.facts.releases import Release
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.plans.candidate import Candidate
 from tasks.planning.plans.dry_run import with_candidate
+from tasks.planning.plans.ladder import in_force
 from tasks.planning.plans.staleness import Present, flags_of, staleness
 from tasks.planning.release import release_id, release_path
 from tasks.spec.model import Model
@@ -81,24 +82,27 @@ def present(rig: Rig, model: Model, release: Release, locked: LockedModel) -> Pr
     )
 
 
-def as_planned(rig: Rig, model: Model, release: Release, locked: LockedModel) -> Model:
-    """The model as it is served: by its plan, where its placement is auto().
+def plan_that_holds(rig: Rig, model: Model, release: Release, locked: LockedModel) -> Plan | None:
+    """The plan a model is served by, None where its placement is not auto().
 
     :raises PlanError: when there is no plan, or one that no longer holds
     """
     if not isinstance(model.serve.placement, Auto):
-        return model
+        return None
     plan = read_plans(rig.plan_file).boxes.get(host.name, {}).get(model.name)
     if plan is None:
         raise PlanError(f"model {model.name!r} has no plan in {rig.plan_file} yet; {replan(model)}")
     if changes := staleness(plan, present(rig, model, release, locked)):
         raise PlanError(f"the plan of model {model.name!r} no longer holds: {'; '.join(changes)}; {replan(model)}")
-    return with_candidate(model, candidate_of(plan))
+    return plan
 
 
-def candidate_of(plan: Plan) -> Candidate:
-    """What a plan decides."""
-    return Candidate(plan.placement, plan.context, plan.ubatch, plan.cache_type_k, plan.cache_type_v)
+def as_planned(model: Model, plan: Plan | None) -> Model:
+    """The model as it is served: by its plan, with the step down that a start may have had to take."""
+    if plan is None:
+        return model
+    candidate = Candidate(in_force(plan), plan.context, plan.ubatch, plan.cache_type_k, plan.cache_type_v)
+    return with_candidate(model, candidate)
 
 
 def replan(model: Model) -> str:

@@ -13,6 +13,7 @@ from tasks.planning.flags import ModelFiles, server_arguments
 from tasks.planning.unit_text import api_key_credential, load_timeout, unit_environment, unit_text
 from tasks.spec.build import Build
 from tasks.spec.model import Model
+from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
 
 _LISTENS_WITHIN_S = 30
@@ -57,6 +58,8 @@ class Wanted:
     enabled: bool
     inputs_written: int
     load_timeout_s: int
+    plan: Plan | None = None
+    """What placed it, with the step down that its last start had to take; None where its owner did."""
 
     @property
     def unit(self) -> str:

@@ -125,6 +125,7 @@ class Plan(Declaration):
     given_up: tuple[GivenUp, ...] = ()
     fit: FitPeer | None = Field(default=None, description="none where fit gave up, or was not asked")
     dry_runs: int = 0
+    notes: tuple[str, ...] = Field(default=(), description="what its owner should know: guesses, RAM that is short")
     proposals: tuple[Proposal, ...] = ()
 
     @property

@@ -215,6 +215,10 @@ class Serve(Declaration):
             raise ValueError(f"ubatch {self.ubatch} is larger than batch {self.batch}: lower it or raise batch")
         if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
             raise ValueError("a quantized cache_type_v needs flash attention: set flash_attention to on")
+        if self.placement.kind == "auto" and self.split_mode == "tensor":
+            raise ValueError(
+                'auto() places whole layers, and split_mode = "tensor" splits each of them: choose one of the two'
+            )
         if self.yarn_original_context is not None and self.yarn_scale is None:
             raise ValueError("yarn_original_context does nothing without yarn_scale: set both or neither")
         return self

@@ -7,6 +7,7 @@ use (tasks/files/simulated_gpu.cpp): they count memory, refuse what they have no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tasks.facts.proofs import BackOffs
 from tasks.files.model_headers import header_of
 from tasks.operations.lock_file import locked_models
+from tasks.operations.plan_file import read_plans, write_plan
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning.gguf_header import Header
 from tasks.planning.plans.device import simulation_environment
@@ -186,11 +188,12 @@ def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
     less = start.with_cards(start.total(0) - 1, 900)
     ended = less.switch()
     assert ended.startswith("done: "), ended
-    assert "GPU memory was lacking (CUDA0 lacks 3 MiB: " in ended
+    assert re.search(r"GPU memory was lacking \(CUDA0 lacks \d+ MiB: ", ended), ended
     assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in ended
     off = less.off()
     assert off is not None
-    assert off["missing_mib"] == {"CUDA0": 3}
+    assert list(off["missing_mib"]) == ["CUDA0"]
+    assert off["missing_mib"]["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
     assert chat(start.deployment.address, "With less?")
     proposed = with_back_off(less.plan, off, less.rendered(PLACEMENT).text)
     assert in_force(proposed).gpu[0] < 2
@@ -198,7 +201,7 @@ def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
     assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == less.rendered(in_force(proposed)).text.strip()
     # What serves now is switched to as it is from here on, and takes no further step.
     again = replace(less, plan=proposed)
-    assert again.plan.proposals[0].missing_mib == (3, 0)
+    assert again.plan.proposals[0].missing_mib == (off["missing_mib"]["CUDA0"], 0)
     assert start_plan(again.plan, again.weights, again.rendered)["predicted_mib"] is None
 
 
@@ -219,13 +222,13 @@ def test_it_steps_down_a_few_times_and_not_for_ever(start: Start) -> None:
     wrong = replace(start.with_cards(5, 900), weights=replace(start.weights, experts=more))
     ended = wrong.switch(most_back_offs=1)
     assert ended.startswith("failed: "), ended
-    assert "after 1 steps down" in ended
+    assert "after 1 step down" in ended
     assert ended.count("cudaMalloc failed") == 2
     assert "serves again as before" in ended
 
 
 def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start) -> None:
-    """A prediction that is 8 MiB too low, and a card with a MiB more than the server takes, of which 6 were to stay."""
+    """A prediction that is 8 MiB too low, on a card with little more than the server takes: 7 MiB were to stay free."""
     wrong = start.with_cards(start.total(0) + 2, 900)
     triple = tuple({kind: 3 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
     predicted = {"CUDA0": start.total(0) - 8, "CUDA1": start.total(1)}
@@ -236,3 +239,36 @@ def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start
     assert "it took more than predicted" in ended
     assert "so it serves with " in ended
     assert chat(start.deployment.address, "Still well?")
+
+
+def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
+    start: Start, deployment: Deployment
+) -> None:
+    """auto() planned for two cards; when it is started, the first one has less free than when it was planned."""
+    variant = deployment.variant(start.deployment.directory / "auto")
+    variant.rig["plan_file"] = str(variant.directory / "plans.json")
+    serve = variant.rig["models"][0]["serve"]
+    free = (start.total(0) + 2, 17)
+    cards = [SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free)]
+    less = (cards[0].model_copy(update={"free_mib": free[0] - 4}), cards[1])
+    variant.rig["simulated_gpus"] = [card.model_dump(mode="json") for card in cards]
+    serve["placement"] = {"kind": "auto", "margin_mib": 1}
+    serve["environment"] = simulation_environment(less, simulation_library(start.rig.builds[0]))
+    outcome = variant.run()
+    assert outcome.code == 0, str(outcome)
+    said = " ".join(outcome.output.split())
+    assert "GPU memory was lacking (CUDA0 lacks " in said
+    assert f"written into {variant.rig['plan_file']} as a proposal: commit it" in said
+    plan = read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"]
+    assert len(plan.proposals) == 1
+    assert sum(in_force(plan).gpu) < sum(plan.placement.gpu) or in_force(plan).partial != plan.placement.partial
+    assert chat(deployment.address, "By a plan?")
+    second = variant.run()
+    assert second.changed == [], str(second)
+    assert variant.run("--data", "only=llama.units,llama.environment", script="tasks/audit.py").code == 0
+    # The machine that deploys may die before it writes: the box's own proof tells it the next time.
+    write_plan(variant.rig["plan_file"], "rehearsal-box", "tiny", plan.model_copy(update={"proposals": ()}))
+    third = variant.run()
+    assert third.changed == ["Services | Models served"], str(third)
+    assert read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
+    assert variant.run().changed == []

@@ -152,7 +152,12 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "llama.model-lock": (A, Box(differences={"llama.model-lock": [Difference("l", "a", "b")]}), Box()),
     "llama.units": (A, Box(differences={"llama.units": [Difference("u", "running", "failed")]}), Box()),
     "llama.config-files": (A, Box(strays=Strays(config_files=("/etc/llama.cpp/config.ini",))), Box()),
-    "llama.environment": (A, Box(strays=Strays(environment=("LLAMA_ARG_FIT in /etc/environment",))), Box()),
+    "llama.environment": (
+        B,
+        Box(strays=Strays(environment=("LLAMA_ARG_FIT in /etc/environment",))),
+        # A planned model's first start is made to log its buffer sizes.
+        Box(strays=served(llama_environment=("LLAMA_ARG_LOG_VERBOSITY",))),
+    ),
     "llama.other-servers": (A, Box(strays=served()), Box()),
     "llama.open-port": (
         B,

@@ -59,6 +59,32 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "value of another type": (lambda: serve(port="http"), ("serve: ", "port = 'http'", "valid integer")),
     "port out of range": (lambda: serve(port=70000), ("port = 70000", "65535")),
+    "something unknown given up": (
+        lambda: d.auto(give_up=("quant",)),  # type: ignore[arg-type]
+        ("auto: ", "give_up.0 = 'quant'", "ubatch"),
+    ),
+    "the same given up twice": (
+        lambda: d.auto(give_up=("context", "context")),
+        ("auto: give_up = ('context', 'context')", "name each once"),
+    ),
+    "auto with layers split": (
+        lambda: serve(placement=d.auto(), split_mode="tensor"),
+        ("auto() places whole layers", 'split_mode = "tensor"', "choose one"),
+    ),
+    "a margin below nothing": (lambda: d.auto(margin_mib=-1), ("margin_mib = -1", "greater than or equal to 0")),
+    "partial layers for other GPUs": (
+        lambda: d.layers(gpu=(1,), split=(4,), partial=((), ("up",))),
+        ("layers: ", "partial is for 2 GPUs", "split for 1"),
+    ),
+    "a partial layer too many": (
+        lambda: d.layers(gpu=(3,), split=(4,), partial=(("up",),)),
+        ("gpu[0] = 3 whole layers and a partial one", "only 3", "lower gpu[0]"),
+    ),
+    "no layer on any GPU": (lambda: d.layers(gpu=(0,), split=(0,)), ("gives no GPU a layer", "cpu_only()")),
+    "a simulated GPU's name that cannot be said": (
+        lambda: d.simulated_gpu(name="a:b", total_mib=2, free_mib=1),
+        ("simulated_gpu 'a:b'", "name = 'a:b'"),
+    ),
     "short commit": (
         lambda: d.git_source(commit=COMMIT[:7]),
         ("git_source: ", "commit = '0c1e570'", "not a full commit", "git rev-parse"),

@@ -12,7 +12,7 @@ from tasks.planning.plans.search import Found, TooMuch, search
 from tasks.planning.plans.weights import Weights
 from tasks.spec.kv_cache import CacheType
 from tasks.spec.placement import GiveUp
-from tasks.spec.plan_file import GivenUp
+from tasks.spec.plan_file import GivenUp, NextLayer
 
 _LEAST_UBATCH = 512
 _CONTEXT_STEPS = (0.75, 0.5)
@@ -123,10 +123,21 @@ def _layers_in_ram(
         first = following
     for fewer in range(first - 1, max(0, first - 1 - _PROVING), -1):
         outcome = yield from search(weights, budgets, settings, fewer, estimate)
-        if not isinstance(outcome, Found):
+        if isinstance(outcome, TooMuch):
+            if found is not None:
+                found = replace(found, next_layer=_too_large(outcome, budgets))
             break
         found = outcome
     return found
+
+
+def _too_large(outcome: TooMuch, budgets: Sequence[int]) -> tuple[NextLayer, ...]:
+    """The GPUs on which one layer fewer in RAM did not fit."""
+    return tuple(
+        NextLayer(name=row.name, needs_mib=row.total_mib, has_mib=budget, measured=True)
+        for row, budget in zip(outcome.prediction.gpus, budgets, strict=True)
+        if row.total_mib > budget
+    )
 
 
 def _too_much(

@@ -175,15 +175,33 @@ def draft_arguments(model: Model, path: str, devices: Sequence[str] = ()) -> lis
     return [*arguments, "--fit", "off", *_common(devices), "--fit-print", "on"]
 
 
+def used_arguments(model: Model, header: str) -> list[str]:
+    """What llama-fit-params is told to name the devices it would use, with next to nothing on them."""
+    serve = model.serve
+    little = ["--ctx-size", "256", "--batch-size", "32", "--ubatch-size", "32", "--fit", "off"]
+    which = ["--split-mode", serve.split_mode, "--main-gpu", str(serve.main_gpu)]
+    return ["--model", header, *little, *which, "--n-gpu-layers", "0", *_common(()), "--fit-print", "on"]
+
+
 def _common(devices: Sequence[str]) -> list[str]:
     return [*(("--device", ",".join(devices)) if devices else ()), "--verbosity", "5"]
 
 
 def command(release: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """One shell command for the box: tasks/files/dry_run.py, which says why it is not called directly."""
-    said = [f"{name}={value}" for name, value in sorted(environment.items())]
+    # Its words about a failure are enough; a debugger attached for a backtrace is none.
+    said = [f"{name}={value}" for name, value in sorted({**environment, "GGML_NO_BACKTRACE": "1"}.items())]
     program = ["python3", "-B", "-m", "tasks.files.dry_run", str(LONGEST_S), f"{release}/bin/{PROGRAM}"]
     return f"cd {layout.PROGRAMS} && {shlex.join(['env', *said, *program, *arguments])}"
+
+
+def short_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
+    """One shell command for the box that prints the path of a header with a shorter vocabulary, or why there is none.
+
+    :param directory: where it is made; the caller's to remove
+    """
+    words = ["python3", "-B", "-m", "tasks.files.short_vocabulary", directory, str(outputs), str(ubatch), *shards]
+    return f"cd {layout.PROGRAMS} && {shlex.join(words)}"
 
 
 def prediction(output: str, outcome_of: str) -> Prediction:
@@ -242,7 +260,7 @@ def failure(output: str) -> str:
     lines = [re.sub(r"^[\d.]+ [A-Z] ", "", line).strip() for line in output.splitlines()]
     said = [line for line in lines if _COMPLAINT.search(line)]
     status = re.search(r"^exit=(\d+)", output, re.MULTILINE)
-    return " | ".join([*said[-3:], f"exit status {status[1] if status else 'unknown'}"])
+    return " | ".join([*said[:3], f"exit status {status[1] if status else 'unknown'}"])
 
 
 def _memory(row: re.Match[str]) -> DeviceMemory:

@@ -9,7 +9,14 @@ from tasks.planning.gguf_header import Header
 from tasks.planning.plans.candidate import Candidate, Prediction
 from tasks.planning.plans.conceding import NothingFitsError, decide
 from tasks.planning.plans.device import Device
-from tasks.planning.plans.dry_run import DryRunError, dry_run_arguments, fit_arguments, peer_arguments, prediction
+from tasks.planning.plans.dry_run import (
+    DryRunError,
+    dry_run_arguments,
+    fit_arguments,
+    peer_arguments,
+    prediction,
+    server_outputs,
+)
 from tasks.planning.plans.fit_peer import fit_answer, whole_layers
 from tasks.planning.plans.ram import ram_budget, ram_findings
 from tasks.planning.plans.weights import weights_of
@@ -83,7 +90,7 @@ def make_plan(case: Case) -> Asking:
     chosen = decided.found.candidate
     fit = yield from runs.fit(chosen)
     ram = ram_budget(serve, final.host, final.checkpoint_mib, case.ram_available_mib)
-    refused, _ = ram_findings(serve, ram)
+    refused, known = ram_findings(serve, ram)
     if refused:
         raise NothingFitsError(refused[0])
     return Plan(
@@ -101,7 +108,20 @@ def make_plan(case: Case) -> Asking:
         given_up=decided.given_up,
         fit=fit,
         dry_runs=runs.count,
+        notes=(*known, *_guesses(case)),
     )
+
+
+def _guesses(case: Case) -> list[str]:
+    """What of the numbers no dry run has told."""
+    found = []
+    if case.model.mmproj is not None and any(case.belongs.others_mib):
+        found.append(
+            "the vision projector is counted with its file's size and a guess for its buffers, which no dry run tells"
+        )
+    if case.short is None and server_outputs(case.model) < min(case.model.serve.ubatch, case.model.serve.batch):
+        found.append("more logits are counted than llama-server reserves, so the output's GPU has more room than shown")
+    return found
 
 
 class _Runs:

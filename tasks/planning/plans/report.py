@@ -12,10 +12,10 @@ from tasks.spec.plan_file import DeviceMemory, Plan, PlannedDevice
 _WIDTH = 60
 
 
-def report(plan: Plan, model: str, speed: str | None = None) -> list[str]:
+def report(plan: Plan, model: str, speed: Sequence[str] = ()) -> list[str]:
     """Which layers are where, how full that makes GPUs and RAM, with which flags, and what it is true for.
 
-    :param speed: a line about tokens per second, where there is something to say
+    :param speed: lines about tokens per second, where there is something to say
     """
     placement = plan.placement
     layers = placement.in_ram + sum(placement.room)
@@ -39,8 +39,8 @@ def report(plan: Plan, model: str, speed: str | None = None) -> list[str]:
             f"({more.needs_mib - more.has_mib} MiB short)"
         )
     lines.append(f"  {_fit(plan)}")
-    if speed:
-        lines.append(f"  {speed}")
+    lines += [f"  {line}" for line in speed]
+    lines += [f"  note: {note}" for note in plan.notes]
     lines += [f"  proposed by a start that ran out of memory: {each.reason}" for each in plan.proposals]
     lines += [f"  {line}" for line in _belongs(plan)]
     return lines

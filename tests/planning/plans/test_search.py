@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
@@ -96,6 +98,36 @@ def models(draw: some.DrawFn) -> tuple[MemoryModel, tuple[int, ...]]:
     )
     gpus = draw(some.integers(min_value=1, max_value=3))
     return model, tuple(draw(some.integers(min_value=0, max_value=900)) for _ in range(gpus))
+
+
+@settings(max_examples=200, deadline=None)
+@given(models(), some.integers(min_value=0, max_value=60), some.booleans())
+def test_buffers_that_come_and_go_never_make_a_plan_too_large(
+    case: tuple[MemoryModel, tuple[int, ...]], staging: int, tells: bool
+) -> None:
+    """Experts in RAM are staged on the first GPU; and a release may not tell what each layer's cache takes."""
+    model, budgets = replace(case[0], staging=staging, tells=tells), case[1]
+    result = run(search(model.weights, budgets, SETTINGS), model)
+    assert len(result.asked) <= MOST
+    placement = result.outcome.candidate.placement
+    assert result.outcome.prediction == model.predict(placement)
+    fits = [need <= budget for need, budget in zip(result.outcome.prediction.totals, budgets, strict=True)]
+    assert all(fits) == isinstance(result.outcome, Found)
+    if isinstance(result.outcome, Found):
+        assert all(more.needs_mib > more.has_mib for more in result.outcome.next_layer if more.name == "CUDA0")
+
+
+@settings(max_examples=200, deadline=None)
+@given(models())
+def test_single_tensors_cost_no_graph_split(case: tuple[MemoryModel, tuple[int, ...]]) -> None:
+    model, budgets = case
+    outcome = run(search(model.weights, budgets, SETTINGS), model).outcome
+    if isinstance(outcome, Found):
+        whole = outcome.candidate.placement.model_copy(update={"partial": ()})
+        before, after = model.predict(whole).splits, outcome.prediction.splits
+        assert before is not None
+        assert after is not None
+        assert after[1] <= before[1]
 
 
 @settings(max_examples=400, deadline=None)

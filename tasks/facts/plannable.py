@@ -1,36 +1,16 @@
-"""What the release's llama-fit-params says on a box, and what our own servers hold there while it is asked."""
+"""What a plan starts from on a box: the GPUs a release sees, and what our own servers hold of memory now."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from tasks.planning import layout
 from tasks.planning.plans.device import Device, listed
-
-
-class DryRun(FactBase[str]):
-    """The words of one dry run, which takes 0.1 to 1 s; asked only while a plan is made."""
-
-    @staticmethod
-    @override
-    def default() -> str:
-        return ""
-
-    @override
-    def command(self, line: str) -> str:
-        return f"{line} || true"
-
-    @override
-    def process(self, output: list[str]) -> str:
-        return "\n".join(output)
 
 
 class PlannableDevices(FactBase[list[Device]]):
@@ -49,25 +29,6 @@ class PlannableDevices(FactBase[list[Device]]):
     @override
     def process(self, output: list[str]) -> list[Device]:
         return listed("\n".join(output))
-
-
-class PreparedHeaders(FactBase[dict[str, Any]]):
-    """What tasks/files/short_vocabulary.py prints; ``error`` in it where a header cannot be read."""
-
-    @staticmethod
-    @override
-    def default() -> dict[str, Any]:
-        return {}
-
-    @override
-    def command(self, directory: str, outputs: int, ubatch: int, shards: Iterable[str]) -> str:
-        words = [directory, str(outputs), str(ubatch), *shards]
-        return f"cd {layout.PROGRAMS} && python3 -B -m tasks.files.short_vocabulary {shlex.join(words)}"
-
-    @override
-    def process(self, output: list[str]) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads(output[-1]) if output and output[-1].startswith("{") else {}
-        return said
 
 
 @dataclass
