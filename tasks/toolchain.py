@@ -10,32 +10,17 @@ from pyinfra.api.exceptions import PyinfraError
 from tasks.box import rig_of_host
 from tasks.operations import cuda_toolkit, gpus, packages, venvs
 from tasks.planning import layout
+from tasks.planning.packages import wanted_packages
 
 _FILES = Path(__file__).parent / "files"
-
-_EVERYWHERE = ("ca-certificates", "ccache", "cmake", "curl", "dmidecode", "git", "iproute2")
-_DEBIAN = (*_EVERYWHERE, "build-essential", "ninja-build", "procps", "python3", "python3-venv")
-_ARCH = (*_EVERYWHERE, "base-devel", "ninja", "procps-ng", "python")
-_DEBIAN_BACKENDS = {
-    "vulkan": ("libvulkan-dev", "glslc", "spirv-headers"),
-    "hip": ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo"),
-}
-_ARCH_BACKENDS = {
-    "vulkan": ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
-    "hip": ("rocm-hip-sdk",),
-}
 
 
 @deploy("Toolchain")
 def toolchain() -> None:
     """Compilers by the distribution, Python packages by locks with hashes."""
     rig = rig_of_host()
-    backends = sorted({build.backend for build in rig.builds})
-    packages.installed(
-        name="Compilers and tools",
-        debian=[*_DEBIAN, *(name for backend in backends for name in _DEBIAN_BACKENDS.get(backend, ()))],
-        arch=[*_ARCH, *(name for backend in backends for name in _ARCH_BACKENDS.get(backend, ()))],
-    )
+    backends = {build.backend for build in rig.builds}
+    packages.installed(name="Compilers and tools", wanted=wanted_packages(backends))
     if "cuda" in backends:
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks import toolchain
 from tasks.facts.capacity import Capacity
 from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Releases
@@ -19,6 +18,7 @@ from tasks.operations.serving import wanted_units
 from tasks.operations.venvs import missing_from
 from tasks.planning import layout
 from tasks.planning.liveness import SERVICE, TIMER, service_text, timer_text
+from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_path
 from tasks.planning.serving import boot_differences, unit_differences
 from tasks.planning.shards import record, target
@@ -129,8 +129,7 @@ def _same(differences: list[Any]) -> None:
 
 
 def _packages(rig: Rig) -> list[str]:
-    backends = sorted({build.backend for build in rig.builds})
-    return [*toolchain._DEBIAN, *(name for backend in backends for name in toolchain._DEBIAN_BACKENDS.get(backend, ()))]
+    return wanted_packages(build.backend for build in rig.builds)["debian"]
 
 
 def _distributions(lines: list[str], lock: str) -> list[str]:
