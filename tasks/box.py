@@ -7,6 +7,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import host
 
 from tasks.facts.gpus import Gpus
+from tasks.operations.once import read_once
 from tasks.planning.gpus import with_architectures_of
 from tasks.spec.base import explain
 from tasks.spec.rig import Rig
@@ -34,7 +35,7 @@ def rig_of_host() -> Rig:
         raise PyinfraError(explain(error, "rig", host.name)) from None
     if not any(build.takes_architectures_of_cards for build in rig.builds):
         return rig
-    rig = with_architectures_of(host.get_fact(Gpus).gpus, rig)
+    rig = with_architectures_of(read_once(Gpus).gpus, rig)
     # Cards do not change during a run: the rooms that follow need not ask again.
     host.data.rig = rig.to_json()
     return rig

@@ -16,15 +16,17 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
 
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.model_store import ModelStore
 from tasks.facts.ram import MemoryModules
 from tasks.facts.strays import LlamaStrays
-from tasks.operations import Commands
+from tasks.operations import Commands, closed_by
+from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
+from tasks.operations.once import only_looking, read_once
 from tasks.operations.refuse import refuse
 from tasks.operations.serving import NotReadyError, read_units, wanted_units
 from tasks.planning.checks.base import Check, Finding, Severity
@@ -78,6 +80,7 @@ def looked_at_only() -> Iterator[None]:
 
     So an audit cannot look for anything else than what a deploy would do: it asks the deploy itself.
     """
+    only_looking()
     state.check_for_changes = True  # `-y` would leave out the asking
     with host.when(lambda: False):
         yield
@@ -183,24 +186,25 @@ def _publish(options: Options) -> str | None:
     return None
 
 
-def _would_change(state: State, host: Host) -> tuple[str, ...]:
-    """Names of the operations looked at that would have done something, in their order."""
-    changing: list[str] = []
+def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]]:
+    """Names of the operations looked at that would have done something, with the checks whose findings they close."""
+    changing: dict[str, tuple[type[Check], ...]] = {}
     for op_hash, data in state.ops[host].items():
         names = state.get_op_meta(op_hash).names
         # Our own are not asked: asking runs an operation up to its first command.
         if not any(name.startswith("Audit") for name in names) and data.operation_meta.will_change:
-            changing += names
-    return tuple(changing)
+            changing |= dict.fromkeys(names, closed_by(host.name, op_hash))
+    return changing
 
 
 def _box(rig: Rig, options: Options) -> Box:
     """All facts of the host at hand, one command a concern."""
     locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
     box = Box(
-        ram=host.get_fact(MemoryModules),
+        ram=read_once(MemoryModules),
         machine=host.get_fact(MachineState),
-        gpus=host.get_fact(GpuHealth),
+        gpus=read_once(Gpus),
+        toolkits=read_toolkits(rig),
         strays=host.get_fact(LlamaStrays),
         locked=tuple(locked),
         differences=differences,
@@ -244,7 +248,7 @@ def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str,
     if locked is None:
         differences["llama.model-lock"] = [Difference(rig.model_lock, "an entry for every model", "lacks one")]
         return [], differences
-    store = host.get_fact(ModelStore)
+    store = read_once(ModelStore)
     differences["llama.model-files"] = [found for _, _, found in files_to_fetch(locked, store, deep)]
     try:
         wanted = wanted_units(rig, releases, locked, store, units)

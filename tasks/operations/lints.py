@@ -11,6 +11,7 @@ from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import ModelStore
 from tasks.operations import Commands
 from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning.gguf_header import Header
 from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header
@@ -28,7 +29,7 @@ def read_headers(rig: Rig, locked: list[LockedModel]) -> dict[str, Header]:
     }
     if not paths:
         return {}
-    there = host.get_fact(ModelStore).files
+    there = read_once(ModelStore).files
     whole = {name: shards for name, shards in paths.items() if all(shard in there for shard in shards)}
     wanted = sorted({shard for shards in whole.values() for shard in shards})
     read = host.get_fact(ModelHeaders, paths=wanted) if wanted else {}

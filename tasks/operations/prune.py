@@ -10,7 +10,7 @@ from tasks.facts.disk_use import DirectorySizes, OpenPaths
 from tasks.facts.model_store import ModelStore
 from tasks.facts.units import Units
 from tasks.operations import Commands
-from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.leftovers import CannotDeleteError, Leftover, chosen, leftovers
@@ -22,13 +22,8 @@ from tasks.spec.rig import Rig
 @operation()
 def leftovers_deleted(rig: Rig, names: tuple[str, ...]) -> Commands:
     """List every leftover with size and reason; delete those named, and never what a unit or a process refers to."""
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse(f"{rig.model_lock} lacks a declared model, so what is unused cannot be told: deploy first")
         return
     found = _leftovers(rig, locked)
     if state.is_executing:

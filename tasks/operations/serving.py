@@ -9,13 +9,15 @@ from pyinfra.context import host
 from tasks.facts.model_store import ModelStore, Store
 from tasks.facts.releases import Release
 from tasks.facts.units import Units
-from tasks.operations import Commands
+from tasks.operations import Commands, closes
 from tasks.operations.jobs import await_jobs, start_job
-from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
+from tasks.operations.model_lock import locked_or_refused
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
+from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole, UnitsAsDeclared
 from tasks.planning.release import release_differences, release_path
 from tasks.planning.serving import (
     Unit,
@@ -43,7 +45,7 @@ def read_units(rig: Rig) -> dict[str, Unit]:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(model.serve.host, model.serve.host)
         shown = f"[{address}]" if ":" in address else address
         health[layout.unit_name(model.name)] = f"http://{shown}:{model.serve.port}/health"
-    return host.get_fact(Units, health=health)
+    return read_once(Units, health=health)
 
 
 def wanted_units(
@@ -84,17 +86,13 @@ def wanted_units(
 
 
 @operation()
+@closes(UnitsAsDeclared, ModelFiles, ReleasesWhole, ModelLock)
 def models_served(rig: Rig) -> Commands:
     """Every model has its unit, and those that should run do, proved by an answer."""
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse("a model has no entry in the model lock")
         return
-    store, units = host.get_fact(ModelStore), read_units(rig)
+    store, units = read_once(ModelStore), read_units(rig)
     try:
         wanted = wanted_units(rig, read_releases(rig), locked, store, units)
     except NotReadyError as error:

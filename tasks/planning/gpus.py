@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.planning.difference import Difference
@@ -12,7 +12,7 @@ from tasks.spec.rig import Rig
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA card as nvidia-smi tells it. Memory in MiB, power in W, 0 where it does not tell."""
+    """One card as its driver tells it. Memory in MiB, power in W; 0, empty or None where it does not tell."""
 
     index: int
     uuid: str
@@ -20,6 +20,7 @@ class Gpu:
     total_mib: int
     free_mib: int
     compute_capability: str
+    """Empty for a card that is not NVIDIA's."""
     driver: str
     bus_id: str
     pcie_generation: int = 0
@@ -27,6 +28,17 @@ class Gpu:
     pcie_width: int = 0
     pcie_width_max: int = 0
     power_limit_w: float = 0.0
+    power_default_w: float = 0.0
+    power_least_w: float = 0.0
+    power_most_w: float = 0.0
+    persistence: bool | None = None
+    display: bool | None = None
+    """Whether a display is active on it."""
+    pstate: str = ""
+    throttle: int = 0
+    """Bit mask of what slows its clocks down (nvml.h, nvmlClocksEventReason*)."""
+    ecc_errors: int = 0
+    """Uncorrected memory errors since the driver was loaded."""
 
     @property
     def architecture(self) -> str:
@@ -44,10 +56,18 @@ class GpuState:
     """All a box says of its cards. ``problem`` is what keeps the NVIDIA ones from being used, in plain words."""
 
     gpus: tuple[Gpu, ...] = ()
+    """NVIDIA's, in nvidia-smi's order."""
     module: str = ""
     """Version of the loaded NVIDIA kernel module, empty where none is loaded."""
+    library: str = ""
+    """Version of its libraries, which the programs load."""
     problem: str = ""
-    amd_cards: int = 0
+    amd: tuple[Gpu, ...] = ()
+
+    @property
+    def cards(self) -> tuple[Gpu, ...]:
+        """Every card, NVIDIA's first."""
+        return (*self.gpus, *self.amd)
 
 
 # From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version
@@ -65,8 +85,13 @@ def with_architectures_of(gpus: Iterable[Gpu], rig: Rig) -> Rig:
     return rig.model_copy(update={"builds": builds})
 
 
-def gpu_differences(builds: Iterable[Build], state: GpuState) -> list[Difference]:
-    """Whether the box's cards and driver can run its CUDA builds."""
+def gpu_differences(
+    builds: Iterable[Build], state: GpuState, toolkits: Mapping[str, str] | None = None
+) -> list[Difference]:
+    """Whether the box's cards and driver can run its CUDA builds.
+
+    :param toolkits: path -> version of the CUDA toolkits that the builds declare by path
+    """
     cuda = [build for build in builds if build.backend == "cuda"]
     if not cuda:
         return []
@@ -76,14 +101,14 @@ def gpu_differences(builds: Iterable[Build], state: GpuState) -> list[Difference
     for build in cuda:
         if refusal := build.toolkit_refusal(gpu.architecture for gpu in state.gpus):
             found.append(Difference(f"build {build.name}", "code for the cards", refusal, "see above", by_deploy=False))
-        version = _version(build.cuda_toolkit)
-        oldest = _OLDEST_DRIVER.get(version[0], 0) if version else 0
+        toolkit = (toolkits or {}).get(build.cuda_toolkit or "", build.cuda_toolkit or "")
+        oldest = _OLDEST_DRIVER.get(_major(toolkit), 0)
         driver = int(state.gpus[0].driver.split(".")[0]) if state.gpus else 0
         if driver and driver < oldest:
             found.append(
                 Difference(
                     f"driver for build {build.name}",
-                    f"{oldest} or newer for CUDA {build.cuda_toolkit}",
+                    f"{oldest} or newer for CUDA {toolkit}",
                     state.gpus[0].driver,
                     remedy=f"install a newer driver, or declare a cuda_toolkit that driver {driver} runs",
                     by_deploy=False,
@@ -126,8 +151,7 @@ def _remedy(state: GpuState) -> str:
     return "install the NVIDIA driver with your distribution's packages and restart the box"
 
 
-def _version(toolkit: str | None) -> tuple[int, int] | None:
-    if toolkit is None or toolkit.startswith("/"):
-        return None
-    major, _, minor = toolkit.partition(".")
-    return int(major), int(minor)
+def _major(version: str) -> int:
+    """0 for a path whose toolkit tells no version."""
+    major = version.partition(".")[0]
+    return int(major) if major.isdigit() else 0
