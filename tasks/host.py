@@ -21,7 +21,7 @@ def host_settings() -> None:
     memory.speed_reported(name="RAM speed", rig=rig)
     if rig.host.swappiness is not None:
         memory.swappiness_set(name="Swappiness", value=rig.host.swappiness)
-    if rig.host.gpus or any(build.backend == "cuda" for build in rig.builds):
+    if rig.host.gpus or any(build.backend != "cpu" for build in rig.builds):
         gpus.power_limited(name="Power limits", rig=rig)
     ground.service_user(name="Service user", user=layout.USER, home=layout.STATE)
     ground.directories(name="Directories", paths=layout.DIRECTORIES)

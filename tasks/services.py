@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy
 
 from tasks.box import rig_of_host
-from tasks.operations import lints, liveness, serving
+from tasks.operations import lints, liveness, presets, serving
 
 
 @deploy("Services")
@@ -14,4 +14,6 @@ def services() -> None:
     rig = rig_of_host()
     lints.models_linted(name="Declarations linted", rig=rig)
     serving.models_served(name="Models served", rig=rig)
+    if rig.presets is not None:
+        presets.written(name="Model presets", rig=rig)
     liveness.servers_watched(name="Liveness probe", rig=rig)

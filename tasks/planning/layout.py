@@ -17,6 +17,7 @@ CACHE = "/var/cache/llamarig"
 DIRECTORIES = (WORK, MODELS, JOBS, PROOFS, CACHE, RELEASES)
 """Made by deploy, root's, readable by all; jobs write below them and nowhere else."""
 UNITS = "/etc/systemd/system"
+PRESETS = "/etc/llamarig/presets"
 SYSCTL_FILE = "/etc/sysctl.d/90-llamarig.conf"
 USER = "llamarig"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
