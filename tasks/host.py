@@ -11,7 +11,11 @@ from tasks.operations import gpus, ground, memory
 from tasks.planning import layout
 
 _TASKS = Path(__file__).parent
-_PROGRAMS = (*sorted((_TASKS / "files").glob("*.py")), _TASKS / "planning" / "gguf_header.py")
+PROGRAMS = {
+    str(path): f"{layout.PROGRAMS}/tasks/{path.relative_to(_TASKS)}"
+    for path in (*sorted((_TASKS / "files").glob("*.py")), _TASKS / "planning" / "gguf_header.py")
+}
+"""Our programs: path here -> path on the box."""
 
 
 @deploy("Host")
@@ -25,7 +29,4 @@ def host_settings() -> None:
         gpus.power_limited(name="Power limits", rig=rig)
     ground.service_user(name="Service user", user=layout.USER, home=layout.STATE)
     ground.directories(name="Directories", paths=layout.DIRECTORIES)
-    ground.programs(
-        name="Programs",
-        sources={str(path): f"{layout.PROGRAMS}/tasks/{path.relative_to(_TASKS)}" for path in _PROGRAMS},
-    )
+    ground.programs(name="Programs", sources=PROGRAMS)

@@ -59,7 +59,7 @@ def fit_the_builds(rig: Rig) -> Commands:
 @closes(PowerLimit, CardsPresent)
 def power_limited(rig: Rig) -> Commands:
     """Every card has its declared power limit, now and after a boot; the driver's default where none is declared."""
-    unit = host.get_fact(UnitFiles, names=[SERVICE]).get(SERVICE, UnitFile())
+    unit = read_once(UnitFiles, names=[SERVICE]).get(SERVICE, UnitFile())
     if not any(card.power_limit_w for card in rig.host.gpus):
         if unit.text:
             host.log("no power limit is declared any more: the cards get their defaults back")

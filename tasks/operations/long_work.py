@@ -46,9 +46,14 @@ def releases_to_build(rig: Rig, releases: Mapping[str, Release]) -> list[tuple[B
     return found
 
 
+def release_directories(rig: Rig) -> list[str]:
+    """Where the declared builds' releases lie."""
+    return [release_path(build, rig.models) for build in rig.builds]
+
+
 def read_releases(rig: Rig, *, fresh: bool = False) -> dict[str, Release]:
     """The box's releases of the declared builds."""
-    return read_once(Releases, fresh=fresh, directories=[release_path(build, rig.models) for build in rig.builds])
+    return read_once(Releases, fresh=fresh, directories=release_directories(rig))
 
 
 def files_to_fetch(

@@ -13,7 +13,10 @@ from pyinfra.facts.rpm import RpmPackages
 from pyinfra.operations import apt, dnf, pacman
 
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
+
+APT = "/usr/bin/apt-get"
 
 
 @operation()
@@ -22,8 +25,8 @@ def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
 
     :param wanted: family (debian, arch, fedora) -> names
     """
-    if host.get_fact(File, path="/usr/bin/apt-get"):
-        missing = sorted(set(wanted["debian"]) - host.get_fact(DebPackages).keys())
+    if read_once(File, path=APT):
+        missing = sorted(set(wanted["debian"]) - read_once(DebPackages).keys())
         if missing:
             # Unattended upgrades hold the lock now and then; they are waited for.
             patience = "-o DPkg::Lock::Timeout=600"

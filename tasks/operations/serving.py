@@ -38,14 +38,19 @@ class NotReadyError(Exception):
     """A model cannot be served yet; the message says what is missing."""
 
 
-def read_units(rig: Rig) -> dict[str, Unit]:
-    """The box's model units, with the health of the declared ones."""
+def health_addresses(rig: Rig) -> dict[str, str]:
+    """Unit -> where its health is asked for, from the box itself."""
     health = {}
     for model in rig.models:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(model.serve.host, model.serve.host)
         shown = f"[{address}]" if ":" in address else address
         health[layout.unit_name(model.name)] = f"http://{shown}:{model.serve.port}/health"
-    return read_once(Units, health=health)
+    return health
+
+
+def read_units(rig: Rig) -> dict[str, Unit]:
+    """The box's model units, with the health of the declared ones."""
+    return read_once(Units, health=health_addresses(rig))
 
 
 def wanted_units(
