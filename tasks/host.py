@@ -26,7 +26,7 @@ def host_settings() -> None:
     if rig.host.swappiness is not None:
         memory.swappiness_set(name="Swappiness", value=rig.host.swappiness)
     if rig.host.gpus or any(build.backend != "cpu" for build in rig.builds):
-        gpus.power_limited(name="Power limits", rig=rig)
+        gpus.made_ready(name="GPUs made ready", rig=rig)
     ground.service_user(name="Service user", user=layout.USER, home=layout.STATE)
     ground.directories(name="Directories", paths=layout.DIRECTORIES)
     ground.programs(name="Programs", sources=PROGRAMS)

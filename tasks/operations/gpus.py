@@ -18,7 +18,7 @@ from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse, report
 from tasks.planning import layout
 from tasks.planning.checks.gpu import CardsPresent, Driver, PowerLimit, Toolkit
-from tasks.planning.gpu_power import SERVICE, PowerLimitError, power_differences, power_limits, service_text
+from tasks.planning.gpu_power import PowerLimitError, power_differences, power_limits, service_text
 from tasks.planning.gpus import gpu_differences
 from tasks.spec.rig import Rig
 
@@ -57,36 +57,44 @@ def fit_the_builds(rig: Rig) -> Commands:
 
 @operation()
 @closes(PowerLimit, CardsPresent)
-def power_limited(rig: Rig) -> Commands:
-    """Every card has its declared power limit, now and after a boot; the driver's default where none is declared."""
-    unit = read_once(UnitFiles, names=[SERVICE]).get(SERVICE, UnitFile())
-    if not any(card.power_limit_w for card in rig.host.gpus):
+def made_ready(rig: Rig) -> Commands:
+    """Before any model, CUDA's devices are there and every card has its declared power limit: now and after a boot.
+
+    A card for which none is declared has its default.
+    """
+    unit = read_once(UnitFiles, names=[layout.GPUS_UNIT]).get(layout.GPUS_UNIT, UnitFile())
+    declared = any(card.power_limit_w for card in rig.host.gpus)
+    cuda = any(build.backend == "cuda" for build in rig.builds)
+    if not (declared or cuda):
         if unit.text:
-            host.log("no power limit is declared any more: the cards get their defaults back")
-            yield StringCommand("systemctl", "--quiet", "disable", "--now", SERVICE)
-            yield StringCommand("rm", f"{layout.UNITS}/{SERVICE}")
+            yield StringCommand("systemctl", "--quiet", "disable", "--now", layout.GPUS_UNIT)
+            yield StringCommand("rm", f"{layout.UNITS}/{layout.GPUS_UNIT}")
             yield StringCommand("systemctl", "daemon-reload")
         else:
-            host.noop("no power limit is declared")
+            host.noop("no NVIDIA card is declared")
         return
     try:
-        limits = power_limits(rig.host.gpus, read_once(Gpus))
+        limits = power_limits(rig.host.gpus, read_once(Gpus)) if declared else []
     except PowerLimitError as error:
         yield from refuse(str(error))
         return
-    text, differences = service_text(limits), power_differences(limits)
+    text, differences = service_text(limits, cuda), power_differences(limits)
     if unit.text == text and unit.active and unit.enabled and not unit.needs_reload and not differences:
-        host.noop("every card has its declared power limit")
+        host.noop("the cards are ready, each with its declared power limit")
         return
     for difference in differences:
         host.log(difference.finding)
+    if unit.active and unit.text != text:
+        # By the words of the old text: a card that is no longer named gets its default back.
+        yield StringCommand("systemctl", "stop", layout.GPUS_UNIT)
     if unit.text != text:
-        yield FileUploadCommand(io.StringIO(text), f"{layout.UNITS}/{SERVICE}")
-        yield StringCommand("chmod", "644", f"{layout.UNITS}/{SERVICE}")
+        yield FileUploadCommand(io.StringIO(text), f"{layout.UNITS}/{layout.GPUS_UNIT}")
+        yield StringCommand("chmod", "644", f"{layout.UNITS}/{layout.GPUS_UNIT}")
     yield StringCommand("systemctl", "daemon-reload")
-    yield StringCommand("systemctl", "--quiet", "enable", SERVICE)
-    yield StringCommand("systemctl", "restart", SERVICE)
-    yield FunctionCommand(_read_back, [rig], {})
+    yield StringCommand("systemctl", "--quiet", "enable", layout.GPUS_UNIT)
+    yield StringCommand("systemctl", "restart", layout.GPUS_UNIT)
+    if declared:
+        yield FunctionCommand(_read_back, [rig], {})
 
 
 def _read_back(state: State, host: Host, rig: Rig) -> bool:
@@ -99,7 +107,8 @@ def _read_back(state: State, host: Host, rig: Rig) -> bool:
     if still:
         report(
             host,
-            f"nvidia-smi has set the power limits and the cards do not have them: see `journalctl -u {SERVICE}`",
+            "nvidia-smi has set the power limits and the cards do not have them: see "
+            f"`journalctl -u {layout.GPUS_UNIT}`",
             [difference.finding for difference in still],
         )
     return not still

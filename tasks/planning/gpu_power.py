@@ -1,4 +1,4 @@
-"""The declared power limits: which card each is for, what is not so, and the unit that sets them after a boot."""
+"""NVIDIA cards made ready at boot: the declared power limits, which card each is for, and the unit that sets them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import Gpu, GpuState
 from tasks.spec.host_policy import GpuCard
-
-SERVICE = "llamarig_power.service"
-"""With an underscore, which no model's name has: `llamarig-*` are the models."""
 
 
 class PowerLimitError(ValueError):
@@ -76,9 +73,19 @@ def power_differences(limits: Sequence[PowerLimit]) -> list[Difference]:
     return found
 
 
-def service_text(limits: Sequence[PowerLimit]) -> str:
-    """The oneshot unit that sets the limits: now, and after each boot. Stopping it puts the cards' defaults back."""
-    starts, stops = [], []
+_DEVICES = """\
+# On first use CUDA has its kernel module loaded and its devices made, by a program that becomes root. A model's unit
+# may not do that (NoNewPrivileges), and which devices it may open is decided before it runs: so it is done here.
+ExecStart=-nvidia-modprobe -u -c 0
+ExecStart=-nvidia-smi --list-gpus"""
+
+
+def service_text(limits: Sequence[PowerLimit], cuda: bool) -> str:
+    """The oneshot unit that runs before any model's: devices there, limits set. Stopping it puts the defaults back.
+
+    :param cuda: whether a model of the box is served by a CUDA build
+    """
+    starts, stops = [_DEVICES] if cuda else [], []
     for limit in limits:
         card = limit.card
         starts += [
@@ -91,7 +98,7 @@ def service_text(limits: Sequence[PowerLimit]) -> str:
     lines = [
         "# Written by llamarig; a later deploy puts edits back.",
         "[Unit]",
-        "Description=Power limits of the GPUs, as declared",
+        "Description=NVIDIA devices and their declared power limits, before any model",
         "# nvidia-persistenced, where there is one, would set persistence mode back as it starts.",
         "After=nvidia-persistenced.service",
         "",

@@ -18,6 +18,8 @@ DIRECTORIES = (WORK, MODELS, JOBS, PROOFS, CACHE, RELEASES)
 """Made by deploy, root's, readable by all; jobs write below them and nowhere else."""
 UNITS = "/etc/systemd/system"
 PRESETS = "/etc/llamarig/presets"
+GPUS_UNIT = "llamarig_gpus.service"
+"""With an underscore, which no model's name has: `llamarig-*` are the models."""
 SYSCTL_FILE = "/etc/sysctl.d/90-llamarig.conf"
 USER = "llamarig"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"

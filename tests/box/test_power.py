@@ -15,8 +15,8 @@ pytestmark = pytest.mark.box
 
 STAND_IN = Path(__file__).with_name("nvidia_smi_stand_in.py")
 PROGRAM = "/usr/local/bin/nvidia-smi"
-LIMITS = "Host | Power limits"
-UNIT = "llamarig_power.service"
+LIMITS = "Host | GPUs made ready"
+UNIT = "llamarig_gpus.service"
 
 
 @pytest.fixture

@@ -247,10 +247,10 @@ def test_a_card_that_would_forget_its_limit_is_told_as_the_limit_is() -> None:
 
 def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -> None:
     declared, low = rig(BOX_A, **H200), gpus(("700.00, 700.00", "450.00, 700.00"))
-    operations = {"Host | Power limits": (PowerLimit, CardsPresent)}
+    operations = {"Host | GPUs made ready": (PowerLimit, CardsPresent)}
     assert look("deploy.operation", declared, Box(gpus=low, operations=operations)) == []
     (finding,) = look("deploy.operation", declared, Box(gpus=gpus(), operations=operations))
-    assert finding.about == "Host | Power limits"
+    assert finding.about == "Host | GPUs made ready"
 
 
 def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> None:

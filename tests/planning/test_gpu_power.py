@@ -56,7 +56,13 @@ def test_no_limit_declared_asks_nothing_of_the_box() -> None:
 
 
 def test_the_unit_names_cards_by_uuid_and_puts_the_default_back() -> None:
-    said = service_text(power_limits([card(450.5), card(700)], TWO)).splitlines()
+    said = service_text(power_limits([card(450.5), card(700)], TWO), cuda=False).splitlines()
     assert f"ExecStart=nvidia-smi --id={FIRST.uuid} --power-limit=450.5" in said
     assert f"ExecStop=-nvidia-smi --id={FIRST.uuid} --power-limit=700" in said
     assert said.count(f"ExecStart=nvidia-smi --id={SECOND.uuid} --persistence-mode=1") == 1
+
+
+def test_cudas_devices_are_there_before_any_model_and_no_card_is_nothing_to_fail_for() -> None:
+    said = [line for line in service_text([], cuda=True).splitlines() if line.startswith("ExecStart")]
+    assert said == ["ExecStart=-nvidia-modprobe -u -c 0", "ExecStart=-nvidia-smi --list-gpus"]
+    assert "modprobe" not in service_text(power_limits([card(450)], TWO), cuda=False)
