@@ -26,6 +26,7 @@ from tasks.facts.model_store import ModelStore
 from tasks.facts.ram import MemoryModules
 from tasks.facts.releases import Releases
 from tasks.facts.strays import LlamaStrays
+from tasks.facts.together import Asked
 from tasks.facts.unit_files import UnitFiles
 from tasks.facts.units import Units
 from tasks.facts.venvs import VirtualEnvironment
@@ -33,7 +34,7 @@ from tasks.operations import Commands, closed_by
 from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, release_directories, releases_to_build
-from tasks.operations.once import Asked, only_looking, read_once, read_together
+from tasks.operations.once import only_looking, read_once, read_together
 from tasks.operations.packages import APT
 from tasks.operations.refuse import refuse
 from tasks.operations.serving import NotReadyError, health_addresses, read_units, wanted_units
@@ -90,7 +91,6 @@ def looked_at_only() -> Iterator[None]:
 
     So an audit cannot look for anything else than what a deploy would do: it asks the deploy itself.
     """
-    only_looking()
     state.check_for_changes = True  # `-y` would leave out the asking
     with host.when(lambda: False):
         yield
@@ -103,6 +103,7 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
 
     :param programs: path here -> path there
     """
+    only_looking()
     asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
     if asks_the_deploy(options):
         names = {build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}

@@ -11,13 +11,10 @@ from typing import Any, TypeVar
 
 from pyinfra.api.facts import FactBase
 from pyinfra.context import host, state
-from typing_extensions import override
+
+from tasks.facts.together import Asked, Together
 
 T = TypeVar("T")
-Asked = tuple[type[FactBase[Any]], Mapping[str, Any]]
-"""A fact and its arguments."""
-
-_MARK = "@@llamarig "
 
 _READ: dict[tuple[str, type[FactBase[Any]], str], tuple[object, Any]] = {}
 _RUN = {"only looks": False}
@@ -56,54 +53,13 @@ def _moment() -> object:
     return state.inventory, changes, state.is_executing and not _RUN["only looks"]
 
 
-class Together(FactBase[list[str]]):
-    """Many facts in one command: a channel, a shell and a way there and back once, instead of for each."""
-
-    @staticmethod
-    @override
-    def default() -> list[str]:
-        return []
-
-    @override
-    def command(self, asked: Sequence[Asked]) -> str:
-        return "; ".join([*(_one(number, fact, arguments) for number, (fact, arguments) in enumerate(asked)), "true"])
-
-    @override
-    def process(self, output: list[str]) -> list[str]:
-        return output
-
-
-def _one(number: int, fact: type[FactBase[Any]], arguments: Mapping[str, Any]) -> str:
-    command = str(fact().command(**arguments))
-    needs = fact().requires_command(**arguments)
-    if needs:
-        command = f"command -v {needs} >/dev/null && {{ {command}; }} || ! command -v {needs} >/dev/null"
-    # What a command prints may end in the middle of a line.
-    return f"echo '{_MARK}{number}'; ( {command}; ) 2>/dev/null && echo && echo '{_MARK}ok' || echo"
-
-
 def read_together(asked: Sequence[Asked]) -> None:
     """Read all of these at once, for whoever asks for them one by one later.
 
     One whose command ended in an error is left for that one to ask again: pyinfra then says so.
     """
-    output = host.get_fact(Together, asked=asked)
-    said = _said(output)
+    said = host.get_fact(Together, asked=asked)
     for number, (fact, arguments) in enumerate(asked):
         if number in said:
             lines = said[number]
             _READ[_key(fact, arguments)] = (_moment(), fact().process(lines) if lines else fact().default())
-
-
-def _said(output: Sequence[str]) -> dict[int, list[str]]:
-    """Number of the question -> its lines, for those that ended well."""
-    found: dict[int, list[str]] = {}
-    number, lines = -1, list[str]()
-    for line in output:
-        if line == f"{_MARK}ok":
-            found[number] = lines[:-1] if lines and not lines[-1] else lines
-        elif line.startswith(_MARK) and line.removeprefix(_MARK).isdigit():
-            number, lines = int(line.removeprefix(_MARK)), []
-        else:
-            lines.append(line)
-    return found

@@ -13,6 +13,7 @@ from pyinfra.facts.rpm import RpmPackages
 from pyinfra.facts.server import Command
 
 from tasks.facts.files import Sha256Sums
+from tasks.facts.together import Asked, Together
 from tasks.operations import Commands, closed_by, closes, once
 from tasks.planning.checks.llama_cpp import ModelFiles, ReleasesWhole
 from tests.operations.fake_run import run_of, told
@@ -98,7 +99,7 @@ def test_many_facts_are_one_command_and_one_that_fails_is_asked_for_by_itself() 
 def test_the_one_command_runs_in_a_shell_as_the_many_would(tmp_path: Path) -> None:
     """The shell's own words: one without an end of line, one that fails, one whose program is not there."""
     (tmp_path / "a").write_text("a")
-    asked: list[once.Asked] = [
+    asked: list[Asked] = [
         (Command, {"command": "printf 'no end'"}),
         (Sha256Sums, {"paths": [f"{tmp_path}/a", f"{tmp_path}/none"]}),
         (Command, {"command": "echo half; exit 3"}),
@@ -106,9 +107,9 @@ def test_the_one_command_runs_in_a_shell_as_the_many_would(tmp_path: Path) -> No
         (Command, {"command": "printf 'one\\n\\ntwo\\n'; cd /"}),
         (Command, {"command": "pwd"}),
     ]
-    command = once.Together().command(asked)
+    command = Together().command(asked)
     output = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    said = once._said(output.splitlines())
+    said = Together().process(output.splitlines())
     assert said.keys() == {0, 1, 3, 4, 5}
     assert (said[0], said[4], said[5]) == (["no end"], ["one", "", "two"], [str(tmp_path)])
     assert Sha256Sums().process(said[1]) == {f"{tmp_path}/a": hashlib.sha256(b"a").hexdigest()}
