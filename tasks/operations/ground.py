@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from pyinfra.api.operation import operation
@@ -43,5 +44,11 @@ def programs(sources: Mapping[str, str]) -> Commands:
     """
     found = read_once(Sha256Sums, paths=list(sources.values()))
     for source, target in sources.items():
-        if found.get(target) != hashlib.sha256(Path(source).read_bytes()).hexdigest():
+        if found.get(target) != _sha256(source):
             yield from files.put._inner(src=source, dest=target, mode="644", create_remote_dir=True)
+
+
+@cache
+def _sha256(path: str) -> str:
+    """Of a file here, once for all hosts."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

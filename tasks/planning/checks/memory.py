@@ -176,8 +176,8 @@ class MemoryRoom(Check):
 
     id = "memory.room"
     expects = (
-        "RAM for the largest declared model's weights outside the GPUs, its prompt cache (cache_ram_mib) and 1 GiB of "
-        "buffers; derived from placement and locked file sizes"
+        "RAM for what each declared model needs at the least: weights that the GPUs cannot hold, its prompt cache "
+        "(cache_ram_mib) and 1 GiB of buffers; derived from placement and locked file sizes"
     )
     remedy = "declare a smaller quant or more layers on the GPUs, or lower cache_ram_mib"
 
