@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tasks.planning.packages import DEBIAN_ROCM, debian_packages
+from tasks.planning.packages import ROCM, wanted_packages
 from tasks.planning.release import build_job
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
@@ -49,12 +49,12 @@ def test_debian_has_the_packages_for_vulkan(deployment: Deployment, builder: str
     """Asked of the real index; nothing is installed."""
     rig = Rig.model_validate(deployment.rig)
     build = Build(name="vulkan", backend="vulkan", built_by=builder)
-    simulate(deployment, debian_packages(rig.model_copy(update={"builds": (build,)}), HOST))
+    simulate(deployment, wanted_packages(rig.model_copy(update={"builds": (build,)}), HOST)["debian"])
 
 
 def test_debian_has_the_packages_for_hip_and_they_are_too_old(variant: Deployment) -> None:
     """HIP 5.7.1 in Debian 13; the owner is told before 790 MB of it are fetched."""
-    simulate(variant, DEBIAN_ROCM)
+    simulate(variant, ROCM["debian"])
     with_build(variant, name="hip", backend="hip", architectures=["gfx1100"])
     outcome = variant.run(script=SCRIPT)
     refusal(outcome, "a hip build needs ROCm 6.1 or newer", "has HIP 5.7.1", "AMD's own packages", 'backend="vulkan"')
