@@ -150,7 +150,7 @@ def _loud(job: dict[str, Any]) -> Iterator[None]:
         # Putting the unit in place makes systemd read this too.
         yield
     finally:
-        drop_in.unlink()
+        drop_in.unlink(missing_ok=True)
         if not any(directory.iterdir()):
             directory.rmdir()
         _said("systemctl", "daemon-reload")

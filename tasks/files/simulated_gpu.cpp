@@ -71,18 +71,14 @@ struct ggml_backend_cuda_context {
 
 static void ggml_cuda_set_device(int) {}
 
-static int ggml_cuda_highest_compiled_arch(const int arch) {
-    return arch;
-}
+static int ggml_cuda_highest_compiled_arch(const int arch) { return arch; }
 
 // CUDA graphs are on in every build and on every card this project builds for (Volta and newer).
 static const void * ggml_cuda_graph_get_key(ggml_cgraph * cgraph) {
     return cgraph->n_nodes > 0 ? cgraph->nodes[0] : nullptr;
 }
 
-static bool ggml_cuda_graph_set_enabled(ggml_backend_cuda_context *, const void *) {
-    return true;
-}
+static bool ggml_cuda_graph_set_enabled(ggml_backend_cuda_context *, const void *) { return true; }
 
 // Which vector kernels are compiled in matters for one or two tokens at a time. A prompt's batch needs the f16 scratch
 // whatever the kernels, and is what the buffer is reserved for.
@@ -191,18 +187,14 @@ static void * buffer_base(ggml_backend_buffer_t buffer) {
 }
 
 static void buffer_memset(ggml_backend_buffer_t, ggml_tensor *, uint8_t, size_t, size_t) {}
-
+static void buffer_clear(ggml_backend_buffer_t, uint8_t) {}
 static void buffer_set(ggml_backend_buffer_t, ggml_tensor *, const void *, size_t, size_t) {}
 
 static void buffer_get(ggml_backend_buffer_t, const ggml_tensor *, void * data, size_t, size_t size) {
     memset(data, 0, size);
 }
 
-static bool buffer_copy(ggml_backend_buffer_t, const ggml_tensor *, ggml_tensor *) {
-    return true;
-}
-
-static void buffer_clear(ggml_backend_buffer_t, uint8_t) {}
+static bool buffer_copy(ggml_backend_buffer_t, const ggml_tensor *, ggml_tensor *) { return true; }
 
 static ggml_backend_buffer_t buffer_allocate(ggml_backend_buffer_type_t type, size_t size) {
     void *    address = nullptr;
@@ -269,22 +261,16 @@ static void backend_free(ggml_backend_t backend) {
 }
 
 static void backend_set(ggml_backend_t, ggml_tensor *, const void *, size_t, size_t) {}
+static void backend_synchronize(ggml_backend_t) {}
+static void backend_event(ggml_backend_t, ggml_backend_event_t) {}
 
 static void backend_get(ggml_backend_t, const ggml_tensor *, void * data, size_t, size_t size) {
     memset(data, 0, size);
 }
 
-static bool backend_copy(ggml_backend_t, ggml_backend_t, const ggml_tensor *, ggml_tensor *) {
-    return true;
-}
+static bool backend_copy(ggml_backend_t, ggml_backend_t, const ggml_tensor *, ggml_tensor *) { return true; }
 
-static void backend_synchronize(ggml_backend_t) {}
-
-static ggml_status backend_compute(ggml_backend_t, ggml_cgraph *) {
-    return GGML_STATUS_SUCCESS;
-}
-
-static void backend_event(ggml_backend_t, ggml_backend_event_t) {}
+static ggml_status backend_compute(ggml_backend_t, ggml_cgraph *) { return GGML_STATUS_SUCCESS; }
 
 static ggml_backend_t device_backend(ggml_backend_dev_t dev, const char *) {
     static ggml_guid guid     = { 'l', 'l', 'a', 'm', 'a', 'r', 'i', 'g', ' ', 'n', 'o', ' ', 'G', 'P', 'U', 0 };
@@ -346,15 +332,11 @@ static ggml_backend_event_t device_event(ggml_backend_dev_t dev) {
     return new ggml_backend_event{ dev, nullptr };
 }
 
-static void device_event_free(ggml_backend_dev_t, ggml_backend_event_t event) {
-    delete event;
-}
+static void device_event_free(ggml_backend_dev_t, ggml_backend_event_t event) { delete event; }
 
 static void device_event_synchronize(ggml_backend_dev_t, ggml_backend_event_t) {}
 
-static const char * registry_name(ggml_backend_reg_t) {
-    return GGML_CUDA_NAME;
-}
+static const char * registry_name(ggml_backend_reg_t) { return GGML_CUDA_NAME; }
 
 static size_t registry_count(ggml_backend_reg_t reg) {
     return static_cast<std::vector<ggml_backend_device> *>(reg->context)->size();
@@ -364,9 +346,7 @@ static ggml_backend_dev_t registry_device(ggml_backend_reg_t reg, size_t index) 
     return &static_cast<std::vector<ggml_backend_device> *>(reg->context)->at(index);
 }
 
-static void * registry_function(ggml_backend_reg_t, const char *) {
-    return nullptr;
-}
+static void * registry_function(ggml_backend_reg_t, const char *) { return nullptr; }
 
 static ggml_backend_device device_of(ggml_backend_reg_t reg, int id) {
     const char * min_batch = getenv("GGML_OP_OFFLOAD_MIN_BATCH");

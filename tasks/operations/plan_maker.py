@@ -26,7 +26,7 @@ from tasks.operations.plan_file import (
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning import layout
 from tasks.planning.gguf_header import Header, digest_of
-from tasks.planning.plans.conceding import NothingFitsError
+from tasks.planning.plans.conceding import LEAST_UBATCH, NothingFitsError
 from tasks.planning.plans.device import Device, simulated_devices, simulation_environment, with_uuids
 from tasks.planning.plans.dry_run import (
     DryRunError,
@@ -38,7 +38,7 @@ from tasks.planning.plans.dry_run import (
     used_arguments,
     vision_mib,
 )
-from tasks.planning.plans.making import Case, make_plan
+from tasks.planning.plans.making import Case, TooManyDryRunsError, make_plan
 from tasks.planning.release import release_differences
 from tasks.planning.shards import model_files, target
 from tasks.planning.unit_text import unit_environment
@@ -101,7 +101,7 @@ def planned(rig: Rig, model: Model) -> Plan:
     except StopIteration as end:
         plan: Plan = end.value
         return plan
-    except (NothingFitsError, DryRunError) as error:
+    except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
         raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
         _run(f"rm -rf {directory}")
@@ -112,6 +112,8 @@ def _run(line: str) -> str:
     given, _ = pop_global_arguments(state, host, {})
     rights = {key: value for key, value in given.items() if key in CONNECTOR_ARGUMENT_KEYS}
     _, output = host.run_shell_command(StringCommand(line), **rights)
+    if "No module named" in output.stderr:
+        raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
     return str(output.stdout)
 
 
@@ -123,13 +125,15 @@ def _environment(rig: Rig, model: Model) -> dict[str, str]:
 
 
 def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[Device]:
-    if rig.simulated_gpus:
-        return simulated_devices(rig.simulated_gpus)
     environment = _environment(rig, model)
-    devices = host.get_fact(PlannableDevices, release=release, environment=environment)
+    if rig.simulated_gpus:
+        devices = simulated_devices(rig.simulated_gpus)
+    else:
+        devices = host.get_fact(PlannableDevices, release=release, environment=environment)
     if devices:
         # llama.cpp leaves some of those it lists unused: processor graphics beside a card, all but one GPU on request.
-        line = command(release, used_arguments(model, header), environment)
+        names = [device.name for device in devices] if rig.simulated_gpus else []
+        line = command(release, used_arguments(model, header, names), environment)
         used = prediction(_run(line), f"llama-fit-params with model {model.name!r}")
         devices = [device for device in devices if device.name in {row.name for row in used.gpus}]
     if not devices:
@@ -212,6 +216,9 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
     Where there can be none, the plan is on the safe side: more is reserved than will be used.
     """
     outputs, ubatch = server_outputs(model), min(model.serve.ubatch, model.serve.batch)
+    auto = model.serve.placement
+    if isinstance(auto, Auto) and "ubatch" in auto.give_up:
+        ubatch = min(ubatch, LEAST_UBATCH)  # the ratio that is enough for every one that may be tried
     if outputs >= ubatch:
         return None
     said = _run(short_command(directory, outputs, ubatch, shards)).strip()

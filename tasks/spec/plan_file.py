@@ -77,7 +77,8 @@ class FitPeer(Declaration):
     """What llama.cpp's own --fit makes of the same header, margins and flags."""
 
     arguments: str
-    whole: tuple[int, ...]
+    whole: tuple[int, ...] = Field(description="layers whose experts are all on their own GPU")
+    spread: int = Field(default=0, description="layers whose experts are on two GPUs: each crosses the bus")
     memory: tuple[DeviceMemory, ...]
     splits: tuple[int, int] | None = None
 

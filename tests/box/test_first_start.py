@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -247,6 +248,7 @@ def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
     """auto() planned for two cards; when it is started, the first one has less free than when it was planned."""
     variant = deployment.variant(start.deployment.directory / "auto")
     variant.rig["plan_file"] = str(variant.directory / "plans.json")
+    variant.rig["bench_ledger"] = str(variant.directory / "bench.jsonl")
     serve = variant.rig["models"][0]["serve"]
     free = (start.total(0) + 2, 17)
     cards = [SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free)]
@@ -273,3 +275,36 @@ def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
     assert third.changed == ["Services | Models served"], str(third)
     assert read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
     assert variant.run().changed == []
+    # Timed once, a plan says what it would come to, and on how little that stands. (These cards compute nothing.)
+    shown = variant.run(script="tasks/plan.py")
+    assert "tokens/s" not in shown.output, "nothing was measured, so nothing is predicted"
+    timed = variant.run(*("--data", "runs=1", "--data", "depth=64", "--data", "generate=16"), script="tasks/bench.py")
+    assert timed.code == 0, str(timed)
+    shown = variant.run(script="tasks/plan.py")
+    assert shown.code == 0, str(shown)
+    assert "this plan: " in shown.output
+    assert "calibrated on 1 run: " in shown.output
+    assert "served with " in shown.output, "the proposal is not forgotten"
+
+
+def test_buffers_of_a_server_on_the_cpu_are_as_predicted(deployment: Deployment) -> None:
+    """The rehearsal's own server, a second time beside itself: what it logs, and what its dry run prints."""
+    argv = deployment.shell("tr '\\0' '\\n' </proc/$(systemctl show llamarig-tiny -p MainPID --value)/cmdline").split(
+        "\n"
+    )
+    words = argv[:]
+    words[words.index("--port") + 1] = str(deployment.box.port + 17)
+    line = shlex.join(words)
+    deployment.shell(
+        f"LLAMA_ARG_LOG_VERBOSITY=4 {line} >/run/cpu-start.log 2>&1 & pid=$!; "
+        "for i in $(seq 300); do grep -q 'model loaded' /run/cpu-start.log && break; sleep 0.2; done; "
+        "kill $pid; wait $pid; true",
+        timeout=120,
+    )
+    log = read_log(deployment.shell("cat /run/cpu-start.log").splitlines())
+    dry = [words[0].replace("server", "fit-params"), *words[1:3], *memory_arguments(words), "--fit-print", "on"]
+    said = deployment.shell(f"{shlex.join(dry)} 2>/dev/null").split()
+    assert said[0] == "Host"
+    assert log.memory.keys() == {"CPU"}
+    took = log.memory["CPU"]
+    assert [int(took.model), int(took.context), int(took.compute)] == [int(mib) for mib in said[1:4]]

@@ -240,3 +240,13 @@ def test_cards_that_are_none_are_refused(gpus: str, bench: Bench) -> None:
     said = bench.deployment.shell(f"{command} {bench.release}/bin/llama-fit-params --list-devices 2>&1; echo $?")
     assert said.splitlines()[-1] == "1"
     assert "is no card: write NAME:TOTAL_MIB:FREE_MIB" in said
+
+
+def test_a_model_that_is_there_is_read_from_its_own_files(bench: Bench, deployment: Deployment, hub: Hub) -> None:
+    hub.log.clear()
+    done = deployment.run(script=SCRIPT)
+    assert (done.code, done.changed) == (0, []), done
+    assert hub.log.as_json() == []
+    rig = Rig.model_validate(deployment.rig)
+    locked = read_lock(rig.model_lock).models[lock_key(rig.models[0])]
+    assert deployment.shell(f"ls {' '.join(sparse_paths(locked))} 2>/dev/null | wc -l") == "0"

@@ -14,7 +14,7 @@ from tasks.spec.kv_cache import CacheType
 from tasks.spec.placement import GiveUp
 from tasks.spec.plan_file import GivenUp, NextLayer
 
-_LEAST_UBATCH = 512
+LEAST_UBATCH = 512
 _CONTEXT_STEPS = (0.75, 0.5)
 _WIDER: tuple[CacheType, ...] = ("f32", "f16", "bf16")
 _PROVING = 3
@@ -79,7 +79,7 @@ def _lowered(settings: Candidate, what: GiveUp) -> Iterator[Candidate]:
     """Each step down, the first one the smallest."""
     if what == "ubatch":
         ubatch = settings.ubatch
-        while ubatch // 2 >= _LEAST_UBATCH:
+        while ubatch // 2 >= LEAST_UBATCH:
             ubatch //= 2
             yield replace(settings, ubatch=ubatch)
     elif what == "context":

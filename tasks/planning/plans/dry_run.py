@@ -175,12 +175,12 @@ def draft_arguments(model: Model, path: str, devices: Sequence[str] = ()) -> lis
     return [*arguments, "--fit", "off", *_common(devices), "--fit-print", "on"]
 
 
-def used_arguments(model: Model, header: str) -> list[str]:
+def used_arguments(model: Model, header: str, devices: Sequence[str] = ()) -> list[str]:
     """What llama-fit-params is told to name the devices it would use, with next to nothing on them."""
     serve = model.serve
     little = ["--ctx-size", "256", "--batch-size", "32", "--ubatch-size", "32", "--fit", "off"]
     which = ["--split-mode", serve.split_mode, "--main-gpu", str(serve.main_gpu)]
-    return ["--model", header, *little, *which, "--n-gpu-layers", "0", *_common(()), "--fit-print", "on"]
+    return ["--model", header, *little, *which, "--n-gpu-layers", "0", *_common(devices), "--fit-print", "on"]
 
 
 def _common(devices: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tasks.planning.coverage import covered, layer_of
 from tasks.planning.gguf_header import Tensor
@@ -22,28 +23,38 @@ def fit_answer(output: str) -> list[str]:
     raise DryRunError(f"llama.cpp's own fit gave up: {failure(output)}")
 
 
-def whole_layers(answer: Sequence[str], weights: Weights, tensors: Sequence[Tensor], gpus: int) -> tuple[int, ...]:
-    """How many layers on each GPU have all their experts on GPUs.
+@dataclass(frozen=True)
+class FitLayers:
+    """``whole``: layers with all their experts on the GPU that has their attention and cache; ``spread``: how many more
+    have theirs on two GPUs, none in RAM."""
 
-    fit may lay some of a layer's experts onto the next GPU; such a layer counts as whole too.
+    whole: tuple[int, ...]
+    spread: int
+
+
+def fit_layers(answer: Sequence[str], weights: Weights, tensors: Sequence[Tensor], names: Sequence[str]) -> FitLayers:
+    """What fit's answer does with each layer's experts.
+
+    :param names: of the GPUs, in device order
     """
     said = dict(zip(answer[::2], answer[1::2], strict=False))
     layers = weights.layers
     on_gpu = int(said.get("-ngl", -1))
     first = max(0, layers + 1 - on_gpu) if on_gpu >= 0 else 0
     shares = [int(share) for share in said.get("-ts", "1").split(",")]
-    in_ram = {
-        number
-        for rule in covered(said.get("-ot", "").split(",") if "-ot" in said else [], tensors)
-        if rule.device == "CPU"
-        for tensor in rule.tensors
-        if EXPERTS.search(tensor.name) and (number := layer_of(tensor.name)) is not None
-    }
-    counts = [0] * gpus
+    elsewhere: dict[int, set[str]] = {}
+    for rule in covered(said["-ot"].split(",") if "-ot" in said else [], tensors):
+        for tensor in rule.tensors:
+            number = layer_of(tensor.name)
+            if number is not None and EXPERTS.search(tensor.name):
+                elsewhere.setdefault(number, set()).add(rule.device)
+    counts, spread = [0] * len(names), 0
     for layer in range(first, layers):
-        if layer not in in_ram:
-            counts[_gpu_of(layer - first, shares, layers + 1 - first)] += 1
-    return tuple(counts)
+        gpu = _gpu_of(layer - first, shares, layers + 1 - first)
+        devices = elsewhere.get(layer, set()) - {names[gpu]}
+        counts[gpu] += not devices
+        spread += bool(devices) and "CPU" not in devices
+    return FitLayers(tuple(counts), spread)
 
 
 def _gpu_of(index: int, shares: Sequence[int], placed: int) -> int:

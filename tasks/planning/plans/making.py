@@ -17,7 +17,7 @@ from tasks.planning.plans.dry_run import (
     prediction,
     server_outputs,
 )
-from tasks.planning.plans.fit_peer import fit_answer, whole_layers
+from tasks.planning.plans.fit_peer import fit_answer, fit_layers
 from tasks.planning.plans.ram import ram_budget, ram_findings
 from tasks.planning.plans.weights import weights_of
 from tasks.spec.model import Model
@@ -189,9 +189,12 @@ class _Runs:
             said = prediction((yield from self._ask(again)), "llama-fit-params with fit's own answer")
         except DryRunError:
             return None
+        names = [device.name for device in case.devices]
+        layers = fit_layers(answer, weights_of(case.header), case.header.tensors, names)
         return FitPeer(
             arguments=" ".join(answer),
-            whole=whole_layers(answer, weights_of(case.header), case.header.tensors, len(case.devices)),
+            whole=layers.whole,
+            spread=layers.spread,
             memory=(*said.gpus, said.host),
             splits=said.splits,
         )

@@ -121,10 +121,11 @@ def _fit(plan: Plan) -> str:
     if plan.fit is None:
         return "llama.cpp's own fit: gives up on this"
     peer, splits = plan.fit, plan.splits
+    spread = f" and {peer.spread} over two GPUs" if peer.spread else ""
     memory = "/".join(str(row.total_mib) for row in peer.memory[:-1])
     return (
-        f"llama.cpp's own fit, same margins: {sum(peer.whole)} whole layers ({' + '.join(map(str, peer.whole))}), "
-        f"{memory} MiB, {peer.splits[1] if peer.splits else '?'} graph splits a token; this plan: "
+        f"llama.cpp's own fit, same margins: {sum(peer.whole)} whole layers ({' + '.join(map(str, peer.whole))})"
+        f"{spread}, {memory} MiB, {peer.splits[1] if peer.splits else '?'} graph splits a token; this plan: "
         f"{sum(plan.placement.gpu)}, {'/'.join(str(row.total_mib) for row in plan.gpus)} MiB, "
         f"{splits[1] if splits else '?'}"
     )

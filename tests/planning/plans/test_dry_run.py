@@ -19,7 +19,7 @@ from tasks.planning.plans.dry_run import (
     prediction,
     server_outputs,
 )
-from tasks.planning.plans.fit_peer import fit_answer, whole_layers
+from tasks.planning.plans.fit_peer import fit_answer, fit_layers
 from tasks.planning.plans.weights import weights_of
 from tasks.spec.model import Model
 from tasks.spec.placement import Layers
@@ -152,11 +152,12 @@ def test_other_words_are_no_prediction(output: str) -> None:
 # --- fit -------------------------------------------------------------------------------------------------------------
 
 
-def test_fits_answer_is_counted_in_whole_layers() -> None:
+def test_fits_answer_is_counted_in_layers() -> None:
     header = qwen3_next()
     answer = fit_answer(said("fit-qwen3-coder-next-q6"))
-    # Layer 15 lies on both GPUs and counts as whole; of 21, some experts are in RAM, of 22 to 47 all.
-    assert whole_layers(answer, weights_of(header), header.tensors, 2) == (16, 5)
+    # Layer 15 has its way down on the other GPU; of 21, some experts are in RAM, of 22 to 47 all.
+    found = fit_layers(answer, weights_of(header), header.tensors, ["CUDA0", "CUDA1"])
+    assert (found.whole, found.spread) == ((15, 5), 1)
 
 
 def test_fits_refusal_is_told() -> None:
@@ -166,5 +167,7 @@ def test_fits_refusal_is_told() -> None:
 
 def test_an_answer_that_changes_nothing_has_every_layer_whole() -> None:
     header = qwen3_next()
-    assert whole_layers(["-c", "4096", "-ngl", "-1"], weights_of(header), header.tensors, 1) == (48,)
-    assert whole_layers(["-c", "1", "-ngl", "41", "-ts", "41,0"], weights_of(header), header.tensors, 2) == (40, 0)
+    weights = weights_of(header)
+    assert fit_layers(["-c", "4096", "-ngl", "-1"], weights, header.tensors, ["CUDA0"]).whole == (48,)
+    part = ["-c", "1", "-ngl", "41", "-ts", "41,0"]
+    assert fit_layers(part, weights, header.tensors, ["CUDA0", "CUDA1"]).whole == (40, 0)
