@@ -323,3 +323,26 @@ def test_a_broken_plan_file_is_refused(deployment: Deployment, tmp_path: Path) -
     assert "is no plan file" in refused.output
     assert "restore it from git" in refused.output
     assert "Traceback" not in refused.output
+
+
+def test_a_release_without_llama_fit_params_is_named(deployment: Deployment, tmp_path: Path) -> None:
+    """As one of a llama.cpp from before there was one; taken out of the manifest too, so that it counts as whole."""
+    variant = deployment.variant(tmp_path / "variant")
+    variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
+    rig = Rig.model_validate(variant.rig)
+    release = release_path(rig.builds[0], rig.models)
+    without = (
+        f"import json; p = '{release}/manifest.json'; m = json.load(open(p)); m['files'].pop('llama-fit-params'); "
+        "json.dump(m, open(p, 'w'))"
+    )
+    variant.shell(
+        f"cp {release}/manifest.json /tmp/manifest.json && mv {release}/bin/llama-fit-params /tmp && "
+        f"python3 -c {shlex.quote(without)}"
+    )
+    try:
+        refused = variant.run(script=PLAN)
+    finally:
+        variant.shell(f"mv /tmp/llama-fit-params {release}/bin/ && mv /tmp/manifest.json {release}/manifest.json")
+    assert refused.code == 1, refused
+    assert refused.output.count("has no llama-fit-params") == 1, refused
+    assert "Traceback" not in refused.output
