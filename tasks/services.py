@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api.deploy import deploy
 
 from tasks.box import rig_of_host
-from tasks.operations import lints, liveness, planning, serving, simulated_gpus
+from tasks.operations import lints, liveness, planning, presets, serving, simulated_gpus
 
 
 @deploy("Services")
@@ -17,4 +17,6 @@ def services() -> None:
     planning.models_planned(name="Models planned", rig=rig)
     lints.models_linted(name="Declarations linted", rig=rig)
     serving.models_served(name="Models served", rig=rig)
+    if rig.presets is not None:
+        presets.written(name="Model presets", rig=rig)
     liveness.servers_watched(name="Liveness probe", rig=rig)

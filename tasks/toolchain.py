@@ -8,9 +8,9 @@ from pyinfra.api.deploy import deploy
 from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, rocm, venvs
 from tasks.planning import layout
-from tasks.planning.packages import arch_packages, debian_packages
+from tasks.planning.packages import ROCM, wanted_packages
 
 _FILES = Path(__file__).parent / "files"
 
@@ -21,12 +21,10 @@ def toolchain() -> None:
     rig = rig_of_host()
     if rig.host.nvidia_driver is not None:
         driver.installed(name="NVIDIA driver", rig=rig, driver=rig.host.nvidia_driver)
-    packages.installed(
-        name="Compilers and tools",
-        debian=debian_packages(rig, host.name),
-        arch=arch_packages(rig, host.name),
-    )
+    packages.installed(name="Compilers and tools", wanted=wanted_packages(rig, host.name))
     interpreter.linked(name="Python", rig=rig)
+    if any(build.backend == "hip" for build in rig.builds):
+        rocm.installed(name="ROCm", wanted=ROCM)
     if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))

@@ -279,13 +279,14 @@ class Fetch:
         raise TryAgain(why, 0 if way == "hf_transfer" else said.get("after_s"))
 
     def _digest(self, download: Download) -> str:
+        """Of the whole file. One made on the way is believed when it is the locked one, and never to the contrary."""
+
         def told(done: int) -> None:
             if self.stop.is_set():
                 raise Stopped
 
-        growing, download.growing = download.growing, None
-        if growing is not None and growing.vouched:
-            found = growing.finish(told)
+        if download.growing is not None and download.growing.vouched:
+            found = download.growing.finish(told)
             if found == download.file["sha256"]:
                 print(f"{download.target.name}: hashed while it came", flush=True)
                 return found

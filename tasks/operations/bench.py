@@ -16,7 +16,7 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from tasks.facts.files import Sha256Sums
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.gpus import Gpus
 from tasks.facts.measured import RequestTimed
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.ram import MemoryModules
@@ -166,7 +166,7 @@ def _timings(host: Host, name: str, options: Options) -> list[Timing] | str:
 
 
 def _entry(host: Host, name: str, unit: Unit, timings: list[Timing], beside: Iterable[str]) -> BenchEntry:
-    gpus, ram = host.get_fact(GpuHealth), host.get_fact(MemoryModules)
+    gpus, ram = host.get_fact(Gpus), host.get_fact(MemoryModules)
     rates = [module.effective for module in ram.modules if module.effective]
     return BenchEntry(
         box=host.name,

@@ -9,12 +9,11 @@ from pyinfra.context import host, state
 from pyinfra.operations import apt, pacman, server
 
 from tasks.facts.driver import NvidiaPackages
-from tasks.facts.toolkits import ToolkitVersions
 from tasks.operations import Commands
+from tasks.operations.gpus import read_toolkits
 from tasks.operations.packages import WAIT_FOR_APT
 from tasks.operations.refuse import refuse
 from tasks.planning.driver import DEBIAN_COMPONENTS, DriverState, Step, after_load, asked_for, next_step
-from tasks.planning.gpus import declared_toolkits
 from tasks.spec.host_policy import NvidiaDriver
 from tasks.spec.rig import Rig
 
@@ -24,8 +23,7 @@ _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 @operation()
 def installed(rig: Rig, driver: NvidiaDriver) -> Commands:
     """The declared driver is installed, held back from upgrades that would split it, and loaded."""
-    paths = declared_toolkits(rig.builds)
-    toolkits = host.get_fact(ToolkitVersions, paths=paths) if paths else {}
+    toolkits = read_toolkits(rig)
     done: set[str] = set()
     while True:
         box = host.get_fact(NvidiaPackages, packages=asked_for(driver))

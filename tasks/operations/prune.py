@@ -12,7 +12,7 @@ from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Releases
 from tasks.facts.units import Units
 from tasks.operations import Commands
-from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.leftovers import CannotDeleteError, Leftover, chosen, leftovers
@@ -27,13 +27,8 @@ def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Com
 
     :param keep: how many releases no build makes any more may not be deleted; as declared where None
     """
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse(f"{rig.model_lock} lacks a declared model, so what is unused cannot be told: deploy first")
         return
     found = _leftovers(rig, locked, rig.host.keep_releases if keep is None else keep)
     if state.is_executing:

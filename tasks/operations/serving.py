@@ -14,15 +14,17 @@ from tasks.facts.model_store import ModelStore, Store
 from tasks.facts.proofs import BackOffs
 from tasks.facts.releases import Release
 from tasks.facts.units import Units
-from tasks.operations import Commands
+from tasks.operations import Commands, closes
 from tasks.operations.first_starts import first_start, not_recorded, record_back_off
 from tasks.operations.jobs import await_jobs, start_job
-from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
+from tasks.operations.model_lock import locked_or_refused
+from tasks.operations.once import read_once
 from tasks.operations.plan_file import PlanError, as_planned, plan_that_holds, planned_by_us
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
+from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole, UnitsAsDeclared
 from tasks.planning.plans.first_start import with_back_off
 from tasks.planning.release import release_differences, release_path
 from tasks.planning.serving import (
@@ -45,14 +47,19 @@ class NotReadyError(Exception):
     """A model cannot be served yet; the message says what is missing."""
 
 
-def read_units(rig: Rig) -> dict[str, Unit]:
-    """The box's model units, with the health of the declared ones."""
+def health_addresses(rig: Rig) -> dict[str, str]:
+    """Unit -> where its health is asked for, from the box itself."""
     health = {}
     for model in rig.models:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(model.serve.host, model.serve.host)
         shown = f"[{address}]" if ":" in address else address
         health[layout.unit_name(model.name)] = f"http://{shown}:{model.serve.port}/health"
-    return host.get_fact(Units, health=health)
+    return health
+
+
+def read_units(rig: Rig) -> dict[str, Unit]:
+    """The box's model units, with the health of the declared ones."""
+    return read_once(Units, health=health_addresses(rig))
 
 
 def wanted_units(
@@ -105,17 +112,13 @@ def _unit_of(
 
 
 @operation()
+@closes(UnitsAsDeclared, ModelFiles, ReleasesWhole, ModelLock)
 def models_served(rig: Rig) -> Commands:
     """Every model has its unit, and those that should run do, proved by an answer."""
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse("a model has no entry in the model lock")
         return
-    store, units, releases = host.get_fact(ModelStore), read_units(rig), read_releases(rig)
+    store, units, releases = read_once(ModelStore), read_units(rig), read_releases(rig)
     try:
         wanted = wanted_units(rig, releases, locked, store, units)
     except NotReadyError as error:

@@ -118,7 +118,7 @@ def next_step(
     missing = tuple(name for name in wanted if name not in state.installed)
     if missing:
         return _installation(driver, state, missing, needs)
-    if too_old := _too_old(state.installed[_library(driver, state)], needs, state):
+    if too_old := _too_old(state.library or state.installed[_library(driver, state)], needs, state):
         return _refused(too_old)
     if loose := tuple(sorted(state.parts - state.held)):
         return Step("hold", loose)

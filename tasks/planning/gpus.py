@@ -12,7 +12,7 @@ from tasks.spec.rig import Rig
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA card as nvidia-smi tells it. Memory in MiB, power in W, 0 where it does not tell."""
+    """One card as its driver tells it. Memory in MiB, power in W; 0, empty or None where it does not tell."""
 
     index: int
     uuid: str
@@ -20,6 +20,7 @@ class Gpu:
     total_mib: int
     free_mib: int
     compute_capability: str
+    """Empty for a card that is not NVIDIA's."""
     driver: str
     bus_id: str
     pcie_generation: int = 0
@@ -27,6 +28,17 @@ class Gpu:
     pcie_width: int = 0
     pcie_width_max: int = 0
     power_limit_w: float = 0.0
+    power_default_w: float = 0.0
+    power_least_w: float = 0.0
+    power_most_w: float = 0.0
+    persistence: bool | None = None
+    display: bool | None = None
+    """Whether a display is active on it."""
+    pstate: str = ""
+    throttle: int = 0
+    """Bit mask of what slows its clocks down (nvml.h, nvmlClocksEventReason*)."""
+    ecc_errors: int = 0
+    """Uncorrected memory errors since the driver was loaded."""
 
     @property
     def architecture(self) -> str:
@@ -44,10 +56,18 @@ class GpuState:
     """All a box says of its cards. ``problem`` is what keeps the NVIDIA ones from being used, in plain words."""
 
     gpus: tuple[Gpu, ...] = ()
+    """NVIDIA's, in nvidia-smi's order."""
     module: str = ""
     """Version of the loaded NVIDIA kernel module, empty where none is loaded."""
+    library: str = ""
+    """Version of its libraries, which the programs load."""
     problem: str = ""
-    amd_cards: int = 0
+    amd: tuple[Gpu, ...] = ()
+
+    @property
+    def cards(self) -> tuple[Gpu, ...]:
+        """Every card, NVIDIA's first."""
+        return (*self.gpus, *self.amd)
 
 
 # From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version

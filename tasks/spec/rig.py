@@ -62,6 +62,11 @@ class Rig(Declaration):
     builds: tuple[Build, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
     default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
+    presets: Name | None = Field(
+        default=None,
+        description="a build whose models are also written as one preset file for llama-server's router mode, "
+        "/etc/llamarig/presets/BUILD.ini; nothing is started from it",
+    )
     host: HostPolicy = HostPolicy()
     hub: Hub = Hub()
     model_lock: str = Field(
@@ -108,6 +113,11 @@ class Rig(Declaration):
                     f"model {model.name!r}: gpus are NVIDIA's UUIDs, and build {model.build!r} is for "
                     f"{self.build_of(model).backend}: leave gpus out, or name a cuda build"
                 )
+        if self.presets is not None and self.presets not in {model.build for model in self.models}:
+            raise ValueError(
+                f"presets = {self.presets!r} is the build of no model: name one of "
+                f"{', '.join(sorted({model.build for model in self.models}))}"
+            )
         names = [model.name for model in self.models]
         if self.default is not None and self.default not in names:
             raise ValueError(f"default = {self.default!r} is no model of this box: name one of {', '.join(names)}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -97,7 +95,7 @@ class Fetching:
 
     def cut_power(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL to the program alone: its children have to die of it by themselves."""
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured, RequestTimed
 from tasks.facts.ram import MemoryModules, parse
@@ -21,7 +21,7 @@ DATA = Path(__file__).parent / "data"
 FACTS: dict[str, Callable[[list[str]], Any]] = {
     "dmidecode": lambda lines: judge(MemoryModules().process(lines).modules),
     "machine": MachineState().process,
-    "gpu": GpuHealth().process,
+    "gpu": Gpus().process,
     "strays": LlamaStrays().process,
     "bandwidth": MemoryBandwidthMeasured().process,
     "disk": ReadSpeedMeasured().process,

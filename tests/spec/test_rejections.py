@@ -142,6 +142,12 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: serve(extra=("--ctx-size", "4096")),
         ("extra = ('--ctx-size', '4096')", "--ctx-size is owned by llamarig: say it as serve.context"),
     ),
+    "flag that ends the server": (lambda: serve(extra=("--list-devices",)), ("prints that and ends",)),
+    "flag that fetches an unpinned model": (lambda: serve(extra=("--gpt-oss-20b-default",)), ("nobody pinned",)),
+    "a factor of yarn without a scale": (
+        lambda: serve(yarn_beta_fast=32.0),
+        ("yarn_beta_fast does nothing without yarn_scale",),
+    ),
     "owned flag with its value": (lambda: serve(extra=("-ngl=99",)), ("-ngl is owned", "serve.placement")),
     "mirror that is no URL": (
         lambda: d.host_policy(python_mirror="/srv/pythons/"),

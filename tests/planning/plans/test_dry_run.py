@@ -64,8 +64,9 @@ def test_flags_of_the_server_alone_are_left_out() -> None:
     assert memory_arguments(["--fit", "on", "--ctx-size", "1"], placement=False) == ["--ctx-size", "1"]
 
 
-def test_extra_flags_that_decide_memory_are_kept() -> None:
-    assert "--swa-full" in dry_run_arguments(model(extra=["--swa-full"]), "/m.gguf", PINNED, CANDIDATE)
+def test_flags_that_decide_memory_are_kept() -> None:
+    arguments = dry_run_arguments(model(swa_full=True, kv_offload=False), "/m.gguf", PINNED, CANDIDATE)
+    assert {"--swa-full", "--no-kv-offload"} <= set(arguments)
 
 
 def test_fit_is_asked_without_a_placement_and_with_the_same_margins() -> None:
