@@ -135,7 +135,7 @@ def planned(
             "name": name,
             "repo": REPO,
             "quant": None,
-            "files": [files[name][0].name],
+            "files": [file.name for file in files[name]],
             "serve": {"port": 8080, "placement": {"kind": "auto", "margin_mib": MARGIN}, **serve},
         }
         for name, serve in box.models.items()
