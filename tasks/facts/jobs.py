@@ -36,7 +36,8 @@ class Jobs(FactBase[dict[str, Job]]):
             f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
             f"cd {layout.JOBS}/{name} 2>/dev/null && "
             '{ test -f job.json && echo "asked=$(sha256sum <job.json | cut -c1-64)"; '
-            "test -f status.json && echo \"status=$(tr -d '\\n' <status.json)\"; }"
+            # Not echo: Debian's would turn the backslashes of JSON into line breaks.
+            "test -f status.json && printf 'status=%s\\n' \"$(tr -d '\\n' <status.json)\"; }"
             for name in sorted(names)
         )
         return "; ".join([*asked, "true"])

@@ -1,0 +1,23 @@
+"""What a job says arrives as it wrote it, whatever is in it; asked through the shell that asks a box."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.facts.jobs import Jobs
+from tasks.planning import layout
+
+
+@pytest.mark.parametrize("said", ['HTTP 400: {"error":\n"exceeds"}', "a tab\tand \\n, \\c, \\x41", "$HOME %s `id` 'q'"])
+def test_a_failures_words_survive_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(layout, "JOBS", str(tmp_path))
+    status = {"state": "failed", "message": said, "lines": [said]}
+    (tmp_path / "switch").mkdir()
+    (tmp_path / "switch" / "status.json").write_text(json.dumps(status))
+    command = Jobs().command(["switch"])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    assert Jobs().process(done.stdout.splitlines())["switch"].status == status
