@@ -231,6 +231,7 @@ def test_the_report_shows_it(planned: Planned) -> None:
         assert words in planned.said
 
 
+@pytest.mark.parametrize("planned", ["B"], indirect=True)
 def test_planning_again_comes_to_the_same_and_writes_nothing(planned: Planned) -> None:
     file = Path(planned.deployment.rig["plan_file"])
     before = file.read_bytes()
