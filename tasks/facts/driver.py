@@ -100,11 +100,13 @@ class NvidiaPackages(FactBase[DriverState]):
 
 def _distribution(lines: list[str]) -> tuple[Family | None, str]:
     values = {key: value.strip().strip('"') for line in lines for key, _, value in [line.partition("=")]}
-    known: dict[str, Family] = {"debian": "debian", "ubuntu": "ubuntu", "arch": "arch"}
-    for name in [values.get("ID", ""), *values.get("ID_LIKE", "").split()]:
-        if name in known:
-            return known[name], values.get("VERSION_CODENAME", "")
-    return None, ""
+    own, kin = values.get("ID", ""), values.get("ID_LIKE", "").split()
+    release = values.get("VERSION_CODENAME", "")
+    if own == "debian":  # Debian's archive knows nothing of its kin's releases
+        return "debian", release
+    if "ubuntu" in (own, *kin):
+        return "ubuntu", release
+    return ("arch", release) if "arch" in (own, *kin) else (None, "")
 
 
 def _is_part(name: str, source: str) -> bool:

@@ -55,7 +55,8 @@ class Step:
     """The next thing to do. ``refuse`` and ``wait`` end the work: with a mistake, or until the owner has restarted."""
 
     kind: Literal["refuse", "components", "refresh", "install", "hold", "load", "reboot", "wait"]
-    packages: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Of packages; for ``components``, of parts of Debian's archive."""
     message: str = ""
 
 
@@ -141,8 +142,8 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
             "Secure Boot is on, and loads no module that DKMS built until its key is enrolled at the console: switch "
             "it off in the firmware, or install the driver by hand (mokutil --import) and leave it undeclared"
         )
-    if state.family == "debian" and not state.components >= set(DEBIAN_COMPONENTS):
-        return Step("components")
+    if state.family == "debian" and (more := tuple(name for name in DEBIAN_COMPONENTS if name not in state.components)):
+        return Step("components", more)
     offered = state.offered.get(_library(driver, state), "")
     if not offered:
         return Step("refresh", message=f"no driver {driver.series or ''} is among this distribution's packages")
