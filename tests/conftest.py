@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,30 @@ def rehearsal() -> Iterator[Rehearsal]:
         pytest.skip("the box needs root: run `sudo python3 -m tests check`")
     port = int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
     box = Rehearsal(cache_directory() / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port)
-    if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
-        machine.destroy(box)
-    machine.up(box)
-    try:
-        yield box
-    finally:
-        machine.down(box)
+    with _of_this_run_alone(box):
+        if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
+            machine.destroy(box)
+        machine.up(box)
+        try:
+            yield box
+        finally:
+            machine.down(box)
+
+
+@contextmanager
+def _of_this_run_alone(box: Rehearsal) -> Iterator[None]:
+    """Two test runs on one box would delete it under each other's feet."""
+    box.directory.parent.mkdir(parents=True, exist_ok=True)
+    with box.directory.with_suffix(".tests-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit(
+                f"Another test run is using {box.directory}. Wait for its end, or set LLAMARIG_TEST_BOX and "
+                "LLAMARIG_TEST_PORT for a box of your own.",
+                returncode=1,
+            )
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,8 @@ def test_a_second_run_changes_nothing_and_asks_no_other_box(served: Pair) -> Non
     outcome = served.run()
     assert outcome.changed == [], str(outcome)
     assert connections(outcome) == 2
+    audit = served.both.run(script="tasks/audit.py")
+    assert audit.code == 0, str(audit)
     # Whole, it needs nobody.
     alone = served.run("--limit", SECOND)
     assert (alone.code, alone.changed) == (0, []), str(alone)
