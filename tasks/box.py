@@ -11,6 +11,7 @@ from pyinfra.api.host import Host
 from pyinfra.context import host, state
 
 from tasks.facts.gpus import Gpus
+from tasks.operations.once import read_once
 from tasks.planning.gpus import GpuState, with_architectures_of
 from tasks.planning.sharing import SharingError, shared_builds
 from tasks.spec.base import explain
@@ -69,7 +70,7 @@ def _with_cards(box: Host, rig: Rig) -> Rig:
     if not any(build.takes_architectures_of_cards for build in rig.builds):
         return rig
     if box not in _CARDS:
-        _CARDS[box] = box.get_fact(Gpus)
+        _CARDS[box] = read_once(Gpus) if box.name == host.name else box.get_fact(Gpus)
     return with_architectures_of(_CARDS[box].gpus, rig)
 
 

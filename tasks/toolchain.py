@@ -1,32 +1,30 @@
-"""What builds and downloads need: the distribution's compilers, the CUDA toolkit, the Hub client."""
+"""What builds and downloads need: the GPU's driver, the distribution's compilers, CUDA toolkits, the Hub client."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pyinfra.api.deploy import deploy
-from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, gpus, packages, rocm, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, rocm, venvs
 from tasks.planning import layout
-from tasks.planning.packages import ARCH_ROCM, DEBIAN_ROCM, arch_packages, debian_packages
+from tasks.planning.packages import ROCM, wanted_packages
 
 _FILES = Path(__file__).parent / "files"
 
 
 @deploy("Toolchain")
 def toolchain() -> None:
-    """Compilers by the distribution, Python packages by locks with hashes."""
+    """Driver and compilers by the distribution, Python packages by locks with hashes."""
     rig = rig_of_host()
-    packages.installed(
-        name="Compilers and tools",
-        debian=debian_packages(rig, host.name),
-        arch=arch_packages(rig, host.name),
-    )
+    if rig.host.nvidia_driver is not None:
+        driver.installed(name="NVIDIA driver", rig=rig, driver=rig.host.nvidia_driver)
+    packages.installed(name="Compilers and tools", wanted=wanted_packages(rig, host.name))
+    interpreter.linked(name="Python", rig=rig)
     if any(build.backend == "hip" for build in rig.builds):
-        rocm.installed(name="ROCm", debian=DEBIAN_ROCM, arch=ARCH_ROCM)
+        rocm.installed(name="ROCm", wanted=ROCM)
     if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))
@@ -36,9 +34,6 @@ def toolchain() -> None:
 
 
 def _cuda(version: str) -> None:
-    lock = _FILES / f"cuda-{version}-requirements.txt"
-    if not lock.exists():
-        known = ", ".join(sorted(path.name.split("-")[1] for path in _FILES.glob("cuda-*-requirements.txt")))
-        raise PyinfraError(f"there is no lock for CUDA {version} in tasks/files/; there is {known}")
-    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=str(lock))
+    lock = str(_FILES / f"cuda-{version}-requirements.txt")
+    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=lock)
     cuda_toolkit.linked(name=f"CUDA {version} as CMake expects it", version=version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from pyinfra.api.facts import FactBase
@@ -44,6 +45,23 @@ class Ownership(FactBase[dict[str, str]]):
         return {path: owner for path, tab, owner in pairs if tab}
 
 
+class LastLines(FactBase[list[str]]):
+    """The end of a text file, without empty lines; nothing where there is none."""
+
+    @staticmethod
+    @override
+    def default() -> list[str]:
+        return []
+
+    @override
+    def command(self, path: str, count: int) -> str:
+        return f"tail -n {count} {path} 2>/dev/null; true"
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return [line.rstrip() for line in output if line.strip()]
+
+
 class UserExists(FactBase[bool]):
     """Whether the box knows a user; asking for one is a tenth of listing them all."""
 
@@ -59,3 +77,21 @@ class UserExists(FactBase[bool]):
     @override
     def process(self, output: list[str]) -> bool:
         return any(":" in line for line in output)
+
+
+class FileSizes(FactBase[dict[str, int]]):
+    """Path -> bytes, for those of the files that are there; a sparse file's holes count."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, int]:
+        return {}
+
+    @override
+    def command(self, paths: Sequence[str]) -> str:
+        return f"stat -L -c '%s %n' {' '.join(shlex.quote(path) for path in paths)} 2>/dev/null; true"
+
+    @override
+    def process(self, output: list[str]) -> dict[str, int]:
+        pairs = (line.partition(" ") for line in output)
+        return {path: int(size) for size, space, path in pairs if space and size.isdigit()}

@@ -63,6 +63,29 @@ class Jobs(FactBase[dict[str, Job]]):
         }
 
 
+class RunningJobs(FactBase[dict[str, str]]):
+    """Name -> text of its job.json, for every job that is under way, whoever asked for it."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, str]:
+        return {}
+
+    @override
+    def command(self) -> str:
+        unit = layout.job_unit("${n}")
+        return (
+            f"cd {layout.JOBS} 2>/dev/null && for n in *; do "
+            f"systemctl is-active \"{unit}*\" | grep -qxE 'active|(de)?activating' || continue; "
+            "echo \"$n=$(tr -d '\\n' <$n/job.json)\"; done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, str]:
+        pairs = (line.partition("=") for line in output)
+        return {name: text for name, equals, text in pairs if equals}
+
+
 def _json(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)

@@ -23,7 +23,7 @@ class ModelHeaders(FactBase[dict[str, Header]]):
     @override
     def command(self, paths: Iterable[str]) -> str:
         quoted = " ".join(f"'{path}'" for path in paths)
-        return f"cd {layout.PROGRAMS} && python3 -B -m tasks.files.model_headers {quoted} 2>/dev/null || true"
+        return f"cd {layout.PROGRAMS} && {layout.PYTHON} -B -m tasks.files.model_headers {quoted} 2>/dev/null || true"
 
     @override
     def process(self, output: list[str]) -> dict[str, Header]:
@@ -32,5 +32,5 @@ class ModelHeaders(FactBase[dict[str, Header]]):
             said = json.loads(line) if line.startswith("{") else {}
             if "tensors" in said:
                 tensors = tuple(Tensor(name, tuple(shape), kind, size) for name, shape, kind, size in said["tensors"])
-                headers[said["path"]] = Header(tensors, said["metadata"])
+                headers[said["path"]] = Header(tensors, said["metadata"], said["length"], said["sha256"])
         return headers

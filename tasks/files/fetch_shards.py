@@ -11,6 +11,7 @@ import concurrent.futures
 import errno
 import fcntl
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files.byte_mover import Mover, shared_rate
+from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
 from tasks.files.hub_client import Hub, Refused, TryAgain, refused
 from tasks.files.job_status import JobFailed, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
@@ -46,6 +48,8 @@ class Download:
         self.doing = "waiting for its turn"
         self.arrived = False
         self.hf_transfer_tried = False
+        self.growing: GrowingDigest | None = None
+        """Of the attempt under way, or the one that just ended."""
         self.twins: list[Download] = []
         """The same bytes under other names."""
 
@@ -160,6 +164,9 @@ class Fetch:
         name, attempt, mismatches, way = download.target.name, 0, 0, ""
         while True:
             download.present = before = present(download)
+            if download.growing is not None:
+                download.growing.close()
+                download.growing = None
             try:
                 if before < download.size:
                     download.doing = f"downloading {name}"
@@ -222,24 +229,35 @@ class Fetch:
                 "patience_s": self.job["patience_s"],
                 "tokens": self.tokens,
             }
+            if way != "stream" and download.size >= CHUNKS * self.job["chunk"] > 0:
+                download.growing = GrowingDigest(download.part, self.job["chunk"])
             mover = Mover(order, self.lock)
             download.hf_transfer_tried |= way == "hf_transfer"
             try:
                 self._watch_one(mover, way, descriptor, download)
             finally:
                 mover.kill()
-            self._judge(mover, way)
+            if mover.code == -signal.SIGXFSZ:
+                download.part.unlink()
+                raise NoRanges("the server sends more than the range it is asked for")
+            written = self._judge(mover, way)
+            if download.growing is not None and written is not None:
+                download.growing.vouched = wrote_once(written, length(missing), self.job["chunk"])
             if gaps(descriptor, download.size):
                 raise TryAgain("it ended before every byte was there")
         finally:
             os.close(descriptor)
 
     def _watch_one(self, mover: Mover, way: str, descriptor: int, download: Download) -> None:
-        since, seen = time.monotonic(), 0
-        while not mover.ended(within_s=0.2):
+        since, seen, more = time.monotonic(), 0, False
+        while not mover.ended(within_s=0 if more else 0.2):
             if self.stop.is_set():
                 raise Stopped
-            download.present = length(extents(descriptor, download.size))
+            there = extents(descriptor, download.size)
+            download.present = length(there)
+            if download.growing is not None:
+                front = there[0][1] if there and there[0][0] == 0 else 0
+                more = download.growing.follow(front, within_s=0.2)
             if download.present != seen:
                 since, seen = time.monotonic(), download.present
             # The other ways watch themselves; hf_transfer waits for ever.
@@ -247,11 +265,11 @@ class Fetch:
                 self.ranges_only = True
                 raise TryAgain(f"no chunk came within {self.job['patience_s']} s", after_s=0)
 
-    def _judge(self, mover: Mover, way: str) -> None:
-        """What the end of a mover means for this file."""
+    def _judge(self, mover: Mover, way: str) -> int | None:
+        """What the end of a mover means for this file. After a good one, the bytes that it wrote, if it knows."""
         said = mover.said()
-        if not said and mover.code == 0:
-            return
+        if mover.code == 0:
+            return said.get("written")
         why = said.get("why") or f"the download ended with signal {-mover.code}"
         if said.get("errno"):
             raise JobFailed(f"{why} on {self.job['files'][0]['partial'].rpartition('/')[0]}: nothing that came is lost")
@@ -261,10 +279,17 @@ class Fetch:
         raise TryAgain(why, 0 if way == "hf_transfer" else said.get("after_s"))
 
     def _digest(self, download: Download) -> str:
+        """Of the whole file. One made on the way is believed when it is the locked one, and never to the contrary."""
+
         def told(done: int) -> None:
             if self.stop.is_set():
                 raise Stopped
 
+        if download.growing is not None and download.growing.vouched:
+            found = download.growing.finish(told)
+            if found == download.file["sha256"]:
+                print(f"{download.target.name}: hashed while it came", flush=True)
+                return found
         return digest(download.part, told)
 
 

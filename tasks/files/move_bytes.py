@@ -43,6 +43,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     _stay_within(order)
     (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
+    os.write(1, (json.dumps({"written": _written()}) + "\n").encode())
 
 
 def _stay_within(order: dict[str, Any]) -> None:
@@ -52,9 +53,20 @@ def _stay_within(order: dict[str, Any]) -> None:
         sys.exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (order["size"], order["size"]))
+    # Python would make an error of it, and hf_transfer a second attempt, over what it has spoiled already.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     # A chunk is in memory once as it arrives and once as it is written.
     memory = 2 * order["connections"] * order["chunk"] + _MEMORY_BESIDE_CHUNKS
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _written() -> int | None:
+    """Bytes this process has written so far, to whatever; None where the kernel does not count them."""
+    try:
+        said = re.search(r"^wchar: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(said[1]) if said else None
 
 
 def fail(why: str, **more: Any) -> NoReturn:

@@ -59,14 +59,15 @@ def start_job(
     program: str,
     job: dict[str, Any],
     *,
-    python: str = "/usr/bin/python3",
+    python: str = layout.PYTHON,
     properties: Sequence[str] = (),
     sandboxed: bool = True,
     secret: tuple[str, str] | None = None,
 ) -> Commands:
     """Start ``tasks/files/<program>.py`` with ``job`` as its work. Another run of that name is stopped first.
 
-    :param secret: name and value of a credential only this job may read; it travels over SFTP, never on a command line
+    :param secret: name and value of a credential only this job may read; it travels on a command's stdin (an upload for
+        sudo would lie in /tmp for a moment, readable by all) and is never on a disk
     """
     directory = f"{layout.JOBS}/{name}"
     # A name of its own each time: systemd may still know the last run's unit, and refuses a second one of its name.
@@ -80,17 +81,20 @@ def start_job(
     if not sandboxed:
         wanted = [f"WorkingDirectory={layout.PROGRAMS}", "Environment=HOME=/root LC_ALL=C.UTF-8", *properties]
     if secret is not None:
-        credential = f"{directory}/{secret[0]}"
-        yield StringCommand(f"install -m 600 /dev/null {credential}")
-        yield FileUploadCommand(io.StringIO(secret[1]), credential)
+        credential = f"{layout.SECRETS}/{name}.{secret[0]}"
+        yield StringCommand(
+            f"mkdir -p -m 700 {layout.SECRETS} && rm -f {credential} && umask 077 && cat >{credential}",
+            _stdin=secret[1],
+        )
         wanted.append(f"LoadCredential={secret[0]}:{credential}")
-    words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", f"--unit={unit}"]
+    # exec: it returns when the program runs, so that one that cannot be started is an error here, and its credential is
+    # with it by then.
+    words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={unit}"]
     words += [QuoteString(f"--property={value}") for value in wanted]
     words += [python, "-B", "-m", f"tasks.files.{program}", directory]
-    yield StringCommand(*words)
     if secret is not None:
-        # systemd has copied the credential by the time systemd-run returns.
-        yield StringCommand(f"rm -f {directory}/{secret[0]}")
+        words += [";", "started=$?;", "rm", "-f", f"{credential};", "exit", "$started"]
+    yield StringCommand(*words)
 
 
 def await_jobs(labels: dict[str, str]) -> FunctionCommand:

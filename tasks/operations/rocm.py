@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
@@ -14,11 +14,10 @@ from tasks.planning.rocm import rocm_refusal
 
 
 @operation()
-def installed(debian: Sequence[str], arch: Sequence[str]) -> Commands:
+def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
     """A ROCm that llama.cpp can be compiled with; refused before gigabytes of an older one are installed.
 
-    :param debian: the distribution's packages on Debian and Ubuntu
-    :param arch: the same on Arch and its kin
+    :param wanted: family (debian, arch, fedora) -> the distribution's packages
     """
     rocm = host.get_fact(RocmFound)
     if refusal := rocm_refusal(rocm):
@@ -26,4 +25,4 @@ def installed(debian: Sequence[str], arch: Sequence[str]) -> Commands:
     elif rocm.own:
         host.noop(f"ROCm {rocm.own} is there")
     else:
-        yield from packages.installed._inner(debian=debian, arch=arch)
+        yield from packages.installed._inner(wanted=wanted)

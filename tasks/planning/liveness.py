@@ -18,7 +18,7 @@ Description=Restart llama.cpp servers that answer /health but complete nothing
 [Service]
 Type=oneshot
 WorkingDirectory={layout.PROGRAMS}
-ExecStart=/usr/bin/python3 -B -m tasks.files.probe_servers /run/llamarig_liveness/state.json
+ExecStart={layout.PYTHON} -B -m tasks.files.probe_servers /run/llamarig_liveness/state.json
 # Two minutes for each answer of each server, and an end to it.
 TimeoutStartSec=900
 # What was seen in the last round, for the next one; gone after a boot, as the servers' processes are.

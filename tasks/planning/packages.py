@@ -1,57 +1,63 @@
-"""The distribution's packages a box needs: for serving, and for compiling where it compiles."""
+"""The distribution's packages a box needs, by its family's own names: to serve, and to compile where it compiles."""
 
 from __future__ import annotations
 
 from tasks.planning.sharing import is_received
 from tasks.spec.rig import Rig
 
-_EVERYWHERE = ("ca-certificates", "curl", "dmidecode", "iproute2")
-_DEBIAN = (*_EVERYWHERE, "procps", "python3", "python3-venv")
-_ARCH = (*_EVERYWHERE, "procps-ng", "python")
-_COMPILERS = ("ccache", "cmake", "git")
-_DEBIAN_COMPILERS = (*_COMPILERS, "build-essential", "ninja-build")
-_ARCH_COMPILERS = (*_COMPILERS, "base-devel", "ninja")
-_DEBIAN_BACKENDS = {
-    "vulkan": ("libvulkan-dev", "glslc", "spirv-headers"),
+FAMILIES = ("debian", "arch", "fedora")
+"""Debian and Ubuntu, Arch and its kin, Fedora and its kin."""
+
+_EVERYWHERE = ("ca-certificates", "curl", "dmidecode")
+_BASE = {
+    "debian": ("iproute2", "procps", "python3", "python3-venv"),
+    "arch": ("iproute2", "procps-ng", "python"),
+    "fedora": ("iproute", "procps-ng", "python3"),
 }
-_ARCH_BACKENDS = {
-    "vulkan": ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
+_COMPILERS_EVERYWHERE = ("ccache", "cmake", "git")
+_COMPILERS = {
+    "debian": ("build-essential", "ninja-build"),
+    "arch": ("base-devel", "ninja"),
+    "fedora": ("gcc", "gcc-c++", "make", "ninja-build"),
 }
-DEBIAN_ROCM = ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo")
-ARCH_ROCM = ("rocm-hip-sdk",)
-"""For HIP, unless AMD's own packages are there; a release from another box is linked with the same libraries."""
+# Fedora's as its own llama-cpp.spec asks for them. The CUDA toolkit comes from elsewhere, and so may ROCm.
+_BACKENDS = {
+    ("debian", "vulkan"): ("libvulkan-dev", "glslc", "spirv-headers"),
+    ("arch", "vulkan"): ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
+    ("fedora", "vulkan"): ("vulkan-loader-devel", "glslc", "spirv-headers-devel"),
+}
 # What a release that came from another box is linked with; where it is built, the compilers bring it along.
-_DEBIAN_LIBRARIES = ("libgomp1", "libstdc++6")
-_ARCH_LIBRARIES = ("gcc-libs",)
-_DEBIAN_BACKEND_LIBRARIES = {"vulkan": ("libvulkan1",)}
-_ARCH_BACKEND_LIBRARIES = {"vulkan": ("vulkan-icd-loader",)}
+_LIBRARIES = {
+    "debian": ("libgomp1", "libstdc++6"),
+    "arch": ("gcc-libs",),
+    "fedora": ("libgomp", "libstdc++"),
+}
+_BACKEND_LIBRARIES = {
+    ("debian", "vulkan"): ("libvulkan1",),
+    ("arch", "vulkan"): ("vulkan-icd-loader",),
+    ("fedora", "vulkan"): ("vulkan-loader",),
+}
+ROCM = {
+    "debian": ["hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo"],
+    "arch": ["rocm-hip-sdk"],
+    "fedora": ["hipcc", "hipblas-devel", "rocblas-devel", "rocm-hip-devel", "rocminfo"],
+}
+"""For HIP, unless AMD's own packages are there; a release from another box is linked with the same libraries."""
 
 
-def debian_packages(rig: Rig, name: str) -> list[str]:
-    """What the box called ``name`` needs of Debian or Ubuntu; no compiler where others build for it."""
-    built, received = _backends(rig, name)
+def wanted_packages(rig: Rig, name: str) -> dict[str, list[str]]:
+    """Family -> names of what the box called ``name`` needs; no compiler where others build for it."""
+    return {family: _of_family(family, rig, name) for family in FAMILIES}
+
+
+def _of_family(family: str, rig: Rig, name: str) -> list[str]:
+    built = sorted({build.backend for build in rig.builds if not is_received(build, name)})
+    received = sorted({build.backend for build in rig.builds if is_received(build, name)})
     return [
-        *_DEBIAN,
-        *(_DEBIAN_COMPILERS if built else ()),
-        *(package for backend in built for package in _DEBIAN_BACKENDS.get(backend, ())),
-        *(_DEBIAN_LIBRARIES if received else ()),
-        *(package for backend in received for package in _DEBIAN_BACKEND_LIBRARIES.get(backend, ())),
+        *_EVERYWHERE,
+        *_BASE[family],
+        *((*_COMPILERS_EVERYWHERE, *_COMPILERS[family]) if built else ()),
+        *(package for backend in built for package in _BACKENDS.get((family, backend), ())),
+        *(_LIBRARIES[family] if received else ()),
+        *(package for backend in received for package in _BACKEND_LIBRARIES.get((family, backend), ())),
     ]
-
-
-def arch_packages(rig: Rig, name: str) -> list[str]:
-    """The same of Arch and its kin."""
-    built, received = _backends(rig, name)
-    return [
-        *_ARCH,
-        *(_ARCH_COMPILERS if built else ()),
-        *(package for backend in built for package in _ARCH_BACKENDS.get(backend, ())),
-        *(_ARCH_LIBRARIES if received else ()),
-        *(package for backend in received for package in _ARCH_BACKEND_LIBRARIES.get(backend, ())),
-    ]
-
-
-def _backends(rig: Rig, name: str) -> tuple[list[str], list[str]]:
-    """Those this box builds for, and those whose builds it receives."""
-    built = {build.backend for build in rig.builds if not is_received(build, name)}
-    return sorted(built), sorted({build.backend for build in rig.builds if is_received(build, name)})

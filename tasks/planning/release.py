@@ -49,6 +49,7 @@ def cmake_definitions(build: Build, models: Iterable[Model]) -> dict[str, str]:
         "LLAMA_OPENSSL": "OFF",
         # A shallow fetch and a source archive know no commit; without these two the binary says "unknown".
         "LLAMA_BUILD_COMMIT": build.source.commit,
+        # Counted where the source is fetched with its history; see tasks/files/source_tree.py.
         "LLAMA_BUILD_NUMBER": "0",
     }
     if build.backend == "cuda":
@@ -107,6 +108,7 @@ def build_job(build: Build, models: Iterable[Model]) -> dict[str, Any]:
         "work": f"{layout.WORK}/{release_id(build, models)}",
         "cache": layout.CACHE,
         "source": build.source.model_dump(mode="json"),
+        "backend": build.backend,
         "cmake": cmake_definitions(build, models),
         "targets": list(TARGETS),
     }

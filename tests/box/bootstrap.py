@@ -12,13 +12,13 @@ from tests.box.paths import ADDRESS, HOSTNAME, Rehearsal
 
 SUITE = "trixie"
 
-# What a fresh Debian server has when its owner first logs in over SSH; everything else is llamarig's to install.
+# What a fresh Debian server has when its owner first logs in over SSH; everything else is llamarig's to install. Not
+# even a Python: many images have none.
 PACKAGES = (
     "systemd",
     "systemd-sysv",
     "dbus",
     "openssh-server",
-    "python3",
     "ca-certificates",
     "iproute2",
     "procps",

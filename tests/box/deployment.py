@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.box import machine
+from tests.box.fetching import PATIENCE_S
 from tests.box.paths import ADDRESS, Rehearsal
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
@@ -45,6 +46,22 @@ class Outcome:
         return f"exit {self.code}, changed {self.changed}, failed {self.failed}\n{self.output}"
 
 
+class Started(subprocess.Popen[bytes]):
+    """A deploy in the background; ``log`` holds what it says."""
+
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def ended(self) -> int:
+        """Its exit code, waited for."""
+        try:
+            return self.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end within {PATIENCE_S} s:\n{self.said()}") from None
+
+
 @dataclass
 class Deployment:
     """One test box and the inventory it is deployed from. ``rig`` is plain data and may be edited freely."""
@@ -61,11 +78,12 @@ class Deployment:
         return f"http://{ADDRESS}:{self.rig['models'][0]['serve']['port']}"
 
     def variant(self, directory: Path) -> Deployment:
-        """The same box, with a rig of its own to edit. Its model lock is a copy too."""
+        """The same box, with a rig of its own to edit. Its model lock is a copy too, its plan file empty."""
         directory.mkdir(parents=True, exist_ok=True)
         rig = copy.deepcopy(self.rig)
         lock = Path(rig["model_lock"])
         rig["model_lock"] = str(directory / "models.lock.json")
+        rig["plan_file"] = str(directory / "plans.json")
         if lock.exists():
             Path(rig["model_lock"]).write_text(lock.read_text())
         return Deployment(self.box, directory, rig, dict(self.ssh))
@@ -103,10 +121,10 @@ class Deployment:
         )
         return _outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *, log: Path) -> subprocess.Popen[bytes]:
+    def start(self, *, log: Path) -> Started:
         """``pyinfra -y`` in the background, in a process group of its own, its output in ``log``."""
         with log.open("wb") as out:
-            return subprocess.Popen(
+            started = Started(
                 self.command("deploy.py", "-y"),
                 cwd=REPOSITORY_ROOT,
                 env=self.environment(),
@@ -115,6 +133,8 @@ class Deployment:
                 stderr=out,
                 start_new_session=True,
             )
+        started.log = log
+        return started
 
     def environment(self) -> Mapping[str, str]:
         """What the inventory needs to find this box."""
@@ -163,14 +183,22 @@ def rehearsal_rig(box: Rehearsal) -> dict[str, Any]:
     return rig
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
+def wait_for(
+    condition: Callable[[], object], what: str, timeout: float = PATIENCE_S, *, by: Started | None = None
+) -> None:
     """Poll until the condition holds.
 
-    :raises AssertionError: saying what did not come
+    :param by: the deploy that has to bring it about; once that has ended, nothing is waited for any longer
+    :raises AssertionError: saying what did not come, and what the deploy has said instead
     """
     deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout:.0f} s"
+    while True:
+        ended = by is not None and by.poll() is not None
+        if condition():
+            return
+        said = f":\n{by.said()}" if by is not None else ""
+        assert not ended, f"the deploy ended before {what} came{said}"
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout:.0f} s{said}"
         time.sleep(0.1)
 
 

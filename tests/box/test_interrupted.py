@@ -8,20 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 from tests.box.rehearse import chat
+from tests.box.second_model import SECOND
 
 pytestmark = pytest.mark.box
-
-SECOND = "llamarig/Second-GGUF"
 
 
 @pytest.fixture
 def interrupted(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
     """A variant to break; afterwards the original declaration converges again and its model answers."""
+    second_model.forget(deployment)
     yield variant
+    second_model.forget(deployment)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert chat(deployment.address, "All as before?")
@@ -38,20 +40,11 @@ def build_job(deployment: Deployment) -> str:
     return deployment.shell("ls -t /var/lib/llamarig/jobs | grep ^build- | head -n 1")
 
 
-def add_second_model(variant: Deployment, hub: Hub, *, port: int) -> None:
-    """The same weights once more, as another repository, model, port and unit."""
-    first = hub.store.root / "llamarig/Tiny-Qwen3-Next-GGUF"
-    hub.add_repo(SECOND, {str(path.relative_to(first)): path for path in first.rglob("*.gguf")})
-    first_model = variant.rig["models"][0]
-    serve = {**first_model["serve"], "port": port, "coexists": True}
-    variant.rig["models"] = [first_model, {**first_model, "name": "second", "repo": SECOND, "serve": serve}]
-
-
 def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> None:
     """Another compiler option is another release: it builds beside the one that serves."""
     interrupted.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_BUILD=1"}
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "compiling" in (tmp_path / "log").read_text(), "the first compiled object", 120)
+    wait_for(lambda: "compiling" in running.said(), "the first compiled object", by=running)
     kill(running)
     name = build_job(interrupted)
     # With a warm ccache the build would be over before anybody could find it: it is held where it is.
@@ -62,13 +55,12 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
     assert unit, "the build ended with the connection that began it"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already under way" in (tmp_path / "again").read_text(), "the next run finding the build")
+    wait_for(lambda: "already under way" in again.said(), "the next run finding the build", by=again)
     assert interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value") == unit
     # And now the build itself dies, as by the OOM killer.
     interrupted.shell(f"systemctl kill -s SIGKILL 'llamarig-job-{name}_*'")
-    again.wait(timeout=60)
-    assert again.returncode != 0
-    assert "was interrupted" in (tmp_path / "again").read_text()
+    assert again.ended() != 0
+    assert "was interrupted" in again.said()
     assert interrupted.shell("ls -d /opt/llamarig/llama.cpp/*.part 2>/dev/null || true") == ""
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -79,25 +71,25 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
 
 
 def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
-    add_second_model(interrupted, hub, port=interrupted.box.port + 11)
+    second_model.declare(interrupted, hub)
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=300_000))
     # All shards come at the same time: these two so slowly that the first is whole long before them.
-    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-0000[23]-of-*", bytes_per_s=20_000))
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-0000[23]-of-*", bytes_per_s=10_000))
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "downloading" in (tmp_path / "log").read_text(), "the first downloaded byte")
+    wait_for(lambda: "downloading" in running.said(), "the first downloaded byte", by=running)
     kill(running)
     assert job(interrupted, "fetch")["state"] == "running"
     arrived = f"find /var/lib/llamarig/models/{SECOND} -name '*.gguf' 2>/dev/null | wc -l"
-    assert interrupted.shell(arrived) == "0"
+    unfinished = f"find /var/lib/llamarig/models/{SECOND} -name '*-0000[23]-of-*' 2>/dev/null | wc -l"
+    assert interrupted.shell(unfinished) == "0", "under its own name before it was whole"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already under way" in (tmp_path / "again").read_text(), "the next run finding the download")
+    wait_for(lambda: "already under way" in again.said(), "the next run finding the download", by=again)
     # One shard arrives whole; then the download itself dies.
-    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard")
+    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard", by=again)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
-    again.wait(timeout=60)
-    assert again.returncode != 0
-    assert "was interrupted" in (tmp_path / "again").read_text()
+    assert again.ended() != 0
+    assert "was interrupted" in again.said()
     assert interrupted.shell("test -e /etc/systemd/system/llamarig-second.service && echo there || echo none") == "none"
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -111,11 +103,11 @@ def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path:
 
 
 def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
-    add_second_model(interrupted, hub, port=interrupted.box.port + 11)
+    second_model.declare(interrupted, hub)
     interrupted.rig["models"][0]["serve"]["ubatch"] = 256
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 256' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text")
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text", by=running)
     kill(running)
     wait_for(lambda: job(interrupted, "switch-tiny").get("state") == "done", "the switch, which goes on without us")
     finished = interrupted.run()
@@ -130,9 +122,9 @@ def test_switch_itself_killed(interrupted: Deployment, tmp_path: Path) -> None:
     interrupted.rig["models"][0]["serve"]["ubatch"] = 128
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 128' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text")
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text", by=running)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'; true")
-    running.wait(timeout=60)
+    running.ended()
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
     assert chat(interrupted.address, "Back again?")

@@ -81,7 +81,7 @@ def test_locked_memory_is_not_capped(box: Rehearsal) -> None:
 
 def test_apt_and_pythons_tls_work_through_whatever_lies_between(box: Rehearsal) -> None:
     machine.up(box)
-    ssh(box, "apt-get -q update", timeout=120)
+    ssh(box, "apt-get -q update && apt-get -q -y install --no-install-recommends python3", timeout=300)
     request = "import urllib.request as u; print(u.urlopen('https://pypi.org/simple/uv/', timeout=30).status)"
     assert ssh(box, f'set -a; . /etc/environment; python3 -c "{request}"').stdout == "200\n"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tasks.planning.packages import debian_packages
+from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_id, release_path
 from tasks.spec.rig import Rig
 from tests.box import machine
@@ -141,7 +141,8 @@ def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, O
 
     assert digests(pair.second, pair.release) == digests(pair.both, pair.release)
     rig = Rig.model_validate(pair.second.rig)
-    compilers = set(debian_packages(rig, HOST)) - set(debian_packages(rig, SECOND)) - {"git"}  # Debian's own there
+    first, second = (set(wanted_packages(rig, name)["debian"]) for name in (HOST, SECOND))
+    compilers = first - second - {"git"}  # Debian's own there
     assert {"build-essential", "cmake", "ninja-build", "ccache"} <= compilers
     query = f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {' '.join(compilers)} 2>/dev/null || true"
     assert [line for line in pair.second.shell(query).splitlines() if line.endswith(" installed")] == []

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import MIB, REPOSITORY_ROOT, Fetching, random_file
+from tests.box.deployment import wait_for
+from tests.box.fetching import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, random_file
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -60,7 +60,7 @@ def test_python_3_9(debian_11: Path) -> None:
         f"--disable-pip-version-check --quiet --cert /{CERTIFICATES} install --require-hashes --only-binary :all: "
         "-r tasks/files/hub-requirements.txt"
     )
-    subprocess.run(inside(debian_11, make), check=True, timeout=300)
+    subprocess.run(inside(debian_11, make), check=True, timeout=PATIENCE_S)
     store = debian_11 / "tmp/store"
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
@@ -73,11 +73,12 @@ def test_python_3_9(debian_11: Path) -> None:
         fetch = inside(debian_11, f"exec /opt/llamarig/hub/bin/python -B -m tasks.files.fetch_shards {directory}")
         hub.faults.add(Fault(origin="cdn", bytes_per_s=1_500_000))
         running = subprocess.Popen(fetch)
-        time.sleep(2)
+        wait_for(lambda: fetching.moved() > 8 * MIB, "the first 8 MiB")
+        assert running.poll() is None
         running.kill()
         running.wait()
         hub.faults.clear()
         hub.faults.add(Fault(origin="cdn", reset_after_bytes=300_000, times=3))
-        done = subprocess.run(fetch, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(fetch, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
         fetching.assert_right()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.box.deployment import wait_for
 from tests.box.fetching import MIB, Fetching, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
 DOWNLOADS = 60
+KILLED_AT_WORK: list[bool] = []
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,13 @@ def random_fault(chance: random.Random) -> Fault:
     )
 
 
+def kill_when_moved(fetching: Fetching, wanted: float) -> None:
+    running = fetching.start()
+    wait_for(lambda: running.poll() is not None or fetching.moved() >= wanted, "what is moved before the kill")
+    KILLED_AT_WORK.append(running.poll() is None)
+    fetching.cut_power(running)
+
+
 @pytest.mark.parametrize("seed", range(DOWNLOADS))
 def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp_path: Path) -> None:
     chance = random.Random(seed)
@@ -56,14 +64,15 @@ def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp
     fetching = Fetching(served, tmp_path, f"acme/random-{seed}", sources, {"patience_s": 3, "backoff_s": 0.02})
     served.log.clear()
     faults = [random_fault(chance) for _ in range(chance.randint(0, 3))]
-    served.faults.add(*faults)
-    kills = [chance.uniform(0.05, 1.5) for _ in range(chance.randint(0, 3))]
+    kills = [chance.random() for _ in range(chance.randint(0, 3))]
+    # So slow that a kill finds it at work.
+    served.faults.add(Fault(origin="cdn", bytes_per_s=MIB), *faults)
     try:
-        for after_s in kills:
-            running = fetching.start()
-            time.sleep(after_s)
-            fetching.cut_power(running)
+        for share in kills:
+            kill_when_moved(fetching, fetching.moved() + share * max(0, fetching.size - fetching.moved()))
             fetching.assert_nothing_bad()
+        served.faults.clear()
+        served.faults.add(*faults)
         ended = fetching.run()
         fetching.assert_nothing_bad()
     finally:
@@ -76,3 +85,10 @@ def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp
     print(f"killed after {kills}, {faults}: {(fetching.moved() - fetching.size) / MIB:.2f} MiB fetched twice")
     assert ended.code == 0, ended.log
     fetching.assert_right()
+
+
+def test_kills_found_it_at_work() -> None:
+    """Else the downloads above were left alone."""
+    if len(KILLED_AT_WORK) < DOWNLOADS // 2:
+        pytest.skip("only with all of the above")
+    assert sum(KILLED_AT_WORK) >= len(KILLED_AT_WORK) * 2 / 3

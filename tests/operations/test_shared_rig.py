@@ -24,7 +24,7 @@ from tasks.planning.release import release_id
 from tasks.spec import declare as d
 from tasks.spec.rig import Rig
 
-CARD = (Path(__file__).parents[1] / "facts/data/nvidia-smi-h200.txt").read_text()
+CARD = (Path(__file__).parents[1] / "facts/data/gpu/h200_two_idle.txt").read_text().splitlines()[1]
 BIG, SMALL, OTHER = "@fake/big", "@fake/small", "@fake/other"
 
 
@@ -35,7 +35,8 @@ def box(name: str, *capabilities: str, kv: str = "f16", **build: Any) -> tuple[s
         builds=[d.build(**given)],
         models=[d.model(name="m", repo="o/r", quant="Q4_K_M", build="cuda", serve=serve)],
     )
-    said = "".join(CARD.replace(", 9.0,", f", {capability},") for capability in capabilities) or "missing=nvidia-smi"
+    cards = [CARD.replace(", 9.0,", f", {capability},") for capability in capabilities]
+    said = "\n".join(["== nvidia", *(cards or ["none"])])
     return name, {"rig": rig, "fake_responses": {"nvidia-smi": said}, "fake_delay": 0, "fake_delay_jitter": 0}
 
 

@@ -64,7 +64,7 @@ def test_the_name_is_the_same_on_every_machine_and_day() -> None:
         pytest.param(_cuda(source=_sdist()), [_model()], id="kind of source"),
         pytest.param(_cuda(architectures=("120a-real",)), [_model()], id="architecture"),
         pytest.param(_cuda(architectures=("89-real", "120a-real")), [_model()], id="one more architecture"),
-        pytest.param(_cuda(cuda_toolkit="12.9"), [_model()], id="toolkit"),
+        pytest.param(_cuda(cuda_toolkit="13.4"), [_model()], id="toolkit"),
         pytest.param(_cuda(cuda_toolkit="/usr/local/cuda"), [_model()], id="toolkit of the box"),
         pytest.param(_cuda(cmake={"GGML_NATIVE": "OFF"}), [_model()], id="cmake definition"),
         pytest.param(Build(name="cuda", backend="cpu"), [_model()], id="backend"),

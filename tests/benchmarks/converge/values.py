@@ -18,7 +18,7 @@ from tasks.operations.serving import wanted_units
 from tasks.operations.venvs import missing_from
 from tasks.planning import layout
 from tasks.planning.liveness import SERVICE, TIMER, service_text, timer_text
-from tasks.planning.packages import debian_packages
+from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_path
 from tasks.planning.serving import boot_differences, unit_differences
 from tasks.planning.shards import record, target
@@ -92,7 +92,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
             {"src": str(path), "dest": f"{layout.PROGRAMS}/tasks/files/{path.name}"}
             for path in sorted((REPOSITORY_ROOT / "tasks/files").glob("*.py"))
         ],
-        "packages": debian_packages(rig, HOST),
+        "packages": wanted_packages(rig, HOST)["debian"],
         "capacity": {"command": Capacity().command()},
         "liveness": [
             {"path": f"{layout.UNITS}/{SERVICE}", "text": service_text(model.serve.host for model in rig.models)},

@@ -1,0 +1,66 @@
+"""A file larger than memory through the whole fetch: killed midway, gone on with, and looked at once more.
+
+    .venv/bin/python -m tests.benchmarks.large_download --directory /var/tmp/llamarig-large
+
+By hand, because it takes minutes and 21 GiB of a disk; what came of it is in DOWNLOAD.md. The file is sparse where it
+is served; where it arrives every byte is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import urllib.request
+from pathlib import Path
+
+from tests.benchmarks.download import FILE, MIB, Bench, hash_rate, measure
+
+GIB = 1024**3
+
+
+def moved(bench: Bench) -> int:
+    """Bytes of bodies the server has handed to the kernel so far."""
+    with urllib.request.urlopen(f"{bench.endpoint}/_control/log") as answer:
+        return sum(request["bytes_sent"] for request in json.load(answer) if request["origin"] == "cdn")
+
+
+def main() -> None:
+    """Three runs and what each of them cost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--directory", type=Path, required=True, help="made and deleted; on a disk with room")
+    parser.add_argument("--gib", type=float, default=21)
+    parser.add_argument("--kill-after-s", type=float, default=60)
+    options = parser.parse_args()
+    size = int(options.gib * GIB) + 1
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {size} bytes; "
+        f"one core makes the sha256 of {hash_rate():.2f} GiB in a second",
+        flush=True,
+    )
+    bench = Bench(options.directory, size, limit=None, sparse=True)
+    try:
+        shutil.rmtree(bench.out, ignore_errors=True)
+        bench.out.mkdir(parents=True)
+        command = bench.command("llamarig")
+        part = bench.out / ".partial" / bench.sha256
+        for title, kill_after_s in (("killed", options.kill_after_s), ("gone on with", None), ("there", None)):
+            before = moved(bench)
+            run = measure(command, bench.environment, kill_after_s=kill_after_s, shown=True)
+            kept = f", {part.stat().st_blocks * 512 / MIB:.0f} MiB on the disk" if part.exists() else ""
+            print(
+                f"{title}: {run.seconds:.2f} s, {run.cpu:.1f} CPU s, {run.memory:.0f} MiB of memory at most, "
+                f"{(moved(bench) - before) / MIB:.0f} MiB moved{kept}",
+                flush=True,
+            )
+        assert (bench.out / FILE).stat().st_size == size
+        print(f"{(moved(bench) - size) / MIB:.0f} MiB moved twice")
+    finally:
+        bench.stop()
+        shutil.rmtree(options.directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""A box whose distribution's Python will not do: uv brings one from the declared mirror, or one message says why not.
+
+That a box with no Python at all converges, every other test here shows: the fresh box has none. GitHub, where uv's
+builds lie, cannot be reached in a rehearsal, so the build in the mirror is a stand-in: the box's own Python under the
+genuine one's name. uv, the mirror, the sha256 and everything that runs on the result afterwards are real.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import pytest
+
+from tasks.planning.interpreter import BROUGHT, RELEASES
+from tests.box.deployment import Deployment
+from tests.box.rehearse import chat
+
+pytestmark = pytest.mark.box
+
+MIRROR = "/srv/pythons"
+SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
+TOO_OLD = """
+dpkg-divert --quiet --local --rename --divert /usr/bin/python3.distribution --add /usr/bin/python3
+printf '#!/bin/sh\\necho version=3.8\\n' >/usr/bin/python3 && chmod 755 /usr/bin/python3 && rm /opt/llamarig/python3
+"""
+AS_BEFORE = f"""
+rm -rf /usr/bin/python3 /opt/llamarig/cpython {MIRROR} /etc/uv
+dpkg-divert --quiet --local --rename --remove /usr/bin/python3
+"""
+# The shape of uv's archives: python/bin, python/lib. uv refuses links that lead out of it.
+STAND_IN = """
+set -e; cd $(mktemp -d); mkdir -p python/bin python/lib
+version=$(/usr/bin/python3.distribution -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+cp /usr/bin/$version python/bin/; ln -s $version python/bin/python3
+cp -rL /usr/lib/$version python/lib/; find python -name __pycache__ -prune -exec rm -r {{}} +
+mkdir -p "$(dirname '{archive}')"; tar -czf '{archive}' python; rm -r python; sha256sum <'{archive}' | cut -c1-64
+"""
+
+
+@pytest.fixture
+def too_old(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
+    """A box whose /usr/bin/python3 says that it is 3.8, and a declared mirror with nothing in it yet."""
+    deployment.shell(TOO_OLD)
+    variant.rig["host"]["python_mirror"] = f"file://{MIRROR}"
+    try:
+        yield variant
+    finally:
+        deployment.shell(AS_BEFORE)
+        outcome = deployment.run()
+        assert outcome.code == 0, str(outcome)
+        assert deployment.run().changed == []
+
+
+def test_uv_brings_what_the_distribution_lacks(too_old: Deployment) -> None:
+    nothing_there = too_old.run()
+    assert nothing_there.code == 1, str(nothing_there)
+    said = nothing_there.output
+    assert (
+        "/usr/bin/python3 is Python 3.8 without venv, ensurepip or ssl, llamarig's programs need 3.9 or newer" in said
+    )
+    assert f"CPython {BROUGHT} could not be had from file://{MIRROR}: install a newer python3" in said
+    assert 'host_policy(python_mirror="https://...")' in said
+    assert "Traceback" not in said
+    wanted = re.search(rf"{MIRROR}(/\S+\.tar\.gz)", said)
+    assert wanted is not None, said
+    assert chat(too_old.address, "Do you still serve?")
+
+    # Other bytes than those uv has the sha256 of are not installed, whoever serves them.
+    sha256 = too_old.shell(STAND_IN.format(archive=f"{MIRROR}{wanted[1]}"), timeout=120)
+    tampered = too_old.run()
+    assert tampered.code == 1, str(tampered)
+    assert "Hash mismatch" in tampered.output
+    assert sha256 in tampered.output
+    assert too_old.shell("ls -d /opt/llamarig/cpython/cpython-* /opt/llamarig/python3 2>/dev/null || true") == ""
+
+    # Told by its own settings on the box that these are the right bytes, uv installs them; everything runs on it then.
+    declare_as_genuine(too_old, wanted[1], sha256)
+    too_old.shell(f"rm -r /opt/llamarig/hub; truncate -s -1000 {SHARD}")
+    outcome = too_old.run()
+    assert outcome.code == 0, str(outcome)
+    assert "Toolchain | Python" in outcome.changed
+    for ours in ("/opt/llamarig/python3", "/opt/llamarig/hub/bin/python"):
+        assert too_old.shell(f"readlink -f {ours}").startswith("/opt/llamarig/cpython/cpython-")
+    assert chat(too_old.address, "And on the other Python?")
+    assert too_old.run().changed == []
+
+
+def declare_as_genuine(deployment: Deployment, path: str, sha256: str) -> None:
+    processor = deployment.shell("uname -m")
+    major, minor, patch = (int(number) for number in BROUGHT.split("."))
+    build = {
+        "name": "cpython",
+        "arch": {"family": processor, "variant": None},
+        "os": "linux",
+        "libc": "gnu",
+        "major": major,
+        "minor": minor,
+        "patch": patch,
+        "prerelease": "",
+        "url": f"{RELEASES}{path}",
+        "sha256": sha256,
+        "variant": None,
+        "build": PurePosixPath(path).parts[1],
+    }
+    deployment.write("/etc/uv/pythons.json", json.dumps({f"cpython-{BROUGHT}-linux-{processor}-gnu": build}))
+    deployment.write("/etc/uv/uv.toml", 'python-downloads-json-url = "file:///etc/uv/pythons.json"\n')
