@@ -21,7 +21,7 @@ from tests.box.deployment import HOST, Deployment
 pytestmark = pytest.mark.box
 
 SCRIPT = "tests/box/toolchain_only.py"
-# What glslc makes of one shader; Ninja would compile all 184 of them before any object of C++.
+# What glslc makes of one shader; before any object of C++ Ninja would have it make all of them.
 SHADER = "ggml/src/ggml-vulkan/argmax.comp.cpp"
 COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
