@@ -171,7 +171,9 @@ def test_the_box_that_builds_is_not_in_this_run(served: Pair) -> None:
     assert chat(served.second.address, "Do you still serve?")
 
 
-def test_killed_while_it_is_sent(served: Pair, tmp_path: Path) -> None:
+def test_killed_while_it_is_sent(served: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A killed run cannot clear its own temporary files away.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     served.lose_release()
     with bad_line(served.second, "slow"):
         running = served.both.start(log=tmp_path / "log")
