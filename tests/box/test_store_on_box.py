@@ -206,6 +206,9 @@ def test_prune_leaves_a_running_download_alone(
     second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
 ) -> None:
     """Declared no longer, its files are of no use to anybody; but its unit writes them."""
+    # Other bytes than the declared model's, whose half-fetched files would be of use.
+    shards = {f"F16/Second-F16-0000{number}-of-00003.gguf": number for number in (1, 2, 3)}
+    hub.add_repo(SECOND, {name: random_file(tmp_path / name, 6 * MIB, number) for name, number in shards.items()})
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=10_000))
     running = second.start(log=tmp_path / "log")
     wait_for(lambda: len(partials(second)) == 3, "three half-fetched files", by=running)
