@@ -1,6 +1,6 @@
 # What a developer types; everything is done by `python3 -m tests` and `python3 -m tests.box`.
 
-.PHONY: rehearsal test lint down destroy
+.PHONY: rehearsal test lint cuda-lock down destroy
 
 rehearsal:
 	python3 -m tests rehearsal
@@ -10,6 +10,10 @@ test:
 
 lint:
 	python3 -m tests lint
+
+# One more CUDA version from PyPI: make cuda-lock VERSION=13.4
+cuda-lock:
+	python3 -m tests.cuda_lock $(VERSION)
 
 down:
 	python3 -m tests.box down

@@ -43,4 +43,5 @@ rig = d.rig(
     host=d.host_policy(swappiness=None, disk_reserve_gib=1),
     hub=d.hub(endpoint=f"http://{ADDRESS}:{_box.hub_port}"),
     model_lock=str(_box.model_lock),
+    bench_ledger=str(_box.bench_ledger),
 )

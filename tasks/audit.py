@@ -17,7 +17,7 @@ from pyinfra.context import host
 
 from tasks.box import rig_of_host
 from tasks.connection import send_at_once
-from tasks.host import host_settings
+from tasks.host import PROGRAMS, host_settings
 from tasks.llama_cpp import llama_cpp
 from tasks.models import models
 from tasks.operations import audit
@@ -46,6 +46,7 @@ else:
         bandwidth=bool(host.data.get("bandwidth")),
     )
     send_at_once()
+    audit.asked_at_once(rig_of_host(), options, PROGRAMS)
     if audit.asks_the_deploy(options):
         with audit.looked_at_only():
             host_settings()

@@ -1,43 +1,31 @@
-"""What builds and downloads need: the distribution's compilers, the CUDA toolkit, the Hub client."""
+"""What builds and downloads need: the GPU's driver, the distribution's compilers, CUDA toolkits, the Hub client."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pyinfra.api.deploy import deploy
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import host
 
 from tasks.box import rig_of_host
-from tasks.operations import cuda_toolkit, gpus, interpreter, packages, venvs
+from tasks.operations import cuda_toolkit, driver, gpus, interpreter, packages, rocm, venvs
 from tasks.planning import layout
+from tasks.planning.packages import ROCM, wanted_packages
 
 _FILES = Path(__file__).parent / "files"
-
-_EVERYWHERE = ("ca-certificates", "ccache", "cmake", "curl", "dmidecode", "git", "iproute2")
-_DEBIAN = (*_EVERYWHERE, "build-essential", "ninja-build", "procps", "python3", "python3-venv")
-_ARCH = (*_EVERYWHERE, "base-devel", "ninja", "procps-ng", "python")
-_DEBIAN_BACKENDS = {
-    "vulkan": ("libvulkan-dev", "glslc", "spirv-headers"),
-    "hip": ("hipcc", "libhipblas-dev", "librocblas-dev", "rocminfo"),
-}
-_ARCH_BACKENDS = {
-    "vulkan": ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
-    "hip": ("rocm-hip-sdk",),
-}
 
 
 @deploy("Toolchain")
 def toolchain() -> None:
-    """Compilers by the distribution, Python packages by locks with hashes."""
+    """Driver and compilers by the distribution, Python packages by locks with hashes."""
     rig = rig_of_host()
-    backends = sorted({build.backend for build in rig.builds})
-    packages.installed(
-        name="Compilers and tools",
-        debian=[*_DEBIAN, *(name for backend in backends for name in _DEBIAN_BACKENDS.get(backend, ()))],
-        arch=[*_ARCH, *(name for backend in backends for name in _ARCH_BACKENDS.get(backend, ()))],
-    )
+    if rig.host.nvidia_driver is not None:
+        driver.installed(name="NVIDIA driver", rig=rig, driver=rig.host.nvidia_driver)
+    packages.installed(name="Compilers and tools", wanted=wanted_packages(rig, host.name))
     interpreter.linked(name="Python", rig=rig)
-    if "cuda" in backends:
+    if any(build.backend == "hip" for build in rig.builds):
+        rocm.installed(name="ROCm", wanted=ROCM)
+    if any(build.backend == "cuda" for build in rig.builds):
         gpus.fit_the_builds(name="Graphics cards and builds", rig=rig)
     venvs.locked(name="Hub client", path=layout.HUB_VENV, requirements=str(_FILES / "hub-requirements.txt"))
     for version in sorted({build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}):
@@ -46,9 +34,6 @@ def toolchain() -> None:
 
 
 def _cuda(version: str) -> None:
-    lock = _FILES / f"cuda-{version}-requirements.txt"
-    if not lock.exists():
-        known = ", ".join(sorted(path.name.split("-")[1] for path in _FILES.glob("cuda-*-requirements.txt")))
-        raise PyinfraError(f"there is no lock for CUDA {version} in tasks/files/; there is {known}")
-    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=str(lock))
+    lock = str(_FILES / f"cuda-{version}-requirements.txt")
+    venvs.locked(name=f"CUDA {version} from PyPI", path=f"{layout.CUDA}/{version}", requirements=lock)
     cuda_toolkit.linked(name=f"CUDA {version} as CMake expects it", version=version)

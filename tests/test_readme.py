@@ -17,9 +17,15 @@ COMMANDS = [
 ]
 CHECK = "python3 -m tests check"
 # Commands for the owner's own boxes; here they are given the test box instead, everything else as printed.
-HOME = [command for command in COMMANDS if "inventory/home.py" in command and "rollback" not in command]
+HOME = [
+    command
+    for command in COMMANDS
+    if "inventory/home.py" in command and "rollback" not in command and "bench" not in command
+]
 # test_releases.py rolls a real switch back, with this command line.
 ROLLBACK = [command for command in COMMANDS if "tasks/rollback.py" in command]
+# test_bench.py times with this command line, against a ledger of its own.
+BENCH = [command for command in COMMANDS if "tasks/bench.py" in command]
 # The quick start's own, on its own box: given the test box by its environment.
 REHEARSAL = [command for command in COMMANDS if "rehearsal" in command or "tests.box ssh" in command]
 # Clients of a box somewhere in the house; here it is the test box.
@@ -29,7 +35,7 @@ DESTROY = "python3 -m tests.box destroy"
 
 def test_every_command_is_run_by_a_test() -> None:
     on_the_box = [command for command in COMMANDS if command.startswith("install -d")]
-    assert sorted(COMMANDS) == sorted([CHECK, DESTROY, *ROLLBACK, *HOME, *REHEARSAL, *CLIENT, *on_the_box])
+    assert sorted(COMMANDS) == sorted([CHECK, DESTROY, *ROLLBACK, *BENCH, *HOME, *REHEARSAL, *CLIENT, *on_the_box])
 
 
 def test_ci_runs_the_check_as_printed() -> None:

@@ -7,28 +7,34 @@ from collections.abc import Iterable
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.planning.leftovers import Directory
 
-class DirectorySizes(FactBase[dict[str, int]]):
-    """Path -> bytes on the disk, of every directory directly below the ones asked for."""
+
+class DirectorySizes(FactBase[dict[str, Directory]]):
+    """Path -> size and age, of every directory directly below the ones asked for."""
 
     @staticmethod
     @override
-    def default() -> dict[str, int]:
+    def default() -> dict[str, Directory]:
         return {}
 
     @override
     def command(self, parents: Iterable[str]) -> str:
         globs = " ".join(f"{parent}/*/" for parent in sorted(parents))
-        return f"for d in {globs}; do test -d $d && du --summarize --block-size=1 ${{d%/}}; done 2>/dev/null; true"
+        return (
+            f"for d in {globs}; do test -d $d && du --summarize --block-size=1 --time --time-style=+%s ${{d%/}}; "
+            "done 2>/dev/null; true"
+        )
 
     @override
-    def process(self, output: list[str]) -> dict[str, int]:
-        sizes = {}
+    def process(self, output: list[str]) -> dict[str, Directory]:
+        directories = {}
         for line in output:
-            size, _, path = line.partition("\t")
-            if size.isdigit() and path:
-                sizes[path] = int(size)
-        return sizes
+            size, _, rest = line.partition("\t")
+            changed, _, path = rest.partition("\t")
+            if size.isdigit() and changed.isdigit() and path:
+                directories[path] = Directory(int(size), int(changed))
+        return directories
 
 
 class OpenPaths(FactBase[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from pyinfra.api.facts import FactBase
@@ -76,3 +77,21 @@ class UserExists(FactBase[bool]):
     @override
     def process(self, output: list[str]) -> bool:
         return any(":" in line for line in output)
+
+
+class FileSizes(FactBase[dict[str, int]]):
+    """Path -> bytes, for those of the files that are there; a sparse file's holes count."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, int]:
+        return {}
+
+    @override
+    def command(self, paths: Sequence[str]) -> str:
+        return f"stat -L -c '%s %n' {' '.join(shlex.quote(path) for path in paths)} 2>/dev/null; true"
+
+    @override
+    def process(self, output: list[str]) -> dict[str, int]:
+        pairs = (line.partition(" ") for line in output)
+        return {path: int(size) for size, space, path in pairs if space and size.isdigit()}

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.sections import answers, ask
 from tasks.planning.gpus import Gpu, GpuState
 
+# Names of nvidia-smi --help-query-gpu; clocks_throttle_reasons is understood by old drivers and new.
 _FIELDS = (
-    "index,uuid,name,memory.total,memory.free,compute_cap,driver_version,pci.bus_id,pcie.link.gen.current,"
-    "pcie.link.gen.max,pcie.link.width.current,pcie.link.width.max,power.limit"
+    *("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "driver_version", "pci.bus_id"),
+    *("pcie.link.gen.current", "pcie.link.gen.max", "pcie.link.width.current", "pcie.link.width.max"),
+    *("power.limit", "power.default_limit", "power.min_limit", "power.max_limit", "persistence_mode"),
+    *("display_active", "pstate", "clocks_throttle_reasons.active", "ecc.errors.uncorrected.volatile.total"),
 )
-_AMD = "0x1002"
+
+_AMD = (
+    'for d in /sys/class/drm/card[0-9]*/device; do test "$(cat $d/vendor)" = 0x1002 || continue; '
+    'echo "$(basename $(readlink -f $d))|$(cat $d/product_name)|$(cat $d/mem_info_vram_total)|'
+    "$(cat $d/mem_info_vram_used)|$(cat $d/current_link_speed)|$(cat $d/max_link_speed)|$(cat $d/current_link_width)|"
+    '$(cat $d/max_link_width)|$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+)
 
 
 class Gpus(FactBase[GpuState]):
@@ -24,68 +37,144 @@ class Gpus(FactBase[GpuState]):
 
     @override
     def command(self) -> str:
-        return (
-            "if command -v nvidia-smi >/dev/null; then "
-            # Its errors come on stdout, with exit codes of their own (18: module and library differ).
-            f"nvidia-smi --query-gpu={_FIELDS} --format=csv,noheader,nounits 2>&1 | sed 's/^/smi=/'; "
-            "else echo missing=nvidia-smi; fi; "
-            "sed -n 's/^NVRM version:/module=/p' /proc/driver/nvidia/version 2>/dev/null; "
-            "cat /sys/class/drm/card[0-9]*/device/vendor 2>/dev/null | sort | uniq -c | sed 's/^ */vendor=/'; true"
+        query = f"nvidia-smi --query-gpu={','.join(_FIELDS)} --format=csv,noheader,nounits"
+        return ask(
+            [
+                # Its errors come on stdout, with exit codes of their own (18: module and library differ). A card that
+                # hangs makes it hang.
+                ("nvidia", f"if command -v nvidia-smi >/dev/null; then timeout 20 {query} 2>&1; else echo none; fi"),
+                ("module", "cat /sys/module/nvidia/version"),
+                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
+                ("amd", _AMD),
+            ]
         )
 
     @override
     def process(self, output: list[str]) -> GpuState:
+        said = answers(output)
         gpus: list[Gpu] = []
         complaints: list[str] = []
-        module, amd, missing = "", 0, False
-        for line in output:
-            kind, _, text = line.partition("=")
-            if kind == "smi":
-                gpu = _gpu(text)
-                if gpu is not None:
-                    gpus.append(gpu)
-                elif text.strip():
-                    complaints.append(text.strip())
-            elif kind == "missing":
-                missing = True
-            elif kind == "module":
-                module = next((word for word in text.split() if word[:1].isdigit() and "." in word), "")
-            elif kind == "vendor" and text.endswith(_AMD):
-                amd = int(text.split()[0]) if text.split()[0].isdigit() else 0
-        problem = ""
-        if not gpus:
-            problem = "no nvidia-smi on this box" if missing else " ".join(complaints) or "nvidia-smi lists no card"
-        return GpuState(tuple(gpus), module, problem, amd)
+        for line in said.get("nvidia", []):
+            gpu = _nvidia(line)
+            if gpu is not None:
+                gpus.append(gpu)
+            else:
+                complaints.append(line.strip())
+        module = " ".join(said.get("module", []))
+        return GpuState(
+            gpus=tuple(gpus),
+            module=module if re.fullmatch(r"\d[\d.]*", module) else "",
+            library=_library([*said.get("library", []), *complaints]),
+            problem="" if gpus else _problem(complaints),
+            amd=tuple(card for line in said.get("amd", []) if (card := _amd(line)) is not None),
+        )
 
 
-def _gpu(line: str) -> Gpu | None:
+class ToolkitVersions(FactBase[dict[str, str]]):
+    """Path -> version of the CUDA toolkits there, as their own compiler tells it."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, str]:
+        return {}
+
+    @override
+    def command(self, paths: Iterable[str]) -> str:
+        return (
+            f"for d in {' '.join(sorted(paths))}; do "
+            "printf '%s\\t%s\\n' $d \"$($d/bin/nvcc --version 2>/dev/null | grep -o 'release [0-9.]*')\"; done"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, str]:
+        found = (re.fullmatch(r"(/[^\t]*)\trelease (\d+\.\d+)", line) for line in output)
+        return {match[1]: match[2] for match in found if match}
+
+
+def _problem(complaints: list[str]) -> str:
+    if complaints == ["none"]:
+        return "no nvidia-smi on this box"
+    return " ".join(complaints)[:200] or "nvidia-smi lists no card"
+
+
+def _library(lines: list[str]) -> str:
+    """From the name of the file, or from nvidia-smi's words where module and library differ."""
+    match = re.search(r"libcuda\.so\.(\d[\d.]*)|NVML library version: (\d[\d.]*)", " ".join(lines))
+    version = (match[1] or match[2]).rstrip(".") if match else ""
+    return version if "." in version else ""
+
+
+def _nvidia(line: str) -> Gpu | None:
     """One CSV line; None for anything else nvidia-smi may print."""
     words = [word.strip() for word in line.split(",")]
-    if len(words) != 13 or not words[0].isdigit() or not words[1].startswith("GPU-"):
+    if len(words) != len(_FIELDS):
         return None
-    if not all(part.isdigit() for part in words[5].split(".")):
+    said = dict(zip(_FIELDS, words, strict=True))
+    if not (said["uuid"].startswith("GPU-") and re.fullmatch(r"[0-9]{1,3}", said["index"])):
         return None
-    numbers = [_number(word) for word in words[8:]]
+    if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", said["compute_cap"]):
+        return None
+    throttle = said["clocks_throttle_reasons.active"]
     return Gpu(
-        index=int(words[0]),
-        uuid=words[1],
-        name=words[2],
-        total_mib=int(_number(words[3])),
-        free_mib=int(_number(words[4])),
-        compute_capability=words[5],
-        driver=words[6],
-        bus_id=words[7],
-        pcie_generation=int(numbers[0]),
-        pcie_generation_max=int(numbers[1]),
-        pcie_width=int(numbers[2]),
-        pcie_width_max=int(numbers[3]),
-        power_limit_w=numbers[4],
+        index=int(said["index"]),
+        uuid=said["uuid"],
+        name=said["name"],
+        total_mib=_whole(said["memory.total"]),
+        free_mib=_whole(said["memory.free"]),
+        compute_capability=said["compute_cap"],
+        driver=said["driver_version"],
+        bus_id=said["pci.bus_id"],
+        pcie_generation=_whole(said["pcie.link.gen.current"]),
+        pcie_generation_max=_whole(said["pcie.link.gen.max"]),
+        pcie_width=_whole(said["pcie.link.width.current"]),
+        pcie_width_max=_whole(said["pcie.link.width.max"]),
+        power_limit_w=_watts(said["power.limit"]),
+        power_default_w=_watts(said["power.default_limit"]),
+        power_least_w=_watts(said["power.min_limit"]),
+        power_most_w=_watts(said["power.max_limit"]),
+        persistence=_switch(said["persistence_mode"]),
+        display=_switch(said["display_active"]),
+        pstate=said["pstate"],
+        throttle=int(throttle, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", throttle) else 0,
+        ecc_errors=_whole(said["ecc.errors.uncorrected.volatile.total"]),
     )
 
 
-def _number(text: str) -> float:
-    """0 for ``[N/A]`` and the like."""
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+# GT/s a lane of PCIe 1 to 6, as the kernel writes them.
+_GENERATIONS = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
+
+
+def _amd(line: str) -> Gpu | None:
+    values = [value.strip() for value in line.split("|")]
+    if len(values) != 10 or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", values[0]):
+        return None
+    bus, name, total, used, speed, speed_most, width, width_most, cap, cap_default = values
+    return Gpu(
+        index=0,
+        uuid="",
+        name=name or "AMD GPU",
+        total_mib=_whole(total) // 1024**2,
+        free_mib=max(_whole(total) - _whole(used), 0) // 1024**2,
+        compute_capability="",
+        driver="",
+        bus_id=bus,
+        pcie_generation=_GENERATIONS.get(speed.split(" ")[0], 0),
+        pcie_generation_max=_GENERATIONS.get(speed_most.split(" ")[0], 0),
+        pcie_width=_whole(width),
+        pcie_width_max=_whole(width_most),
+        power_limit_w=_whole(cap) / 1e6,
+        power_default_w=_whole(cap_default) / 1e6,
+    )
+
+
+def _whole(text: str) -> int:
+    """0 for [N/A], [Not Supported] and the like."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
+
+
+def _watts(text: str) -> float:
+    return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,4})?", text) else 0.0
+
+
+def _switch(text: str) -> bool | None:
+    return {"Enabled": True, "Disabled": False}.get(text)

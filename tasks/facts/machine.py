@@ -57,7 +57,7 @@ class MachineState(FactBase[Machine]):
                     "if command -v apt-config >/dev/null; then apt-config dump APT::Periodic::Unattended-Upgrade "
                     "| grep -q '\"[1-9]' && echo yes || echo no; "
                     "elif command -v dnf >/dev/null; then systemctl is-enabled dnf-automatic.timer "
-                    "dnf-automatic-install.timer | grep -q '^enabled' && echo yes || echo no; "
+                    "dnf-automatic-install.timer dnf5-automatic.timer | grep -q '^enabled' && echo yes || echo no; "
                     # Arch upgrades nothing by itself.
                     "elif command -v pacman >/dev/null; then echo no; fi",
                 ),
@@ -65,7 +65,9 @@ class MachineState(FactBase[Machine]):
                     "held",
                     "command -v apt-mark >/dev/null && apt-mark showhold | grep -i nvidia; "
                     "command -v apt-config >/dev/null && "
-                    "apt-config dump Unattended-Upgrade::Package-Blacklist | grep -i nvidia",
+                    "apt-config dump Unattended-Upgrade::Package-Blacklist | grep -i nvidia; "
+                    "grep -ihs nvidia /etc/dnf/versionlock.toml /etc/dnf/plugins/versionlock.list; "
+                    "grep -ihsE '^exclude(pkgs)? *=.*nvidia' /etc/dnf/dnf.conf",
                 ),
             ]
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from tasks.planning import layout
+from tasks.planning.bench import Timing
 
 _LEAST_MIB = 64
 """A shorter read says more about latency than about speed."""
@@ -63,3 +66,40 @@ class ReadSpeedMeasured(FactBase[float | None]):
         except ValueError:
             return None
         return int(match[1]) / seconds / 1e6 if seconds > 0 else None
+
+
+class RequestTimed(FactBase[Timing]):
+    """One request of known length to a running model server, in the server's own timings; as long as that takes."""
+
+    @staticmethod
+    @override
+    def default() -> Timing:
+        return Timing(problem="the box did not say anything")
+
+    @override
+    def command(self, unit: str, prompt_tokens: int, generated_tokens: int) -> str:
+        """``prompt_tokens`` 0: as usual (tasks/files/bench_request.py)."""
+        return (
+            f"cd {layout.PROGRAMS} && "
+            f"python3 -B -m tasks.files.bench_request {unit} {prompt_tokens} {generated_tokens} || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> Timing:
+        line = next((line for line in reversed(output) if line.startswith("{")), "")
+        try:
+            said = json.loads(line)
+            if "problem" in said:
+                return Timing(problem=str(said["problem"]))
+            timing = Timing(
+                prompt_tokens=int(said["prompt_tokens"]),
+                generated_tokens=int(said["generated_tokens"]),
+                prompt_per_second=float(said["prompt_per_second"]),
+                generation_per_second=float(said["generation_per_second"]),
+                alone={True: True, False: False}.get(said["alone"]),
+            )
+        except (ValueError, KeyError, TypeError, OverflowError):
+            timing = Timing()
+        if not (0 < timing.prompt_per_second < math.inf and 0 < timing.generation_per_second < math.inf):
+            return Timing(problem=f"the box answered {' '.join(output)[-200:]!r} where a timing was expected")
+        return timing

@@ -32,5 +32,5 @@ class ModelHeaders(FactBase[dict[str, Header]]):
             said = json.loads(line) if line.startswith("{") else {}
             if "tensors" in said:
                 tensors = tuple(Tensor(name, tuple(shape), kind, size) for name, shape, kind, size in said["tensors"])
-                headers[said["path"]] = Header(tensors, said["metadata"])
+                headers[said["path"]] = Header(tensors, said["metadata"], said["length"], said["sha256"])
         return headers

@@ -1,4 +1,4 @@
-"""What each model unit was before the unit that serves now, as the switch recorded it."""
+"""What switches recorded of each model unit: what it was before, and what its start had to do without."""
 
 from __future__ import annotations
 
@@ -38,3 +38,32 @@ class PreviousProofs(FactBase[dict[str, dict[str, Any]]]):
             if isinstance(value, dict) and {"text", "job"} <= value.keys():
                 proofs[unit] = value
         return proofs
+
+
+class BackOffs(FactBase[dict[str, dict[str, Any]]]):
+    """Unit name -> the step down that the last start of a planned model had to take, for those that had to."""
+
+    @staticmethod
+    @override
+    def default() -> dict[str, dict[str, Any]]:
+        return {}
+
+    @override
+    def command(self) -> str:
+        return (
+            f"for f in {layout.PROOFS}/*.service.json; do grep -q '\"backed_off\": {{' $f 2>/dev/null || continue; "
+            "printf '%s\\t' $(basename $f .json); tr -d '\\n' <$f; echo; done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+        found = {}
+        for line in output:
+            unit, _, text = line.partition("\t")
+            try:
+                off = json.loads(text)["backed_off"]
+                if isinstance(off["missing_mib"], dict) and {"of", "placement", "reason"} <= off.keys():
+                    found[unit] = off
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable
 
 _MARK = "== "
@@ -32,3 +34,24 @@ def number(lines: list[str] | None) -> int | None:
     """The one whole number an answer is, None where it is none."""
     text = lines[0].strip() if lines else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def blocks(output: Iterable[str], first: str) -> dict[str, dict[str, str]]:
+    """``key=value`` lines, in blocks that each begin with the key ``first``: its value -> the block's other lines."""
+    found: dict[str, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    for line in output:
+        key, _, value = line.partition("=")
+        if key == first:
+            values = found[value] = {}
+        else:
+            values[key] = value
+    return found
+
+
+def decoded(text: str) -> str:
+    """The text that a box sent in base64, empty where it is none."""
+    try:
+        return base64.b64decode(text, validate=True).decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return ""

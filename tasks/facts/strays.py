@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from tasks.facts.sections import answers, ask
+from tasks.facts.sections import answers, ask, decoded
 from tasks.planning.checks.box import ServerProcess, Strays
 
 # Every llama.cpp program reads these before its environment and its arguments (common/arg.cpp, docs/preset.md).
@@ -90,7 +88,7 @@ def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProce
     limit = values.get("memlock", "")
     return ServerProcess(
         pid=pid,
-        command=tuple(_decoded(values.get("command", "")).removesuffix("\0").split("\0")),
+        command=tuple(decoded(values.get("command", "")).removesuffix("\0").split("\0")),
         unit=values.get("unit", ""),
         llama_environment=tuple(values.get("environment", "").split()),
         listens=tuple(listens),
@@ -98,10 +96,3 @@ def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProce
         swapped_kib=int(values.get("VmSwap", 0)),
         memlock_limit_kib=int(limit) // 1024 if limit.isascii() and limit.isdigit() else None,
     )
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode(errors="replace")
-    except (binascii.Error, ValueError):
-        return ""

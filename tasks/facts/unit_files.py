@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.sections import blocks, decoded
 from tasks.planning import layout
 
 
@@ -41,27 +40,12 @@ class UnitFiles(FactBase[dict[str, UnitFile]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, UnitFile]:
-        units: dict[str, dict[str, str]] = {}
-        values: dict[str, str] = {}
-        for line in output:
-            key, _, value = line.partition("=")
-            if key == "unit":
-                values = units[value] = {}
-            else:
-                values[key] = value
         return {
             name: UnitFile(
-                text=_decoded(values.get("text", "")),
+                text=decoded(values.get("text", "")),
                 active=values.get("ActiveState") in ("active", "activating"),
                 enabled=values.get("UnitFileState") == "enabled",
                 needs_reload=values.get("NeedDaemonReload") == "yes",
             )
-            for name, values in units.items()
+            for name, values in blocks(output, "unit").items()
         }
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode(errors="replace")
-    except (binascii.Error, ValueError):
-        return ""

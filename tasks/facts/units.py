@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.sections import blocks, decoded
 from tasks.planning import layout
 from tasks.planning.serving import Unit
 
@@ -45,21 +44,13 @@ class Units(FactBase[dict[str, Unit]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, Unit]:
-        units: dict[str, dict[str, str]] = {}
-        values: dict[str, str] = {}
-        for line in output:
-            key, _, value = line.partition("=")
-            if key == "unit":
-                values = units[value] = {}
-            else:
-                values[key] = value
-        return {name: _unit(values) for name, values in units.items()}
+        return {name: _unit(values) for name, values in blocks(output, "unit").items()}
 
 
 def _unit(values: Mapping[str, str]) -> Unit:
-    arguments = _decoded(values.get("Arguments", ""))
+    arguments = decoded(values.get("Arguments", ""))
     return Unit(
-        text=_decoded(values.get("Text", "")),
+        text=decoded(values.get("Text", "")),
         active=values.get("ActiveState", "inactive"),
         enabled=values.get("UnitFileState", ""),
         needs_reload=values.get("NeedDaemonReload") == "yes",
@@ -75,10 +66,3 @@ def _unit(values: Mapping[str, str]) -> Unit:
 
 def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode(errors="replace")
-    except (binascii.Error, ValueError):
-        return ""

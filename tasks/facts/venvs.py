@@ -28,7 +28,7 @@ class VirtualEnvironment(FactBase[Environment]):
     @override
     def command(self, path: str) -> str:
         return (
-            f"test -x {path}/bin/python && {path}/bin/python -c '' && sha256sum <{path}/requirements.lock && "
+            f"test -x {path}/bin/python && {path}/bin/python -I -S -c '' && sha256sum <{path}/requirements.lock && "
             f"ls {path}/lib/python3*/site-packages; true"
         )
 

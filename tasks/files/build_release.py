@@ -14,14 +14,17 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tasks.files import fatbin
+from tasks.files import binary_needs, fatbin
 from tasks.files.job_status import JobFailed, Progress, own_unit, run_job
+from tasks.files.release_files import put_in_place
+from tasks.files.source_tree import build_number, definitions_for
 
 BYTES_PER_COMPILER = 2 * 1024**3
 """A CUDA compiler process of llama.cpp's larger kernels takes about this much memory."""
@@ -34,6 +37,7 @@ def build(job: dict[str, Any], progress: Progress) -> str:
     source, objects = work / "source", work / "build"
     work.mkdir(parents=True, exist_ok=True)
     fetch_source(job["source"], source, Path(job["cache"]), progress)
+    job = {**job, "cmake": definitions_for(source, numbered(job["cmake"], work))}
     configure(source, objects, job, progress)
     compile_targets(objects, job, progress)
     install(objects, release, job, progress, seconds=time.monotonic() - started)
@@ -49,14 +53,23 @@ def fetch_source(source: dict[str, str], target: Path, cache: Path, progress: Pr
     if target.is_dir() and marker.exists() and marker.read_text() == source["commit"]:
         return
     shutil.rmtree(target, ignore_errors=True)
+    number = 0
     progress.step(f"fetching llama.cpp {source['commit'][:12]}")
     if source["kind"] == "git":
         fetch_commit(source["url"], source["commit"], target)
+        number = build_number(source["url"], source["commit"])
     else:
         unpack(download(source, cache, progress), source["subdirectory"], target)
     if not (target / "CMakeLists.txt").exists():
         raise JobFailed(f"{source['url']} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
+    (target.parent / "source.number").write_text(str(number))
     marker.write_text(source["commit"])
+
+
+def numbered(cmake: dict[str, str], work: Path) -> dict[str, str]:
+    """The definitions with the build number that was found out when the source was fetched."""
+    found = work / "source.number"
+    return {**cmake, "LLAMA_BUILD_NUMBER": found.read_text()} if found.exists() else cmake
 
 
 def fetch_commit(url: str, commit: str, target: Path) -> None:
@@ -204,26 +217,64 @@ def install(objects: Path, release: Path, job: dict[str, Any], progress: Progres
     architectures = check_architectures(binaries, job["cmake"])
     manifest = {
         "commit": job["source"]["commit"],
+        "build_number": int(job["cmake"]["LLAMA_BUILD_NUMBER"]),
         "source": job["source"],
+        "backend": job["backend"],
+        "toolkit": toolkit(job["cmake"]),
         "cmake": job["cmake"],
-        "compiler": run(["c++", "--version"], "c++ --version").splitlines()[0],
+        "compiler": run([cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0],
         "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
         "architectures": architectures,
+        "needs": binary_needs.needs(objects, binaries),
         "flags": sorted(flags_of(help_text)),
+        "features": features(binaries / "llama-server"),
         "files": files,
         "build_seconds": round(seconds, 1),
         "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    os.sync()
-    if release.exists():  # a release somebody damaged: out of the way, and only then gone
-        broken = release.with_name(release.name + ".broken")
-        shutil.rmtree(broken, ignore_errors=True)
-        release.rename(broken)
-        part.rename(release)
-        shutil.rmtree(broken, ignore_errors=True)
-    else:
-        part.rename(release)
+    put_in_place(part, release)
+
+
+def cached(objects: Path, name: str) -> str:
+    """A value of CMake's cache: what was really used, whatever was asked for."""
+    found = re.search(rf"^{name}:\w+=(.*)$", (objects / "CMakeCache.txt").read_text(), re.MULTILINE)
+    if found is None:
+        raise JobFailed(f"CMake's cache says nothing of {name}: remove {objects} and deploy again")
+    return found[1]
+
+
+def toolkit(definitions: dict[str, str]) -> dict[str, str]:
+    """Root of the CUDA toolkit and the version its nvcc says; empty for a build without one."""
+    if "CUDAToolkit_ROOT" not in definitions:
+        return {}
+    said = run([definitions["CMAKE_CUDA_COMPILER"], "--version"], "nvcc --version")
+    version = re.search(r"release [\d.]+, V([\d.]+)", said)
+    return {"root": definitions["CUDAToolkit_ROOT"], "version": version[1] if version else said.splitlines()[-1]}
+
+
+def features(server: Path) -> list[str]:
+    """What the binary says it was compiled with and this processor can do: ``CPU : AVX2 = 1``, ``CUDA : ARCHS = 890``.
+
+    It says so on its way to a model, so it is given one that is not there.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # A socket there, so that no port of the box is taken for the moment.
+        words = ["--model", f"{scratch}/none.gguf", "--host", f"{scratch}/api.sock", "--log-verbosity", "5"]
+        said = subprocess.run([str(server), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    return features_of(said.stdout.decode(errors="replace"))
+
+
+def features_of(output: str) -> list[str]:
+    """The parts of llama.cpp's ``system_info:`` line, each with the backend it belongs to; thread counts left out."""
+    line = re.search(r"system_info:(.*)", output)
+    found, backend = [], ""
+    for part in line[1].split("|")[1:] if line else []:
+        head, colon, rest = part.strip().rpartition(" : ")
+        backend = head if colon else backend
+        if rest:
+            found.append(f"{backend} : {rest}" if backend else rest)
+    return found
 
 
 def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:

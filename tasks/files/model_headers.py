@@ -47,7 +47,8 @@ def described(path: str) -> dict[str, object]:
     metadata = {
         key: value for key, value in header.metadata.items() if not (isinstance(value, str) and len(value) > 80)
     }
-    return {"path": path, "tensors": tensors, "metadata": metadata}
+    own = {"length": header.length, "sha256": header.sha256}
+    return {"path": path, "tensors": tensors, "metadata": metadata, **own}
 
 
 if __name__ == "__main__":

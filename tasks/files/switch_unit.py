@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tasks.files.first_start import started_as_planned
 from tasks.files.job_status import JobFailed, Progress, run_job
 from tasks.files.server_client import Server
 
@@ -40,10 +41,14 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
     check_port(job)
     before = Before(unit, job["peers"])
     began = time.monotonic()
-    try:
+
+    def attempt(job: dict[str, Any]) -> dict[str, Any]:
         put_unit(unit, job["text"])
         start(unit, job["peers"])
-        answer = prove(job, progress)
+        return prove(job, progress)
+
+    try:
+        job, answer, said = started_as_planned(job, progress, attempt)
     except JobFailed as failure:
         restored = before.restore(progress)
         raise JobFailed(f"{failure}; {restored}", failure.lines) from None
@@ -52,7 +57,8 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
         systemctl("disable", "--quiet", retired)
     if job["enable"]:
         systemctl("enable", "--quiet", unit)
-    return f"{unit} answers; it was away for {time.monotonic() - began:.0f} s"
+    away = f"{unit} answers; it was away for {time.monotonic() - began:.0f} s"
+    return f"{away}; {said}" if said else away
 
 
 # --- before anything is touched -------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,18 +15,30 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import File
 
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.files import Ownership, Sha256Sums, UserExists
+from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.model_store import ModelStore
 from tasks.facts.ram import MemoryModules
+from tasks.facts.releases import Releases
 from tasks.facts.strays import LlamaStrays
-from tasks.operations import Commands
+from tasks.facts.together import Asked
+from tasks.facts.unit_files import UnitFiles
+from tasks.facts.units import Units
+from tasks.facts.venvs import VirtualEnvironment
+from tasks.operations import Commands, closed_by
+from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
-from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
+from tasks.operations.long_work import files_to_fetch, read_releases, release_directories, releases_to_build
+from tasks.operations.once import only_looking, read_once, read_together
+from tasks.operations.packages import APT
 from tasks.operations.refuse import refuse
-from tasks.operations.serving import NotReadyError, read_units, wanted_units
+from tasks.operations.serving import NotReadyError, health_addresses, read_units, wanted_units
+from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
@@ -41,6 +53,7 @@ from tasks.planning.checks.report import (
     summary_line,
 )
 from tasks.planning.difference import Difference
+from tasks.planning.liveness import SERVICE, TIMER
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
 from tasks.spec.audit_report import HostRecord
 from tasks.spec.model_lock import LockedModel
@@ -81,6 +94,33 @@ def looked_at_only() -> Iterator[None]:
     state.check_for_changes = True  # `-y` would leave out the asking
     with host.when(lambda: False):
         yield
+
+
+def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> None:
+    """Ask the box everything in one command that checks and operations of an unchanged box ask of it one by one.
+
+    What is missing in this list costs time and nothing else: it is then asked when it is wanted.
+
+    :param programs: path here -> path there
+    """
+    only_looking()
+    asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
+    if asks_the_deploy(options):
+        names = {build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}
+        environments = [layout.HUB_VENV, *(f"{layout.CUDA}/{name}" for name in names if not name.startswith("/"))]
+        asked += [
+            (UserExists, {"user": layout.USER}),
+            (Ownership, {"paths": list(layout.DIRECTORIES)}),
+            (Sha256Sums, {"paths": list(programs.values())}),
+            (File, {"path": APT}),
+            (DebPackages, {}),
+            *((VirtualEnvironment, {"path": path}) for path in environments),
+            (Releases, {"directories": release_directories(rig)}),
+            (ModelStore, {}),
+            (Units, {"health": health_addresses(rig)}),
+            (UnitFiles, {"names": [SERVICE, TIMER]}),
+        ]
+    read_together(asked)
 
 
 def asks_the_deploy(options: Options) -> bool:
@@ -183,25 +223,26 @@ def _publish(options: Options) -> str | None:
     return None
 
 
-def _would_change(state: State, host: Host) -> tuple[str, ...]:
-    """Names of the operations looked at that would have done something, in their order."""
-    changing: list[str] = []
+def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]]:
+    """Names of the operations looked at that would have done something, with the checks whose findings they close."""
+    changing: dict[str, tuple[type[Check], ...]] = {}
     for op_hash, data in state.ops[host].items():
         names = state.get_op_meta(op_hash).names
         # Our own are not asked: asking runs an operation up to its first command.
         if not any(name.startswith("Audit") for name in names) and data.operation_meta.will_change:
-            changing += names
-    return tuple(changing)
+            changing |= dict.fromkeys(names, closed_by(host.name, op_hash))
+    return changing
 
 
 def _box(rig: Rig, options: Options) -> Box:
     """All facts of the host at hand, one command a concern."""
     locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
     box = Box(
-        ram=host.get_fact(MemoryModules),
-        machine=host.get_fact(MachineState),
-        gpus=host.get_fact(GpuHealth),
-        strays=host.get_fact(LlamaStrays),
+        ram=read_once(MemoryModules),
+        machine=read_once(MachineState),
+        gpus=read_once(Gpus),
+        toolkits=read_toolkits(rig),
+        strays=read_once(LlamaStrays),
         locked=tuple(locked),
         differences=differences,
         operations=_would_change(state, state.inventory.get_host(host.name)),
@@ -244,7 +285,7 @@ def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str,
     if locked is None:
         differences["llama.model-lock"] = [Difference(rig.model_lock, "an entry for every model", "lacks one")]
         return [], differences
-    store = host.get_fact(ModelStore)
+    store = read_once(ModelStore)
     differences["llama.model-files"] = [found for _, _, found in files_to_fetch(locked, store, deep)]
     try:
         wanted = wanted_units(rig, releases, locked, store, units)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.hf_api import RepoSibling
 
 from tasks.operations.lock_file import LockError
 from tasks.planning.shard_sets import NoSuchFilesError, complete, of_quant
 from tasks.spec.model import Model
 from tasks.spec.model_lock import LockedFile, LockedModel
+
+T = TypeVar("T")
 
 _ATTEMPTS = 3
 
@@ -23,7 +26,7 @@ def resolve(model: Model, endpoint: str, token: str | None) -> LockedModel:
     :raises LockError: naming the model, what the Hub answered, and what to do
     """
     api = HfApi(endpoint=endpoint, token=token or False)
-    info = _ask(lambda: api.model_info(model.repo, revision=model.revision, files_metadata=True), model, endpoint)
+    info = ask(lambda: api.model_info(model.repo, revision=model.revision, files_metadata=True), model, endpoint)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     try:
         shards = (
@@ -60,7 +63,11 @@ def _locked(siblings: dict[str, RepoSibling], path: str, model: Model) -> Locked
     return LockedFile(path=path, size=sibling.lfs.size, sha256=sibling.lfs.sha256)
 
 
-def _ask(question: Callable[[], ModelInfo], model: Model, endpoint: str) -> ModelInfo:
+def ask(question: Callable[[], T], model: Model, endpoint: str) -> T:
+    """The Hub's answer to a question about a model's repository; asked again where it has none.
+
+    :raises LockError: naming the model, what the Hub answered, and what to do
+    """
     name = f"model {model.name!r}"
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -79,6 +86,8 @@ def _ask(question: Callable[[], ModelInfo], model: Model, endpoint: str) -> Mode
                 f"{name}: {endpoint} knows no repository {model.repo} (or hides it): check its spelling; a private one "
                 "needs hub.token_env"
             ) from None
+        except LockError:
+            raise  # the question itself found something wrong, and has said so
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status in (401, 403):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyinfra import logger
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from tasks.facts.capacity import Capacity
+from tasks.facts.gpus import Gpus
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import ModelStore
 from tasks.operations import Commands
 from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning.gguf_header import Header
 from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header
+from tasks.planning.lints.memory import wants_vram
 from tasks.planning.shards import target
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.rig import Rig
@@ -28,7 +33,7 @@ def read_headers(rig: Rig, locked: list[LockedModel]) -> dict[str, Header]:
     }
     if not paths:
         return {}
-    there = host.get_fact(ModelStore).files
+    there = read_once(ModelStore).files
     whole = {name: shards for name, shards in paths.items() if all(shard in there for shard in shards)}
     wanted = sorted({shard for shards in whole.values() for shard in shards})
     read = host.get_fact(ModelHeaders, paths=wanted) if wanted else {}
@@ -56,6 +61,8 @@ def models_linted(rig: Rig) -> Commands:
     if locked is None:
         return
     box, headers = host.get_fact(Capacity), read_headers(rig, locked)
+    if any(wants_vram(model) for model in rig.models):
+        box = replace(box, vram=sum(card.total_mib for card in read_once(Gpus).cards) << 20)
     refused = []
     for model, lock in zip(rig.models, locked, strict=True):
         size = sum(shard.size for shard in lock.shards)

@@ -10,6 +10,7 @@ from pyinfra.context import host
 
 from tasks.facts.unit_files import UnitFile, UnitFiles
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.planning import layout
 from tasks.planning.liveness import SERVICE, TIMER, service_text, timer_text
 from tasks.spec.rig import Rig
@@ -19,7 +20,7 @@ from tasks.spec.rig import Rig
 def servers_watched(rig: Rig) -> Commands:
     """Servers that answer /health and complete nothing are noticed and restarted; not so where the owner wants none."""
     texts = {SERVICE: service_text(model.serve.host for model in rig.models), TIMER: timer_text()}
-    found = host.get_fact(UnitFiles, names=[*texts])
+    found = read_once(UnitFiles, names=[*texts])
     timer = found.get(TIMER, UnitFile())
     if not rig.host.liveness_probe:
         if timer.active or timer.enabled:

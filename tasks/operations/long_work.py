@@ -11,14 +11,18 @@ from pyinfra.context import host
 from tasks.facts.jobs import Jobs
 from tasks.facts.model_store import FileHashes, ModelStore, Store
 from tasks.facts.releases import Release, Releases
-from tasks.operations import Commands
+from tasks.operations import Commands, closes
 from tasks.operations.jobs import await_jobs, is_running, start_job
 from tasks.operations.lock_file import LockError, hub_token, locked_models
+from tasks.operations.model_lock import locked_or_refused
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
+from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole
 from tasks.planning.difference import Difference
 from tasks.planning.release import build_job, release_differences, release_path
 from tasks.planning.shards import fetch_job, record, room_missing, shard_differences, target
+from tasks.planning.sharing import is_received
 from tasks.spec.build import Build
 from tasks.spec.model_lock import LockedFile, LockedModel
 from tasks.spec.rig import Rig
@@ -43,9 +47,22 @@ def releases_to_build(rig: Rig, releases: Mapping[str, Release]) -> list[tuple[B
     return found
 
 
-def read_releases(rig: Rig) -> dict[str, Release]:
+def release_directories(rig: Rig) -> list[str]:
+    """Where the declared builds' releases lie."""
+    return [release_path(build, rig.models) for build in rig.builds]
+
+
+def read_releases(rig: Rig, *, fresh: bool = False) -> dict[str, Release]:
     """The box's releases of the declared builds."""
-    return host.get_fact(Releases, directories=[release_path(build, rig.models) for build in rig.builds])
+    return read_once(Releases, fresh=fresh, directories=release_directories(rig))
+
+
+def _to_build_here(rig: Rig, *, fresh: bool = False) -> list[tuple[Build, list[Difference]]]:
+    """Those of them that this box builds; what others build for it, it receives (tasks/operations/sharing.py)."""
+    if all(is_received(build, host.name) for build in rig.builds):
+        return []
+    releases = read_releases(rig, fresh=fresh)
+    return [item for item in releases_to_build(rig, releases) if not is_received(item[0], host.name)]
 
 
 def files_to_fetch(
@@ -62,9 +79,10 @@ def files_to_fetch(
 
 
 @operation()
+@closes(ReleasesWhole)
 def builds_started(rig: Rig) -> Commands:
-    """The build of every release that is not whole is under way on the box."""
-    unfinished = releases_to_build(rig, read_releases(rig))
+    """The build of every release of its own that is not whole is under way on the box."""
+    unfinished = _to_build_here(rig)
     if not unfinished:
         host.noop("every release is whole")
         return
@@ -83,17 +101,13 @@ def builds_started(rig: Rig) -> Commands:
 
 
 @operation()
+@closes(ModelFiles, ModelLock)
 def downloads_started(rig: Rig, deep: bool = False) -> Commands:
     """The download of every model file that is not as locked is under way on the box, if it has the room."""
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse("a model has no entry in the model lock")
         return
-    store = host.get_fact(ModelStore)
+    store = read_once(ModelStore)
     missing = files_to_fetch(locked, store, deep)
     if not missing:
         host.noop("every model file is as locked")
@@ -126,9 +140,10 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
 
 
 @operation()
+@closes(ModelFiles, ReleasesWhole, ModelLock)
 def long_work_finished(rig: Rig) -> Commands:
     """Every build and download has ended well: releases are whole, model files are as locked."""
-    unfinished = releases_to_build(rig, read_releases(rig))
+    unfinished = _to_build_here(rig)
     labels = {build_job_name(build, rig): f"build {build.name}" for build, _ in unfinished}
     if _lacks_model_files(rig):
         labels[FETCH] = "models"
@@ -136,16 +151,16 @@ def long_work_finished(rig: Rig) -> Commands:
         host.noop("releases are whole, model files are as locked")
         return
     yield await_jobs(labels)
-    still = [str(item) for _, found in releases_to_build(rig, read_releases(rig)) for item in found]
-    if _lacks_model_files(rig):
+    still = [str(item) for _, found in _to_build_here(rig, fresh=True) for item in found]
+    if _lacks_model_files(rig, fresh=True):
         still.append("model files are not all as locked")
     if still:
         yield from refuse("the work ended and yet something is missing: run deploy.py again", still)
 
 
-def _lacks_model_files(rig: Rig) -> bool:
+def _lacks_model_files(rig: Rig, *, fresh: bool = False) -> bool:
     try:
         locked = locked_models(rig)
     except LockError:
         return True  # said in full by the operation that starts the downloads
-    return locked is None or bool(shard_differences(locked, host.get_fact(ModelStore).files))
+    return locked is None or bool(shard_differences(locked, read_once(ModelStore, fresh=fresh).files))

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from pyinfra.api.command import FunctionCommand
+from collections.abc import Generator
+
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host
 
-from tasks.operations import Commands
-from tasks.operations.lock_file import ONE_WRITER, LockError, hub_token, read_lock, write_lock
+from tasks.operations import Commands, closes
+from tasks.operations.lock_file import ONE_WRITER, LockError, hub_token, locked_models, read_lock, write_lock
 from tasks.operations.refuse import refuse, report
+from tasks.planning.checks.llama_cpp import ModelLock as ModelLockCheck
 from tasks.spec.model import Model
-from tasks.spec.model_lock import ModelLock, lock_key
+from tasks.spec.model_lock import LockedModel, ModelLock, lock_key
 from tasks.spec.rig import Rig
 
 
+def locked_or_refused(rig: Rig) -> Generator[PyinfraCommand, None, list[LockedModel] | None]:
+    """``yield from`` it: the lock entries of the box's models, or None after a refusal that says why there are none."""
+    try:
+        locked = locked_models(rig)
+    except LockError as error:
+        yield from refuse(str(error))
+        return None
+    if locked is None:
+        yield from refuse(f"{rig.model_lock} lacks a declared model: run deploy.py, which asks the Hub for it")
+    return locked
+
+
 @operation()
+@closes(ModelLockCheck)
 def models_locked(rig: Rig) -> Commands:
     """Every model of the box has its revision, sizes and sha256 in the model lock."""
     try:

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File
 from pyinfra.facts.pacman import PacmanPackages
-from pyinfra.operations import apt, pacman
+from pyinfra.facts.rpm import RpmPackages
+from pyinfra.operations import apt, dnf, pacman
 
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
+
+APT = "/usr/bin/apt-get"
+WAIT_FOR_APT = "-o DPkg::Lock::Timeout=600"
+"""Unattended upgrades hold the lock now and then; they are waited for. In seconds."""
 
 
 @operation()
-def installed(debian: Sequence[str], arch: Sequence[str]) -> Commands:
+def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
     """The packages of the box's distribution are there, in whichever version.
 
-    :param debian: names on Debian and Ubuntu
-    :param arch: names on Arch and its kin
+    :param wanted: family (debian, arch, fedora) -> names
     """
-    if host.get_fact(File, path="/usr/bin/apt-get"):
-        missing = sorted(set(debian) - host.get_fact(DebPackages).keys())
+    if read_once(File, path=APT):
+        missing = sorted(set(wanted["debian"]) - read_once(DebPackages).keys())
         if missing:
-            # Unattended upgrades hold the lock now and then; they are waited for.
-            patience = "-o DPkg::Lock::Timeout=600"
             yield from apt.packages._inner(
-                packages=missing, update=True, no_recommends=True, extra_install_args=patience
+                packages=missing, update=True, no_recommends=True, extra_install_args=WAIT_FOR_APT
             )
     elif host.get_fact(File, path="/usr/bin/pacman"):
-        missing = sorted(set(arch) - host.get_fact(PacmanPackages).keys())
+        missing = sorted(set(wanted["arch"]) - host.get_fact(PacmanPackages).keys())
         if missing:
             yield from pacman.packages._inner(packages=missing, update=True)
+    elif host.get_fact(File, path="/usr/bin/dnf"):
+        missing = sorted(set(wanted["fedora"]) - host.get_fact(RpmPackages).keys())
+        if missing:
+            yield from dnf.packages._inner(packages=missing, extra_install_args="--setopt=install_weak_deps=False")
     else:
-        yield from refuse("this box has neither apt nor pacman: llamarig knows Debian, Ubuntu, Arch and their kin")
+        yield from refuse(
+            "this box has neither apt, pacman nor dnf: llamarig knows Debian, Ubuntu, Arch, Fedora and their kin"
+        )
         return
     if not missing:
         host.noop("every package is installed")

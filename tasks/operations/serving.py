@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from pyinfra.api.command import StringCommand
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
+
+from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from tasks.facts.model_store import ModelStore, Store
+from tasks.facts.proofs import BackOffs
 from tasks.facts.releases import Release
 from tasks.facts.units import Units
-from tasks.operations import Commands
+from tasks.operations import Commands, closes
+from tasks.operations.first_starts import first_start, not_recorded, record_back_off
 from tasks.operations.jobs import await_jobs, start_job
-from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
+from tasks.operations.model_lock import locked_or_refused
+from tasks.operations.once import read_once
+from tasks.operations.plan_file import PlanError, as_planned, plan_that_holds, planned_by_us
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
+from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole, UnitsAsDeclared
+from tasks.planning.plans.first_start import with_back_off
 from tasks.planning.release import release_differences, release_path
 from tasks.planning.serving import (
     Unit,
@@ -28,6 +38,7 @@ from tasks.planning.serving import (
     wanted_unit,
 )
 from tasks.planning.shards import model_files, shard_differences, target
+from tasks.spec.model import Model
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.rig import Rig
 
@@ -36,14 +47,19 @@ class NotReadyError(Exception):
     """A model cannot be served yet; the message says what is missing."""
 
 
-def read_units(rig: Rig) -> dict[str, Unit]:
-    """The box's model units, with the health of the declared ones."""
+def health_addresses(rig: Rig) -> dict[str, str]:
+    """Unit -> where its health is asked for, from the box itself."""
     health = {}
     for model in rig.models:
         address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(model.serve.host, model.serve.host)
         shown = f"[{address}]" if ":" in address else address
         health[layout.unit_name(model.name)] = f"http://{shown}:{model.serve.port}/health"
-    return host.get_fact(Units, health=health)
+    return health
+
+
+def read_units(rig: Rig) -> dict[str, Unit]:
+    """The box's model units, with the health of the declared ones."""
+    return read_once(Units, health=health_addresses(rig))
 
 
 def wanted_units(
@@ -54,6 +70,7 @@ def wanted_units(
     :raises NotReadyError: when a release or a model file is not whole, or a build refuses a flag
     """
     running = running_models(rig, units)
+    back_offs = host.get_fact(BackOffs) if planned_by_us(rig) else {}
     wanted = []
     for model, lock in zip(rig.models, locked, strict=True):
         path = release_path(rig.build_of(model), rig.models)
@@ -64,57 +81,68 @@ def wanted_units(
         ]
         if lacking:
             raise NotReadyError(f"model {model.name!r} is not ready to be served: {lacking[0]}")
-        written = max(store.files[target(lock, file)].mtime_ns for file in lock.files) // 10**9
         try:
-            wanted.append(
-                wanted_unit(
-                    rig,
-                    model,
-                    release=path,
-                    flags=release.flags,
-                    files=model_files(lock),
-                    inputs_written=written,
-                    model_bytes=sum(file.size for file in lock.files),
-                    running=model.name in running,
-                )
-            )
+            plan = plan_that_holds(rig, model, release, lock)
+            item = _unit_of(rig, as_planned(model, plan), release, lock, store, running)
+            if plan is not None:
+                # A step down that nobody wrote into the plan file yet: the deploy that took it may have died.
+                plan = with_back_off(plan, back_offs.get(item.unit), item.text)
+                item = replace(_unit_of(rig, as_planned(model, plan), release, lock, store, running), plan=plan)
+            wanted.append(item)
         except FlagRefusedError as error:
             raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
+        except PlanError as error:
+            raise NotReadyError(f"{error}; nothing was changed") from None
     return sorted(wanted, key=lambda item: item.running)
 
 
+def _unit_of(
+    rig: Rig, model: Model, release: Release, lock: LockedModel, store: Store, running: Collection[str]
+) -> Wanted:
+    return wanted_unit(
+        rig,
+        model,
+        release=release_path(rig.build_of(model), rig.models),
+        flags=release.flags,
+        files=model_files(lock),
+        inputs_written=max(store.files[target(lock, file)].mtime_ns for file in lock.files) // 10**9,
+        model_bytes=sum(file.size for file in lock.files),
+        running=model.name in running,
+    )
+
+
 @operation()
+@closes(UnitsAsDeclared, ModelFiles, ReleasesWhole, ModelLock)
 def models_served(rig: Rig) -> Commands:
     """Every model has its unit, and those that should run do, proved by an answer."""
-    try:
-        locked = locked_models(rig)
-    except LockError as error:
-        yield from refuse(str(error))
-        return
+    locked = yield from locked_or_refused(rig)
     if locked is None:
-        yield from refuse("a model has no entry in the model lock")
         return
-    store, units = host.get_fact(ModelStore), read_units(rig)
+    store, units, releases = read_once(ModelStore), read_units(rig), read_releases(rig)
     try:
-        wanted = wanted_units(rig, read_releases(rig), locked, store, units)
+        wanted = wanted_units(rig, releases, locked, store, units)
     except NotReadyError as error:
         yield from refuse(str(error))
         return
-    model_bytes = {
-        model.name: sum(file.size for file in entry.files) for model, entry in zip(rig.models, locked, strict=True)
-    }
+    locks = {model.name: entry for model, entry in zip(rig.models, locked, strict=True)}
     retired = retired_units(rig, units)
     changed = False
     for item in wanted:
-        unit = units.get(item.unit)
+        unit, lock, build = units.get(item.unit), locks[item.model.name], rig.build_of(item.model)
         differences = unit_differences(item, unit)
         if differences:
             changed = True
             host.log(differences[0].finding)
-            job = switch_job(item, rig.build_of(item.model), retired, model_bytes[item.model.name])
+            release = releases.get(release_path(build, rig.models), Release())
+            rendered = partial(_unit_of, rig, release=release, lock=lock, store=store, running={item.model.name})
+            told = first_start(item, lock, rendered)
+            job = switch_job(item, build, retired, sum(file.size for file in lock.files), told)
             name = f"switch-{item.model.name}"
             yield from start_job(name, "switch_unit", job, sandboxed=False)
             yield await_jobs({name: item.model.name})
+        if item.plan is not None and (differences or not_recorded(rig, item)):
+            changed = True
+            yield FunctionCommand(record_back_off, [rig, item], {})
         if not (differences and item.running) and boot_differences(item, unit):
             changed = True
             yield StringCommand("systemctl", "--quiet", "enable" if item.enabled else "disable", item.unit)

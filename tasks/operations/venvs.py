@@ -13,6 +13,7 @@ from pyinfra.context import host
 
 from tasks.facts.venvs import Environment, VirtualEnvironment
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.planning import layout
 
 
@@ -32,7 +33,7 @@ def locked(path: str, requirements: str) -> Commands:
     :param requirements: path here of a requirements file with a hash for every distribution
     """
     lock = Path(requirements).read_text()
-    missing = missing_from(host.get_fact(VirtualEnvironment, path=path), lock)
+    missing = missing_from(read_once(VirtualEnvironment, path=path), lock)
     if not missing:
         host.noop(f"{path} holds what {requirements} locks")
         return

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Box:
-    """``ram`` in bytes, 0 where unknown; ``cpus`` the numbers of those online; ``gpus`` UUIDs, None where unknown."""
+    """``ram`` and ``vram`` in bytes, 0 where unknown; ``cpus`` the numbers of those online.
+
+    ``gpus``: UUIDs, None where unknown.
+    """
 
     ram: int = 0
     cpus: frozenset[int] = frozenset()
     gpus: frozenset[str] | None = None
+    vram: int = 0
+    """Of all cards together; asked only where a lint needs it."""
 
 
 def cpu_list(text: str) -> frozenset[int]:

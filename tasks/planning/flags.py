@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tasks.planning.build_flags import BuildFlags, FlagRefusedError
@@ -55,6 +56,8 @@ def server_arguments(
         arguments += build.say("slots", "--no-slots")
     if serve.sleep_idle_s is not None:
         arguments += build.say("sleep_idle_s", "--sleep-idle-seconds", str(serve.sleep_idle_s))
+    if serve.request_timeout_s is not None:
+        arguments += build.say("request_timeout_s", "--timeout", str(serve.request_timeout_s))
     if serve.log_verbosity is not None:
         arguments += build.say("log_verbosity", "--verbosity", str(serve.log_verbosity))
     if not serve.web_ui:
@@ -94,6 +97,19 @@ def _context(build: BuildFlags, serve: Serve) -> list[str]:
         arguments += build.say("yarn_scale", "--rope-scale", f"{serve.yarn_scale:g}")
     if serve.yarn_original_context is not None:
         arguments += build.say("yarn_original_context", "--yarn-orig-ctx", str(serve.yarn_original_context))
+    arguments += _numbers(
+        build,
+        {
+            "yarn_ext_factor": ("--yarn-ext-factor", serve.yarn_ext_factor),
+            "yarn_attn_factor": ("--yarn-attn-factor", serve.yarn_attn_factor),
+            "yarn_beta_slow": ("--yarn-beta-slow", serve.yarn_beta_slow),
+            "yarn_beta_fast": ("--yarn-beta-fast", serve.yarn_beta_fast),
+            "cache_reuse": ("--cache-reuse", serve.cache_reuse),
+            "max_tokens": ("--n-predict", serve.max_tokens),
+        },
+    )
+    if serve.swa_full:
+        arguments += build.say("swa_full", "--swa-full")
     return arguments
 
 
@@ -107,8 +123,23 @@ def _placement(build: BuildFlags, serve: Serve) -> list[str]:
         arguments += build.say("main_gpu", "--main-gpu", str(serve.main_gpu))
     if not serve.op_offload:
         arguments += build.say("op_offload", "--no-op-offload")
+    if not serve.kv_offload:
+        arguments += build.say("kv_offload", "--no-kv-offload")
     if not serve.mmproj_offload:
         arguments += build.say("mmproj_offload", "--no-mmproj-offload")
+    images = {
+        "image_min_tokens": ("--image-min-tokens", serve.image_min_tokens),
+        "image_max_tokens": ("--image-max-tokens", serve.image_max_tokens),
+    }
+    return arguments + _numbers(build, images)
+
+
+def _numbers(build: BuildFlags, values: Mapping[str, tuple[str, float | None]]) -> list[str]:
+    """Field -> flag and number; nothing where the number is left out."""
+    arguments: list[str] = []
+    for intent, (flag, value) in values.items():
+        if value is not None:
+            arguments += build.say(intent, flag, f"{value:.9g}" if isinstance(value, float) else str(value))
     return arguments
 
 
@@ -132,12 +163,20 @@ def _reasoning(build: BuildFlags, serve: Serve) -> list[str]:
         "--reasoning-effort": ("reasoning_effort", serve.reasoning_effort),
         "--reasoning-budget": ("reasoning_budget", serve.reasoning_budget),
     }
-    return [
+    arguments = [
         word
         for flag, (intent, value) in said.items()
         if value is not None
         for word in build.say(intent, flag, str(value))
     ]
+    if serve.reasoning_preserve is not None:
+        flag = "--reasoning-preserve" if serve.reasoning_preserve else "--no-reasoning-preserve"
+        arguments += build.say("reasoning_preserve", flag)
+    if serve.chat_template_kwargs:
+        arguments += build.say(
+            "chat_template_kwargs", "--chat-template-kwargs", json.dumps(serve.chat_template_kwargs, ensure_ascii=False)
+        )
+    return arguments
 
 
 def _load_mode(build: BuildFlags, mode: str) -> list[str]:
@@ -170,6 +209,18 @@ def _sampling(build: BuildFlags, sampling: Sampling) -> list[str]:
         "--presence-penalty": sampling.presence_penalty,
         "--frequency-penalty": sampling.frequency_penalty,
         "--repeat-penalty": sampling.repeat_penalty,
+        "--repeat-last-n": sampling.repeat_last_n,
+        "--typical-p": sampling.typical_p,
+        "--top-n-sigma": sampling.top_n_sigma,
+        "--xtc-probability": sampling.xtc_probability,
+        "--xtc-threshold": sampling.xtc_threshold,
+        "--dry-multiplier": sampling.dry_multiplier,
+        "--dry-base": sampling.dry_base,
+        "--dry-allowed-length": sampling.dry_allowed_length,
+        "--dry-penalty-last-n": sampling.dry_penalty_last_n,
+        "--dynatemp-range": sampling.dynatemp_range,
+        "--dynatemp-exp": sampling.dynatemp_exponent,
+        "--samplers": ";".join(sampling.samplers) or None,
         "--seed": sampling.seed,
     }
     arguments: list[str] = []

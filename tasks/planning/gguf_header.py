@@ -7,17 +7,22 @@ whatever llama.cpp would refuse (ggml/src/gguf.cpp, pinned commit) is refused he
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
 MAX_TENSORS = 1 << 16
 MAX_KEYS = 1 << 16
 MAX_NAME = 64  # ggml's GGML_MAX_NAME
+ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
 KEPT_STRING = 1 << 16
 KEPT_ARRAY = 1 << 12
 """Longer texts and lists (tokens, merges, scores) are stepped over: they say nothing about where memory goes."""
+KEPT_BYTES = 1 << 20
+"""Of all texts and lists together; a model has some 100 kB. Beyond this they are stepped over too, so that a header
+made of nothing but short lists takes no more memory than its own bytes."""
 
 # ggml_type -> name, elements a block, bytes a block (ggml/include/ggml.h, ggml/src/ggml.c, pinned commit).
 TYPES: dict[int, tuple[str, int, int]] = {
@@ -85,10 +90,28 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """A file's tensors in their order, and its metadata without long texts and lists."""
+    """A file's tensors in their order, and its metadata without long texts and lists.
+
+    ``length``: the header's own bytes, without the padding that follows; ``sha256`` is over these bytes.
+    """
 
     tensors: tuple[Tensor, ...]
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    length: int = 0
+    sha256: str = ""
+
+    @property
+    def least_file_size(self) -> int:
+        """Bytes that a file with this header and all its tensors has at least: all but the last end in padding."""
+        said = self.metadata.get("general.alignment", ALIGNMENT)
+        alignment = said if isinstance(said, int) and said > 0 else ALIGNMENT
+        parts = [self.length, *(tensor.size for tensor in self.tensors)]
+        return sum(-(-size // alignment) * alignment for size in parts[:-1]) + parts[-1]
+
+
+def digest_of(headers: Iterable[Header]) -> str:
+    """sha256 over the headers of all shards of a model, in their order."""
+    return hashlib.sha256("".join(header.sha256 for header in headers).encode()).hexdigest()
 
 
 def read_header(data: bytes) -> Header:
@@ -123,7 +146,7 @@ def read_header(data: bytes) -> Header:
         if tensor.name in found:
             raise HeaderError(f"tensor {tensor.name!r} twice")
         found[tensor.name] = tensor
-    return Header(tuple(found.values()), metadata)
+    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest())
 
 
 def _tensor(reader: _Reader) -> Tensor:
@@ -153,6 +176,11 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._kept = 0
+
+    @property
+    def at(self) -> int:
+        return self._at
 
     def skip(self, length: int) -> None:
         if length > len(self._data) - self._at:
@@ -187,16 +215,20 @@ class _Reader:
         if element not in _SCALARS:
             raise HeaderError(f"a list of elements of type {element}")
         layout = _SCALARS[element]
-        if count > KEPT_ARRAY:
+        if count > KEPT_ARRAY or not self._keeps(count * struct.calcsize(layout)):
             self.skip(count * struct.calcsize(layout))
             return None
         data = self.take(count * struct.calcsize(layout))
         return [number for (number,) in struct.iter_unpack(layout, data)]
 
+    def _keeps(self, length: int) -> bool:
+        self._kept += length
+        return self._kept <= KEPT_BYTES
+
     def _single(self, kind: int) -> Scalar | None:
         if kind == _STRING:
             length = self.number("<Q")
-            if length > KEPT_STRING:
+            if length > KEPT_STRING or not self._keeps(length):
                 self.skip(length)
                 return None
             return self.take(length).decode(errors="replace")

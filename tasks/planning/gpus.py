@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.planning.difference import Difference
@@ -12,7 +12,7 @@ from tasks.spec.rig import Rig
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA card as nvidia-smi tells it. Memory in MiB, power in W, 0 where it does not tell."""
+    """One card as its driver tells it. Memory in MiB, power in W; 0, empty or None where it does not tell."""
 
     index: int
     uuid: str
@@ -20,6 +20,7 @@ class Gpu:
     total_mib: int
     free_mib: int
     compute_capability: str
+    """Empty for a card that is not NVIDIA's."""
     driver: str
     bus_id: str
     pcie_generation: int = 0
@@ -27,6 +28,17 @@ class Gpu:
     pcie_width: int = 0
     pcie_width_max: int = 0
     power_limit_w: float = 0.0
+    power_default_w: float = 0.0
+    power_least_w: float = 0.0
+    power_most_w: float = 0.0
+    persistence: bool | None = None
+    display: bool | None = None
+    """Whether a display is active on it."""
+    pstate: str = ""
+    throttle: int = 0
+    """Bit mask of what slows its clocks down (nvml.h, nvmlClocksEventReason*)."""
+    ecc_errors: int = 0
+    """Uncorrected memory errors since the driver was loaded."""
 
     @property
     def architecture(self) -> str:
@@ -44,15 +56,44 @@ class GpuState:
     """All a box says of its cards. ``problem`` is what keeps the NVIDIA ones from being used, in plain words."""
 
     gpus: tuple[Gpu, ...] = ()
+    """NVIDIA's, in nvidia-smi's order."""
     module: str = ""
     """Version of the loaded NVIDIA kernel module, empty where none is loaded."""
+    library: str = ""
+    """Version of its libraries, which the programs load."""
     problem: str = ""
-    amd_cards: int = 0
+    amd: tuple[Gpu, ...] = ()
+
+    @property
+    def cards(self) -> tuple[Gpu, ...]:
+        """Every card, NVIDIA's first."""
+        return (*self.gpus, *self.amd)
 
 
 # From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version
 # compatibility, Linux).
 _OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
+
+Version = tuple[int, int]
+"""Of a CUDA toolkit: 13.0 is (13, 0)."""
+
+
+def oldest_driver(toolkit: Version) -> int:
+    """The first driver series that runs what this CUDA toolkit compiles; 0 where it is not known."""
+    return _OLDEST_DRIVER.get(toolkit[0], 0)
+
+
+def toolkit_version(build: Build, toolkits: Mapping[str, Version]) -> Version | None:
+    """Version of a build's CUDA toolkit; None where it has none, or nobody could ask it.
+
+    :param toolkits: path -> version, of the toolkits that builds declare by path
+    """
+    return build.toolkit_version or toolkits.get(build.cuda_toolkit or "")
+
+
+def declared_toolkits(builds: Iterable[Build]) -> list[str]:
+    """Paths of the CUDA toolkits that are declared to be on the box already."""
+    return sorted({build.cuda_toolkit for build in builds if build.cuda_toolkit and build.toolkit_version is None})
 
 
 def with_architectures_of(gpus: Iterable[Gpu], rig: Rig) -> Rig:
@@ -65,42 +106,62 @@ def with_architectures_of(gpus: Iterable[Gpu], rig: Rig) -> Rig:
     return rig.model_copy(update={"builds": builds})
 
 
-def gpu_differences(builds: Iterable[Build], state: GpuState) -> list[Difference]:
-    """Whether the box's cards and driver can run its CUDA builds."""
-    cuda = [build for build in builds if build.backend == "cuda"]
-    if not cuda:
-        return []
-    if state.problem:
-        return [Difference("NVIDIA driver", "answering", state.problem, remedy=_remedy(state), by_deploy=False)]
-    found = []
-    for build in cuda:
-        if refusal := build.toolkit_refusal(gpu.architecture for gpu in state.gpus):
-            found.append(Difference(f"build {build.name}", "code for the cards", refusal, "see above", by_deploy=False))
-        version = _version(build.cuda_toolkit)
-        oldest = _OLDEST_DRIVER.get(version[0], 0) if version else 0
-        driver = int(state.gpus[0].driver.split(".")[0]) if state.gpus else 0
-        if driver and driver < oldest:
-            found.append(
-                Difference(
-                    f"driver for build {build.name}",
-                    f"{oldest} or newer for CUDA {build.cuda_toolkit}",
-                    state.gpus[0].driver,
-                    remedy=f"install a newer driver, or declare a cuda_toolkit that driver {driver} runs",
-                    by_deploy=False,
-                )
-            )
-        found += [
-            Difference(
+def gpu_differences(
+    builds: Iterable[Build], state: GpuState, toolkits: Mapping[str, Version] | None = None
+) -> list[Difference]:
+    """Whether the box's cards, their driver and its toolkits go together with the CUDA builds.
+
+    :param toolkits: path -> version, of the toolkits that builds declare by path; None where they were not asked
+    """
+    found: list[Difference] = []
+    for build in builds:
+        if build.backend == "cuda":
+            found += [*_toolkit_differences(build, state, toolkits), *_card_differences(build, state)]
+    return found
+
+
+def driver_difference(state: GpuState) -> Difference | None:
+    """What keeps the NVIDIA cards from being used, None where nothing does."""
+    if not state.problem:
+        return None
+    return Difference("NVIDIA driver", "answering", state.problem, remedy=_remedy(state), by_deploy=False)
+
+
+def _toolkit_differences(build: Build, state: GpuState, toolkits: Mapping[str, Version] | None) -> Iterable[Difference]:
+    path = build.cuda_toolkit if build.toolkit_version is None else None
+    if toolkits is not None and path is not None and path not in toolkits:
+        yield Difference(
+            f"CUDA toolkit of build {build.name}",
+            f"{path}/bin/nvcc",
+            "not there, or it does not tell its version",
+            remedy="install the toolkit there, or declare a version from PyPI",
+            by_deploy=False,
+        )
+    version = toolkit_version(build, toolkits or {})
+    wanted = [*build.architectures, *(gpu.architecture for gpu in state.gpus)]
+    if refusal := build.toolkit_refusal(wanted, version):
+        yield Difference(f"build {build.name}", "code for the cards", refusal, "see above", by_deploy=False)
+    driver = int(state.gpus[0].driver.split(".")[0]) if state.gpus else 0
+    if version is not None and driver and driver < oldest_driver(version):
+        yield Difference(
+            f"driver for build {build.name}",
+            f"{oldest_driver(version)} or newer for CUDA {version[0]}.{version[1]}",
+            state.gpus[0].driver,
+            remedy=f"install a newer driver, or declare the path of a CUDA toolkit that driver {driver} runs",
+            by_deploy=False,
+        )
+
+
+def _card_differences(build: Build, state: GpuState) -> Iterable[Difference]:
+    for gpu in state.gpus:
+        if not runs_on(build.architectures, gpu.compute_capability):
+            yield Difference(
                 f"{gpu.name} and build {build.name}",
                 f"code for {gpu.architecture}",
                 f"compiled for {', '.join(build.architectures)}",
                 remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out',
                 by_deploy=False,
             )
-            for gpu in state.gpus
-            if not runs_on(build.architectures, gpu.compute_capability)
-        ]
-    return found
 
 
 def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
@@ -123,11 +184,7 @@ def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
 def _remedy(state: GpuState) -> str:
     if state.module:
         return "restart the box, so that kernel module and library are of one version again"
-    return "install the NVIDIA driver with your distribution's packages and restart the box"
-
-
-def _version(toolkit: str | None) -> tuple[int, int] | None:
-    if toolkit is None or toolkit.startswith("/"):
-        return None
-    major, _, minor = toolkit.partition(".")
-    return int(major), int(minor)
+    return (
+        "declare host_policy(nvidia_driver=d.nvidia_driver()), or install the NVIDIA driver with your distribution's "
+        "packages and restart the box"
+    )

@@ -1,4 +1,4 @@
-"""What lies on a box and is of no further use: old quants, old revisions, broken-off downloads, releases, work."""
+"""What lies on a box and is of no further use: old quants and revisions, broken-off downloads, releases, toolkits."""
 
 from __future__ import annotations
 
@@ -24,18 +24,26 @@ UNFINISHED = ".part"
 
 
 @dataclass(frozen=True)
+class Directory:
+    """``size`` in bytes on the disk; ``changed_at``: when anything in it was last written, seconds since the epoch."""
+
+    size: int
+    changed_at: int = 0
+
+
+@dataclass(frozen=True)
 class Leftover:
-    """Something that may go. ``size`` in bytes on the disk; ``held_by`` says who still refers to it, if anyone."""
+    """Something that may go. ``size`` in bytes on the disk; ``stays`` says why it may not yet, if anything does."""
 
     name: str
     paths: tuple[str, ...]
     size: int
     why: str
-    held_by: str = ""
+    stays: str = ""
 
     def __str__(self) -> str:
         line = f"{self.size / GIB:8.2f} GiB  {self.name}: {self.why}"
-        return f"{line}; stays, {self.held_by} refers to it" if self.held_by else line
+        return f"{line}; stays, {self.stays}" if self.stays else line
 
 
 class CannotDeleteError(ValueError):
@@ -46,20 +54,26 @@ def leftovers(
     rig: Rig,
     locked: Iterable[LockedModel],
     stored: Mapping[str, StoredFile],
-    directories: Mapping[str, int],
+    directories: Mapping[str, Directory],
     users: Mapping[str, str],
+    toolkits: Mapping[str, str],
+    keep: int,
 ) -> list[Leftover]:
     """Everything on the box that neither the declaration nor the lock has a use for, largest first.
 
     :param stored: path -> file of the model store
-    :param directories: path -> bytes on the disk, of every release and every build's work directory
+    :param directories: of every release, every build's work, every CUDA toolkit, by path
     :param users: name of a unit, a running job or a process -> every path it names, as one text
+    :param toolkits: path of a release -> root of the CUDA toolkit whose libraries it loads
+    :param keep: how many of the releases that no build makes any more stay, the newest ones
     """
     locked = list(locked)
     found = [
         *_model_files(locked, stored, users),
         *_partials(locked, stored, users),
-        *_directories(rig, directories, users),
+        *_releases(rig, directories, users, keep),
+        *_work(rig, directories, users),
+        *_cuda(rig, directories, users, toolkits),
     ]
     return sorted(found, key=lambda leftover: (-leftover.size, leftover.name))
 
@@ -75,8 +89,8 @@ def chosen(names: Iterable[str], found: Iterable[Leftover]) -> list[Leftover]:
         leftover = known.get(name)
         if leftover is None:
             raise CannotDeleteError(f"{name!r} is nothing this list offers: name what it prints; nothing was deleted")
-        if leftover.held_by:
-            raise CannotDeleteError(f"{name} stays: {leftover.held_by} refers to it; nothing was deleted")
+        if leftover.stays:
+            raise CannotDeleteError(f"{name} stays: {leftover.stays}; nothing was deleted")
         wanted.append(leftover)
     return wanted
 
@@ -129,25 +143,53 @@ def _partials(
             yield Leftover(f"partial/{name}", (path,), file.allocated, why, held)
 
 
-def _directories(rig: Rig, directories: Mapping[str, int], users: Mapping[str, str]) -> Iterable[Leftover]:
+def _releases(
+    rig: Rig, directories: Mapping[str, Directory], users: Mapping[str, str], keep: int
+) -> Iterable[Leftover]:
+    declared = {release_path(build, rig.models) for build in rig.builds}
+    old = [path for path in directories if path.startswith(f"{layout.RELEASES}/") and path not in declared]
+    # Names with an ending are a build's own, broken off while it put a release in place; no release at all.
+    old.sort(key=lambda path: ("." in path.rpartition("/")[2], -directories[path].changed_at, path))
+    for index, path in enumerate(old):
+        is_kept = index < keep and "." not in path.rpartition("/")[2]
+        kept = f"one of the last {keep}, as many as host.keep_releases keeps" if is_kept else ""
+        name = f"releases/{path.rpartition('/')[2]}"
+        why = "no declared build makes this release"
+        yield Leftover(
+            name, (path,), directories[path].size, why, _held([path, path.removesuffix(UNFINISHED)], users) or kept
+        )
+
+
+def _work(rig: Rig, directories: Mapping[str, Directory], users: Mapping[str, str]) -> Iterable[Leftover]:
     declared = {release_path(build, rig.models).rpartition("/")[2]: build.name for build in rig.builds}
-    for path, size in directories.items():
+    for path, directory in directories.items():
         parent, _, name = path.rpartition("/")
-        if parent == layout.RELEASES and name not in declared:
-            held = _held([path, path.removesuffix(UNFINISHED)], users)
-            yield Leftover(f"releases/{name}", (path,), size, "no declared build makes this release", held)
-        elif parent == layout.WORK:
-            whole = f"{layout.RELEASES}/{name}" in directories
-            if name not in declared:
-                why = "object files of no declared build"
-            elif whole:
-                why = f"object files of build {declared[name]}, which is whole: they only make its next build quicker"
-            else:
-                continue
-            yield Leftover(f"work/{name}", (path,), size, why, _held([path], users))
+        if parent != layout.WORK:
+            continue
+        if name not in declared:
+            why = "object files of no declared build"
+        elif f"{layout.RELEASES}/{name}" in directories:
+            why = f"object files of build {declared[name]}, which is whole: they only make its next build quicker"
+        else:
+            continue
+        yield Leftover(f"work/{name}", (path,), directory.size, why, _held([path], users))
+
+
+def _cuda(
+    rig: Rig, directories: Mapping[str, Directory], users: Mapping[str, str], toolkits: Mapping[str, str]
+) -> Iterable[Leftover]:
+    declared = {build.cuda_toolkit for build in rig.builds}
+    for path, directory in directories.items():
+        parent, _, version = path.rpartition("/")
+        if parent != layout.CUDA or version in declared:
+            continue
+        loaders = {f"releases/{release.rpartition('/')[2]}": root for release, root in toolkits.items()}
+        held = _held([path], {**users, **loaders})
+        yield Leftover(f"cuda/{version}", (path,), directory.size, "no declared build uses this CUDA toolkit", held)
 
 
 def _held(paths: Iterable[str], users: Mapping[str, str]) -> str:
-    """Who names one of the paths, or something below it. A shard set is held by whoever names its first shard."""
+    """Who names one of the paths or something below it, in words; a shard set is held by its first shard's user."""
     named = re.compile("|".join(rf"{re.escape(path)}(?![\w.+@=-])" for path in paths))
-    return ", ".join(sorted(user for user, text in users.items() if named.search(text)))
+    found = ", ".join(sorted(user for user, text in users.items() if named.search(text)))
+    return f"{found} refers to it" if found else ""

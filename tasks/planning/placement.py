@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.spec.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
+from tasks.spec.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Experts, Fit, Layers, Override, Placement
 
 _EXPERTS = "ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Expert tensors of a layer, the fused gate_up and chunked experts included (common/common.h, pinned commit)."""
@@ -23,13 +23,36 @@ def experts_on_cpu(layers: Iterable[int]) -> str:
 def layers_with_experts_on_cpu(placement: Layers) -> list[int]:
     """Layer numbers whose experts stay in RAM: on each GPU, those after its first ``gpu[i]`` layers."""
     cpu: list[int] = []
-    start = 0
-    last = len(placement.split) - 1
-    for index, (whole, share) in enumerate(zip(placement.gpu, placement.split, strict=True)):
-        end = start + share - (1 if index == last else 0)  # the last share holds the output layer
-        cpu.extend(range(start + whole, end))
-        start = end
+    start = placement.in_ram
+    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
+        partial = bool(placement.partial and placement.partial[index])
+        cpu.extend(range(start + whole + partial, start + layers))
+        start += layers
     return cpu
+
+
+def partial_layers(placement: Layers) -> dict[int, tuple[Experts, ...]]:
+    """Layer number -> the expert tensors of it that are on its GPU while its others are in RAM."""
+    found: dict[int, tuple[Experts, ...]] = {}
+    start = placement.in_ram
+    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
+        if placement.partial and placement.partial[index]:
+            found[start + whole] = placement.partial[index]
+        start += layers
+    return found
+
+
+def _override(placement: Layers) -> str:
+    """The one --override-tensor value: everything it names goes to RAM."""
+    rules = []
+    cpu = layers_with_experts_on_cpu(placement)
+    if cpu:
+        rules.append(experts_on_cpu(cpu))
+    every: tuple[Experts, ...] = ("up", "gate", "down", "gate_up")
+    for layer, kept in partial_layers(placement).items():
+        moved = "|".join(kind for kind in every if kind not in kept)
+        rules.append(f"blk[.]{layer}[.]ffn_({moved})_(ch|)exps=CPU")
+    return ",".join(rules)
 
 
 def placement_arguments(placement: Placement) -> Sequence[Sequence[str]]:
@@ -40,13 +63,16 @@ def placement_arguments(placement: Placement) -> Sequence[Sequence[str]]:
         case AllOnGpu():
             return [("--n-gpu-layers", "99"), ("--fit", "off")]
         case Layers():
+            on_gpu = str(sum(placement.split)) if placement.in_ram else "99"
             flags = [
-                ("--n-gpu-layers", "99"),
+                ("--n-gpu-layers", on_gpu),
                 ("--fit", "off"),
                 ("--tensor-split", ",".join(str(share) for share in placement.split)),
             ]
-            cpu = layers_with_experts_on_cpu(placement)
-            return [*flags, ("--override-tensor", experts_on_cpu(cpu))] if cpu else flags
+            rules = _override(placement)
+            return [*flags, ("--override-tensor", rules)] if rules else flags
+        case Auto():
+            raise ValueError("auto() is rendered from its plan")
         case CpuMoe():
             return [("--n-gpu-layers", "99"), ("--fit", "off"), ("--n-cpu-moe", str(placement.layers))]
         case Fit():

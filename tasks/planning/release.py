@@ -10,6 +10,7 @@ from typing import Any
 from tasks.planning import layout
 from tasks.planning.difference import Difference
 from tasks.spec.build import Build
+from tasks.spec.kv_cache import KERNEL_TYPES
 from tasks.spec.model import Model
 
 TARGETS = ("llama-server", "llama-bench", "llama-fit-params")
@@ -18,14 +19,16 @@ _RECIPE = 1
 
 # The pairs llama.cpp compiles flash-attention kernels for unasked (ggml/cmake/common.cmake, pinned commit).
 _DEFAULT_KV_PAIRS = ("q4_0-q4_0", "q8_0-q8_0", "f16-f16", "bf16-bf16")
-# The types such kernels exist for; CMake stops at any other. A model with another type runs without them.
-_KERNEL_TYPES = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "bf16", "f16"}
 
 
 def kv_pairs(build: Build, models: Iterable[Model]) -> list[str]:
-    """The K-V cache type pairs the build's models use and llama.cpp would not compile kernels for by itself."""
-    used = {f"{model.serve.cache_type_k}-{model.serve.cache_type_v}" for model in models if model.build == build.name}
-    return sorted(used - set(_DEFAULT_KV_PAIRS))
+    """The K-V cache type pairs that are used or declared and that llama.cpp would not compile kernels for by itself.
+
+    A model with a type that no kernels exist for runs without them.
+    """
+    types = [(model.serve.cache_type_k, model.serve.cache_type_v) for model in models if model.build == build.name]
+    used = {f"{k}-{v}" for k, v in types if KERNEL_TYPES.issuperset((k, v))}
+    return sorted((used | set(build.kv_cache_pairs)) - set(_DEFAULT_KV_PAIRS))
 
 
 def cmake_definitions(build: Build, models: Iterable[Model]) -> dict[str, str]:
@@ -46,6 +49,7 @@ def cmake_definitions(build: Build, models: Iterable[Model]) -> dict[str, str]:
         "LLAMA_OPENSSL": "OFF",
         # A shallow fetch and a source archive know no commit; without these two the binary says "unknown".
         "LLAMA_BUILD_COMMIT": build.source.commit,
+        # Counted where the source is fetched with its history; see tasks/files/source_tree.py.
         "LLAMA_BUILD_NUMBER": "0",
     }
     if build.backend == "cuda":
@@ -104,6 +108,7 @@ def build_job(build: Build, models: Iterable[Model]) -> dict[str, Any]:
         "work": f"{layout.WORK}/{release_id(build, models)}",
         "cache": layout.CACHE,
         "source": build.source.model_dump(mode="json"),
+        "backend": build.backend,
         "cmake": cmake_definitions(build, models),
         "targets": list(TARGETS),
     }

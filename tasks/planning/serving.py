@@ -13,6 +13,7 @@ from tasks.planning.flags import ModelFiles, server_arguments
 from tasks.planning.unit_text import api_key_credential, load_timeout, unit_environment, unit_text
 from tasks.spec.build import Build
 from tasks.spec.model import Model
+from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
 
 _LISTENS_WITHIN_S = 30
@@ -57,6 +58,8 @@ class Wanted:
     enabled: bool
     inputs_written: int
     load_timeout_s: int
+    plan: Plan | None = None
+    """What placed it, with the step down that its last start had to take; None where its owner did."""
 
     @property
     def unit(self) -> str:
@@ -166,8 +169,13 @@ def retired_units(rig: Rig, units: Mapping[str, Unit]) -> list[str]:
     )
 
 
-def switch_job(wanted: Wanted, build: Build, retired: list[str], model_bytes: int) -> dict[str, Any]:
-    """What tasks/files/switch_unit.py is told. ``model_bytes``: size of the model's files together."""
+def switch_job(
+    wanted: Wanted, build: Build, retired: list[str], model_bytes: int, plan: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What tasks/files/switch_unit.py is told. ``model_bytes``: size of the model's files together.
+
+    :param plan: for a model whose placement was planned (tasks/planning/plans/first_start.py)
+    """
     serve = wanted.model.serve
     return {
         "unit": wanted.unit,
@@ -186,4 +194,5 @@ def switch_job(wanted: Wanted, build: Build, retired: list[str], model_bytes: in
         "context_per_slot": serve.context // serve.parallel,
         "api_key_file": serve.api_key_file,
         "proof": f"{layout.PROOFS}/{wanted.unit}.json",
+        "plan": plan,
     }

@@ -58,9 +58,19 @@ def complete(files: list[str], repo: str) -> list[str]:
     shard = _SHARD.fullmatch(PurePosixPath(files[0]).stem)
     if shard is None:
         return files
-    stem = str(PurePosixPath(files[0]).with_name(shard["stem"]))
-    wanted = [f"{stem}-{number:05}-of-{shard['count']}.gguf" for number in range(1, int(shard["count"]) + 1)]
+    wanted = all_shards(files[0])
     missing = [path for path in wanted if path not in files]
     if missing:
-        raise NoSuchFilesError(f"{repo}: the shard set {stem} is incomplete, missing {', '.join(missing)}")
+        raise NoSuchFilesError(
+            f"{repo}: the shard set {set_name(files[0])} is incomplete, missing {', '.join(missing)}"
+        )
     return wanted
+
+
+def all_shards(path: str) -> list[str]:
+    """Every file of the set a shard's name belongs to; the file itself where it is a set of one."""
+    shard = _SHARD.fullmatch(PurePosixPath(path).stem)
+    if shard is None:
+        return [path]
+    stem = str(PurePosixPath(path).with_name(shard["stem"]))
+    return [f"{stem}-{number:05}-of-{shard['count']}.gguf" for number in range(1, int(shard["count"]) + 1)]

@@ -15,6 +15,12 @@ from tasks.spec.placement import CpuOnly
 _STARTS = 10
 _RESTART_S = 10
 
+_AFTER_DEVICES = (
+    "# CUDA's devices and kernel module are made ready there: from in here that is not allowed.",
+    f"Wants={layout.GPUS_UNIT}",
+    f"After={layout.GPUS_UNIT}",
+)
+
 _WAIT_FOR_VRAM = (
     "# The server before this one may still be giving its GPU memory back. Bounded, and never a reason not to start.",
     f"ExecStartPre=-{layout.PYTHON} -I -B {layout.PROGRAMS}/tasks/files/wait_for_vram.py",
@@ -127,6 +133,7 @@ def unit_text(
         "[Unit]",
         f"Description=llama.cpp server for {model.name}",
         "After=network.target",
+        *(_AFTER_DEVICES if build.backend == "cuda" else ()),
         *([f"Conflicts={' '.join(peers)}"] if peers else []),
         # With an order between two units systemd stops the one before it starts the other. One direction a pair.
         *([f"After={' '.join(earlier)}"] if earlier else []),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.spec.base import Declaration, Name
+from tasks.spec.kv_cache import KERNEL_TYPES
 
 LLAMA_CPP_COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 """The commit every flag in this repository was checked against (llama.cpp 0.5.0-dev, autumn 2026)."""
@@ -64,7 +65,10 @@ Source = Annotated[GitSource | SdistSource, Field(discriminator="kind")]
 _OLDEST_TOOLKIT = {89: (11, 8), 90: (11, 8), 100: (12, 8), 101: (12, 8), 103: (12, 9), 120: (12, 8), 121: (12, 9)}
 _OLDEST_OF_CUDA_13 = 75
 
-# What the tool itself decides about a build; see tasks/planning/cmake.py for why.
+CUDA_FROM_PYPI = ("13.0", "13.1", "13.2", "13.3", "13.4", "13.5")
+"""The versions there is a lock for in tasks/files/. PyPI's wheels of CUDA 12 hold ptxas and libnvvm, but no nvcc."""
+
+# What the tool itself decides about a build; see tasks/planning/release.py for why.
 _OWNED_CMAKE = re.compile(
     r"CMAKE_(CUDA_ARCHITECTURES|CUDA_COMPILER|INSTALL_RPATH|BUILD_WITH_INSTALL_RPATH|BUILD_TYPE)"
     r"|CUDAToolkit_ROOT|GGML_(CUDA|VULKAN|HIP|CCACHE|CUDA_FA_QUANTS|CUDA_FA_ALL_QUANTS|CUDA_NCCL)"
@@ -85,9 +89,21 @@ class Build(Declaration):
     )
     cuda_toolkit: str | None = Field(
         default=None,
-        description="a version to install from PyPI (13.0), or the absolute path of a toolkit on the box",
+        description="a version to install from PyPI (13.0), or the path of a toolkit on the box, the directory "
+        "above bin/nvcc: /usr for Debian's own package",
     )
     cmake: dict[str, str] = Field(default={}, description="further -D definitions for CMake")
+    built_by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the host, by its name in the inventory, that builds for every box that declares this build; the "
+        "others get its release over SSH and need no compiler. Left out, every box builds for itself",
+    )
+    kv_cache_pairs: tuple[str, ...] = Field(
+        default=(),
+        description="cache types to have flash attention kernels for besides those of the box's models, each as "
+        "K-V: q4_1-q4_1; for a shared build, those of all its boxes are added",
+    )
 
     @field_validator("architectures")
     @classmethod
@@ -100,9 +116,26 @@ class Build(Declaration):
     @field_validator("cuda_toolkit")
     @classmethod
     def _toolkit(cls, value: str | None) -> str | None:
-        if value is None or value.startswith("/") or re.fullmatch(r"\d+\.\d+", value):
+        if value is None or value in CUDA_FROM_PYPI:
             return value
+        if re.fullmatch(r"/[\w.+-][\w/.+-]*", value):
+            return value.rstrip("/")
+        if re.fullmatch(r"\d+\.\d+", value):
+            raise ValueError(
+                f"not to be had from PyPI with a compiler; there is {', '.join(CUDA_FROM_PYPI)}. A toolkit you "
+                "installed on the box yourself is declared by its path, for example /usr/local/cuda-12.9"
+            )
         raise ValueError("write a version as 13.0, or the absolute path of an installed toolkit")
+
+    @field_validator("kv_cache_pairs")
+    @classmethod
+    def _pairs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            types = pair.split("-")
+            if len(types) != 2 or not KERNEL_TYPES.issuperset(types):
+                known = ", ".join(sorted(KERNEL_TYPES))
+                raise ValueError(f"{pair!r} is no K-V pair with kernels: write q4_1-q4_1 or the like, of {known}")
+        return value
 
     @field_validator("cmake")
     @classmethod
@@ -131,21 +164,32 @@ class Build(Declaration):
         """Whether the cards of the box say for which architectures to compile."""
         return self.backend == "cuda" and not self.architectures
 
-    def toolkit_refusal(self, architectures: Iterable[str]) -> str | None:
-        """Why the declared CUDA version cannot compile for these architectures; None where it can.
+    def toolkit_refusal(self, architectures: Iterable[str], version: tuple[int, int] | None = None) -> str | None:
+        """Why the declared CUDA toolkit cannot compile for these architectures; None where it can.
 
-        A toolkit given by path is not known here; its nvcc says so itself.
+        :param version: of a toolkit given by path, as its nvcc says it; None where nobody has asked it
         """
-        if self.cuda_toolkit is None or self.cuda_toolkit.startswith("/"):
+        version = self.toolkit_version or version
+        if version is None:
             return None
-        major, _, minor = self.cuda_toolkit.partition(".")
-        version = (int(major), int(minor))
+        name = ".".join(map(str, version))
         for architecture in architectures:
             number = int(re.match(r"\d+", architecture)[0])  # type: ignore[index]  # the field's validator saw it
             oldest = _OLDEST_TOOLKIT.get(number, (0, 0))
             if version < oldest:
                 needed = ".".join(map(str, oldest))
-                return f"CUDA {self.cuda_toolkit} cannot compile for {architecture}: declare {needed} or newer"
+                return f"CUDA {name} cannot compile for {architecture}: declare {needed} or newer"
             if version >= (13, 0) and number < _OLDEST_OF_CUDA_13:
-                return f"CUDA {self.cuda_toolkit} no longer compiles for {architecture}: declare cuda_toolkit 12.9"
+                return (
+                    f"CUDA {name} no longer compiles for {architecture}: install a CUDA 12 toolkit on the box and "
+                    "declare its path as cuda_toolkit"
+                )
         return None
+
+    @property
+    def toolkit_version(self) -> tuple[int, int] | None:
+        """Of a toolkit from PyPI; None for one given by path, and where there is none."""
+        if self.cuda_toolkit is None or self.cuda_toolkit.startswith("/"):
+            return None
+        major, _, minor = self.cuda_toolkit.partition(".")
+        return int(major), int(minor)

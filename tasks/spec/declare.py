@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from tasks.spec.base import Declaration, explain
 from tasks.spec.build import Build, GitSource, SdistSource
-from tasks.spec.host_policy import GpuCard, HostPolicy
+from tasks.spec.host_policy import GpuCard, HostPolicy, NvidiaDriver
 from tasks.spec.model import Model
-from tasks.spec.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override
+from tasks.spec.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override
 from tasks.spec.rig import Hub, Rig
 from tasks.spec.serve import Sampling, Serve
+from tasks.spec.simulated_gpu import SimulatedGpu
 from tasks.spec.speculation import Speculation
 
 P = ParamSpec("P")
@@ -66,8 +67,11 @@ sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
+nvidia_driver = _constructor(NvidiaDriver)
+simulated_gpu = _constructor(SimulatedGpu)
 hub = _constructor(Hub)
 all_on_gpu = _constructor(AllOnGpu)
+auto = _constructor(Auto)
 cpu_only = _constructor(CpuOnly)
 layers = _constructor(Layers)
 cpu_moe = _constructor(CpuMoe)
@@ -81,9 +85,12 @@ def rig(
     builds: Sequence[Build] = (),
     models: Sequence[Model] = (),
     default: str | None = None,
+    presets: str | None = None,
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
+    bench_ledger: str = "inventory/bench.jsonl",
+    plan_file: str = "inventory/plans.json",
     **unknown: Any,
 ) -> dict[str, Any]:
     """A whole box as plain data, which is what stays in pyinfra's host data.
@@ -94,9 +101,12 @@ def rig(
         builds=tuple(builds),
         models=tuple(models),
         default=default,
+        presets=presets,
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,
+        bench_ledger=bench_ledger,
+        plan_file=plan_file,
         **unknown,
     )
     return declared.to_json()

@@ -1,8 +1,9 @@
-"""What a box itself should be: swap, memory speed, GPUs, room kept free, and which findings its owner accepts."""
+"""What a box itself should be: swap, memory speed, driver, GPUs, room kept free, and the findings its owner accepts."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -24,6 +25,23 @@ class GpuCard(Declaration):
         return value
 
 
+class NvidiaDriver(Declaration):
+    """The NVIDIA kernel driver, from the distribution's own packages: what compute needs of it, and no desktop."""
+
+    series: str | None = Field(
+        default=None,
+        pattern=r"^\d{3}(-server)?$",
+        description="580, or 580-server: which of Ubuntu's several is wanted; elsewhere, what has to be on offer",
+    )
+    kernel_module: Literal["open", "proprietary"] = Field(
+        default="open",
+        description="open for RTX 20xx and newer (RTX 50xx know no other), proprietary for GTX 10xx and older",
+    )
+    reboot: bool = Field(
+        default=False, description="whether a deploy may restart the box where the driver needs it; else it says so"
+    )
+
+
 class HostPolicy(Declaration):
     """Settings of the machine. ``None`` leaves a setting as the box has it."""
 
@@ -39,9 +57,15 @@ class HostPolicy(Declaration):
         le=12800,
         description="the RAM's rated speed in MT/s (its XMP/EXPO profile): DDR5-6000 is 6000",
     )
+    nvidia_driver: NvidiaDriver | None = Field(
+        default=None, description="install and hold the NVIDIA driver; where left out, its absence is only told"
+    )
     gpus: tuple[GpuCard, ...] = Field(default=(), description="the GPUs the box should have, in nvidia-smi's order")
     liveness_probe: bool = Field(
         default=True, description="every minute, restart a model server that answers /health but completes nothing"
+    )
+    keep_releases: int = Field(
+        default=2, ge=0, description="how many releases no build makes any more tasks/prune.py keeps, the newest ones"
     )
     disk_reserve_gib: float = Field(default=5, ge=0, description="GiB a download must leave free on the model store")
     python_mirror: str | None = Field(

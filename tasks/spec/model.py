@@ -76,6 +76,13 @@ class Model(Declaration):
         return self
 
     @model_validator(mode="after")
+    def _images_need_a_projector(self) -> Model:
+        for field in ("image_min_tokens", "image_max_tokens"):
+            if getattr(self.serve, field) is not None and self.mmproj is None:
+                raise ValueError(f"serve.{field} is read with images alone: name the model's mmproj, or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _draft_and_speculation(self) -> Model:
         types = self.serve.speculation.types if self.serve.speculation else ()
         needing = [kind for kind in types if kind in NEED_A_DRAFT]

@@ -1,4 +1,4 @@
-"""Flags that have a typed field, and where to say it."""
+"""Flags that `extra` may not hold: those with a typed field, and where to say it; and those that cannot work."""
 
 from __future__ import annotations
 
@@ -75,6 +75,20 @@ OWNED_FLAGS = {
     "--min-p": "serve.sampling",
     "--presence-penalty": "serve.sampling",
     "--repeat-penalty": "serve.sampling",
+    "--repeat-last-n": "serve.sampling",
+    "--typical": "serve.sampling",
+    "--typical-p": "serve.sampling",
+    "--top-nsigma": "serve.sampling",
+    "--top-n-sigma": "serve.sampling",
+    "--xtc-probability": "serve.sampling",
+    "--xtc-threshold": "serve.sampling",
+    "--dry-multiplier": "serve.sampling",
+    "--dry-base": "serve.sampling",
+    "--dry-allowed-length": "serve.sampling",
+    "--dry-penalty-last-n": "serve.sampling",
+    "--dynatemp-range": "serve.sampling",
+    "--dynatemp-exp": "serve.sampling",
+    "--samplers": "serve.sampling",
     "-s": "serve.sampling",
     "--seed": "serve.sampling",
     "-sm": "serve.split_mode",
@@ -89,6 +103,37 @@ OWNED_FLAGS = {
     "--rope-scaling": "serve.yarn_scale",
     "--rope-scale": "serve.yarn_scale",
     "--yarn-orig-ctx": "serve.yarn_original_context",
+    "--yarn-ext-factor": "serve.yarn_ext_factor",
+    "--yarn-attn-factor": "serve.yarn_attn_factor",
+    "--yarn-beta-slow": "serve.yarn_beta_slow",
+    "--yarn-beta-fast": "serve.yarn_beta_fast",
+    "--swa-full": "serve.swa_full",
+    "--cache-reuse": "serve.cache_reuse",
+    "-n": "serve.max_tokens",
+    "--predict": "serve.max_tokens",
+    "--n-predict": "serve.max_tokens",
+    "-kvo": "serve.kv_offload",
+    "--kv-offload": "serve.kv_offload",
+    "-nkvo": "serve.kv_offload",
+    "--no-kv-offload": "serve.kv_offload",
+    "--image-min-tokens": "serve.image_min_tokens",
+    "--image-max-tokens": "serve.image_max_tokens",
+    "--reasoning-preserve": "serve.reasoning_preserve",
+    "--no-reasoning-preserve": "serve.reasoning_preserve",
+    "--chat-template-kwargs": "serve.chat_template_kwargs",
+    "-to": "serve.request_timeout_s",
+    "--timeout": "serve.request_timeout_s",
+    "-dev": "serve.gpus, or serve.placement = cpu_only()",
+    "--device": "serve.gpus, or serve.placement = cpu_only()",
+    "-mmu": "mmproj of the model",
+    "--mmproj-url": "mmproj of the model",
+    "--mmproj-auto": "mmproj of the model",
+    "--no-mmproj": "mmproj of the model",
+    "--no-mmproj-auto": "mmproj of the model",
+    "-hfd": "draft of the model",
+    "-hfrd": "draft of the model",
+    "--hf-repo-draft": "draft of the model",
+    "--spec-draft-hf": "draft of the model",
     "--warmup": "serve.warmup",
     "--no-warmup": "serve.warmup",
     "--ui": "serve.web_ui",
@@ -153,3 +198,28 @@ OWNED_FLAGS = {
     "--spec-ngram-mod-n-max": "serve.speculation",
 }
 """Flags that have a typed field, and where to say it: given as `extra` they would win or lose silently."""
+
+_PRINTS = "llama-server prints that and ends, so nothing would be served; leave it out"
+_ROUTER = "router mode serves other models than the declared one; rig(presets=...) writes a file for it"
+_NO_CHAT = "the server then refuses completions, and answering one is how a model is proved to serve; leave it out"
+_FETCHES = "it fetches a model that nobody pinned; declare that model, with its flags"
+
+REFUSED_FLAGS = {
+    **dict.fromkeys(("-h", "--help", "--usage", "--version", "-cl", "--cache-list", "--completion-bash"), _PRINTS),
+    "--list-devices": _PRINTS,
+    **dict.fromkeys(("--models-dir", "--models-preset", "--models-max"), _ROUTER),
+    **dict.fromkeys(("--models-autoload", "--no-models-autoload"), _ROUTER),
+    **dict.fromkeys(("--embedding", "--embeddings", "--rerank", "--reranking"), _NO_CHAT),
+    "--api-prefix": "health check, proof and liveness probe ask without a prefix; put it into your reverse proxy",
+    "--reuse-port": "two servers on one port would answer in turn; a switch relies on there being one",
+    "--ssl-key-file": "releases are built without TLS; put a reverse proxy before it",
+    "--ssl-cert-file": "releases are built without TLS; put a reverse proxy before it",
+    "--log-file": "the unit may write nowhere; `journalctl -u` has its log",
+    "--log-disable": "a deploy shows the server's last lines when it fails; lower log_verbosity",
+    "--log-prompts-dir": "the unit may write nowhere",
+    **dict.fromkeys(("--embd-gemma-default", "--fim-qwen-1", "--fim-qwen-3b-default"), _FETCHES),
+    **dict.fromkeys(("--fim-qwen-7b-default", "--fim-qwen-7b-spec", "--fim-qwen-14b-spec"), _FETCHES),
+    **dict.fromkeys(("--fim-qwen-30b-default", "--gpt-oss-20b-default", "--gpt-oss-120b-default"), _FETCHES),
+    **dict.fromkeys(("--vision-gemma-4b-default", "--vision-gemma-12b-default"), _FETCHES),
+}
+"""Flags that cannot work in a unit of ours, and why."""

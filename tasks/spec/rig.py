@@ -11,6 +11,7 @@ from tasks.spec.base import Declaration, Name
 from tasks.spec.build import Build
 from tasks.spec.host_policy import HostPolicy
 from tasks.spec.model import Model
+from tasks.spec.simulated_gpu import SimulatedGpu
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -61,11 +62,27 @@ class Rig(Declaration):
     builds: tuple[Build, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
     default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
+    presets: Name | None = Field(
+        default=None,
+        description="a build whose models are also written as one preset file for llama-server's router mode, "
+        "/etc/llamarig/presets/BUILD.ini; nothing is started from it",
+    )
     host: HostPolicy = HostPolicy()
     hub: Hub = Hub()
     model_lock: str = Field(
         default="inventory/models.lock.json",
         description="file on the control machine that freezes revisions and sha256 of every model; commit it",
+    )
+    bench_ledger: str = Field(
+        default="inventory/bench.jsonl",
+        description="file on the control machine that tasks/bench.py adds its timings to; commit it",
+    )
+    plan_file: str = Field(
+        default="inventory/plans.json",
+        description="file on the control machine that keeps the plans of models with auto(); commit it",
+    )
+    simulated_gpus: tuple[SimulatedGpu, ...] = Field(
+        default=(), description="plan for these GPUs in place of the box's own: what would a 5090 give me?"
     )
 
     @field_validator("builds")
@@ -96,6 +113,11 @@ class Rig(Declaration):
                     f"model {model.name!r}: gpus are NVIDIA's UUIDs, and build {model.build!r} is for "
                     f"{self.build_of(model).backend}: leave gpus out, or name a cuda build"
                 )
+        if self.presets is not None and self.presets not in {model.build for model in self.models}:
+            raise ValueError(
+                f"presets = {self.presets!r} is the build of no model: name one of "
+                f"{', '.join(sorted({model.build for model in self.models}))}"
+            )
         names = [model.name for model in self.models]
         if self.default is not None and self.default not in names:
             raise ValueError(f"default = {self.default!r} is no model of this box: name one of {', '.join(names)}")

@@ -11,12 +11,16 @@ from pydantic import Field, field_validator, model_validator
 from tasks.spec.base import Declaration
 from tasks.spec.kv_cache import CacheType
 from tasks.spec.lint_rules import LINT_RULES
-from tasks.spec.owned_flags import OWNED_FLAGS
+from tasks.spec.owned_flags import OWNED_FLAGS, REFUSED_FLAGS
 from tasks.spec.placement import AllOnGpu, Placement
 from tasks.spec.speculation import Speculation
 from tasks.spec.unit_words import unfit_for_a_unit
 
 _GPU_UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+Sampler = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
+"""llama.cpp's names (common/sampling.cpp, pinned commit), in its own order."""
 
 
 class Sampling(Declaration):
@@ -29,6 +33,18 @@ class Sampling(Declaration):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, gt=0)
+    repeat_last_n: int | None = Field(default=None, ge=-1, description="tokens the penalties look back; default 64")
+    typical_p: float | None = Field(default=None, gt=0, le=1)
+    top_n_sigma: float | None = None
+    xtc_probability: float | None = Field(default=None, ge=0, le=1)
+    xtc_threshold: float | None = Field(default=None, ge=0, le=1)
+    dry_multiplier: float | None = Field(default=None, ge=0)
+    dry_base: float | None = Field(default=None, ge=0)
+    dry_allowed_length: int | None = Field(default=None, ge=0)
+    dry_penalty_last_n: int | None = Field(default=None, ge=-1)
+    dynatemp_range: float | None = Field(default=None, ge=0)
+    dynatemp_exponent: float | None = Field(default=None, ge=0)
+    samplers: tuple[Sampler, ...] = Field(default=(), description="which, in their order; default: all of them")
     seed: int | None = Field(default=None, ge=-1)
 
 
@@ -67,6 +83,17 @@ class Serve(Declaration):
     )
     yarn_scale: float | None = Field(default=None, gt=1, description="context beyond the trained one, as a factor")
     yarn_original_context: int | None = Field(default=None, ge=256)
+    yarn_ext_factor: float | None = Field(default=None, description="extrapolation mix; 0 is interpolation alone")
+    yarn_attn_factor: float | None = Field(default=None, description="scale of attention's magnitude")
+    yarn_beta_slow: float | None = None
+    yarn_beta_fast: float | None = None
+    swa_full: bool = Field(default=False, description="a sliding window's cache as long as the context; costs VRAM")
+    cache_reuse: int | None = Field(
+        default=None, ge=0, description="least tokens of a moved chunk that is shifted in place; default 0, never"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="longest answer to a request that names no length; default: no end"
+    )
     rope_freq_base: float | None = Field(default=None, gt=0, description="default: from the model")
     rope_freq_scale: float | None = Field(default=None, gt=0, description="1/N stretches the context N times")
     # --- where the weights go
@@ -78,7 +105,10 @@ class Serve(Declaration):
     split_mode: Literal["layer", "none", "tensor"] = "layer"
     main_gpu: int = Field(default=0, ge=0)
     op_offload: bool = Field(default=True, description="batches over experts in RAM are computed on the first GPU")
+    kv_offload: bool = Field(default=True, description="KV cache in VRAM, beside its layer")
     mmproj_offload: bool = Field(default=True, description="the vision projector in VRAM")
+    image_min_tokens: int | None = Field(default=None, ge=1, description="of one image; default: from the model")
+    image_max_tokens: int | None = Field(default=None, ge=1, description="of one image; default: from the model")
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
     memory_max_mib: int | None = Field(
         default=None, ge=64, description="the kernel ends a server that takes more RAM; default: no limit"
@@ -97,6 +127,11 @@ class Serve(Declaration):
         default=None, description="for templates that know it, such as gpt-oss's"
     )
     reasoning_budget: int | None = Field(default=None, ge=-1, description="tokens of thinking; -1 is no limit")
+    reasoning_preserve: bool | None = Field(default=None, description="thinking stays in the history; default on")
+    chat_template_kwargs: dict[str, str | int | float | bool] = Field(
+        default={}, description="what the chat template is told besides the messages: {'enable_thinking': False}"
+    )
+    request_timeout_s: int | None = Field(default=None, ge=1, description="longest read or write; default 3600")
     # --- its life
     warmup: bool = True
     sleep_idle_s: int | None = Field(
@@ -170,8 +205,18 @@ class Serve(Declaration):
             flag = argument.split("=", 1)[0]
             if flag in OWNED_FLAGS:
                 raise ValueError(f"{flag} is owned by llamarig: say it as {OWNED_FLAGS[flag]}")
+            if flag in REFUSED_FLAGS:
+                raise ValueError(f"{flag}: {REFUSED_FLAGS[flag]}")
             if reason := unfit_for_a_unit(argument):
                 raise ValueError(f"{argument!r}: {reason}")
+        return value
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _fit_for_a_unit(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for word in (*value, *(text for text in value.values() if isinstance(text, str))):
+            if reason := unfit_for_a_unit(word):
+                raise ValueError(f"{word!r}: {reason}")
         return value
 
     @field_validator("environment")
@@ -215,6 +260,12 @@ class Serve(Declaration):
             raise ValueError(f"ubatch {self.ubatch} is larger than batch {self.batch}: lower it or raise batch")
         if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
             raise ValueError("a quantized cache_type_v needs flash attention: set flash_attention to on")
-        if self.yarn_original_context is not None and self.yarn_scale is None:
-            raise ValueError("yarn_original_context does nothing without yarn_scale: set both or neither")
+        if self.placement.kind == "auto" and self.split_mode == "tensor":
+            raise ValueError(
+                'auto() places whole layers, and split_mode = "tensor" splits each of them: choose one of the two'
+            )
+        yarn = ("yarn_original_context", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_slow", "yarn_beta_fast")
+        for field in yarn:
+            if getattr(self, field) is not None and self.yarn_scale is None:
+                raise ValueError(f"{field} does nothing without yarn_scale: set both or neither")
         return self

@@ -78,11 +78,12 @@ class Deployment:
         return f"http://{ADDRESS}:{self.rig['models'][0]['serve']['port']}"
 
     def variant(self, directory: Path) -> Deployment:
-        """The same box, with a rig of its own to edit. Its model lock is a copy too."""
+        """The same box, with a rig of its own to edit. Its model lock is a copy too, its plan file empty."""
         directory.mkdir(parents=True, exist_ok=True)
         rig = copy.deepcopy(self.rig)
         lock = Path(rig["model_lock"])
         rig["model_lock"] = str(directory / "models.lock.json")
+        rig["plan_file"] = str(directory / "plans.json")
         if lock.exists():
             Path(rig["model_lock"]).write_text(lock.read_text())
         return Deployment(self.box, directory, rig, dict(self.ssh))

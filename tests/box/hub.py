@@ -335,6 +335,10 @@ class Hub:
         """Serve a repository of these files (relative paths are under root); returns the commit `main` is at."""
         return self.store.add_repo(repo_id, files, gated_token)
 
+    def add_sparse_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
+        """The same for files that are a header over a hole, which nobody fetches whole."""
+        return self.store.add_sparse_repo(repo_id, files, gated_token)
+
     def add_revision(self, repo_id: str, files: Mapping[str, Path], branch: str = "main") -> str:
         """A further commit, which the branch now points to; earlier commits stay."""
         return self.store.add_revision(repo_id, files, branch)

@@ -39,6 +39,13 @@ class StoredFile:
     pointer_size: int
 
     @classmethod
+    def told(cls, source: Path, sha256: str) -> StoredFile:
+        """A file too large to be read, with the sha256 it is said to have: nobody downloads the whole of it."""
+        pointer = _pointer(sha256, source.stat().st_size)
+        blob = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest()
+        return cls(source, source.stat().st_size, sha256, blob, True, len(pointer))
+
+    @classmethod
     def read(cls, source: Path, name: str) -> StoredFile:
         size = source.stat().st_size
         sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size)
@@ -46,7 +53,7 @@ class StoredFile:
             while chunk := file.read(1 << 20):
                 sha256.update(chunk)
                 blob.update(chunk)
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256.hexdigest()}\nsize {size}\n".encode()
+        pointer = _pointer(sha256.hexdigest(), size)
         lfs = Path(name).suffix in LFS_SUFFIXES or size > LFS_ABOVE_BYTES
         if lfs:
             # git holds only the pointer, so that is what the blob id names.
@@ -72,6 +79,10 @@ class StoredFile:
         if self.lfs:
             entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": self.pointer_size}
         return entry
+
+
+def _pointer(sha256: str, size: int) -> bytes:
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 @dataclass(frozen=True)
@@ -186,6 +197,19 @@ class Store:
         self._repositories: dict[str, Repository] = {}
         self._blobs: dict[str, StoredFile] = {}
         self._read: dict[tuple[Path, str, int, int], StoredFile] = {}
+
+    def add_sparse_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
+        """Files that are a header over a hole. Their sha256 is one of the file's name and size: nobody checks it."""
+        self._repositories[repo_id] = Repository(repo_id, gated_token)
+        stored = {
+            path: StoredFile.told(
+                self.root / source,
+                hashlib.sha256(f"{path} {(self.root / source).stat().st_size}".encode()).hexdigest(),
+            )
+            for path, source in files.items()
+        }
+        self._blobs |= {file.sha256: file for file in stored.values()}
+        return self._repositories[repo_id].commit(stored, "main")
 
     def add_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
         if repo_id.count("/") != 1:

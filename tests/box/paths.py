@@ -94,6 +94,11 @@ class Rehearsal:
         return self.directory / "models.lock.json"
 
     @property
+    def bench_ledger(self) -> Path:
+        """The rehearsal's timings: of a model of random weights, so nothing to commit either."""
+        return self.directory / "bench.jsonl"
+
+    @property
     def bootstrap_log(self) -> Path:
         return self.directory / "bootstrap.log"
 

@@ -48,9 +48,9 @@ def main() -> int:
     return 0
 
 
-def chat(address: str, text: str, key: str | None = None) -> str:
+def chat(address: str, text: str, key: str | None = None, *, model: str | None = None) -> str:
     """The answer to one user message through the OpenAI-compatible API."""
-    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 24}
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **({"model": model} if model else {})}
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

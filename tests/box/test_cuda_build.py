@@ -1,18 +1,25 @@
-"""CUDA from PyPI on a box without a GPU: the toolkit stands, llama.cpp configures with it, and real kernels compile."""
+"""CUDA from PyPI on a box without a GPU: toolkits side by side, llama.cpp configures with each, real kernels compile.
+
+The oldest and the newest version there is a lock for; LLAMARIG_TEST_CUDA="13.1 13.2" tries others, 1.1 GB each.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tasks.planning.release import build_job
+from tasks.spec.build import CUDA_FROM_PYPI
 from tasks.spec.rig import Rig
 from tests.box import machine
 from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
 
+VERSIONS = os.environ.get("LLAMARIG_TEST_CUDA", f"{CUDA_FROM_PYPI[0]} {CUDA_FROM_PYPI[-1]}").split()
+OLDEST = VERSIONS[0]
 SCRIPT = "tests/box/toolchain_only.py"
 OBJECT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o"
 COMPILE = """
@@ -28,7 +35,8 @@ progress = Progress(Path("/tmp"))
 build_release.fetch_source(job["source"], work / "source", Path(job["cache"]), progress)
 build_release.configure(work / "source", work / "build", job, progress)
 subprocess.run(["ninja", "-C", str(work / "build"), OBJECT], check=True, env=build_release.compiler_environment(job))
-print(json.dumps(fatbin.architectures(work / "build" / OBJECT)))
+found = fatbin.architectures(work / "build" / OBJECT)
+print(json.dumps({"architectures": found, "toolkit": build_release.toolkit(job["cmake"])}))
 PYTHON
 rm -rf $(python3 -c 'import json; print(json.load(open("/tmp/job.json"))["work"])')
 """
@@ -36,42 +44,64 @@ rm -rf $(python3 -c 'import json; print(json.load(open("/tmp/job.json"))["work"]
 
 @pytest.fixture
 def cuda(variant: Deployment) -> Deployment:
-    build = {
-        **variant.rig["builds"][0],
-        "name": "cuda",
-        "backend": "cuda",
-        "architectures": ["89-real", "120a-real"],
-        "cuda_toolkit": "13.0",
-    }
-    variant.rig["builds"].append(build)
+    """The box with one CUDA build a version."""
+    variant.rig["builds"] += [
+        {
+            **variant.rig["builds"][0],
+            "name": f"cuda-{version.replace('.', '-')}",
+            "backend": "cuda",
+            "architectures": ["89-real", "120a-real"],
+            "cuda_toolkit": version,
+        }
+        for version in VERSIONS
+    ]
     return variant
 
 
-def test_toolkit_from_pypi_and_a_real_kernel(cuda: Deployment) -> None:
+def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> None:
+    cuda.shell("rm -rf /opt/llamarig/cuda")  # of an earlier run, on a box that is kept
     first = cuda.run(script=SCRIPT)
     assert first.code == 0, str(first)
-    assert "Toolchain | CUDA 13.0 from PyPI" in first.changed
+    assert {f"Toolchain | CUDA {version} from PyPI" for version in VERSIONS} <= set(first.changed)
     assert "no nvidia-smi on this box" in first.output, "a box without a driver is told so"
     assert cuda.run(script=SCRIPT).changed == []
 
     rig = Rig.model_validate(cuda.rig)
-    cuda.write("/tmp/job.json", json.dumps(build_job(rig.builds[1], rig.models)))
-    printed = cuda.shell(COMPILE.replace("OBJECT", repr(OBJECT)), timeout=600)
-    assert json.loads(printed.splitlines()[-1]) == ["89-real", "120-real"]
+    for build in rig.builds[1:]:
+        cuda.write("/tmp/job.json", json.dumps(build_job(build, rig.models)))
+        printed = cuda.shell(COMPILE.replace("OBJECT", repr(OBJECT)), timeout=900)
+        told = json.loads(printed.splitlines()[-1])
+        assert told["architectures"] == ["89-real", "120-real"]
+        assert told["toolkit"]["root"] == f"/opt/llamarig/cuda/{build.cuda_toolkit}/root"
+        assert told["toolkit"]["version"].startswith(f"{build.cuda_toolkit}.")
 
     # What a driver exports can be linked against without one.
     cuda.shell(
         "cd /tmp && echo 'int cuMemCreate(void); int main(void) { return cuMemCreate(); }' >driver.c && "
-        "cc driver.c -L/opt/llamarig/cuda/13.0/root/lib64/stubs -lcuda -o driver && "
+        f"cc driver.c -L/opt/llamarig/cuda/{OLDEST}/root/lib64/stubs -lcuda -o driver && "
         "readelf -d driver | grep -q libcuda.so.1"
     )
 
 
 def test_a_library_deleted_from_the_toolkit_is_brought_back(cuda: Deployment) -> None:
-    cuda.shell("rm /opt/llamarig/cuda/13.0/root/lib64/stubs/libcuda.so")
+    cuda.shell(f"rm /opt/llamarig/cuda/{OLDEST}/root/lib64/stubs/libcuda.so")
     outcome = cuda.run(script=SCRIPT)
     assert outcome.code == 0, str(outcome)
-    assert outcome.changed == ["Toolchain | CUDA 13.0 as CMake expects it"]
+    assert outcome.changed == [f"Toolchain | CUDA {OLDEST} as CMake expects it"]
+    assert cuda.run(script=SCRIPT).changed == []
+
+
+def test_a_toolkit_no_build_uses_is_listed_and_deleted(cuda: Deployment, deployment: Deployment) -> None:
+    *others, last = VERSIONS
+    del cuda.rig["builds"][-1]
+    listed = cuda.run(script="tasks/prune.py")
+    assert listed.code == 0, str(listed)
+    assert f"cuda/{last}: no declared build uses this CUDA toolkit" in listed.output
+    assert not [version for version in others if f"cuda/{version}: " in listed.output]
+    refused = cuda.run("--data", f"delete=cuda/{OLDEST}", script="tasks/prune.py")
+    assert refused.code == 1
+    assert cuda.run("--data", f"delete=cuda/{last}", script="tasks/prune.py").code == 0
+    assert deployment.shell("ls /opt/llamarig/cuda").split() == others
     assert cuda.run(script=SCRIPT).changed == []
 
 
@@ -79,7 +109,10 @@ def test_cards_nobody_can_ask_for_their_architecture(cuda: Deployment) -> None:
     cuda.rig["builds"][1]["architectures"] = []
     outcome = cuda.run()
     assert outcome.code != 0
-    assert "build cuda is to be compiled for this box's cards, but no nvidia-smi on this box" in outcome.output
+    assert (
+        f"build {cuda.rig['builds'][1]['name']} is to be compiled for this box's cards, but no nvidia-smi on this box"
+        in outcome.output
+    )
     assert "declare its architectures" in outcome.output
 
 

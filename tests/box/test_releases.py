@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tasks.planning.release import release_id, release_path
 from tasks.spec.rig import Rig
-from tests.box.deployment import Deployment, kill, wait_for
+from tests.box.deployment import Deployment, Outcome, kill, wait_for
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
@@ -75,6 +76,43 @@ def test_two_releases_side_by_side_and_a_switch_each_way(
     back = deployment.run()
     assert back.changed == ["Services | Models served"], str(back)
     assert serving_release(deployment) == first
+
+
+def test_the_manifest_says_what_was_built_from_what(deployment: Deployment) -> None:
+    build = deployment.rig["builds"][0]
+    manifest = json.loads(deployment.shell(f"cat {serving_release(deployment)}/manifest.json"))
+    assert manifest["commit"] == build["source"]["commit"]
+    assert manifest["build_number"] == 0, "an archive has no history to count"
+    assert (manifest["backend"], manifest["architectures"], manifest["toolkit"]) == ("cpu", [], {})
+    assert manifest["cmake"]["LLAMA_BUILD_COMMIT"] == build["source"]["commit"]
+    assert re.search(r"\d+\.\d+", manifest["compiler"])
+    assert manifest["build_seconds"] > 0
+    assert {"--model", "--ctx-size", "-ngl"} <= set(manifest["flags"])
+    # What llama.cpp says of itself; every x86 and ARM build it makes has one of the two.
+    assert {"CPU : SSE3 = 1", "CPU : NEON = 1"} & set(manifest["features"]), manifest["features"]
+
+
+def sent(outcome: Outcome) -> list[str]:
+    """Every command the run sent to the box, facts and operations alike, as pyinfra itself prints them."""
+    return [line.partition(">>> ")[2] for line in outcome.output.splitlines() if ">>> " in line]
+
+
+def test_a_no_change_run_costs_no_command_for_one_more_build(
+    deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
+) -> None:
+    """The issue allows two facts a build; all builds of a box share them, so the second one costs none at all."""
+    assert deployment.run().code == 0
+    two = deployment.variant(tmp_path / "two")
+    two.rig["builds"].append({**other_release[0].rig["builds"][0], "name": "other"})
+    one_build, two_builds = deployment.run("-vv"), two.run("-vv")
+    assert one_build.changed == two_builds.changed == []
+    assert one_build.code == two_builds.code == 0
+    about_releases = [command for command in sent(one_build) if "/opt/llamarig/llama.cpp" in command]
+    assert about_releases, str(one_build)
+    assert len(sent(two_builds)) == len(sent(one_build))
+    assert any(other_release[1] in command for command in sent(two_builds)), "the second release was looked at"
+    building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m tasks\.files|apt-get (update|install)")
+    assert [command for command in sent(two_builds) if building.search(command)] == []
 
 
 @pytest.mark.parametrize(

@@ -261,14 +261,17 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed
     assert f"{name}: no model of {SECOND} is declared" in listed.output
-    assert "releases/old: no declared build makes this release" in listed.output
+    assert "releases/old: no declared build makes this release; stays, one of the last 2" in listed.output
     assert f"partial/{'0' * 64}: a broken-off download of no declared model" in listed.output
     assert "models/llamarig/Tiny" not in listed.output
-    typo = deployment.run("--data", "delete=releases/old,releases/odl", script="tasks/prune.py")
+    typo = deployment.run("--data", "delete=releases/old,releases/odl", "--data", "keep=0", script="tasks/prune.py")
     assert typo.code == 1
     assert "'releases/odl' is nothing this list offers" in typo.output
     assert deployment.shell("ls -d /opt/llamarig/llama.cpp/old")
-    deleted = deployment.run("--data", f"delete=releases/old,{name}", script="tasks/prune.py")
+    kept = deployment.run("--data", f"delete=releases/old,{name}", script="tasks/prune.py")
+    assert kept.code == 1
+    assert "releases/old stays: one of the last 2" in kept.output
+    deleted = deployment.run("--data", f"delete=releases/old,{name}", "--data", "keep=0", script="tasks/prune.py")
     assert deleted.code == 0, deleted
     gone = shlex.quote(f"{STORE}/{SECOND}")
     assert deployment.shell(f"ls -d {gone} /opt/llamarig/llama.cpp/old 2>/dev/null || echo gone") == "gone"

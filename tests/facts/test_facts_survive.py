@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
-from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
+from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured, RequestTimed
 from tasks.facts.ram import MemoryModules, parse
 from tasks.facts.strays import LlamaStrays
 from tasks.planning.ram.speed import judge
@@ -21,10 +21,11 @@ DATA = Path(__file__).parent / "data"
 FACTS: dict[str, Callable[[list[str]], Any]] = {
     "dmidecode": lambda lines: judge(MemoryModules().process(lines).modules),
     "machine": MachineState().process,
-    "gpu": GpuHealth().process,
+    "gpu": Gpus().process,
     "strays": LlamaStrays().process,
     "bandwidth": MemoryBandwidthMeasured().process,
     "disk": ReadSpeedMeasured().process,
+    "timing": RequestTimed().process,
 }
 CAPTURED = {
     **{
@@ -33,6 +34,10 @@ CAPTURED = {
     },
     "bandwidth": ["bytes 61471719424 seconds 2.0148"],
     "disk": ["104857600 bytes (105 MB, 100 MiB) copied, 0.0517 s, 2.0 GB/s"],
+    "timing": [
+        '{"prompt_tokens": 2048, "generated_tokens": 128, "prompt_per_second": 1871.2, "generation_per_second": 76.9, '
+        '"alone": true}'
+    ],
 }
 
 

@@ -44,7 +44,9 @@ def test_directories_by_size(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     sizes = DirectorySizes().process(shell(DirectorySizes().command([str(tmp_path), "/no/such"])))
     assert sizes.keys() == {str(tmp_path / "one")}
-    assert 100_000 <= sizes[str(tmp_path / "one")] < 200_000
+    one = sizes[str(tmp_path / "one")]
+    assert 100_000 <= one.size < 200_000
+    assert one.changed_at == int((tmp_path / "one/file").stat().st_mtime)
 
 
 def test_files_that_somebody_has_open_or_mapped_are_seen(tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ def test_capacity_of_a_box_that_says_nothing() -> None:
 
 
 def test_headers_are_read_back() -> None:
-    line = json.dumps({"path": "/m.gguf", "tensors": [["t", [2, 3], "F32", 24]], "metadata": {"general.alignment": 32}})
+    own = {"metadata": {"general.alignment": 32}, "length": 96, "sha256": "0" * 64}
+    line = json.dumps({"path": "/m.gguf", "tensors": [["t", [2, 3], "F32", 24]], **own})
     wrong = json.dumps({"path": "/x.gguf", "error": "does not begin with GGUF"})
-    expected = Header((Tensor("t", (2, 3), "F32", 24),), {"general.alignment": 32})
+    expected = Header((Tensor("t", (2, 3), "F32", 24),), {"general.alignment": 32}, 96, "0" * 64)
     assert ModelHeaders().process(["noise", line, wrong]) == {"/m.gguf": expected}
 
 

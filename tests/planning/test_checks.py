@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from tasks.facts.gpu_health import GpuHealth
+from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.ram import parse
 from tasks.planning.checks.base import Finding, Severity
-from tasks.planning.checks.box import Box, Gpus, Machine, ServerProcess, Strays
-from tasks.planning.checks.llama_cpp import _loopback
+from tasks.planning.checks.box import Box, Machine, ServerProcess, Strays
+from tasks.planning.checks.gpu import CardsPresent, PowerLimit
+from tasks.planning.checks.llama_cpp import UnitsAsDeclared, _loopback
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, known_by_name, selected
 from tasks.planning.difference import Difference
+from tasks.planning.gpus import GpuState
 from tasks.planning.ram.modules import Ram
 from tasks.spec.model_lock import LockedFile, LockedModel
 from tasks.spec.rig import Rig
@@ -25,6 +27,7 @@ DATA = Path(__file__).parents[1] / "facts/data"
 BOX_A: dict[str, Any] = importlib.import_module("group_data.rtx4090_rtx5070ti").rig
 BOX_B: dict[str, Any] = importlib.import_module("group_data.rtx4070").rig
 REHEARSAL: dict[str, Any] = importlib.import_module("group_data.rehearsal").rig
+H200_LINES = (DATA / "gpu/h200_two_idle.txt").read_text().splitlines()
 UNIT_B = "llamarig-qwen3-coder-mxfp4.service"
 
 
@@ -49,13 +52,13 @@ def machine(*changed: tuple[str, str], name: str = "vm_debian12") -> Machine:
     return MachineState().process(text.splitlines())
 
 
-def gpus(*changed: tuple[str, str]) -> Gpus:
-    """What nvidia-smi said of an H200, with the words that were other on the box meant."""
-    text = (DATA / "gpu/h200_idle.txt").read_text()
+def gpus(*changed: tuple[str, str]) -> GpuState:
+    """What nvidia-smi said of the first of two H200, with the words that were other on the box meant."""
+    text = "\n".join(line for line in H200_LINES if not line.startswith("1, "))
     for old, new in changed:
         assert old in text, old
         text = text.replace(old, new)
-    return GpuHealth().process(text.splitlines())
+    return Gpus().process(text.splitlines())
 
 
 def served(**values: Any) -> Strays:
@@ -67,7 +70,7 @@ SWAPPINESS_0 = [
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
 ]
 TWELVE_CPUS = ("0,0,0\n1,1,0\n", "".join(f"{cpu},{cpu // 2 if cpu < 12 else cpu - 6},0\n" for cpu in range(16)))
-H200 = {"gpus": [{"name": "H200", "uuid": "GPU-00551929-39d2-ddb6-ba19-8718bf192e1b", "power_limit_w": 700}]}
+H200 = {"gpus": [{"name": "H200", "uuid": "GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37", "power_limit_w": 700}]}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 LARGE = LockedModel(
     repo="a/b", commit="0" * 40, shards=(LockedFile(path="m.gguf", size=40 * 1024**3, sha256="0" * 64),)
@@ -117,25 +120,25 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "cpu.threads": (B, Box(machine=machine()), Box(machine=machine(TWELVE_CPUS))),
     "gpu.driver": (
         A,
-        Box(gpus=GpuHealth().process(["== nvidia", *MISMATCH.splitlines(), "== module", "570.86"])),
+        Box(gpus=Gpus().process(["== nvidia", *MISMATCH.splitlines(), "== module", "570.86"])),
         Box(gpus=gpus()),
     ),
     "gpu.cards": (
         rig(BOX_A, **H200),
-        Box(gpus=gpus(("GPU-00551929", "GPU-10551929"))),
+        Box(gpus=gpus(("GPU-abb3f99e", "GPU-1bb3f99e"))),
         Box(gpus=gpus()),
     ),
     "gpu.pcie": (A, Box(gpus=gpus((", 16, 16,", ", 4, 16,"))), Box(gpus=gpus((", 5, 5,", ", 1, 5,")))),
     "gpu.power": (rig(BOX_A, **H200), Box(gpus=gpus(("700.00, 700.00", "450.00, 700.00"))), Box(gpus=gpus())),
-    "gpu.persistence": (
-        rig(BOX_A, **H200),
-        Box(gpus=gpus(("Disabled, Enabled", "Disabled, Disabled"))),
-        Box(gpus=gpus()),
+    "gpu.toolkit": (
+        A,
+        Box(gpus=gpus(("9.0, 580.159.04", "8.9, 575.57.08"))),
+        Box(gpus=gpus(("9.0, 580.159.04", "8.9, 580.159.04"))),
     ),
     "gpu.throttle": (A, Box(gpus=gpus(("0x0000000000000001", "0x0000000000000040"))), Box(gpus=gpus())),
     "gpu.ecc": (A, Box(gpus=gpus(("0x0000000000000001, 0", "0x0000000000000001, 3"))), Box(gpus=gpus())),
     "gpu.memory": (A, Box(gpus=gpus(("143771, 143156", "143771, 90000"))), Box(gpus=gpus())),
-    "gpu.display": (A, Box(gpus=gpus(("Disabled, Enabled", "Enabled, Enabled"))), Box(gpus=gpus())),
+    "gpu.display": (A, Box(gpus=gpus(("Enabled, Disabled", "Enabled, Enabled"))), Box(gpus=gpus())),
     "gpu.upgrades": (
         A,
         Box(gpus=gpus(), machine=machine(("== upgrades\nno", "== upgrades\nyes"))),
@@ -152,7 +155,12 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "llama.model-lock": (A, Box(differences={"llama.model-lock": [Difference("l", "a", "b")]}), Box()),
     "llama.units": (A, Box(differences={"llama.units": [Difference("u", "running", "failed")]}), Box()),
     "llama.config-files": (A, Box(strays=Strays(config_files=("/etc/llama.cpp/config.ini",))), Box()),
-    "llama.environment": (A, Box(strays=Strays(environment=("LLAMA_ARG_FIT in /etc/environment",))), Box()),
+    "llama.environment": (
+        B,
+        Box(strays=Strays(environment=("LLAMA_ARG_FIT in /etc/environment",))),
+        # A planned model's first start is made to log its buffer sizes.
+        Box(strays=served(llama_environment=("LLAMA_ARG_LOG_VERBOSITY",))),
+    ),
     "llama.other-servers": (A, Box(strays=served()), Box()),
     "llama.open-port": (
         B,
@@ -165,8 +173,11 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     ),
     "deploy.operation": (
         A,
-        Box(operations=("Toolchain | Hub client",)),
-        Box(operations=("Services | Models served",), differences={"llama.units": [Difference("u", "a", "b")]}),
+        Box(operations={"Toolchain | Hub client": ()}),
+        Box(
+            operations={"Services | Models served": (UnitsAsDeclared,)},
+            differences={"llama.units": [Difference("u", "a", "b")]},
+        ),
     ),
 }
 
@@ -234,6 +245,19 @@ def test_a_power_limit_nobody_declared_is_a_note() -> None:
     assert not finding.fails
 
 
+def test_a_card_that_would_forget_its_limit_is_told_as_the_limit_is() -> None:
+    (finding,) = look("gpu.power", rig(BOX_A, **H200), Box(gpus=gpus(("Enabled, Disabled", "Disabled, Disabled"))))
+    assert (finding.found, finding.by_deploy) == ("off", True)
+
+
+def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -> None:
+    declared, low = rig(BOX_A, **H200), gpus(("700.00, 700.00", "450.00, 700.00"))
+    operations = {"Host | GPUs made ready": (PowerLimit, CardsPresent)}
+    assert look("deploy.operation", declared, Box(gpus=low, operations=operations)) == []
+    (finding,) = look("deploy.operation", declared, Box(gpus=gpus(), operations=operations))
+    assert finding.about == "Host | GPUs made ready"
+
+
 def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> None:
     busy = [("0x0000000000000001", "0x0000000000000000"), (", 5, 5,", ", 3, 5,")]
     (finding,) = look("gpu.pcie", A, Box(gpus=gpus(*busy)))
@@ -243,7 +267,7 @@ def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> No
 def test_accepted_findings_are_told_last_and_fail_nothing() -> None:
     box = Box(gpus=gpus((", 16, 16,", ", 4, 16,")), machine=machine(("ext4 ", "nfs4 ")))
     accepting = rig(BOX_A, swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
-    found = findings(selected(("gpu", "disk")), accepting, box)
+    found = findings(selected(("gpu", "disk"), ("gpu.toolkit",)), accepting, box)
     assert [(finding.check, finding.fails, finding.accepted) for finding in found] == [
         ("disk.filesystem", True, ""),
         ("gpu.pcie", False, "the second slot is wired x4"),

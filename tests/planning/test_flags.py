@@ -10,7 +10,7 @@ import pytest
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.flags import ModelFiles, server_arguments
 from tasks.spec.model import Model
-from tasks.spec.owned_flags import OWNED_FLAGS
+from tasks.spec.owned_flags import OWNED_FLAGS, REFUSED_FLAGS
 from tasks.spec.placement import Fit
 from tasks.spec.serve import Serve
 from tests.planning.golden_units import OPTIONS, PINNED, rigs
@@ -118,13 +118,22 @@ def test_yarn_is_complete() -> None:
 
 
 def test_extra_arguments_come_last_and_word_for_word() -> None:
-    assert _arguments(_model(extra=("--cache-reuse", "256 %h")), PINNED)[-2:] == ["--cache-reuse", "256 %h"]
+    assert _arguments(_model(extra=("--poll", "25 %h")), PINNED)[-2:] == ["--poll", "25 %h"]
 
 
 def test_the_key_is_a_file_and_never_an_argument() -> None:
     arguments = server_arguments(_model(), ModelFiles("/m.gguf"), PINNED, "/run/credentials/u/api-key")
     assert arguments[arguments.index("--api-key-file") + 1] == "/run/credentials/u/api-key"
     assert "--api-key" not in arguments
+
+
+def test_tokens_of_an_image_belong_to_a_projector() -> None:
+    serve = {"port": 1, "context": 4096, "image_min_tokens": 64, "image_max_tokens": 1024}
+    model = {"name": "m", "repo": "o/r", "quant": "Q4_K_M", "build": "b", "serve": serve}
+    lines = _lines(_arguments(Model.model_validate({**model, "mmproj": "p.gguf"}), PINNED))
+    assert {"--mmproj /models/p.gguf", "--image-min-tokens 64", "--image-max-tokens 1024"} <= set(lines)
+    with pytest.raises(ValueError, match="image_min_tokens is read with images alone: name the model's mmproj"):
+        Model.model_validate(model)
 
 
 def test_a_draft_model_is_handed_over() -> None:
@@ -136,6 +145,13 @@ def test_every_spelling_of_a_flag_with_a_field_is_owned() -> None:
     """An owned flag given as extra would win or lose silently; so would its short or its negated form."""
     owned = [spellings for spellings in OPTIONS if set(spellings) & set(OWNED_FLAGS)]
     assert [flag for spellings in owned for flag in spellings if flag not in OWNED_FLAGS] == []
+
+
+def test_no_flag_is_both_owned_and_refused_and_all_are_the_builds() -> None:
+    assert set(OWNED_FLAGS) & set(REFUSED_FLAGS) == set()
+    assert set(REFUSED_FLAGS) - PINNED == set()
+    refused = [spellings for spellings in OPTIONS if set(spellings) & set(REFUSED_FLAGS)]
+    assert [flag for spellings in refused for flag in spellings if flag not in REFUSED_FLAGS] == []
 
 
 @pytest.mark.parametrize(("group", "model"), PROFILES)
@@ -182,6 +198,41 @@ def test_every_flag_llamarig_says_is_owned(group: str, model: Model) -> None:
         ({"op_offload": False, "mmproj_offload": False}, ["--no-op-offload", "--no-mmproj-offload"]),
         ({"log_verbosity": 4}, ["--verbosity 4"]),
         ({"sampling": {"frequency_penalty": 0.5}}, ["--frequency-penalty 0.5"]),
+        (
+            {"sampling": {"repeat_last_n": -1, "typical_p": 0.9, "top_n_sigma": 1.5}},
+            ["--repeat-last-n -1", "--typical-p 0.9", "--top-n-sigma 1.5"],
+        ),
+        (
+            {"sampling": {"xtc_probability": 0.5, "xtc_threshold": 0.2, "samplers": ["top_k", "temperature"]}},
+            ["--xtc-probability 0.5", "--xtc-threshold 0.2", "--samplers top_k;temperature"],
+        ),
+        (
+            {"sampling": {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": -1}},
+            ["--dry-multiplier 0.8", "--dry-base 1.75", "--dry-allowed-length 2", "--dry-penalty-last-n -1"],
+        ),
+        (
+            {"sampling": {"dynatemp_range": 0.5, "dynatemp_exponent": 1.0}},
+            ["--dynatemp-range 0.5", "--dynatemp-exp 1"],
+        ),
+        (
+            {"yarn_scale": 2.0, "yarn_ext_factor": 0.0, "yarn_attn_factor": 1.0, "yarn_beta_slow": 1.0},
+            [
+                "--rope-scaling yarn",
+                "--rope-scale 2",
+                "--yarn-ext-factor 0",
+                "--yarn-attn-factor 1",
+                "--yarn-beta-slow 1",
+            ],
+        ),
+        ({"yarn_scale": 4.0, "yarn_beta_fast": 32.0}, ["--rope-scaling yarn", "--rope-scale 4", "--yarn-beta-fast 32"]),
+        ({"swa_full": True, "kv_offload": False}, ["--swa-full", "--no-kv-offload"]),
+        ({"cache_reuse": 256, "max_tokens": 8192}, ["--cache-reuse 256", "--n-predict 8192"]),
+        ({"reasoning_preserve": False}, ["--no-reasoning-preserve"]),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False, "effort": "high"}},
+            ['--chat-template-kwargs {"enable_thinking": false, "effort": "high"}'],
+        ),
+        ({"request_timeout_s": 600}, ["--timeout 600"]),
     ],
 )
 def test_a_field_is_said_in_the_builds_words_and_not_at_all_when_left_out(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 
 from tasks.planning.gguf_header import (
     KEPT_ARRAY,
+    MAX_KEYS,
+    MAX_TENSORS,
     TYPES,
     Header,
     HeaderError,
@@ -144,6 +148,106 @@ def test_no_change_of_any_bytes_is_anything_but_a_header_or_a_refusal(data: st.D
         broken[data.draw(st.integers(0, 2000))] = data.draw(st.integers(0, 255))
     with suppress(HeaderError):
         assert isinstance(read_header(bytes(broken)), Header)
+
+
+NUMBERS = st.one_of(st.integers(0, 40), st.sampled_from([2**31, 2**32 - 1, 2**40, 2**62, 2**63, HUGE]))
+VALUES = st.one_of(
+    st.tuples(st.sampled_from([0, 1, 7]), st.binary(min_size=1, max_size=1)),
+    st.tuples(
+        st.just(8), NUMBERS.map(lambda length: struct.pack("<Q", length)).flatmap(lambda head: _with_bytes(head))
+    ),
+    st.tuples(
+        st.just(9),
+        st.tuples(st.integers(0, 13), NUMBERS)
+        .map(lambda pair: struct.pack("<IQ", *pair))
+        .flatmap(lambda head: _with_bytes(head)),
+    ),
+    st.tuples(st.integers(10, 2**32 - 1), st.binary(max_size=16)),
+)
+
+
+def _with_bytes(head: bytes) -> st.SearchStrategy[bytes]:
+    return st.binary(max_size=64).map(lambda tail: head + tail)
+
+
+@st.composite
+def made_up(draw: st.DrawFn) -> bytes:
+    """A header whose parts are each well formed or wildly wrong: what random bytes never get far enough to be."""
+    keys = draw(st.lists(st.tuples(st.text(min_size=1, max_size=8), VALUES), max_size=6))
+    body = b"".join(text(key) + struct.pack("<I", kind) + value for key, (kind, value) in keys)
+    tensors = draw(
+        st.lists(
+            st.tuples(
+                st.text(max_size=70),
+                st.lists(NUMBERS, max_size=5),
+                st.integers(0, 45),
+                NUMBERS.filter(lambda n: n <= HUGE),
+            ),
+            max_size=6,
+        )
+    )
+    for name, shape, kind, offset in tensors:
+        body += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+    counts = {
+        "tensors": draw(st.one_of(st.just(len(tensors)), NUMBERS)),
+        "keys": draw(st.one_of(st.just(len(keys)), NUMBERS)),
+    }
+    return header(**counts, body=body + draw(st.binary(max_size=32)))
+
+
+def _read(data: bytes) -> tuple[Header | None, str]:
+    try:
+        return read_header(data), ""
+    except HeaderError as error:
+        return None, str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=made_up())
+def test_made_up_headers_are_read_or_refused_in_one_line(data: bytes) -> None:
+    found, refused = _read(data)
+    if found is None:
+        assert "\n" not in refused
+        assert 0 < len(refused) < 400
+        return
+    assert found.length <= len(data)
+    assert found.least_file_size >= found.length
+    again = read_header(data[: found.length])
+    assert (again.tensors, again.length, again.sha256) == (found.tensors, found.length, found.sha256)
+    with pytest.raises(HeaderTruncatedError):
+        read_header(data[: found.length - 1])
+
+
+GREEDY: dict[str, Callable[[], bytes]] = {
+    "65,536 keys": lambda: header(
+        keys=MAX_KEYS, body=b"".join(text(f"k{index}") + struct.pack("<IB", 0, 1) for index in range(MAX_KEYS))
+    ),
+    "lists and nothing else": lambda: header(
+        keys=2000,
+        body=b"".join(
+            text(f"k{index}") + struct.pack("<IIQ", 9, 2, KEPT_ARRAY) + bytes(range(256)) * (KEPT_ARRAY // 128)
+            for index in range(2000)
+        ),
+    ),
+    "texts of no length": lambda: header(
+        keys=1, body=text("k") + struct.pack("<IIQ", 9, 8, 2_000_000) + bytes(8 * 2_000_000)
+    ),
+    "65,536 tensors": lambda: header(
+        tensors=MAX_TENSORS, body=b"".join(tensor(f"blk.{index}.ffn_gate_exps.weight") for index in range(MAX_TENSORS))
+    ),
+}
+
+
+@pytest.mark.parametrize("data", [pytest.param(make(), id=name) for name, make in GREEDY.items()])
+def test_a_header_takes_no_more_memory_than_a_model_with_everything(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        read_header(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 65,536 tensors are 50 MB of Python objects; without KEPT_BYTES the lists alone would be 300.
+    assert most < 100 << 20
 
 
 def test_long_lists_and_texts_are_stepped_over(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.planning import layout
-from tasks.planning.leftovers import CannotDeleteError, chosen, leftovers
+from tasks.planning.leftovers import CannotDeleteError, Directory, Leftover, chosen, leftovers
 from tasks.planning.release import release_path
 from tasks.planning.shards import GIB, StoredFile, partial, record, target
 from tasks.spec import declare as d
@@ -25,6 +25,17 @@ RELEASE = release_path(RIG.builds[0], RIG.models)
 RELEASE_ID = RELEASE.rpartition("/")[2]
 
 
+def found_on(
+    files: dict[str, StoredFile],
+    directories: dict[str, Directory],
+    users: dict[str, str] | None = None,
+    toolkits: dict[str, str] | None = None,
+    keep: int = 0,
+    rig: Rig = RIG,
+) -> list[Leftover]:
+    return leftovers(rig, [LOCKED], files, directories, users or {}, toolkits or {}, keep)
+
+
 def stored(*paths: str) -> dict[str, StoredFile]:
     return {path: StoredFile(GIB, 1, 1, allocated=GIB) for path in paths}
 
@@ -33,7 +44,7 @@ DECLARED = stored(target(LOCKED, FILE), record(LOCKED, FILE), partial(FILE), f"{
 
 
 def test_what_is_declared_is_no_leftover() -> None:
-    assert leftovers(RIG, [LOCKED], DECLARED, {RELEASE: GIB}, {}) == []
+    assert found_on(DECLARED, {RELEASE: Directory(GIB)}) == []
 
 
 def test_each_leftover_has_its_reason_and_its_room() -> None:
@@ -47,12 +58,13 @@ def test_each_leftover_has_its_reason_and_its_room() -> None:
         f"{partial(FILE)}.hf_transfer",
     )
     directories = {
-        RELEASE: GIB,
-        f"{layout.RELEASES}/old": 2 * GIB,
-        f"{layout.WORK}/{RELEASE_ID}": GIB,
-        f"{layout.WORK}/older": GIB,
+        RELEASE: Directory(GIB),
+        f"{layout.RELEASES}/old": Directory(2 * GIB),
+        f"{layout.WORK}/{RELEASE_ID}": Directory(GIB),
+        f"{layout.WORK}/older": Directory(GIB),
+        f"{layout.CUDA}/13.1": Directory(2 * GIB),
     }
-    found = {leftover.name: leftover for leftover in leftovers(RIG, [LOCKED], files, directories, {})}
+    found = {leftover.name: leftover for leftover in found_on(files, directories)}
     assert {name: leftover.why for name, leftover in found.items()} == {
         f"models/o/r/{'c' * 40}/Q6_K/m-Q6_K": "superseded by m-UD-Q6_K_XL",
         f"models/o/r/{'d' * 40}/m-UD-Q6_K_XL": f"superseded by revision {'c' * 12}",
@@ -60,6 +72,7 @@ def test_each_leftover_has_its_reason_and_its_room() -> None:
         f"partial/{'f' * 64}": "a broken-off download of no declared model",
         "releases/old": "no declared build makes this release",
         "work/older": "object files of no declared build",
+        "cuda/13.1": "no declared build uses this CUDA toolkit",
         f"work/{RELEASE_ID}": "object files of build cpu, which is whole: they only make its next build quicker",
     }
     quant = found[f"models/o/r/{'c' * 40}/Q6_K/m-Q6_K"]
@@ -69,7 +82,7 @@ def test_each_leftover_has_its_reason_and_its_room() -> None:
 
 
 def test_an_unfinished_build_keeps_its_work() -> None:
-    assert leftovers(RIG, [LOCKED], {}, {f"{layout.WORK}/{RELEASE_ID}": GIB}, {}) == []
+    assert found_on({}, {f"{layout.WORK}/{RELEASE_ID}": Directory(GIB)}) == []
 
 
 def test_what_somebody_refers_to_stays() -> None:
@@ -79,13 +92,12 @@ def test_what_somebody_refers_to_stays() -> None:
         "llamarig-x.service": f"ExecStart={layout.RELEASES}/old/bin/llama-server --model {first}",
         "a running process": f"{layout.WORK}/older/build/x.o",
     }
-    directories = {f"{layout.RELEASES}/old": GIB, f"{layout.WORK}/older": GIB, f"{layout.RELEASES}/ol": GIB}
-    found = leftovers(RIG, [LOCKED], stored(first, second), directories, users)
-    held = {leftover.name: leftover.held_by for leftover in found}
-    assert held == {
-        f"models/o/x/{'e' * 40}/x": "llamarig-x.service",
-        "releases/old": "llamarig-x.service",
-        "work/older": "a running process",
+    paths = (f"{layout.RELEASES}/old", f"{layout.WORK}/older", f"{layout.RELEASES}/ol")
+    found = found_on(stored(first, second), {path: Directory(GIB) for path in paths}, users)
+    assert {leftover.name: leftover.stays for leftover in found} == {
+        f"models/o/x/{'e' * 40}/x": "llamarig-x.service refers to it",
+        "releases/old": "llamarig-x.service refers to it",
+        "work/older": "a running process refers to it",
         "releases/ol": "",
     }
     with pytest.raises(CannotDeleteError, match=r"releases/old stays: llamarig-x\.service refers to it"):
@@ -99,24 +111,54 @@ def test_what_a_running_job_is_at_work_on_stays() -> None:
         "the running job build-1": f'{{"release": "{layout.RELEASES}/new", "work": "{layout.WORK}/new"}}',
     }
     partials = [f"{layout.MODELS}/.partial/{name}" for name in ("f" * 64, f"{'f' * 64}.hf_transfer", "e" * 64)]
-    directories = {f"{layout.RELEASES}/new.part": GIB, f"{layout.WORK}/new": GIB, f"{layout.RELEASES}/newer": GIB}
-    held = {
-        leftover.name: leftover.held_by for leftover in leftovers(RIG, [LOCKED], stored(*partials), directories, users)
-    }
+    paths = (f"{layout.RELEASES}/new.part", f"{layout.WORK}/new", f"{layout.RELEASES}/newer")
+    directories = {path: Directory(GIB) for path in paths}
+    held = {leftover.name: leftover.stays for leftover in found_on(stored(*partials), directories, users)}
     assert held == {
-        f"partial/{'f' * 64}": "the running job fetch",
-        f"partial/{'f' * 64}.hf_transfer": "the running job fetch",
+        f"partial/{'f' * 64}": "the running job fetch refers to it",
+        f"partial/{'f' * 64}.hf_transfer": "the running job fetch refers to it",
         f"partial/{'e' * 64}": "",
-        "releases/new.part": "the running job build-1",
-        "work/new": "the running job build-1",
+        "releases/new.part": "the running job build-1 refers to it",
+        "work/new": "the running job build-1 refers to it",
         "releases/newer": "",
     }
 
 
 def test_only_what_is_offered_can_be_chosen() -> None:
-    found = leftovers(RIG, [LOCKED], {}, {f"{layout.RELEASES}/old": GIB}, {})
+    found = found_on({}, {f"{layout.RELEASES}/old": Directory(GIB)})
     assert [leftover.paths for leftover in chosen(["releases/old"], found)] == [(f"{layout.RELEASES}/old",)]
     assert chosen([], found) == []
     for name in ("releases", "releases/", "releases/*", "", "/", RELEASE, f"releases/{RELEASE_ID}"):
         with pytest.raises(CannotDeleteError, match="nothing was deleted"):
             chosen([name], found)
+
+
+def test_the_newest_releases_stay() -> None:
+    ages = {"a": 30, "b": 10, "c": 40, "d": 20, "e.part": 50}
+    directories = {f"{layout.RELEASES}/{name}": Directory(GIB, changed_at) for name, changed_at in ages.items()}
+    users = {"llamarig-x.service": f"ExecStart={layout.RELEASES}/b/bin/llama-server"}
+    found = {
+        leftover.name: leftover.stays
+        for leftover in found_on({}, {**directories, RELEASE: Directory(GIB)}, users, keep=2)
+    }
+    kept = "one of the last 2, as many as host.keep_releases keeps"
+    assert found == {
+        "releases/c": kept,
+        "releases/a": kept,
+        "releases/d": "",
+        "releases/b": "llamarig-x.service refers to it",  # beyond the last two, and never offered
+        "releases/e.part": "",
+    }
+    with pytest.raises(CannotDeleteError, match="releases/c stays: one of the last 2"):
+        chosen(["releases/c"], found_on({}, directories, users, keep=2))
+
+
+def test_a_toolkit_stays_with_the_releases_that_load_its_libraries() -> None:
+    builds = [d.build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")]
+    serve = d.serve(port=8080, context=4096)
+    models = [d.model(name="m", repo="o/r", quant="UD-Q6_K_XL", build="cuda", serve=serve)]
+    rig = Rig.model_validate(d.rig(builds=builds, models=models))
+    directories = {f"{layout.CUDA}/{version}": Directory(GIB) for version in ("13.0", "13.1", "13.2", "13")}
+    toolkits = {f"{layout.RELEASES}/old": f"{layout.CUDA}/13.1/root", f"{layout.RELEASES}/cpu": ""}
+    found = {leftover.name: leftover.stays for leftover in found_on({}, directories, toolkits=toolkits, rig=rig)}
+    assert found == {"cuda/13.1": "releases/old refers to it", "cuda/13.2": "", "cuda/13": ""}

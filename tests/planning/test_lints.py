@@ -268,6 +268,25 @@ def test_ram_that_is_not_enough_for_all_of_it() -> None:
     assert "read from the disk again" in mapped.consequence
 
 
+def test_what_cannot_be_on_the_gpus_is_in_ram_wherever_the_fit_puts_the_rest() -> None:
+    fitted = model(placement={"kind": "fit"}, load_mode="none")
+    small = Box(ram=48 * GIB, vram=12 * GIB)
+    (lint,) = lints(fitted, box=small)
+    assert lint.rule == "memory-budget"
+    assert lint.consequence.startswith("at least 48.0 GiB of weights in RAM, 8.0 GiB prompt cache")
+    assert lints(fitted, box=Box(ram=48 * GIB, vram=48 * GIB)) == []
+    assert lints(fitted, box=Box(ram=48 * GIB)) == [], "without the GPUs' memory nothing is guessed"
+    (refused,) = lints(model(placement={"kind": "fit"}, load_mode="mlock"), box=Box(ram=32 * GIB, vram=12 * GIB))
+    assert (refused.rule, refused.severity) == ("memory-lock", "refusal")
+
+
+def test_a_prompt_cache_larger_than_the_ram_is_told_though_all_weights_are_on_the_gpu() -> None:
+    everything = model(placement={"kind": "all-on-gpu"})
+    (lint,) = lints(everything, box=Box(ram=8 * GIB))
+    assert (lint.rule, "8.0 GiB prompt cache" in lint.consequence) == ("memory-budget", True)
+    assert lints(everything, box=Box(ram=16 * GIB)) == []
+
+
 def test_a_lock_on_more_than_there_is_is_refused() -> None:
     declared = model(placement={"kind": "cpu-only"}, load_mode="mlock")
     (lint,) = lints(declared, box=Box(ram=32 * GIB))

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from tasks.planning.placement import experts_on_cpu, layers_with_experts_on_cpu, placement_arguments
-from tasks.spec.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
+from tasks.spec.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
 
 # Qwen3-Coder-Next (src/models/qwen3next.cpp, pinned commit): 48 layers, every fourth with full attention.
 LAYERS = 48
@@ -39,6 +39,9 @@ def _said(placement: Placement) -> dict[str, str]:
         pytest.param(Layers(gpu=(0, 0), split=(1, 48)), set(range(48)), id="no experts on any GPU"),
         pytest.param(Layers(gpu=(1, 47), split=(1, 48)), set(), id="everything on the GPUs"),
         pytest.param(Layers(gpu=(0, 5, 9), split=(16, 17, 16)), {*range(16), *range(21, 33), *range(42, 48)}, id="3"),
+        pytest.param(Layers(gpu=(48, 0), split=(49, 0)), set(), id="everything on the first of two"),
+        pytest.param(Layers(gpu=(20, 0), split=(49, 0)), set(range(20, 48)), id="the second holds nothing"),
+        pytest.param(Layers(gpu=(3,), split=(39,), in_ram=10), set(range(13, 48)), id="ten layers wholly in RAM"),
     ],
 )
 def test_the_experts_of_exactly_the_other_layers_stay_in_ram(placement: Layers, on_cpu: set[int]) -> None:
@@ -55,6 +58,36 @@ def test_the_experts_of_exactly_the_other_layers_stay_in_ram(placement: Layers, 
     for layer, tensor in product(range(LAYERS), OTHERS):
         assert not _matches(pattern, f"blk.{layer}.{tensor}.weight"), (layer, tensor)
     assert not any(_matches(pattern, name) for name in GLOBAL)
+
+
+def test_single_tensors_of_one_more_layer() -> None:
+    placement = Layers(gpu=(15, 6), split=(21, 28), partial=(("down",), ()))
+    said = _said(placement)["--override-tensor"].split(",")
+    assert all(rule.endswith("=CPU") for rule in said)
+    patterns = [rule.removesuffix("=CPU") for rule in said]
+    for tensor, moved in {"ffn_down_exps": False, "ffn_up_exps": True, "ffn_gate_exps": True}.items():
+        assert any(_matches(pattern, f"blk.15.{tensor}.weight") for pattern in patterns) == moved
+        assert not any(_matches(pattern, f"blk.14.{tensor}.weight") for pattern in patterns)
+        assert any(_matches(pattern, f"blk.16.{tensor}.bias") for pattern in patterns)
+    assert not any(_matches(pattern, "blk.15.ffn_gate_inp.weight") for pattern in patterns)
+
+
+def test_layers_wholly_in_ram_are_the_first() -> None:
+    """llama.cpp leaves the first layers out when --n-gpu-layers is less than all; the output counts as one."""
+    assert _said(Layers(gpu=(3,), split=(39,), in_ram=10))["--n-gpu-layers"] == "39"
+    assert _said(Layers(gpu=(3,), split=(49,)))["--n-gpu-layers"] == "99"
+
+
+def test_a_plan_has_to_be_made_before_it_can_be_said() -> None:
+    with pytest.raises(ValueError, match="rendered from its plan"):
+        placement_arguments(Auto())
+
+
+def test_margins_are_for_as_many_gpus_as_there_are() -> None:
+    assert Auto().margins(2) == (384, 384)
+    assert Auto(per_gpu=(384, 1024)).margins(2) == (384, 1024)
+    with pytest.raises(ValueError, match="2 margins, and there are 3 GPUs"):
+        Auto(per_gpu=(384, 1024)).margins(3)
 
 
 def test_a_layer_number_is_matched_whole() -> None:

@@ -64,7 +64,7 @@ def test_the_name_is_the_same_on_every_machine_and_day() -> None:
         pytest.param(_cuda(source=_sdist()), [_model()], id="kind of source"),
         pytest.param(_cuda(architectures=("120a-real",)), [_model()], id="architecture"),
         pytest.param(_cuda(architectures=("89-real", "120a-real")), [_model()], id="one more architecture"),
-        pytest.param(_cuda(cuda_toolkit="12.9"), [_model()], id="toolkit"),
+        pytest.param(_cuda(cuda_toolkit="13.4"), [_model()], id="toolkit"),
         pytest.param(_cuda(cuda_toolkit="/usr/local/cuda"), [_model()], id="toolkit of the box"),
         pytest.param(_cuda(cmake={"GGML_NATIVE": "OFF"}), [_model()], id="cmake definition"),
         pytest.param(Build(name="cuda", backend="cpu"), [_model()], id="backend"),
@@ -130,6 +130,12 @@ def test_kv_pairs_are_those_without_kernels_each_once() -> None:
         _model(name="elsewhere", build="other", serve={"cache_type_k": "q5_0", "cache_type_v": "q5_0"}),
     ]
     assert kv_pairs(_cuda(), models) == ["q4_1-q4_1", "q8_0-q5_1"]
+
+
+def test_kv_pairs_are_never_of_types_without_kernels() -> None:
+    mixed = _model(serve={"cache_type_k": "iq4_nl", "cache_type_v": "q4_1"})
+    assert kv_pairs(_cuda(), [mixed, _model(name="n", serve={"cache_type_k": "f32", "cache_type_v": "f32"})]) == []
+    assert kv_pairs(_cuda(kv_cache_pairs=("q4_1-q5_0", "f16-f16")), [mixed]) == ["q4_1-q5_0"]
 
 
 def test_cmake_for_cuda() -> None:

@@ -59,6 +59,32 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "value of another type": (lambda: serve(port="http"), ("serve: ", "port = 'http'", "valid integer")),
     "port out of range": (lambda: serve(port=70000), ("port = 70000", "65535")),
+    "something unknown given up": (
+        lambda: d.auto(give_up=("quant",)),  # type: ignore[arg-type]
+        ("auto: ", "give_up.0 = 'quant'", "ubatch"),
+    ),
+    "the same given up twice": (
+        lambda: d.auto(give_up=("context", "context")),
+        ("auto: give_up = ('context', 'context')", "name each once"),
+    ),
+    "auto with layers split": (
+        lambda: serve(placement=d.auto(), split_mode="tensor"),
+        ("auto() places whole layers", 'split_mode = "tensor"', "choose one"),
+    ),
+    "a margin below nothing": (lambda: d.auto(margin_mib=-1), ("margin_mib = -1", "greater than or equal to 0")),
+    "partial layers for other GPUs": (
+        lambda: d.layers(gpu=(1,), split=(4,), partial=((), ("up",))),
+        ("layers: ", "partial is for 2 GPUs", "split for 1"),
+    ),
+    "a partial layer too many": (
+        lambda: d.layers(gpu=(3,), split=(4,), partial=(("up",),)),
+        ("gpu[0] = 3 whole layers and a partial one", "only 3", "lower gpu[0]"),
+    ),
+    "no layer on any GPU": (lambda: d.layers(gpu=(0,), split=(0,)), ("gives no GPU a layer", "cpu_only()")),
+    "a simulated GPU's name that cannot be said": (
+        lambda: d.simulated_gpu(name="a:b", total_mib=2, free_mib=1),
+        ("simulated_gpu 'a:b'", "name = 'a:b'"),
+    ),
     "short commit": (
         lambda: d.git_source(commit=COMMIT[:7]),
         ("git_source: ", "commit = '0c1e570'", "not a full commit", "git rev-parse"),
@@ -73,13 +99,21 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.git_source(url="git@host:llama.cpp"),
         ("url = 'git@host:llama.cpp'", "use https://, ssh:// or file://"),
     ),
-    "cuda toolkit too old for an architecture": (
-        lambda: d.build(name="cuda", architectures=("120a-real",), cuda_toolkit="12.4"),
-        ("build 'cuda': ", "CUDA 12.4 cannot compile for 120a-real", "declare 12.8"),
+    "cuda toolkit that no longer knows an architecture": (
+        lambda: d.build(name="cuda", architectures=("70-real",), cuda_toolkit="13.0"),
+        ("build 'cuda': ", "CUDA 13.0 no longer compiles for 70-real", "install a CUDA 12 toolkit", "declare its path"),
     ),
     "architecture by another name": (
         lambda: cuda(architectures=("sm_89",)),
         ("architectures = ('sm_89',)", "write 89-real"),
+    ),
+    "cuda toolkit that PyPI does not have": (
+        lambda: cuda(cuda_toolkit="12.9"),
+        ("cuda_toolkit = '12.9'", "there is 13.0, 13.1,", "declared by its path", "/usr/local/cuda-12.9"),
+    ),
+    "driver by its whole version": (
+        lambda: d.nvidia_driver(series="580.95.05"),
+        ("nvidia_driver: series = '580.95.05'", "pattern"),
     ),
     "cuda toolkit by another name": (
         lambda: cuda(cuda_toolkit="cuda13"),
@@ -88,6 +122,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "CMake definition of ours": (
         lambda: cuda(cmake={"CMAKE_CUDA_ARCHITECTURES": "native"}),
         ("build 'cpu': cmake", "CMAKE_CUDA_ARCHITECTURES is decided by llamarig", "remove it"),
+    ),
+    "cache types without kernels": (
+        lambda: cuda(kv_cache_pairs=("q4_1-iq4_nl",)),
+        ("kv_cache_pairs = ('q4_1-iq4_nl',)", "is no K-V pair with kernels", "write q4_1-q4_1"),
     ),
     "name no unit can have": (lambda: model(name="Qwen 3"), ("model 'Qwen 3': name = 'Qwen 3'", "pattern")),
     "quant and files": (
@@ -103,6 +141,12 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "owned flag as extra": (
         lambda: serve(extra=("--ctx-size", "4096")),
         ("extra = ('--ctx-size', '4096')", "--ctx-size is owned by llamarig: say it as serve.context"),
+    ),
+    "flag that ends the server": (lambda: serve(extra=("--list-devices",)), ("prints that and ends",)),
+    "flag that fetches an unpinned model": (lambda: serve(extra=("--gpt-oss-20b-default",)), ("nobody pinned",)),
+    "a factor of yarn without a scale": (
+        lambda: serve(yarn_beta_fast=32.0),
+        ("yarn_beta_fast does nothing without yarn_scale",),
     ),
     "owned flag with its value": (lambda: serve(extra=("-ngl=99",)), ("-ngl is owned", "serve.placement")),
     "mirror that is no URL": (

@@ -6,6 +6,7 @@ for machines without a usable KVM. Needs root, Debian's mirrors once, and 3 GB i
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import time
@@ -95,6 +96,10 @@ class VirtualMachine:
         done = self._ssh(command, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
+
+    def write(self, path: str, text: str, mode: str = "644") -> None:
+        """A file of root's in the guest."""
+        self.shell(f"mkdir -p {Path(path).parent} && printf %s {shlex.quote(text)} >{path} && chmod {mode} {path}")
 
     def power_off(self) -> None:
         """Shut down properly, and wait until the process is gone: what is on the disk afterwards was written."""

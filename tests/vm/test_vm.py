@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.planning.flags import ModelFiles
+from tasks.planning.serving import wanted_unit
+from tasks.spec.rig import Rig
 from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
 from tests.box.paths import Rehearsal, cache_directory
+from tests.planning.golden_units import PINNED
 from tests.vm.emulator import VirtualMachine
 
 pytestmark = pytest.mark.vm
@@ -43,6 +48,7 @@ class Owner:
     def __init__(self, vm: VirtualMachine, directory: Path) -> None:
         rig = rehearsal_rig(Rehearsal(directory / "none"))
         rig["host"] = {**rig["host"], "swappiness": 7}
+        self.rig = rig
         self._inventory = directory / "inventory.py"
         self._inventory.write_text(f"virtual = [('virtual', { ({**vm.login(), 'rig': rig})!r})]\n")
         self._report = directory / "report.json"
@@ -58,6 +64,44 @@ class Owner:
         assert "Traceback" not in done.stderr, done.stderr
         (host,) = json.loads(self._report.read_text())["hosts"]
         return done.returncode, [finding for finding in host["findings"] if finding["fails"]]
+
+
+def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
+    """A server beyond its MemoryMax: the kernel kills it, its unit stays down, failed and saying why, and audit tells.
+
+    The unit is the one a deploy would write. A program that only takes memory stands in for llama-server: what the
+    guest has of processor would build none within an hour.
+    """
+    rig = Rig.model_validate(owner.rig)
+    model = rig.models[0].model_copy(update={"serve": rig.models[0].serve.model_copy(update={"memory_max_mib": 64})})
+    wanted = wanted_unit(
+        rig,
+        model,
+        release="/opt/llamarig/hungry",
+        flags=PINNED,
+        files=ModelFiles("/m.gguf"),
+        inputs_written=0,
+        model_bytes=10**6,
+        running=True,
+    )
+    program = "#!/usr/bin/python3\nheld = []\nwhile True:\n    held.append(bytes(range(256)) * 4096)\n"
+    vm.write("/opt/llamarig/hungry/bin/llama-server", program, mode="755")
+    vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
+    vm.shell(f"systemctl daemon-reload && systemctl start {wanted.unit}")
+    asked = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
+    deadline = time.monotonic() + 120
+    while (said := vm.shell(asked).split()) and "failed" not in said:
+        assert time.monotonic() < deadline, said
+        time.sleep(1)
+    assert sorted(said) == sorted(["failed", "oom-kill", "9", "0"])
+    code, found = owner.audit()
+    assert code == 1
+    oom = [finding for finding in found if finding["check"] == "memory.oom"]
+    assert [(finding["about"], finding["severity"]) for finding in oom] == [(wanted.unit, "error")]
+    # Longer than RestartSec: what was killed for memory is not tried again.
+    time.sleep(12)
+    assert sorted(vm.shell(asked).split()) == sorted(["failed", "oom-kill", "9", "0"])
+    vm.shell(f"rm /etc/systemd/system/{wanted.unit} && systemctl daemon-reload && systemctl reset-failed")
 
 
 def test_audit_fails_deploy_and_bios_mend_it_and_a_reboot_keeps_it(vm: VirtualMachine, tmp_path: Path) -> None:
@@ -79,6 +123,8 @@ def test_audit_fails_deploy_and_bios_mend_it_and_a_reboot_keeps_it(vm: VirtualMa
     assert vm.shell("cat /proc/sys/vm/swappiness") == "7"
     code, found = owner.audit()
     assert (code, [finding["check"] for finding in found]) == (1, ["memory.speed"])
+
+    _killed_for_memory(vm, owner)
 
     vm.power_off()
     vm.start([PROFILE_ON])  # the owner has been in the BIOS setup

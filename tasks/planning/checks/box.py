@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tasks.planning.difference import Difference
+from tasks.planning.gpus import GpuState, Version
 from tasks.planning.ram.modules import Ram
 from tasks.spec.model_lock import LockedModel
+
+if TYPE_CHECKING:
+    from tasks.planning.checks.base import Check
 
 
 @dataclass(frozen=True)
@@ -61,39 +66,6 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One GPU as its driver tells it. MiB, watts; None where the card does not tell."""
-
-    name: str
-    uuid: str = ""
-    bus_id: str = ""
-    memory_mib: int | None = None
-    free_mib: int | None = None
-    display: bool | None = None
-    persistence: bool | None = None
-    power_limit_w: float | None = None
-    power_default_w: float | None = None
-    pcie_gen: int | None = None
-    pcie_gen_max: int | None = None
-    pcie_width: int | None = None
-    pcie_width_max: int | None = None
-    pstate: str = ""
-    throttle: int | None = None
-    """Bit mask of reasons (nvml.h, nvmlClocksEventReason*)."""
-    ecc_errors: int | None = None
-
-
-@dataclass(frozen=True)
-class Gpus:
-    """``module``: version of the loaded kernel driver, ``library``: of its libraries; empty where there is none."""
-
-    cards: tuple[Gpu, ...] = ()
-    module: str = ""
-    library: str = ""
-    why_not: str = ""
-
-
-@dataclass(frozen=True)
 class Strays:
     """What reaches llama.cpp behind the declared flags. ``environment``: name=file it is set in."""
 
@@ -106,16 +78,18 @@ class Strays:
 class Box:
     """Everything an audit reads. ``differences``: check id -> what deploy.py itself found of that kind.
 
-    ``operations``: names of deploy.py's operations that would change this box.
+    ``operations``: deploy.py's operations that would change this box, with the checks whose findings they close.
     """
 
     ram: Ram = field(default_factory=Ram)
     machine: Machine = field(default_factory=Machine)
-    gpus: Gpus = field(default_factory=Gpus)
+    gpus: GpuState = field(default_factory=GpuState)
+    toolkits: Mapping[str, Version] = field(default_factory=dict)
+    """Path -> version of the CUDA toolkits that builds declare by path."""
     strays: Strays = field(default_factory=Strays)
     locked: tuple[LockedModel, ...] = ()
     differences: Mapping[str, list[Difference]] = field(default_factory=dict)
-    operations: tuple[str, ...] = ()
+    operations: Mapping[str, tuple[type[Check], ...]] = field(default_factory=dict)
     read_mb_s: float | None = None
     """Measured read speed of the model store, where it was asked for."""
     copy_gb_s: float | None = None

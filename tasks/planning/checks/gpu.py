@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tasks.planning.checks.base import Check, Finding, Severity
-from tasks.planning.checks.box import Box, Gpu
+from tasks.planning.checks.box import Box
+from tasks.planning.gpu_power import PowerLimitError, is_card, power_differences, power_limits
+from tasks.planning.gpus import Gpu, gpu_differences
 from tasks.spec.placement import CpuOnly
 from tasks.spec.rig import Rig
 
@@ -47,9 +49,9 @@ class Driver(Check):
             yield self.finding(f"module {gpus.module}, library {gpus.library}", "the same version")
         elif needs_gpu(rig) and not gpus.cards:
             yield self.finding(
-                gpus.why_not or "no GPU answers",
+                gpus.problem or "no GPU answers",
                 "a GPU that answers",
-                remedy="install the distribution's driver packages, then reboot",
+                remedy="declare host.nvidia_driver, or install the distribution's driver packages; then reboot",
             )
 
 
@@ -69,38 +71,59 @@ class CardsPresent(Check):
         expected = ", ".join(f"{card.name} {card.uuid or ''}".rstrip() for card in wanted)
         cards = box.gpus.cards
         matched = len(cards) == len(wanted) and all(
-            want.name.lower() in card.name.lower() and want.uuid in (None, card.uuid)
-            for want, card in zip(wanted, cards, strict=True)
+            is_card(want, card) for want, card in zip(wanted, cards, strict=True)
         )
         if not matched:
-            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in cards) or f"none ({box.gpus.why_not})"
+            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in cards) or f"none ({box.gpus.problem})"
             yield self.finding(found, expected)
+
+
+class Toolkit(Check):
+    """A driver too old for the toolkit refuses to run what it compiled; code for another card runs wrongly or not."""
+
+    id = "gpu.toolkit"
+    expects = "a driver new enough for each CUDA build's toolkit, and code in each build for each card; derived"
+    remedy = "install a newer driver, or declare the build's cuda_toolkit and architectures for this box"
+    severity = Severity.ERROR
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """By NVIDIA's table of the oldest driver a toolkit runs with; a missing driver is another check's finding."""
+        if not box.gpus.problem:
+            yield from self.of_differences(gpu_differences(rig.builds, box.gpus, box.toolkits))
 
 
 class PowerLimit(Check):
     """A limit is forgotten at each reboot unless something sets it again."""
 
     id = "gpu.power"
-    expects = "each card's power limit as host.gpus[].power_limit_w (declared), else the card's default"
-    remedy = "nvidia-smi -i GPU -pl WATTS, and again at boot"
+    expects = (
+        "each card's power limit as host.gpus[].power_limit_w (declared), with persistence mode on, without which an "
+        "idle card forgets it; else the card's default"
+    )
+    remedy = "run deploy.py"
+    by_deploy = True
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Read back from the card."""
+        """Read back from the cards, where they are the declared ones."""
+        if any(CardsPresent().look(rig, box)):
+            return
+        declared = {index for index, card in enumerate(rig.host.gpus) if card.power_limit_w}
+        try:
+            yield from self.of_differences(power_differences(power_limits(rig.host.gpus, box.gpus)))
+        except PowerLimitError as error:
+            yield self.finding(str(error), "a limit that the card takes", remedy="declare another power_limit_w")
         for index, card in enumerate(box.gpus.cards):
-            declared = rig.host.gpus[index].power_limit_w if index < len(rig.host.gpus) else None
-            if declared is not None and card.power_limit_w is None:
-                yield self.not_known("the card tells no limit", f"{declared:g} W", declared=True, about=_shown(card))
-                continue
-            wanted = declared if declared is not None else card.power_default_w
-            if wanted is None or card.power_limit_w is None or abs(card.power_limit_w - wanted) < 1:
-                continue
-            yield self.finding(
-                f"{card.power_limit_w:g} W",
-                f"{wanted:g} W ({'host.gpus' if declared is not None else 'its default'})",
-                about=_shown(card),
-                severity=Severity.WARNING if declared is not None else Severity.NOTE,
-                remedy=self.remedy if declared is not None else "declare it as power_limit_w if it is meant",
-            )
+            differs = abs(card.power_limit_w - card.power_default_w) >= 1
+            if index not in declared and card.power_limit_w and card.power_default_w and differs:
+                yield Finding(
+                    check=self.id,
+                    severity=Severity.NOTE,
+                    expected=f"{card.power_default_w:g} W (its default)",
+                    found=f"{card.power_limit_w:g} W",
+                    remedy="declare it as power_limit_w if it is meant",
+                    about=_shown(card),
+                    fails=False,
+                )
 
 
 class PcieLink(Check):
@@ -116,14 +139,16 @@ class PcieLink(Check):
             if card.pcie_width and card.pcie_width_max and card.pcie_width < card.pcie_width_max:
                 yield self.finding(f"x{card.pcie_width}", f"x{card.pcie_width_max}", about=_shown(card))
             elif (
-                card.pcie_gen
-                and card.pcie_gen_max
-                and card.pcie_gen < card.pcie_gen_max
+                card.pcie_generation
+                and card.pcie_generation_max
+                and card.pcie_generation < card.pcie_generation_max
                 and card.pstate in ("P0", "P1", "P2")
-                and not (card.throttle or 0) & 1
+                and not card.throttle & 1
             ):
                 yield self.finding(
-                    f"generation {card.pcie_gen} under load", f"generation {card.pcie_gen_max}", about=_shown(card)
+                    f"generation {card.pcie_generation} under load",
+                    f"generation {card.pcie_generation_max}",
+                    about=_shown(card),
                 )
 
 
@@ -137,7 +162,7 @@ class Throttled(Check):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """The driver's bit mask; a card at its power limit does what it was told."""
         for card in box.gpus.cards:
-            reasons = [name for bit, name in _THROTTLES.items() if (card.throttle or 0) & bit]
+            reasons = [name for bit, name in _THROTTLES.items() if card.throttle & bit]
             if reasons:
                 yield self.finding(", ".join(reasons), "no slowdown", about=_shown(card))
 
@@ -155,21 +180,6 @@ class EccErrors(Check):
         for card in box.gpus.cards:
             if card.ecc_errors:
                 yield self.finding(f"{card.ecc_errors} uncorrected errors", "none", about=_shown(card))
-
-
-class Persistence(Check):
-    """Without it the driver lets go of an idle card, and forgets its power limit."""
-
-    id = "gpu.persistence"
-    expects = "persistence mode on where a power limit is declared (host.gpus)"
-    remedy = "systemctl enable --now nvidia-persistenced"
-
-    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Only where there is a setting to forget: a running server keeps the card awake anyway."""
-        for index, card in enumerate(box.gpus.cards):
-            declared = index < len(rig.host.gpus) and rig.host.gpus[index].power_limit_w is not None
-            if declared and card.persistence is False:
-                yield self.finding("off", "on", about=_shown(card))
 
 
 class Display(Check):
@@ -198,10 +208,10 @@ class FreeMemory(Check):
         if box.strays.servers:
             return
         for card in box.gpus.cards:
-            if card.memory_mib and card.free_mib is not None and card.free_mib < 0.9 * card.memory_mib:
+            if card.free_mib < 0.9 * card.total_mib:
                 yield self.finding(
-                    f"{card.free_mib} of {card.memory_mib} MiB free, and no model runs",
-                    f"{int(0.9 * card.memory_mib)} MiB",
+                    f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",
+                    f"{int(0.9 * card.total_mib)} MiB",
                     about=_shown(card),
                 )
 
@@ -212,8 +222,8 @@ class SplitUpgrades(Check):
     id = "gpu.upgrades"
     expects = "NVIDIA driver packages held back where the distribution upgrades by itself; derived"
     remedy = (
-        'apt-mark hold the nvidia driver packages, or add "nvidia-" to Unattended-Upgrade::Package-Blacklist; '
-        "upgrade them by hand, then reboot"
+        "declare host.nvidia_driver, which holds them; or hold the nvidia packages yourself (apt-mark hold; Fedora: "
+        "dnf versionlock add). Upgrade them by hand, then reboot"
     )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
@@ -225,9 +235,9 @@ class SplitUpgrades(Check):
 ALL: tuple[Check, ...] = (
     Driver(),
     CardsPresent(),
+    Toolkit(),
     PcieLink(),
     PowerLimit(),
-    Persistence(),
     Throttled(),
     EccErrors(),
     FreeMemory(),

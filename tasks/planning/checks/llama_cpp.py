@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterator
 
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
-from tasks.planning.checks.memory import Swappiness
 from tasks.spec.rig import Rig
 
 
@@ -62,22 +60,10 @@ class OtherOperations(_OfDeploy):
     expects = "no other operation of deploy.py with anything to do"
     severity = Severity.WARNING
 
-    # Which operations are how a finding of which check is closed; they are not told twice.
-    _CLOSES: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "llama.cpp | ": ("llama.release",),
-        "Models | Model lock": ("llama.model-lock",),
-        "Models | ": ("llama.model-files", "llama.release", "llama.model-lock"),
-        "Services | ": ("llama.units", "llama.model-files", "llama.release", "llama.model-lock"),
-        "Host | Swappiness": (Swappiness.id,),
-    }
-
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding an operation that no other check accounts for."""
-        accounted = {id_ for id_, differences in box.differences.items() if differences}
-        accounted.update(finding.check for finding in Swappiness().look(rig, box))
-        for operation in box.operations:
-            closes = next((ids for start, ids in self._CLOSES.items() if operation.startswith(start)), ())
-            if not accounted.intersection(closes):
+        """One finding an operation that no finding of another check accounts for."""
+        for operation, closes in box.operations.items():
+            if not any(finding for check in closes for finding in check().look(rig, box)):
                 yield self.finding("deploy.py would run it", "nothing to do", about=operation)
 
 
@@ -111,8 +97,11 @@ class Environment(Check):
         """Set in a file, or seen in a running process. Never a value: it may be a key."""
         for place in box.strays.environment:
             yield self.finding("set", "not set", about=place)
+        ours = {layout.unit_name(model.name) for model in rig.models}
         for server in box.strays.servers:
             for name in server.llama_environment:
+                if name == "LLAMA_ARG_LOG_VERBOSITY" and server.unit in ours:
+                    continue  # a planned model's first start logs its buffer sizes (tasks/files/first_start.py)
                 yield self.finding(
                     "set in the running process",
                     "not set",

@@ -176,8 +176,8 @@ class MemoryRoom(Check):
 
     id = "memory.room"
     expects = (
-        "RAM for the largest declared model's weights outside the GPUs, its prompt cache (cache_ram_mib) and 1 GiB of "
-        "buffers; derived from placement and locked file sizes"
+        "RAM for what each declared model needs at the least: weights that the GPUs cannot hold, its prompt cache "
+        "(cache_ram_mib) and 1 GiB of buffers; derived from placement and locked file sizes"
     )
     remedy = "declare a smaller quant or more layers on the GPUs, or lower cache_ram_mib"
 
@@ -187,11 +187,11 @@ class MemoryRoom(Check):
         if total is None:
             yield self.not_known("/proc/meminfo cannot be read")
             return
-        vram = sum(card.memory_mib or 0 for card in box.gpus.cards) * _MIB
+        vram = sum(card.total_mib for card in box.gpus.cards) * _MIB
         for model, locked in zip(rig.models, box.locked, strict=False):
             weights = sum(file.size for file in locked.files)
             if not vram and not isinstance(model.serve.placement, CpuOnly):
-                yield self.not_known(f"the GPUs' memory is not known ({box.gpus.why_not})", about=model.name)
+                yield self.not_known(f"the GPUs' memory is not known ({box.gpus.problem})", about=model.name)
                 continue
             needed = _needed(model, weights, vram)
             if needed > total * 1024:

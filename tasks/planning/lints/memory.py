@@ -9,7 +9,7 @@ from tasks.planning.coverage import host_bytes
 from tasks.planning.gguf_header import Header
 from tasks.planning.lints.lint import Lint
 from tasks.spec.model import Model
-from tasks.spec.placement import CpuOnly
+from tasks.spec.placement import AllOnGpu, CpuOnly, Fit
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -20,11 +20,25 @@ _SYSTEM = 2 * GIB
 """What the operating system and llama-server itself take, roughly."""
 
 
-def weights_in_ram(model: Model, model_bytes: int, header: Header | None) -> int | None:
-    """Bytes of weights in RAM; None where llama.cpp decides that when it loads, or the header is not known."""
-    if isinstance(model.serve.placement, CpuOnly):
+def weights_in_ram(model: Model, model_bytes: int, header: Header | None, vram: int = 0) -> int | None:
+    """Bytes of weights in RAM, at least; None where not even that can be said.
+
+    :param vram: bytes of all GPUs together, 0 where unknown: what does not fit there stays in RAM, wherever llama.cpp's
+        own fit puts the rest
+    """
+    placement = model.serve.placement
+    if isinstance(placement, CpuOnly):
         return model_bytes
-    return host_bytes(model.serve.placement, header.tensors) if header else None
+    if isinstance(placement, AllOnGpu):
+        return 0  # but for the token embedding, a few hundred MiB
+    if isinstance(placement, Fit):
+        return max(model_bytes - vram, 0) if vram else None
+    return host_bytes(placement, header.tensors) if header else None
+
+
+def wants_vram(model: Model) -> bool:
+    """Whether the lints of RAM ask how much the GPUs have."""
+    return isinstance(model.serve.placement, Fit)
 
 
 def state_bytes(header: Header) -> int:
@@ -46,7 +60,7 @@ def state_bytes(header: Header) -> int:
 def memory_lints(model: Model, box: Box, model_bytes: int, header: Header | None) -> Iterator[Lint]:
     """Weights, prompt cache, checkpoints and pinned buffers, together and alone."""
     serve = model.serve
-    weights = weights_in_ram(model, model_bytes, header)
+    weights = weights_in_ram(model, model_bytes, header, box.vram)
     if not box.ram or weights is None:
         return
     if serve.load_mode in ("mlock", "mmap+mlock", "none") and weights > box.ram:
@@ -69,10 +83,11 @@ def memory_lints(model: Model, box: Box, model_bytes: int, header: Header | None
             "auto": "expert weights fall out of the page cache and are read from the disk again",
             "mmap": "expert weights fall out of the page cache and are read from the disk again",
         }.get(serve.load_mode, "the box swaps, or the kernel ends the server once the caches have grown")
+        least = "at least " if wants_vram(model) else ""
         yield Lint(
             "memory-budget",
             "warning",
-            f"{weights / GIB:.1f} GiB of weights in RAM, {cache / 1024:.1f} GiB prompt cache, "
+            f"{least}{weights / GIB:.1f} GiB of weights in RAM, {cache / 1024:.1f} GiB prompt cache, "
             f"{checkpoints / GIB:.1f} GiB checkpoints, {pinned / GIB:.1f} GiB buffers and {_SYSTEM // GIB} GiB for the "
             f"system make {needed / GIB:.1f} of {box.ram / GIB:.1f} GiB: {follows}",
             "lower cache_ram_mib or context_checkpoints, or put more layers on the GPU",

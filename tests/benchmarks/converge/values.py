@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks import toolchain
 from tasks.facts.capacity import Capacity
 from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Releases
@@ -19,11 +18,12 @@ from tasks.operations.serving import wanted_units
 from tasks.operations.venvs import missing_from
 from tasks.planning import layout
 from tasks.planning.liveness import SERVICE, TIMER, service_text, timer_text
+from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_path
 from tasks.planning.serving import boot_differences, unit_differences
 from tasks.planning.shards import record, target
 from tasks.spec.rig import Rig
-from tests.box.deployment import REPOSITORY_ROOT, Deployment
+from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 
@@ -92,7 +92,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
             {"src": str(path), "dest": f"{layout.PROGRAMS}/tasks/files/{path.name}"}
             for path in sorted((REPOSITORY_ROOT / "tasks/files").glob("*.py"))
         ],
-        "packages": _packages(rig),
+        "packages": wanted_packages(rig, HOST)["debian"],
         "capacity": {"command": Capacity().command()},
         "liveness": [
             {"path": f"{layout.UNITS}/{SERVICE}", "text": service_text(model.serve.host for model in rig.models)},
@@ -126,11 +126,6 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
 def _same(differences: list[Any]) -> None:
     if differences:
         raise NotConvergedError(f"the box is not as declared: {differences[0]}")
-
-
-def _packages(rig: Rig) -> list[str]:
-    backends = sorted({build.backend for build in rig.builds})
-    return [*toolchain._DEBIAN, *(name for backend in backends for name in toolchain._DEBIAN_BACKENDS.get(backend, ()))]
 
 
 def _distributions(lines: list[str], lock: str) -> list[str]:

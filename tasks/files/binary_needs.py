@@ -1,0 +1,71 @@
+"""What a compiled llama.cpp asks of the box it is to run on: kind of processor, instruction sets, C library.
+
+Runs on the box that compiled it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tasks.planning.instruction_sets import sets_used
+
+
+def needs(objects: Path, binaries: Path) -> dict[str, Any]:
+    """For the manifest.
+
+    :param objects: CMake's build directory, made for Ninja
+    :param binaries: directory of the programs and libraries made in it
+    """
+    return {
+        "machine": os.uname().machine,
+        "instruction_sets": instruction_sets(machine_options(objects)),
+        "glibc": newest_glibc(binaries),
+        "made_on": system(),
+    }
+
+
+def machine_options(objects: Path) -> list[str]:
+    """Every ``-m`` option with which a C or C++ file was compiled: ``-march=native``, ``-mavx2``, each once.
+
+    With GGML_CPU_ALL_VARIANTS the CPU code is compiled once for each generation of processors into libraries of its
+    own, and llama.cpp loads the one that fits: those ask for nothing.
+    """
+    listed = json.loads(_output(["ninja", "-C", str(objects), "-t", "compdb"]))
+    options: dict[str, None] = {}
+    for entry in listed:
+        words = shlex.split(entry["command"])
+        compiles = entry["file"].endswith((".c", ".cpp", ".cc")) and "-c" in words
+        if compiles and not re.search(r"ggml-cpu-\w+\.dir/", entry.get("output", "")):
+            options.update(dict.fromkeys(word for word in words if re.match(r"-m(arch|cpu|tune)=|-m[a-z0-9.]+$", word)))
+    return list(options)
+
+
+def instruction_sets(options: list[str]) -> list[str]:
+    """What the compiler may use when told this, by the kernel's names."""
+    return sets_used(_output(["c++", *options, "-dM", "-E", "-x", "c++", os.devnull]))
+
+
+def newest_glibc(binaries: Path) -> str:
+    """The newest version of glibc that any of the files refers to; empty where none does."""
+    files = [str(path) for path in sorted(binaries.iterdir()) if not path.is_symlink()]
+    found = re.findall(r"\bGLIBC_(\d+)\.(\d+)", _output(["readelf", "--version-info", "--wide", *files]))
+    return "{}.{}".format(*max((int(major), int(minor)) for major, minor in found)) if found else ""
+
+
+def system() -> str:
+    """The distribution, in its own words."""
+    text = Path("/etc/os-release").read_text()
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"}
+    ).stdout

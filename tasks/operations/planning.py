@@ -1,0 +1,134 @@
+"""Plans beside their plan file: made where there is none, refused where they no longer hold, shown on request."""
+
+from __future__ import annotations
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host, state
+
+from tasks.operations import Commands
+from tasks.operations.lock_file import ONE_WRITER
+from tasks.operations.plan_file import (
+    PlanError,
+    planned_by_us,
+    present,
+    read_plans,
+    replan,
+    write_plan,
+)
+from tasks.operations.plan_maker import ground_of, planned
+from tasks.operations.plan_speed import speed_said
+from tasks.operations.refuse import refuse, report
+from tasks.planning.plans import report as in_words
+from tasks.planning.plans.first_start import proposal_line
+from tasks.planning.plans.staleness import plan_changes, staleness
+from tasks.spec.model import Model
+from tasks.spec.plan_file import Plan
+from tasks.spec.rig import Rig
+
+
+@operation()
+def models_planned(rig: Rig) -> Commands:
+    """Every model with auto() has a plan that holds; the first one is made here, a stale one is refused."""
+    models = planned_by_us(rig)
+    if not models:
+        host.noop("no model is placed by a plan")
+        return
+    try:
+        plans = read_plans(rig.plan_file).boxes.get(host.name, {})
+        ground = ground_of(rig, models)
+        stale = []
+        for model in models:
+            if model.name in plans and model.name in ground:
+                now = present(rig, model, ground[model.name].release, ground[model.name].locked)
+                if changes := staleness(plans[model.name], now):
+                    stale.append(f"model {model.name!r}: {'; '.join(changes)}; {replan(model)}")
+    except PlanError as error:
+        yield from refuse(str(error))
+        return
+    if stale:
+        yield from refuse("a plan no longer holds; no unit was changed", stale)
+        return
+    for model in models if state.is_executing else ():
+        if model.name in plans and (proposal := proposal_line(plans[model.name])) is not None:
+            host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
+    missing = [model for model in models if model.name not in plans]
+    if not missing:
+        host.noop("every plan holds")
+        return
+    yield FunctionCommand(_plan_missing, [rig, missing], {})
+
+
+def _plan_missing(state: State, host: Host, rig: Rig, models: list[Model]) -> bool:
+    for model in models:
+        try:
+            plan = planned(rig, model)
+            with ONE_WRITER:  # several boxes share a plan file
+                write_plan(rig.plan_file, host.name, model.name, plan)
+        except PlanError as error:
+            report(host, str(error))
+            return False
+        for line in in_words.report(plan, model.name, speed_said(rig, model, plan)):
+            host.log(line)
+        host.log(f"{model.name}: planned with {plan.dry_runs} dry runs; commit {rig.plan_file}")
+    return True
+
+
+@operation()
+def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Commands:
+    """Each model's plan as it would be made now, beside the one in the plan file; ``update`` writes it there."""
+    models = planned_by_us(rig)
+    names = [model.name for model in models]
+    if unknown := [name for name in (*only, *update) if name not in (*names, "all")]:
+        yield from refuse(
+            f"{', '.join(unknown)} is no model of this box with auto() as its placement: name "
+            f"{', '.join(names) or 'none, there is none'}"
+        )
+        return
+    if not models:
+        host.noop("no model of this box has auto() as its placement, so there is nothing to plan")
+        return
+    chosen = [model for model in models if not only or model.name in only]
+    if state.is_executing:
+        yield FunctionCommand(_show, [rig, chosen, update], {})
+    else:
+        yield FunctionCommand(lambda state, host: True, [], {})
+
+
+def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple[str, ...]) -> bool:
+    well = True
+    for model in models:
+        try:
+            plan = planned(rig, model)
+            before = read_plans(rig.plan_file).boxes.get(host.name, {}).get(model.name)
+            for line in in_words.report(plan, model.name, speed_said(rig, model, plan, before)):
+                host.log(line)
+            _compare(host, rig, model, before, plan)
+            if model.name in update or "all" in update:
+                with ONE_WRITER:  # several boxes share a plan file
+                    write_plan(rig.plan_file, host.name, model.name, plan)
+                host.log(f"{model.name}: written; commit {rig.plan_file}, then run deploy.py")
+        except PlanError as error:
+            report(host, str(error))
+            well = False
+    return well
+
+
+def _compare(host: Host, rig: Rig, model: Model, before: Plan | None, plan: Plan) -> None:
+    if before is None:
+        host.log(f"{model.name}: not in {rig.plan_file} yet: deploy.py writes it there, or --data update={model.name}")
+        return
+    found = ground_of(rig, [model])[model.name]
+    if (proposal := proposal_line(before)) is not None:
+        host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
+    why = staleness(before, present(rig, model, found.release, found.locked))
+    what = plan_changes(before, plan)
+    if not why and not what:
+        host.log(f"{model.name}: as in {rig.plan_file}")
+        return
+    host.log(f"{model.name}: otherwise than in {rig.plan_file}")
+    for line in (*why, *what):
+        host.log_styled(f"    {line}", fg="yellow", log_func=logger.warning)

@@ -1,0 +1,1 @@
+"""Placement by dry runs: which layers go where, decided by what the release that will serve says it would take."""

@@ -1,0 +1,67 @@
+"""llama.cpp's own --fit beside the plan: what it answers, read as layers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.planning.coverage import covered, layer_of
+from tasks.planning.gguf_header import Tensor
+from tasks.planning.plans.dry_run import DryRunError, failure
+from tasks.planning.plans.weights import EXPERTS, Weights
+
+
+def fit_answer(output: str) -> list[str]:
+    """The arguments that ``llama-fit-params --fit on`` prints.
+
+    :raises DryRunError: when it gave up
+    """
+    for line in output.splitlines():
+        if line.startswith("-c "):
+            return shlex.split(line)
+    raise DryRunError(f"llama.cpp's own fit gave up: {failure(output)}")
+
+
+@dataclass(frozen=True)
+class FitLayers:
+    """``whole``: layers with all their experts on the GPU that has their attention and cache; ``spread``: how many more
+    have theirs on two GPUs, none in RAM."""
+
+    whole: tuple[int, ...]
+    spread: int
+
+
+def fit_layers(answer: Sequence[str], weights: Weights, tensors: Sequence[Tensor], names: Sequence[str]) -> FitLayers:
+    """What fit's answer does with each layer's experts.
+
+    :param names: of the GPUs, in device order
+    """
+    said = dict(zip(answer[::2], answer[1::2], strict=False))
+    layers = weights.layers
+    on_gpu = int(said.get("-ngl", -1))
+    first = max(0, layers + 1 - on_gpu) if on_gpu >= 0 else 0
+    shares = [int(share) for share in said.get("-ts", "1").split(",")]
+    elsewhere: dict[int, set[str]] = {}
+    for rule in covered(said["-ot"].split(",") if "-ot" in said else [], tensors):
+        for tensor in rule.tensors:
+            number = layer_of(tensor.name)
+            if number is not None and EXPERTS.search(tensor.name):
+                elsewhere.setdefault(number, set()).add(rule.device)
+    counts, spread = [0] * len(names), 0
+    for layer in range(first, layers):
+        gpu = _gpu_of(layer - first, shares, layers + 1 - first)
+        devices = elsewhere.get(layer, set()) - {names[gpu]}
+        counts[gpu] += not devices
+        spread += bool(devices) and "CPU" not in devices
+    return FitLayers(tuple(counts), spread)
+
+
+def _gpu_of(index: int, shares: Sequence[int], placed: int) -> int:
+    """The first GPU whose cumulative share is beyond this layer (src/llama-model.cpp, pinned commit)."""
+    reached, total = 0, sum(shares)
+    for gpu, share in enumerate(shares):
+        reached += share
+        if reached / total > index / placed:
+            return gpu
+    return len(shares) - 1

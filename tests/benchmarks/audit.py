@@ -1,0 +1,156 @@
+"""What an audit costs, of one box and of twenty at once: `python -m tests.benchmarks.audit [--boxes 20] [--runs 5]`.
+
+Twenty boxes are twenty logins to one container, which shares this machine's cores with the audit: what twenty real
+boxes would do on cores of their own happens here on the same ones. So besides the clock it tells CPU seconds: pyinfra's
+here, and those of everything that the logins started on the box. Needs root, makes a box of its own and throws it away.
+Nothing is asserted about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.converge.measure import RunFailedError, Tool, timed
+from tests.box import local_hub, machine
+from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment, rehearsal_rig
+from tests.box.hub import Hub
+from tests.box.paths import Rehearsal, cache_directory
+
+PORT = 25222
+_SSHD = "MaxStartups 200\nMaxSessions 100\n"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Case:
+    """One thing timed: a script of pyinfra against so many logins. Seconds: on the clock, of CPU here, of CPU there."""
+
+    name: str
+    boxes: int
+    tool: Tool
+    deployment: Deployment
+    wall: list[float] = field(default_factory=list)
+    here: list[float] = field(default_factory=list)
+    there: list[float] = field(default_factory=list)
+
+
+def main() -> int:
+    """Box up, converge it, then time the cases in turn."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.audit", description=__doc__.splitlines()[0])
+    parser.add_argument("--boxes", type=int, default=20, metavar="N", help="logins at once")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each case, after one that is not")
+    parser.add_argument("--box", default="benchmark-audit-box", help="name of the box; one that is there is used")
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--keep", action="store_true", help="leave the box up, for another go")
+    options = parser.parse_args()
+    box = Rehearsal(cache_directory() / options.box, options.port)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            measure(box, Path(directory), options.boxes, options.runs)
+    except (machine.BoxError, RunFailedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep:
+            machine.destroy(box)
+    return 0
+
+
+def measure(box: Rehearsal, directory: Path, boxes: int, runs: int) -> None:
+    """Everything between a box that may not exist yet and a printed table."""
+    machine.up(box)
+    local_hub.make_model(box)
+    one = Deployment(box, directory / "one", rehearsal_rig(box))
+    one.directory.mkdir()
+    with Hub(box.hub_directory, box.hub_port, box.hub_port + 1) as hub:
+        hub.add_root()
+        first = one.run()
+    if first.code:
+        raise RunFailedError(f"the box did not converge: {first}")
+    one.shell(f"printf '{_SSHD!s}' >/etc/ssh/sshd_config.d/10-benchmark.conf && systemctl reload ssh")
+    empty = directory / "empty.py"
+    empty.write_text('"""Connects, and does nothing."""\n')
+    cases = [
+        case(directory, one, f"{name}-{count}", script, count)
+        for count in (1, boxes)
+        for name, script in (("start", str(empty)), ("audit", "tasks/audit.py"))
+    ]
+    before = os.getloadavg()[0]
+    for item in cases:
+        timed(item.tool)
+    for _ in range(runs):
+        for item in cases:
+            run(item, one)
+    print(
+        f"pyinfra {version('pyinfra')}, Python {platform.python_version()}; {os.cpu_count()} cores, load average "
+        f"{before:.2f} before, {os.getloadavg()[0]:.2f} after; {runs} counted runs of each case in turn"
+    )
+    print("\n".join(table(cases)))
+
+
+def case(directory: Path, one: Deployment, name: str, script: str, boxes: int) -> Case:
+    """``pyinfra -y inventory.py SCRIPT`` with so many names for the one box."""
+    place = directory / name
+    place.mkdir()
+    more: list[tuple[str, dict[str, Any]]] = [(f"{HOST}-{number}", {}) for number in range(2, boxes + 1)]
+    deployment = Deployment(one.box, place, one.rig, more_hosts=more)
+    # What pyinfra imports is compiled once, as after the first run of any installation; see converge/.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {**deployment.environment(), "PYTHONPYCACHEPREFIX": str(directory / "compiled"), "LC_ALL": "C.UTF-8"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    tool = Tool(name, deployment.command(script, "-y"), environment, REPOSITORY_ROOT, place / "output")
+    return Case(name.rpartition("-")[0], boxes, tool, deployment)
+
+
+def run(item: Case, box: Deployment) -> None:
+    """One counted run."""
+    began = box_seconds(box)
+    wall, here = timed(item.tool)
+    item.wall.append(wall)
+    item.here.append(here)
+    time.sleep(0.5)  # until the box's sshd has seen its last login end
+    # What asking itself costs is in every case alike, and small beside an audit.
+    item.there.append(box_seconds(box) - began)
+
+
+def box_seconds(box: Deployment) -> float:
+    """CPU seconds of all that the box's sshd has started and seen end: logins, their shells and their commands."""
+    said = box.shell("cut -d' ' -f14-17 /proc/$(systemctl show ssh -p MainPID --value)/stat")
+    return sum(int(number) for number in said.split()) / _TICKS
+
+
+def table(cases: Sequence[Case]) -> list[str]:
+    """A row a case, then the two figures that are asked for."""
+    rows = [
+        "| boxes | what | min s | median s | max s | CPU s here, median | CPU s on the box, median |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for item in cases:
+        low, middle, high = min(item.wall), statistics.median(item.wall), max(item.wall)
+        here, there = statistics.median(item.here), statistics.median(item.there)
+        rows.append(
+            f"| {item.boxes} | {item.name} | {low:.2f} | {middle:.2f} | {high:.2f} | {here:.2f} | {there:.2f} |"
+        )
+    start, audit, starts, audits = (statistics.median(item.wall) for item in cases)
+    many, beyond = cases[2].boxes, (audits - starts) / (audit - start)
+    return [
+        *rows,
+        "",
+        f"One audit takes {audit - start:.2f} s beyond pyinfra's own start; {many} at once take {audits / audit:.1f} "
+        f"times as long as one ({beyond:.1f} times beyond the starts).",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

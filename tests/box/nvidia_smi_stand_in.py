@@ -1,0 +1,43 @@
+#!/usr/bin/python3
+"""Stand-in for nvidia-smi, since no box here has a GPU: two H200s as they really answered, and what is set on them.
+
+Limits and persistence are kept in /run, and so forgotten at a boot, as the cards' own are. While /run/stubborn-cards is
+there, a limit is accepted and not taken.
+"""
+
+import json
+import pathlib
+import sys
+
+STATE = pathlib.Path("/run/cards.json")
+CARDS = (
+    "0, GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37, NVIDIA H200, 143771, 143156, 9.0, 580.159.04, 00000000:00:06.0, "
+    "5, 5, 16, 16, {limit:.2f}, 700.00, 200.00, 700.00, {persistence}, Disabled, P0, 0x0000000000000001, 0",
+    "1, GPU-4cca22c5-5bea-e393-bf5c-75204854eb28, NVIDIA H200, 143771, 143156, 9.0, 580.159.04, 00000000:00:07.0, "
+    "5, 5, 16, 16, {limit:.2f}, 700.00, 200.00, 700.00, {persistence}, Disabled, P0, 0x0000000000000001, 0",
+)
+
+
+def main() -> None:
+    """What the fact and the unit ask of it."""
+    state = json.loads(STATE.read_text()) if STATE.exists() else {}
+    options = dict(word.split("=", 1) for word in sys.argv[1:])
+    if "--query-gpu" in options:
+        for line in CARDS:
+            uuid = line.split(", ")[1]
+            card = state.get(uuid, {"limit": 700.0, "persistence": "Disabled"})
+            print(line.format(**card))
+        return
+    uuid = options["--id"]
+    if not any(uuid in line for line in CARDS):
+        print("No devices were found")
+        sys.exit(6)
+    card = state.setdefault(uuid, {"limit": 700.0, "persistence": "Disabled"})
+    if "--persistence-mode" in options:
+        card["persistence"] = {"0": "Disabled", "1": "Enabled"}[options["--persistence-mode"]]
+    if "--power-limit" in options and not pathlib.Path("/run/stubborn-cards").exists():
+        card["limit"] = float(options["--power-limit"])
+    STATE.write_text(json.dumps(state))
+
+
+main()

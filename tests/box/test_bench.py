@@ -1,0 +1,141 @@
+"""Timing the model that serves: measured over its own API, kept, and held against the last time."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.operations.bench_ledger import read_ledger
+from tests.box.deployment import Deployment, wait_for
+from tests.box.rehearse import chat
+from tests.test_readme import BENCH
+
+pytestmark = pytest.mark.box
+
+# Short, because this says nothing of speed: the model is tiny, the machine is shared.
+QUICK = ("--data", "runs=2", "--data", "depth=256", "--data", "generate=16")
+
+
+@pytest.fixture
+def ledger(variant: Deployment) -> Path:
+    """A ledger of the test's own."""
+    variant.rig["bench_ledger"] = str(variant.directory / "bench.jsonl")
+    return variant.directory / "bench.jsonl"
+
+
+def rewrite(ledger: Path, factor: float) -> None:
+    """The last timing as if it had been so many times as fast: how fast this machine is now must not matter."""
+    *before, last = ledger.read_text().splitlines()
+    entry: dict[str, Any] = json.loads(last)
+    for kind in ("prompt", "generation"):
+        entry[kind] = {name: value * factor for name, value in entry[kind].items()}
+    ledger.write_text("\n".join([*before, json.dumps(entry)]) + "\n")
+
+
+def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Path) -> None:
+    process = variant.shell("systemctl show llamarig-tiny -p MainPID")
+    first = variant.run(*QUICK, script="tasks/bench.py")
+    assert first.code == 0, str(first)
+    assert "the first of its kind" in first.output
+    (entry,) = read_ledger(str(ledger))
+    assert (entry.box, entry.model, entry.runs) == ("rehearsal-box", "tiny", 2)
+    assert entry.release in variant.shell("readlink /proc/$(systemctl show llamarig-tiny -p MainPID --value)/exe")
+    assert (entry.conditions.prompt_tokens, entry.conditions.generated_tokens) == (256, 16)
+    assert "--ctx-size" in entry.flags
+    assert "--port" not in entry.flags
+    # Everything of a model served by the CPU is read from RAM but the rows of its embedding, and 10 of 512 experts.
+    sizes = variant.shell("find /var/lib/llamarig/models -name '*.gguf' -printf '%s\\n'").split()
+    assert entry.ram_bytes_per_token is not None
+    assert 0 < entry.ram_bytes_per_token < sum(map(int, sizes))
+
+    rewrite(ledger, 0.01)
+    faster = variant.run(*QUICK, script="tasks/bench.py")
+    assert faster.code == 0, str(faster)
+    rewrite(ledger, 100)
+    slower = variant.run(*QUICK, script="tasks/bench.py")
+    assert slower.code != 0
+    said = " ".join(slower.output.split())
+    assert "tiny is slower than on" in said
+    assert "with the same build and flags: prompt -9" in said
+    assert "Traceback" not in slower.output
+    assert len(read_ledger(str(ledger))) == 3, "a slow run is a run too"
+
+    assert variant.shell("systemctl show llamarig-tiny -p MainPID") == process
+    assert variant.run().changed == []
+
+
+def test_a_busy_model_is_not_timed(variant: Deployment, ledger: Path) -> None:
+    over = threading.Event()
+    body = json.dumps({"prompt": "A long story:", "n_predict": 2000, "ignore_eos": True}).encode()
+    request = urllib.request.Request(f"{variant.address}/completion", body, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def keep_busy() -> None:
+        while not over.is_set():
+            opener.open(request, timeout=300).read()
+
+    asker = threading.Thread(target=keep_busy)
+    asker.start()
+    try:
+        busy = "curl -s --noproxy '*' {}/slots | grep -c '\"is_processing\":true'; true"
+        wait_for(lambda: variant.shell(busy.format(variant.address)) != "0", "a request under way")
+        outcome = variant.run(*QUICK, script="tasks/bench.py")
+    finally:
+        over.set()
+        asker.join()
+    assert outcome.code != 0
+    said = " ".join(outcome.output.split())
+    assert "tiny is busy with somebody's request: time it when it is idle; nothing was stored for it" in said
+    assert not ledger.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--data", "model=nonsense"), "no model is called 'nonsense'; this box has tiny"),
+        (("--data", "depth=9000"), "a slot holds 8192 tokens, fewer than 9000 of prompt and 128 generated"),
+        (("--data", "runs=none"), "--data runs=none is no number"),
+    ],
+)
+def test_what_cannot_be_timed_is_said(variant: Deployment, ledger: Path, arguments: tuple[str, ...], said: str) -> None:
+    outcome = variant.run(*arguments, script="tasks/bench.py")
+    assert outcome.code != 0
+    assert said in " ".join(outcome.output.split())
+    assert "Traceback" not in outcome.output
+    assert not ledger.exists()
+
+
+def test_a_damaged_ledger_and_a_stopped_model_are_said(variant: Deployment, ledger: Path) -> None:
+    ledger.write_text("<<<<<<< HEAD\n")
+    outcome = variant.run(*QUICK, script="tasks/bench.py")
+    assert outcome.code != 0
+    assert "bench.jsonl line 1 is no timing" in outcome.output
+    variant.shell("systemctl stop llamarig-tiny")
+    try:
+        outcome = variant.run(*QUICK, script="tasks/bench.py")
+    finally:
+        variant.shell("systemctl start llamarig-tiny")
+    wait_for(lambda: chat_or_nothing(variant), "the model again")
+    assert outcome.code != 0
+    assert "nothing is started for this: systemctl start llamarig-tiny.service on the box" in outcome.output
+
+
+def chat_or_nothing(deployment: Deployment) -> str:
+    try:
+        return chat(deployment.address, "Back?")
+    except OSError:
+        return ""
+
+
+def test_the_readme_command(variant: Deployment, ledger: Path) -> None:
+    (command,) = BENCH
+    assert command.split()[1:] == ["-y", "inventory/home.py", "tasks/bench.py"]
+    outcome = variant.run(script="tasks/bench.py")
+    assert outcome.code == 0, str(outcome)
+    (entry,) = read_ledger(str(ledger))
+    assert (entry.runs, entry.conditions.prompt_tokens, entry.conditions.generated_tokens) == (5, 2048, 128)

@@ -1,0 +1,107 @@
+"""The NVIDIA driver on a real Debian: what the box says, and whether Debian's own index can give what we would install.
+
+No card and no kernel of its own is here, so the packages are resolved (`apt-get -s`) and not installed; that a module
+loads, and a restart that it needs, only a box with a GPU can show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tasks.facts.driver import NvidiaPackages
+from tasks.planning.driver import DEBIAN_COMPONENTS, DriverState, asked_for, next_step, packages, upstream
+from tasks.spec.build import Build
+from tasks.spec.host_policy import NvidiaDriver
+from tests.box import machine
+from tests.box.deployment import Deployment
+
+pytestmark = pytest.mark.box
+
+SCRIPT = "tests/box/toolchain_only.py"
+# apt with package lists and sources of its own: the box's stay as they are.
+APT = "/tmp/nvidia-apt"
+OPTIONS = (
+    f"-o Dir::State::lists={APT}/lists -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::sourcelist={APT}/debian.list "
+    f"-o Dir::Cache={APT}/cache"
+)
+LISTS = f"""
+mkdir -p {APT}/lists/partial {APT}/cache/archives/partial
+. /etc/os-release
+echo "deb http://deb.debian.org/debian $VERSION_CODENAME main {" ".join(DEBIAN_COMPONENTS)}" >{APT}/debian.list
+apt-get {OPTIONS} -qq update
+"""
+
+
+def asked(deployment: Deployment, driver: NvidiaDriver, options: str = "") -> DriverState:
+    """The project's own fact, put to the box; with ``options``, to an apt with those."""
+    command = NvidiaPackages().command(asked_for(driver))
+    for program in ("apt-cache", "apt-get"):
+        command = command.replace(f"{program} ", f"{program} {options} ")
+    return NvidiaPackages().process(deployment.shell(command).splitlines())
+
+
+def with_a_card(state: DriverState) -> DriverState:
+    """A card and a kernel of Debian's own stand in here; everything else is the box's answer."""
+    return replace(state, container=False, cards=1, kernels=("amd64",))
+
+
+def test_a_container_is_refused_before_anything_is_changed(variant: Deployment) -> None:
+    variant.rig["host"]["nvidia_driver"] = {}
+    outcome = variant.run(script=SCRIPT)
+    assert outcome.code != 0
+    assert "a container runs on its host's driver: declare nvidia_driver for the host" in outcome.output
+    assert outcome.changed == []
+    assert "Traceback" not in outcome.output
+
+
+@pytest.mark.parametrize("module", ["open", "proprietary"])
+def test_debians_index_gives_what_we_would_install(deployment: Deployment, module: str) -> None:
+    driver = NvidiaDriver.model_validate({"kernel_module": module})
+    state = asked(deployment, driver)
+    assert (state.family, state.release, state.container, state.cards) == ("debian", "trixie", True, 0)
+    assert (state.module, state.library, state.parts, state.kernels) == ("", "", frozenset(), ())
+    assert "main" in state.components
+    assert state.offered == {}, "a fresh Debian knows nothing of the driver"
+    assert state.packages_changed_at < state.booted_at
+
+    build = Build(name="cuda", architectures=("89-real",), cuda_toolkit="/usr")
+    first = next_step(driver, with_a_card(state), [build], {"/usr": (12, 4)})
+    assert first is not None
+    assert first.kind == "components"
+
+    deployment.shell(LISTS, timeout=300)
+    enabled = asked(deployment, driver, OPTIONS)
+    assert enabled.components == {"main", *DEBIAN_COMPONENTS}
+    step = next_step(driver, with_a_card(enabled), [build], {"/usr": (12, 4)})
+    assert step is not None
+    assert step.kind == "install"
+    assert step.packages == packages(driver, "debian", ("amd64",))
+    resolved = deployment.shell(
+        f"apt-get {OPTIONS} -s --no-install-recommends install {' '.join(step.packages)}", timeout=120
+    )
+    chosen = dict(re.findall(r"^Inst (\S+) \((\S+)", resolved, re.MULTILINE))
+    assert set(step.packages) <= chosen.keys()
+    # One version of module, firmware and libraries, and no desktop.
+    version = upstream(enabled.offered["libcuda1"])
+    parts = {name: upstream(of) for name, of in chosen.items() if name in ("firmware-nvidia-gsp", *step.packages[:3])}
+    assert set(parts.values()) == {version}, parts
+    assert not [name for name in chosen if name.startswith(("xserver-", "nvidia-settings"))]
+
+    # Debian 13 has 550, too old for every CUDA that PyPI has a compiler of.
+    too_new = Build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")
+    refused = next_step(driver, with_a_card(enabled), [too_new], {})
+    assert refused is not None
+    assert refused.kind == ("refuse" if int(version.split(".")[0]) < 580 else "install")
+
+
+def test_a_toolkit_that_is_not_where_it_is_declared(variant: Deployment) -> None:
+    build = {**variant.rig["builds"][0], "name": "cuda", "backend": "cuda", "architectures": ["89-real"]}
+    variant.rig["builds"].append({**build, "cuda_toolkit": "/usr/local/cuda-12.9"})
+    outcome = variant.run(script=SCRIPT)
+    assert outcome.code != 0
+    assert "declared /usr/local/cuda-12.9/bin/nvcc" in outcome.output
+    assert "install the toolkit there, or declare a version from PyPI" in outcome.output
+    assert machine.ssh(variant.box, "ls /opt/llamarig/cuda", check=False).returncode != 0 or outcome.changed == []

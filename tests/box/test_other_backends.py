@@ -1,0 +1,81 @@
+"""Vulkan and HIP without their hardware: Debian has what is declared, llama.cpp configures with it, a shader compiles.
+
+tests/gpu/RESULTS.md has the whole Vulkan build, and the software driver that served from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from tasks.planning.packages import ROCM, wanted_packages
+from tasks.planning.release import build_job
+from tasks.spec.build import Build
+from tasks.spec.rig import Rig
+from tests.box.bad_input import refusal
+from tests.box.deployment import HOST, Deployment
+
+pytestmark = pytest.mark.box
+
+SCRIPT = "tests/box/toolchain_only.py"
+SHADER = "ggml/src/ggml-vulkan/CMakeFiles/ggml-vulkan.dir/add.comp.cpp.o"
+COMPILE = """
+cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
+import json, subprocess
+from pathlib import Path
+from tasks.files import build_release
+from tasks.files.job_status import Progress
+job = json.load(open("/tmp/job.json"))
+work = Path(job["work"])
+work.mkdir(parents=True, exist_ok=True)
+progress = Progress(Path("/tmp"))
+build_release.fetch_source(job["source"], work / "source", Path(job["cache"]), progress)
+build_release.configure(work / "source", work / "build", job, progress)
+subprocess.run(["ninja", "-C", str(work / "build"), OBJECT], check=True, env=build_release.compiler_environment(job))
+PYTHON
+"""
+
+
+def with_build(deployment: Deployment, **fields: object) -> Rig:
+    """Beside the build that serves, one that only has its tools installed."""
+    deployment.rig["builds"].append({**deployment.rig["builds"][0], **fields})
+    return Rig.model_validate(deployment.rig)
+
+
+@pytest.mark.parametrize("builder", [None, "another-box"], ids=["built here", "received"])
+def test_debian_has_the_packages_for_vulkan(deployment: Deployment, builder: str | None) -> None:
+    """Asked of the real index; nothing is installed."""
+    rig = Rig.model_validate(deployment.rig)
+    build = Build(name="vulkan", backend="vulkan", built_by=builder)
+    simulate(deployment, wanted_packages(rig.model_copy(update={"builds": (build,)}), HOST)["debian"])
+
+
+def test_debian_has_the_packages_for_hip_and_they_are_too_old(variant: Deployment) -> None:
+    """HIP 5.7.1 in Debian 13; the owner is told before 790 MB of it are fetched."""
+    simulate(variant, ROCM["debian"])
+    with_build(variant, name="hip", backend="hip", architectures=["gfx1100"])
+    outcome = variant.run(script=SCRIPT)
+    refusal(outcome, "a hip build needs ROCm 6.1 or newer", "has HIP 5.7.1", "AMD's own packages", 'backend="vulkan"')
+    assert outcome.changed == []
+
+
+def simulate(deployment: Deployment, names: Sequence[str]) -> None:
+    deployment.shell('test -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" || apt-get update -qq', timeout=120)
+    deployment.shell(f"apt-get install --simulate --no-install-recommends -- {' '.join(names)}", timeout=120)
+
+
+def test_vulkan_configures_and_a_shader_compiles(variant: Deployment) -> None:
+    rig = with_build(variant, name="vulkan", backend="vulkan")
+    first = variant.run(script=SCRIPT)
+    assert first.code == 0, str(first)
+    assert variant.run(script=SCRIPT).changed == []
+    job = build_job(rig.builds[1], rig.models)
+    variant.write("/tmp/job.json", json.dumps(job))
+    try:
+        variant.shell(COMPILE.replace("OBJECT", repr(SHADER)), timeout=600)
+        made = variant.shell(f"nm -C {job['work']}/build/{SHADER}")
+        assert "add_f32_f32_f32_data" in made, made
+    finally:
+        variant.shell(f"rm -rf {job['work']}")

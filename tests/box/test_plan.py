@@ -1,0 +1,325 @@
+"""Plans for the four boxes of group_data/, by the pinned llama-fit-params on simulated GPUs; a deploy that uses one.
+
+Every number of a plan is compared with what llama-fit-params prints when it is run by hand, and with what llama.cpp's
+own --fit makes of the same header and margins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.operations.header_files import sparse_paths
+from tasks.operations.lock_file import read_lock
+from tasks.operations.plan_file import read_plans
+from tasks.operations.simulated_gpus import simulation_library
+from tasks.planning import layout
+from tasks.planning.placement import layers_with_experts_on_cpu, placement_arguments
+from tasks.planning.release import release_path
+from tasks.spec.model import Model
+from tasks.spec.model_lock import lock_key
+from tasks.spec.plan_file import Plan
+from tasks.spec.rig import Rig
+from tests.box.deployment import HOST, Deployment
+from tests.box.hub import Hub
+from tests.box.rehearse import chat
+from tests.box.sparse_models import write_sparse
+from tests.planning.model_shapes import SHAPES
+
+pytestmark = pytest.mark.box
+
+GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+REPO = "acme/Planned-GGUF"
+MARGIN = 384
+Q8 = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
+
+
+@dataclass(frozen=True)
+class Box:
+    """One owner's cards (name, total and free MiB), and what he serves on them, as group_data/ has it."""
+
+    gpus: tuple[tuple[str, int, int], ...]
+    models: dict[str, dict[str, Any]]
+
+
+BOXES = {
+    "A": Box(
+        (("RTX 4090", 24564, 23671), ("RTX 5070 Ti", 16303, 12761)),
+        {
+            "qwen3-coder-next-q6": {"context": 262144, "ubatch": 2048, **Q8},
+            "qwen3-coder-next-q6-fused": {"context": 262144, "ubatch": 512, **Q8},
+            "gpt-oss-120b": {"context": 65536, "batch": 4096, "ubatch": 4096, **Q8},
+        },
+    ),
+    "B": Box((("RTX 4070", 12282, 11600),), {"qwen3-coder-next-mxfp4": {"context": 131072, "threads": 10}}),
+    "C": Box(
+        (("RTX 16 GB", 16380, 15700),),
+        {"qwen35-35b-a3b-q4": {"context": 65536, **Q8}, "qwen35-35b-a3b-q8": {"context": 65536, **Q8}},
+    ),
+    "D": Box(
+        (("RX 7900 XT", 20464, 19900),),
+        {
+            "qwen3-coder-next-q4": {
+                "context": 262144,
+                "batch": 16384,
+                "ubatch": 1024,
+                "cache_type_k": "q4_1",
+                "cache_type_v": "q4_1",
+            },
+            "qwen3-32b": {"context": 32768, **Q8},
+        },
+    ),
+}
+THREE_SHARDS = ("qwen3-coder-next-q6", "qwen35-35b-a3b-q4")
+"""These also have a vocabulary of the real length, as the first shard of a real set has."""
+
+
+@dataclass
+class Planned:
+    """What tasks/plan.py made of one box, and how to ask llama-fit-params by hand."""
+
+    deployment: Deployment
+    plans: dict[str, Plan]
+    models: dict[str, Model]
+    said: str
+    headers: dict[str, str]
+    release: str
+    environment: dict[str, str]
+
+    def by_hand(self, name: str, *arguments: str) -> str:
+        """stdout of llama-fit-params for the model as it is declared, but for the placement."""
+        serve = self.models[name].serve
+        words = [f"{self.release}/bin/llama-fit-params", "-m", self.headers[name], "-fa", serve.flash_attention]
+        words += ["-c", str(serve.context), "-b", str(serve.batch), "-ub", str(serve.ubatch), "-np", "1"]
+        words += ["-ctk", serve.cache_type_k, "-ctv", serve.cache_type_v]
+        words += ["-dev", ",".join(device.name for device in self.plans[name].belongs.devices), *arguments]
+        said = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
+        return self.deployment.shell(f"{said} {shlex.join(words)} 2>/dev/null", timeout=120)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> dict[str, list[Path]]:
+    directory = tmp_path_factory.mktemp("sparse")
+    made = {
+        name: write_sparse(
+            directory, name, SHAPES[name], shards=3 if name in THREE_SHARDS else 1, tokens=name in THREE_SHARDS
+        )
+        for box in BOXES.values()
+        for name in box.models
+    }
+    hub.add_sparse_repo(REPO, {file.name: file for files in made.values() for file in files})
+    return made
+
+
+@pytest.fixture(scope="module", params=BOXES)
+def planned(
+    request: pytest.FixtureRequest,
+    first_run: tuple[Deployment, Any],
+    files: dict[str, list[Path]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Planned]:
+    """The converged box, declared as one of the owners' with placements left to the planner."""
+    box = BOXES[request.param]
+    deployment = first_run[0].variant(tmp_path_factory.mktemp("planned"))
+    tiny = deployment.rig["models"][0]
+    deployment.rig["models"] = [
+        {
+            **tiny,
+            "name": name,
+            "repo": REPO,
+            "quant": None,
+            "files": [files[name][0].name],
+            "serve": {"port": 8080, "placement": {"kind": "auto", "margin_mib": MARGIN}, **serve},
+        }
+        for name, serve in box.models.items()
+    ]
+    deployment.rig["simulated_gpus"] = [
+        {"name": name, "total_mib": total, "free_mib": free} for name, total, free in box.gpus
+    ]
+    ground = deployment.run(script=GROUND)
+    assert ground.code == 0, ground
+    done = deployment.run("--data", "update=all", script=PLAN)
+    assert done.code == 0, done
+    rig = Rig.model_validate(deployment.rig)
+    lock = read_lock(rig.model_lock)
+    yield Planned(
+        deployment,
+        plans=read_plans(rig.plan_file).boxes[HOST],
+        models={model.name: model for model in rig.models},
+        said=done.output,
+        headers={model.name: sparse_paths(lock.models[lock_key(model)])[0] for model in rig.models},
+        release=release_path(rig.builds[0], rig.models),
+        environment={
+            "GGML_BACKEND_PATH": simulation_library(rig.builds[0]),
+            "LLAMARIG_SIMULATED_GPUS": ",".join(f"{name}:{total}:{free}" for name, total, free in box.gpus),
+        },
+    )
+    deployment.shell(f"rm -rf {layout.HEADERS}/*")
+
+
+def rows(output: str) -> dict[str, tuple[int, int, int]]:
+    """Device -> MiB of model, context and compute, as llama-fit-params prints them."""
+    found = (re.fullmatch(r"(\w+) (\d+) (\d+) (\d+) ?", line) for line in output.splitlines())
+    return {row[1]: (int(row[2]), int(row[3]), int(row[4])) for row in found if row}
+
+
+def test_a_plans_numbers_are_llama_fit_params_own(planned: Planned) -> None:
+    """To the MiB; but for the logits, which it reserves for a whole batch, and llama-server for a token a slot."""
+    for name, plan in planned.plans.items():
+        placement = [word for flag in placement_arguments(plan.placement) for word in flag]
+        printed = rows(planned.by_hand(name, *placement, "-fitp", "on"))
+        output = max(index for index, share in enumerate(plan.placement.split) if share)
+        for index, row in enumerate(plan.memory):
+            mine = (row.model_mib, row.context_mib, row.compute_mib)
+            if index == output and plan.output_compute_mib is not None:
+                assert row.compute_mib <= plan.output_compute_mib, name
+                mine = (row.model_mib, row.context_mib, plan.output_compute_mib)
+            assert mine == printed[row.name], (name, row.name)
+
+
+def test_no_plan_takes_more_than_is_free_less_the_margin(planned: Planned) -> None:
+    for name, plan in planned.plans.items():
+        for device, row in zip(plan.belongs.devices, plan.gpus, strict=True):
+            assert row.total_mib <= device.free_mib - MARGIN, (name, device.name)
+
+
+def test_the_next_layer_would_not_have_fitted(planned: Planned) -> None:
+    for name, plan in planned.plans.items():
+        assert all(more.measured and more.needs_mib > more.has_mib for more in plan.next_layer), name
+        if layers_with_experts_on_cpu(plan.placement):
+            assert plan.next_layer, name
+
+
+def test_no_fewer_whole_layers_and_no_more_splits_than_llama_cpps_own_fit(planned: Planned) -> None:
+    for name, plan in planned.plans.items():
+        assert plan.fit is not None, name
+        assert sum(plan.placement.gpu) >= sum(plan.fit.whole), name
+        assert plan.splits is not None, name
+        assert plan.fit.splits is not None, name
+        assert plan.splits[1] <= plan.fit.splits[1], name
+        margins = ",".join([str(MARGIN)] * len(plan.gpus))
+        answer = planned.by_hand(name, "--fit", "on", "--fit-target", margins)
+        assert " ".join(shlex.split(answer)) == plan.fit.arguments, name
+
+
+def test_weights_cache_and_state_of_a_layer_are_on_one_device(planned: Planned) -> None:
+    """Only experts are moved, only to RAM, by one override; the caches follow the layer split."""
+    for name, plan in planned.plans.items():
+        said = {flag: value for flag, *values in placement_arguments(plan.placement) for value in values}
+        for rule in filter(None, said.get("--override-tensor", "").split(",")):
+            assert re.fullmatch(r"blk\[\.\].*\[\.\]ffn_\([a-z_|]+\)_\(ch\|\)exps=CPU", rule), (name, rule)
+        total = SHAPES[name].layers + 1
+        assert sum(plan.placement.split) + plan.placement.in_ram == total, name
+
+
+def test_few_dry_runs_were_enough(planned: Planned) -> None:
+    for name, plan in planned.plans.items():
+        assert plan.dry_runs <= 40, name
+
+
+def test_the_report_shows_it(planned: Planned) -> None:
+    for name, plan in planned.plans.items():
+        assert f"{name}: {sum(plan.placement.gpu)} of {SHAPES[name].layers} layers whole on the GPUs" in planned.said
+    for words in ("VRAM: # weights", "graph splits", "llama.cpp's own fit, same margins", "belongs to: release"):
+        assert words in planned.said
+
+
+def test_planning_again_comes_to_the_same_and_writes_nothing(planned: Planned) -> None:
+    file = Path(planned.deployment.rig["plan_file"])
+    before = file.read_bytes()
+    again = planned.deployment.run(script=PLAN)
+    assert again.code == 0, again
+    for name in planned.plans:
+        assert f"{name}: as in {file}" in again.output
+    assert file.read_bytes() == before
+
+
+# --- a deploy that uses a plan ---------------------------------------------------------------------------------------
+
+CARD = {"name": "Toy", "total_mib": 4096, "free_mib": 4000}
+
+
+@pytest.fixture
+def tiny(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """The tiny model, placed by a plan for a simulated card; it is served on CPUs all the same."""
+    variant = deployment.variant(tmp_path / "variant")
+    variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto", "margin_mib": 0}
+    variant.rig["simulated_gpus"] = [CARD]
+    yield variant
+    restored = deployment.run()
+    assert restored.code == 0, restored
+
+
+def flags(deployment: Deployment) -> str:
+    return deployment.shell("tr '\\0' ' ' </proc/$(systemctl show -P MainPID llamarig-tiny)/cmdline")
+
+
+def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(tiny: Deployment) -> None:
+    first = tiny.run()
+    assert first.code == 0, first
+    assert "tiny: planned with" in first.output
+    plan = json.loads(Path(tiny.rig["plan_file"]).read_text())["boxes"][HOST]["tiny"]
+    assert f"--tensor-split {','.join(map(str, plan['placement']['split']))}" in flags(tiny)
+    assert chat(tiny.address, "Planned?")
+    second = tiny.run()
+    assert (second.code, second.changed) == (0, []), second
+
+    # A plan that no longer holds is refused before anything is touched, with the way out.
+    running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")
+    tiny.rig["models"][0]["serve"]["context"] = 4096
+    refused = tiny.run()
+    assert refused.code == 1, refused
+    assert refused.output.count("--ctx-size 8192 is now 4096") == 1
+    assert "tasks/plan.py --data update=tiny" in refused.output
+    assert "Traceback" not in refused.output
+    said = "systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service"
+    assert tiny.shell(said) == running
+
+    replanned = tiny.run("--data", "update=tiny", script=PLAN)
+    assert replanned.code == 0, replanned
+    assert "--ctx-size 8192 is now 4096" in replanned.output
+    assert "context 8192 becomes 4096" in replanned.output
+    third = tiny.run()
+    assert (third.code, third.changed) == (0, ["Services | Models served"]), third
+    assert "--ctx-size 4096" in flags(tiny)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"simulated_gpus": []}, ("sees no GPU here", "simulated_gpus")),
+        ({"simulated_gpus": [{**CARD, "free_mib": 1}]}, ("nothing fits", "CUDA0 would need", "give_up")),
+    ],
+    ids=["no GPU", "no room"],
+)
+def test_what_cannot_be_planned_is_said_once(
+    deployment: Deployment, tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    variant = deployment.variant(tmp_path / "variant")
+    variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
+    variant.rig.update(change)
+    refused = variant.run(script=PLAN)
+    assert refused.code == 1, refused
+    assert refused.output.count("cannot be planned") == 1, refused
+    for word in words:
+        assert word in refused.output
+    assert "Traceback" not in refused.output
+    assert not Path(variant.rig["plan_file"]).exists()
+
+
+def test_a_broken_plan_file_is_refused(deployment: Deployment, tmp_path: Path) -> None:
+    variant = deployment.variant(tmp_path / "variant")
+    variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
+    Path(variant.rig["plan_file"]).write_text("{")
+    refused = variant.run()
+    assert refused.code == 1, refused
+    assert "is no plan file" in refused.output
+    assert "restore it from git" in refused.output
+    assert "Traceback" not in refused.output

@@ -1,0 +1,48 @@
+"""Write the lock of one CUDA version on PyPI, or write it anew: python3 -m tests.cuda_lock 13.4.
+
+Only versions whose wheels hold a compiler can be locked, which PyPI has from CUDA 13.0 on: the nvidia-cuda-nvcc-cu12
+wheels of CUDA 12 hold ptxas and libnvvm, and no nvcc.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.__main__ import REPOSITORY, install_uv
+
+# What compiling and running llama.cpp's CUDA backend takes: compiler, its two halves, headers, run-time, cuBLAS.
+EXTRAS = "nvcc,cublas,cudart,cccl,crt,nvvm"
+
+
+def main(version: str) -> int:
+    """Resolve ``version`` (13.4) to the newest patch of every wheel, with a hash for each file of it."""
+    if not re.fullmatch(r"\d+\.\d+", version):
+        print(f"error: {version!r} is no CUDA version: write it as 13.4", file=sys.stderr)
+        return 1
+    target = REPOSITORY / "tasks/files" / f"cuda-{version}-requirements.txt"
+    wanted = f"cuda-toolkit[{EXTRAS}]=={version}.*"
+    command = [
+        *(str(install_uv()), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate"),
+        *("--system-certs", "--default-index", "https://pypi.org/simple", "--only-binary", ":all:"),
+        *("--python-platform", "x86_64-unknown-linux-gnu", "--python-version", "3.10", "--generate-hashes", "-"),
+    ]
+    done = subprocess.run(command, input=wanted, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f"error: PyPI does not offer {wanted}, as said above", file=sys.stderr)
+        return 1
+    if "nvidia-nvvm==" not in done.stdout:  # the wheel of the compiler's back half, which came with nvcc itself
+        print(
+            f"error: the wheels of CUDA {version} hold no nvcc, so nothing can be compiled with them", file=sys.stderr
+        )
+        return 1
+    target.write_text(f"# {wanted}\n# Made by: make cuda-lock VERSION={version}\n{done.stdout}")
+    shown = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
+    print(f"{shown} written; name the version in CUDA_FROM_PYPI (tasks/spec/build.py), and compile with it once")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) == 2 else ""))
