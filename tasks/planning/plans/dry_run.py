@@ -191,7 +191,7 @@ def command(release: str, arguments: Sequence[str], environment: Mapping[str, st
     """One shell command for the box: tasks/files/dry_run.py, which says why it is not called directly."""
     # Its words about a failure are enough; a debugger attached for a backtrace is none.
     said = [f"{name}={value}" for name, value in sorted({**environment, "GGML_NO_BACKTRACE": "1"}.items())]
-    program = ["python3", "-B", "-m", "tasks.files.dry_run", str(LONGEST_S), f"{release}/bin/{PROGRAM}"]
+    program = [layout.PYTHON, "-B", "-m", "tasks.files.dry_run", str(LONGEST_S), f"{release}/bin/{PROGRAM}"]
     return f"cd {layout.PROGRAMS} && {shlex.join(['env', *said, *program, *arguments])}"
 
 
@@ -200,7 +200,7 @@ def short_command(directory: str, outputs: int, ubatch: int, shards: Sequence[st
 
     :param directory: where it is made; the caller's to remove
     """
-    words = ["python3", "-B", "-m", "tasks.files.short_vocabulary", directory, str(outputs), str(ubatch), *shards]
+    words = [layout.PYTHON, "-B", "-m", "tasks.files.short_vocabulary", directory, str(outputs), str(ubatch), *shards]
     return f"cd {layout.PROGRAMS} && {shlex.join(words)}"
 
 
