@@ -144,9 +144,9 @@ def planned(
         {"name": name, "total_mib": total, "free_mib": free} for name, total, free in box.gpus
     ]
     ground = deployment.run(script=GROUND)
-    assert ground.code == 0, ground
+    assert ground.code == 0, str(ground)
     done = deployment.run("--data", "update=all", script=PLAN)
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     rig = Rig.model_validate(deployment.rig)
     lock = read_lock(rig.model_lock)
     yield Planned(
@@ -235,7 +235,7 @@ def test_planning_again_comes_to_the_same_and_writes_nothing(planned: Planned) -
     file = Path(planned.deployment.rig["plan_file"])
     before = file.read_bytes()
     again = planned.deployment.run(script=PLAN)
-    assert again.code == 0, again
+    assert again.code == 0, str(again)
     for name in planned.plans:
         assert f"{name}: as in {file}" in again.output
     assert file.read_bytes() == before
@@ -254,7 +254,7 @@ def tiny(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
     variant.rig["simulated_gpus"] = [CARD]
     yield variant
     restored = deployment.run()
-    assert restored.code == 0, restored
+    assert restored.code == 0, str(restored)
 
 
 def flags(deployment: Deployment) -> str:
@@ -263,19 +263,19 @@ def flags(deployment: Deployment) -> str:
 
 def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(tiny: Deployment) -> None:
     first = tiny.run()
-    assert first.code == 0, first
+    assert first.code == 0, str(first)
     assert "tiny: planned with" in first.output
     plan = json.loads(Path(tiny.rig["plan_file"]).read_text())["boxes"][HOST]["tiny"]
     assert f"--tensor-split {','.join(map(str, plan['placement']['split']))}" in flags(tiny)
     assert chat(tiny.address, "Planned?")
     second = tiny.run()
-    assert (second.code, second.changed) == (0, []), second
+    assert (second.code, second.changed) == (0, []), str(second)
 
     # A plan that no longer holds is refused before anything is touched, with the way out.
     running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")
     tiny.rig["models"][0]["serve"]["context"] = 4096
     refused = tiny.run()
-    assert refused.code == 1, refused
+    assert refused.code == 1, str(refused)
     assert refused.output.count("--ctx-size 8192 is now 4096") == 1
     assert "tasks/plan.py --data update=tiny" in refused.output
     assert "Traceback" not in refused.output
@@ -283,11 +283,11 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     assert tiny.shell(said) == running
 
     replanned = tiny.run("--data", "update=tiny", script=PLAN)
-    assert replanned.code == 0, replanned
+    assert replanned.code == 0, str(replanned)
     assert "--ctx-size 8192 is now 4096" in replanned.output
     assert "context 8192 becomes 4096" in replanned.output
     third = tiny.run()
-    assert (third.code, third.changed) == (0, ["Services | Models served"]), third
+    assert (third.code, third.changed) == (0, ["Services | Models served"]), str(third)
     assert "--ctx-size 4096" in flags(tiny)
 
 
@@ -306,8 +306,8 @@ def test_what_cannot_be_planned_is_said_once(
     variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
     variant.rig.update(change)
     refused = variant.run(script=PLAN)
-    assert refused.code == 1, refused
-    assert refused.output.count("cannot be planned") == 1, refused
+    assert refused.code == 1, str(refused)
+    assert refused.output.count("cannot be planned") == 1, str(refused)
     for word in words:
         assert word in refused.output
     assert "Traceback" not in refused.output
@@ -319,7 +319,30 @@ def test_a_broken_plan_file_is_refused(deployment: Deployment, tmp_path: Path) -
     variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
     Path(variant.rig["plan_file"]).write_text("{")
     refused = variant.run()
-    assert refused.code == 1, refused
+    assert refused.code == 1, str(refused)
     assert "is no plan file" in refused.output
     assert "restore it from git" in refused.output
+    assert "Traceback" not in refused.output
+
+
+def test_a_release_without_llama_fit_params_is_named(deployment: Deployment, tmp_path: Path) -> None:
+    """As one of a llama.cpp from before there was one; taken out of the manifest too, so that it counts as whole."""
+    variant = deployment.variant(tmp_path / "variant")
+    variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
+    rig = Rig.model_validate(variant.rig)
+    release = release_path(rig.builds[0], rig.models)
+    without = (
+        f"import json; p = '{release}/manifest.json'; m = json.load(open(p)); m['files'].pop('llama-fit-params'); "
+        "json.dump(m, open(p, 'w'))"
+    )
+    variant.shell(
+        f"cp {release}/manifest.json /tmp/manifest.json && mv {release}/bin/llama-fit-params /tmp && "
+        f"python3 -c {shlex.quote(without)}"
+    )
+    try:
+        refused = variant.run(script=PLAN)
+    finally:
+        variant.shell(f"mv /tmp/llama-fit-params {release}/bin/ && mv /tmp/manifest.json {release}/manifest.json")
+    assert refused.code == 1, str(refused)
+    assert refused.output.count("has no llama-fit-params") == 1, str(refused)
     assert "Traceback" not in refused.output

@@ -28,6 +28,11 @@ class Assignment:
         """The GPU that holds the output: the last one with a layer, or the first where none has any."""
         return max((index for index, (start, end) in enumerate(pairwise(self.bounds)) if end > start), default=0)
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether every layer of the model is whole on a GPU."""
+        return self.bounds[0] == 0 and sum(self.whole) == self.bounds[-1]
+
     def layers(self) -> Layers:
         """The same as a placement."""
         split = [end - start for start, end in pairwise(self.bounds)]
@@ -46,18 +51,24 @@ class Estimate:
         self._dense = [0.0, *accumulate(weights.dense)]
         self._experts = [0.0, *accumulate(weights.experts_mib(layer) for layer in range(weights.layers))]
         self._context = [0.0] * (weights.layers + 1)
-        self._residual: dict[tuple[int, ...], float] = {}
+        # Apart for assignments with everything on GPUs: without an override llama.cpp computes prompts on several GPUs
+        # at once, which multiplies their buffers (pipeline parallelism, src/llama-context.cpp, pinned commit).
+        self._residual: dict[bool, dict[tuple[int, ...], float]] = {False: {}, True: {}}
 
-    def need(self, gpu: int, start: int, end: int, whole: int, *, output: bool) -> float:
-        """MiB on one GPU that holds these layers; 0 for one that holds nothing."""
+    def need(self, gpu: int, start: int, end: int, whole: int, *, output: bool, everything: bool = False) -> float:
+        """MiB on one GPU that holds these layers; 0 for one that holds nothing.
+
+        :param everything: no layer of the model has experts in RAM
+        """
         if start == end and not output:
             return 0.0
         known = self._known(start, end, whole, output=output)
+        residual = self._residual[everything] or self._residual[not everything]
         # The most alike of what was measured: this very share, these layers, this GPU.
         for key in ((gpu, start, end, whole), (gpu, start, end), (gpu,)):
-            if key in self._residual:
-                return known + self._residual[key]
-        return known if self._residual else known + _BUFFERS_MIB
+            if key in residual:
+                return known + residual[key]
+        return known if residual else known + _BUFFERS_MIB
 
     def experts_between(self, start: int, end: int) -> float:
         """MiB of the experts of these layers."""
@@ -72,14 +83,14 @@ class Estimate:
             placed = assignment.bounds[-1] - assignment.bounds[0]
             each = sum(gpu.context_mib for gpu in prediction.gpus) / max(1, placed)
             self._context = [each * layer for layer in range(self.weights.layers + 1)]
+        residual = self._residual[assignment.is_everything]
         for gpu, (start, end) in enumerate(pairwise(assignment.bounds)):
             output = gpu == assignment.last
             if start == end and not output:
                 continue
             known = self._known(start, end, assignment.whole[gpu], output=output)
-            residual = prediction.gpus[gpu].total_mib - known
             for key in ((gpu, start, end, assignment.whole[gpu]), (gpu, start, end), (gpu,)):
-                self._residual[key] = residual
+                residual[key] = prediction.gpus[gpu].total_mib - known
 
     def _known(self, start: int, end: int, whole: int, *, output: bool) -> float:
         return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tasks.planning.coverage import covered, layer_of
 from tasks.planning.gguf_header import Tensor
+from tasks.planning.plans.device import Device
 from tasks.planning.plans.dry_run import DryRunError, failure
 from tasks.planning.plans.weights import EXPERTS, Weights
 
@@ -32,28 +33,28 @@ class FitLayers:
     spread: int
 
 
-def fit_layers(answer: Sequence[str], weights: Weights, tensors: Sequence[Tensor], names: Sequence[str]) -> FitLayers:
-    """What fit's answer does with each layer's experts.
-
-    :param names: of the GPUs, in device order
-    """
+def fit_layers(
+    answer: Sequence[str], weights: Weights, tensors: Sequence[Tensor], devices: Sequence[Device]
+) -> FitLayers:
+    """What fit's answer does with each layer's experts. Without a split llama.cpp goes by free memory."""
     said = dict(zip(answer[::2], answer[1::2], strict=False))
     layers = weights.layers
     on_gpu = int(said.get("-ngl", -1))
     first = max(0, layers + 1 - on_gpu) if on_gpu >= 0 else 0
-    shares = [int(share) for share in said.get("-ts", "1").split(",")]
+    free = [device.free_mib for device in devices]
+    shares = [int(share) for share in said["-ts"].split(",")] if "-ts" in said else free
     elsewhere: dict[int, set[str]] = {}
     for rule in covered(said["-ot"].split(",") if "-ot" in said else [], tensors):
         for tensor in rule.tensors:
             number = layer_of(tensor.name)
             if number is not None and EXPERTS.search(tensor.name):
                 elsewhere.setdefault(number, set()).add(rule.device)
-    counts, spread = [0] * len(names), 0
+    counts, spread = [0] * len(devices), 0
     for layer in range(first, layers):
         gpu = _gpu_of(layer - first, shares, layers + 1 - first)
-        devices = elsewhere.get(layer, set()) - {names[gpu]}
-        counts[gpu] += not devices
-        spread += bool(devices) and "CPU" not in devices
+        others = elsewhere.get(layer, set()) - {devices[gpu].name}
+        counts[gpu] += not others
+        spread += bool(others) and "CPU" not in others
     return FitLayers(tuple(counts), spread)
 
 

@@ -91,6 +91,9 @@ def make_plan(case: Case) -> Asking:
     fit = yield from runs.fit(chosen)
     ram = ram_budget(serve, final.host, final.checkpoint_mib, case.ram_available_mib)
     refused, known = ram_findings(serve, ram)
+    if case.simulated:
+        # The RAM is of the box the dry runs are made on, perhaps of another than will serve.
+        refused, known = [], [*refused, *known]
     if refused:
         raise NothingFitsError(refused[0])
     return Plan(
@@ -189,8 +192,7 @@ class _Runs:
             said = prediction((yield from self._ask(again)), "llama-fit-params with fit's own answer")
         except DryRunError:
             return None
-        names = [device.name for device in case.devices]
-        layers = fit_layers(answer, weights_of(case.header), case.header.tensors, names)
+        layers = fit_layers(answer, weights_of(case.header), case.header.tensors, case.devices)
         return FitPeer(
             arguments=" ".join(answer),
             whole=layers.whole,

@@ -157,9 +157,14 @@ class _Run:
             more = _one_more(best, gpu)
             if more is None or more not in self.measured:
                 continue
-            row = self.measured[more].gpus[gpu]
+            rows = self.measured[more].gpus
+            row = rows[gpu]
+            if row.total_mib <= budget:
+                # With the last experts out of RAM llama.cpp's buffers grow, perhaps on another GPU.
+                pairs = zip(rows, self.budgets, strict=True)
+                row, budget = max(pairs, key=lambda pair: pair[0].total_mib - pair[1])
             found.append(NextLayer(name=row.name, needs_mib=row.total_mib, has_mib=budget, measured=True))
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
 
 
 def _worth(assignment: Assignment) -> tuple[int, tuple[int, ...]]:

@@ -132,10 +132,13 @@ def plan_changes(before: Plan, after: Plan) -> list[str]:
         one, other = getattr(before, field), getattr(after, field)
         if one != other:
             found.append(f"{field} {one} becomes {other}")
-    for one, other in zip(before.belongs.devices, after.belongs.devices, strict=False):
-        if abs(one.free_mib - other.free_mib) > 0:
-            found.append(f"{other.name} has {other.free_mib} MiB free, before {one.free_mib}")
-    return found
+    if not found:
+        return []  # some MiB more or less free, which changes nothing
+    pairs = zip(before.belongs.devices, after.belongs.devices, strict=False)
+    free = [
+        f"{other.name} has {other.free_mib} MiB free, before {one.free_mib}" for one, other in pairs if one != other
+    ]
+    return found + free
 
 
 def _sum(whole: Sequence[int]) -> str:

@@ -20,14 +20,15 @@ from tasks.spec.plan_file import DeviceMemory
 class MemoryModel:
     """Whole MiB: ``context`` of each layer, ``compute`` of each GPU that holds something.
 
-    ``staging`` is on the first GPU while any experts are in RAM; ``tells``: whether dry runs say what each layer's
-    cache takes.
+    ``staging`` is on the first GPU while any experts are in RAM; ``copies`` are on each of several GPUs while none are
+    (pipeline parallelism); ``tells``: whether dry runs say what each layer's cache takes.
     """
 
     weights: Weights
     context: tuple[int, ...]
     compute: tuple[int, ...]
     staging: int = 0
+    copies: int = 0
     tells: bool = True
 
     def predict(self, placement: Layers) -> Prediction:
@@ -47,6 +48,8 @@ class MemoryModel:
             )
             compute = self.compute[gpu] if mine or gpu == last else 0
             compute += self.staging if gpu == 0 and (in_ram or partial) else 0
+            if len(placement.split) > 1 and not (in_ram or partial or placement.in_ram) and compute:
+                compute += self.copies
             rows.append(
                 DeviceMemory(
                     name=f"CUDA{gpu}",
@@ -67,14 +70,26 @@ class MemoryModel:
             if list(bounds) != sorted(bounds):
                 continue
             last = max((gpu for gpu, (start, end) in enumerate(pairwise(bounds)) if end > start), default=0)
-            counts = [
-                self._most(gpu, bounds[gpu], bounds[gpu + 1], gpu == last, budgets[gpu]) for gpu in range(len(budgets))
-            ]
-            if None not in counts:
-                best = max(best or 0, sum(count for count in counts if count is not None))
+            found = [self._most(gpu, bounds, gpu == last, budgets[gpu]) for gpu in range(len(budgets))]
+            counts = [count for count in found if count is not None]
+            if len(counts) < len(found):
+                continue
+            total = sum(counts)
+            if total == layers and len(budgets) > 1 and not self._all_fit(bounds, last, budgets):
+                if not self.weights.has_experts:
+                    continue
+                total -= 1
+            best = max(best or 0, total)
         return best
 
-    def _most(self, gpu: int, start: int, end: int, output: bool, budget: int) -> int | None:
+    def _all_fit(self, bounds: tuple[int, ...], last: int, budgets: tuple[int, ...]) -> bool:
+        """With all there is on the GPUs, and the copies that takes."""
+        spare = [budget - self.copies for budget in budgets]
+        found = [self._most(gpu, bounds, gpu == last, spare[gpu]) for gpu in range(len(budgets))]
+        return None not in found and sum(count for count in found if count is not None) == bounds[-1]
+
+    def _most(self, gpu: int, bounds: tuple[int, ...], output: bool, budget: int) -> int | None:
+        start, end = bounds[gpu], bounds[gpu + 1]
         if start == end and not output:
             return 0
         need = self.compute[gpu] + (self.weights.output if output else 0)

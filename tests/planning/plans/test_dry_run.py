@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.planning.plans.candidate import Candidate
+from tasks.planning.plans.device import Device
 from tasks.planning.plans.dry_run import (
     DryRunError,
     command,
@@ -27,6 +28,7 @@ from tasks.spec.serve import Serve
 from tests.planning.golden_units import PINNED
 from tests.planning.test_lints import qwen3_next
 
+CARDS = (Device("CUDA0", "RTX 4090", 24564, 23671), Device("CUDA1", "RTX 5070 Ti", 16303, 12761))
 DATA = Path(__file__).parent / "data"
 CANDIDATE = Candidate(Layers(gpu=(15, 6), split=(21, 28)), 262144, 1024, "q8_0", "q4_0")
 
@@ -156,7 +158,7 @@ def test_fits_answer_is_counted_in_layers() -> None:
     header = qwen3_next()
     answer = fit_answer(said("fit-qwen3-coder-next-q6"))
     # Layer 15 has its way down on the other GPU; of 21, some experts are in RAM, of 22 to 47 all.
-    found = fit_layers(answer, weights_of(header), header.tensors, ["CUDA0", "CUDA1"])
+    found = fit_layers(answer, weights_of(header), header.tensors, CARDS)
     assert (found.whole, found.spread) == ((15, 5), 1)
 
 
@@ -168,6 +170,8 @@ def test_fits_refusal_is_told() -> None:
 def test_an_answer_that_changes_nothing_has_every_layer_whole() -> None:
     header = qwen3_next()
     weights = weights_of(header)
-    assert fit_layers(["-c", "4096", "-ngl", "-1"], weights, header.tensors, ["CUDA0"]).whole == (48,)
+    assert fit_layers(["-c", "4096", "-ngl", "-1"], weights, header.tensors, CARDS[:1]).whole == (48,)
+    # By free memory, as llama.cpp does it: 65 % of 49 on the first.
+    assert fit_layers(["-c", "4096", "-ngl", "-1"], weights, header.tensors, CARDS).whole == (32, 16)
     part = ["-c", "1", "-ngl", "41", "-ts", "41,0"]
-    assert fit_layers(part, weights, header.tensors, ["CUDA0", "CUDA1"]).whole == (40, 0)
+    assert fit_layers(part, weights, header.tensors, CARDS).whole == (40, 0)

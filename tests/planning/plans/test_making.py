@@ -15,17 +15,15 @@ import pytest
 
 from tasks.planning.coverage import covered, layer_of
 from tasks.planning.plans.conceding import NothingFitsError
-from tasks.planning.plans.device import Device
 from tasks.planning.plans.dry_run import DryRunError
 from tasks.planning.plans.making import Case, make_plan
 from tasks.planning.plans.staleness import flags_of
 from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
 from tests.planning.golden_units import PINNED
-from tests.planning.plans.test_dry_run import model
+from tests.planning.plans.test_dry_run import CARDS, model
 from tests.planning.test_lints import MIB, qwen3_next
 
 HEADER = qwen3_next()
-CARDS = (Device("CUDA0", "RTX 4090", 24564, 23671), Device("CUDA1", "RTX 5070 Ti", 16303, 12761))
 
 
 @dataclass
@@ -83,7 +81,9 @@ def _gpu(layer: int, shares: Sequence[int]) -> int:
     return len(shares) - 1
 
 
-def case(*, short: bool = True, ram: int = 90000, others: tuple[int, ...] = (), **serve: Any) -> Case:
+def case(
+    *, short: bool = True, ram: int = 90000, others: tuple[int, ...] = (), simulated: bool = False, **serve: Any
+) -> Case:
     declared = model(ubatch=4096, batch=4096, **serve)
     devices = tuple(
         PlannedDevice(name=card.name, description=card.description, total_mib=card.total_mib, free_mib=card.free_mib)
@@ -97,7 +97,7 @@ def case(*, short: bool = True, ram: int = 90000, others: tuple[int, ...] = (), 
         flags=flags_of(declared, PINNED),
         release="r",
     )
-    return Case(declared, PINNED, HEADER, "/m.gguf", "/short.gguf" if short else None, CARDS, True, belongs, ram)
+    return Case(declared, PINNED, HEADER, "/m.gguf", "/short.gguf" if short else None, CARDS, simulated, belongs, ram)
 
 
 def made(of: Case, toy: Toy) -> Plan:
@@ -151,13 +151,14 @@ def test_fit_stands_beside_the_plan() -> None:
 
 def test_simulated_devices_are_named_in_every_dry_run() -> None:
     toy = Toy()
-    made(case(), toy)
+    made(case(simulated=True), toy)
     assert all(arguments[arguments.index("--device") + 1] == "CUDA0,CUDA1" for arguments in toy.asked)
 
 
 def test_what_nobody_can_hold_in_ram_is_refused() -> None:
     with pytest.raises(NothingFitsError, match="MiB of RAM at once"):
         made(case(ram=20000, load_mode="mlock"), Toy())
+    assert "MiB of RAM at once" in made(case(ram=20000, load_mode="mlock", simulated=True), Toy()).notes[0]
     assert re.search("RAM: .* read from the disk again", made(case(ram=20000), Toy()).notes[0])
 
 

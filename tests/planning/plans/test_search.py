@@ -94,7 +94,7 @@ def models(draw: some.DrawFn) -> tuple[MemoryModel, tuple[int, ...]]:
         ),
         tuple(draw(some.lists(small, min_size=layers, max_size=layers))),
         tuple(draw(some.lists(some.integers(min_value=1, max_value=200), min_size=3, max_size=3))),
-        tells=True,
+        copies=draw(some.sampled_from([0, 0, 30, 300])),
     )
     gpus = draw(some.integers(min_value=1, max_value=3))
     return model, tuple(draw(some.integers(min_value=0, max_value=900)) for _ in range(gpus))
@@ -114,7 +114,7 @@ def test_buffers_that_come_and_go_never_make_a_plan_too_large(
     fits = [need <= budget for need, budget in zip(result.outcome.prediction.totals, budgets, strict=True)]
     assert all(fits) == isinstance(result.outcome, Found)
     if isinstance(result.outcome, Found):
-        assert all(more.needs_mib > more.has_mib for more in result.outcome.next_layer if more.name == "CUDA0")
+        assert all(more.needs_mib > more.has_mib for more in result.outcome.next_layer)
 
 
 @settings(max_examples=200, deadline=None)

@@ -130,6 +130,17 @@ def test_what_a_new_plan_changes() -> None:
     assert plan_changes(plan(), plan()) == []
 
 
+def test_free_memory_is_named_where_it_changed_something() -> None:
+    belongs = plan().belongs
+    less = belongs.devices[0].model_copy(update={"free_mib": 23000})
+    belongs = belongs.model_copy(update={"devices": (less, belongs.devices[1])})
+    assert plan_changes(plan(), plan(belongs=belongs)) == []
+    assert plan_changes(plan(), plan(belongs=belongs, context=32768)) == [
+        "context 65536 becomes 32768",
+        "CUDA0 has 23000 MiB free, before 23671",
+    ]
+
+
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
