@@ -42,7 +42,8 @@ class NvidiaPackages(FactBase[DriverState]):
                 (
                     "packages",
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
-                    f"| grep -E '^installed ((linux-(image|headers)-|nvidia-persistenced )|.* ({_SOURCES}))'; "
+                    "| grep -E '^(installed|half-configured) "
+                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({_SOURCES}))'; "
                     f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
                     "| sed 's/^/installed /; s/$/ arch/'",
                 ),
@@ -72,7 +73,7 @@ class NvidiaPackages(FactBase[DriverState]):
         said = answers(output)
         family, release = _distribution(said.get("os", []))
         found = [words for line in said.get("packages", []) if len(words := line.split()) == 4]
-        installed = {name: version for _, name, version, _ in found}
+        installed = {name: version for status, name, version, _ in found if status == "installed"}
         metas = [
             name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
         ]
@@ -89,6 +90,7 @@ class NvidiaPackages(FactBase[DriverState]):
             library=library[1] if library else "",
             installed=installed,
             parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
+            broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
             held=frozenset(word for line in said.get("held", []) for word in line.split()),
             offered=_offered(said.get("offered", [])),
             components=frozenset(line.strip() for line in said.get("components", [])),

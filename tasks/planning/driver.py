@@ -39,6 +39,8 @@ class DriverState:
     """Package -> version, of the driver's packages and the kernels'."""
     parts: frozenset[str] = frozenset()
     """Of those, what the driver's own source makes: module and libraries, which are upgraded together or not at all."""
+    broken: frozenset[str] = frozenset()
+    """Packages whose installation broke off while they were set up: the module's, where it does not compile."""
     held: frozenset[str] = frozenset()
     """Packages that an upgrade leaves as they are."""
     offered: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,12 @@ def next_step(
         return _refused(
             "Arch's own packages hold the open kernel module alone; for a GTX 10xx or older install nvidia-580xx-dkms "
             "from the AUR by hand and leave nvidia_driver undeclared"
+        )
+    if modules := sorted(state.parts & state.broken):
+        return _refused(
+            f"{', '.join(modules)}: the module does not compile for this box's kernel; the compiler's words are in "
+            "/var/lib/dkms/nvidia*/*/build/make.log: install a newer one by hand (from Debian's backports), or remove "
+            "the newest kernel and its headers; then `dpkg --configure --pending`, and deploy again"
         )
     wanted = packages(driver, state.family, state.kernels)
     missing = tuple(name for name in wanted if name not in state.installed)

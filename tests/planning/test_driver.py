@@ -119,6 +119,11 @@ def test_a_driver_too_old_for_the_toolkit(state: DriverState) -> None:
         (replace(ENABLED, secure_boot=True), {}, "Secure Boot is on"),
         (replace(ENABLED, module="580.95.05"), {}, "580.95.05 is loaded, and not from this distribution's packages"),
         (ENABLED, {"series": "580"}, "offers driver 550.163.01, declared is series 580"),
+        (
+            replace(INSTALLED, broken=frozenset({"nvidia-open-kernel-dkms"})),
+            {},
+            "nvidia-open-kernel-dkms: the module does not compile for this box's kernel",
+        ),
         (UBUNTU, {}, 'name one as series, for example "580-server"'),
         (replace(FRESH, family="arch"), {"kernel_module": "proprietary"}, "nvidia-580xx-dkms"),
     ],
