@@ -135,7 +135,7 @@ def planned(
             "name": name,
             "repo": REPO,
             "quant": None,
-            "files": [files[name][0].name],
+            "files": [file.name for file in files[name]],
             "serve": {"port": 8080, "placement": {"kind": "auto", "margin_mib": MARGIN}, **serve},
         }
         for name, serve in box.models.items()
@@ -273,10 +273,10 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
 
     # A plan that no longer holds is refused before anything is touched, with the way out.
     running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")
-    tiny.rig["models"][0]["serve"]["context"] = 4096
+    tiny.rig["models"][0]["serve"]["context"] = 16384
     refused = tiny.run()
     assert refused.code == 1, str(refused)
-    assert refused.output.count("--ctx-size 8192 is now 4096") == 1
+    assert refused.output.count("--ctx-size 8192 is now 16384") == 1
     assert "tasks/plan.py --data update=tiny" in refused.output
     assert "Traceback" not in refused.output
     said = "systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service"
@@ -284,11 +284,11 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
 
     replanned = tiny.run("--data", "update=tiny", script=PLAN)
     assert replanned.code == 0, str(replanned)
-    assert "--ctx-size 8192 is now 4096" in replanned.output
-    assert "context 8192 becomes 4096" in replanned.output
+    assert "--ctx-size 8192 is now 16384" in replanned.output
+    assert "context 8192 becomes 16384" in replanned.output
     third = tiny.run()
     assert (third.code, third.changed) == (0, ["Services | Models served"]), str(third)
-    assert "--ctx-size 4096" in flags(tiny)
+    assert "--ctx-size 16384" in flags(tiny)
 
 
 @pytest.mark.parametrize(
