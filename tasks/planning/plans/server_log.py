@@ -131,7 +131,7 @@ class Against:
 
     @property
     def differs(self) -> bool:
-        """Whether by more than rounding."""
+        """Whether by more than a dry run is known to be off."""
         return abs(self.measured - self.predicted) > TOLERANCE_MIB
 
     def __str__(self) -> str:
