@@ -42,7 +42,8 @@ class NvidiaPackages(FactBase[DriverState]):
                 (
                     "packages",
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
-                    f"| grep -E '^installed ((linux-(image|headers)-|nvidia-persistenced )|.* ({_SOURCES}))'; "
+                    "| grep -E '^(installed|half-configured) "
+                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({_SOURCES}))'; "
                     f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
                     "| sed 's/^/installed /; s/$/ arch/'",
                 ),
@@ -72,7 +73,7 @@ class NvidiaPackages(FactBase[DriverState]):
         said = answers(output)
         family, release = _distribution(said.get("os", []))
         found = [words for line in said.get("packages", []) if len(words := line.split()) == 4]
-        installed = {name: version for _, name, version, _ in found}
+        installed = {name: version for status, name, version, _ in found if status == "installed"}
         metas = [
             name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
         ]
@@ -89,6 +90,7 @@ class NvidiaPackages(FactBase[DriverState]):
             library=library[1] if library else "",
             installed=installed,
             parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
+            broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
             held=frozenset(word for line in said.get("held", []) for word in line.split()),
             offered=_offered(said.get("offered", [])),
             components=frozenset(line.strip() for line in said.get("components", [])),
@@ -100,11 +102,13 @@ class NvidiaPackages(FactBase[DriverState]):
 
 def _distribution(lines: list[str]) -> tuple[Family | None, str]:
     values = {key: value.strip().strip('"') for line in lines for key, _, value in [line.partition("=")]}
-    known: dict[str, Family] = {"debian": "debian", "ubuntu": "ubuntu", "arch": "arch"}
-    for name in [values.get("ID", ""), *values.get("ID_LIKE", "").split()]:
-        if name in known:
-            return known[name], values.get("VERSION_CODENAME", "")
-    return None, ""
+    own, kin = values.get("ID", ""), values.get("ID_LIKE", "").split()
+    release = values.get("VERSION_CODENAME", "")
+    if own == "debian":  # Debian's archive knows nothing of its kin's releases
+        return "debian", release
+    if "ubuntu" in (own, *kin):
+        return "ubuntu", release
+    return ("arch", release) if "arch" in (own, *kin) else (None, "")
 
 
 def _is_part(name: str, source: str) -> bool:

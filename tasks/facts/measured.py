@@ -81,7 +81,7 @@ class RequestTimed(FactBase[Timing]):
         """``prompt_tokens`` 0: as usual (tasks/files/bench_request.py)."""
         return (
             f"cd {layout.PROGRAMS} && "
-            f"python3 -B -m tasks.files.bench_request {unit} {prompt_tokens} {generated_tokens} || true"
+            f"{layout.PYTHON} -B -m tasks.files.bench_request {unit} {prompt_tokens} {generated_tokens} || true"
         )
 
     @override

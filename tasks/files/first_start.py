@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from tasks.files.job_status import JobFailed, Progress
-from tasks.planning.plans.server_log import ServerLog, against, missing, read_log
+from tasks.planning.plans.server_log import TOLERANCE_MIB, ServerLog, against, missing, read_log
 
 _LOUD = """\
 # For one start alone: buffer sizes are logged from verbosity 4 on.
@@ -129,7 +129,7 @@ def _ended(
         return job, answer, f"it took more than predicted, and no step down would free it: {shown}"
     if any(device.differs for device in found):
         return job, answer, f"it took other than predicted, but its margin holds: {shown}"
-    return job, answer, f"it took what was predicted: {shown}"
+    return job, answer, f"it took what was predicted, to {TOLERANCE_MIB} MiB a card: {shown}"
 
 
 # --- the log of one start -------------------------------------------------------------------------------------------

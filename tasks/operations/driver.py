@@ -13,7 +13,7 @@ from tasks.operations import Commands
 from tasks.operations.gpus import read_toolkits
 from tasks.operations.packages import WAIT_FOR_APT
 from tasks.operations.refuse import refuse
-from tasks.planning.driver import DEBIAN_COMPONENTS, DriverState, Step, after_load, asked_for, next_step
+from tasks.planning.driver import DriverState, Step, after_load, asked_for, next_step
 from tasks.spec.host_policy import NvidiaDriver
 from tasks.spec.rig import Rig
 
@@ -43,13 +43,13 @@ def installed(rig: Rig, driver: NvidiaDriver) -> Commands:
 
 def _taken(step: Step, box: DriverState) -> Commands:
     if state.is_executing:
-        host.log_styled(step.message or _said(step), fg="yellow", log_func=logger.info)
+        host.log_styled(_said(step), fg="yellow", log_func=logger.info)
     if step.kind == "components":
         yield from apt.sources_file._inner(
-            filename="llamarig-nvidia",
+            filename=f"llamarig-{'-'.join(step.names)}",
             uris=["http://deb.debian.org/debian"],
             suites=[box.release, f"{box.release}-updates"],
-            components=list(DEBIAN_COMPONENTS),
+            components=list(step.names),
             signed_by=_KEYRING,
         )
         yield from apt.update._inner()
@@ -57,20 +57,20 @@ def _taken(step: Step, box: DriverState) -> Commands:
         yield from apt.update._inner() if box.family != "arch" else pacman.update._inner()
     elif step.kind == "install" and box.family == "arch":
         # Arch knows no partial upgrade: headers, module and kernel have to be of one day.
-        yield from pacman.packages._inner(packages=list(step.packages), update=True, upgrade=True)
+        yield from pacman.packages._inner(packages=list(step.names), update=True, upgrade=True)
     elif step.kind == "install":
         yield from apt.packages._inner(
-            packages=list(step.packages),
+            packages=list(step.names),
             update=True,
             no_recommends=True,
             # Another series replaces packages that were held for the last one.
             extra_install_args=f"{WAIT_FOR_APT} --allow-change-held-packages",
         )
     elif step.kind == "hold" and box.family == "arch":
-        names = " ".join(step.packages)
+        names = " ".join(step.names)
         yield StringCommand(f"sed -i 's/^\\[options\\]$/[options]\\nIgnorePkg = {names}/' /etc/pacman.conf")
     elif step.kind == "hold":
-        yield StringCommand("apt-mark", "hold", *step.packages)
+        yield StringCommand("apt-mark", "hold", *step.names)
     elif step.kind == "load":
         yield StringCommand("modprobe nvidia || true")
     elif step.kind == "reboot":
@@ -78,6 +78,12 @@ def _taken(step: Step, box: DriverState) -> Commands:
 
 
 def _said(step: Step) -> str:
-    if step.kind == "components":
-        return f"Debian keeps the driver in {', '.join(DEBIAN_COMPONENTS)}: they are added to the box's package sources"
-    return f"{step.kind}: {', '.join(step.packages)}"
+    names = ", ".join(step.names)
+    return {
+        "components": f"Debian keeps the driver in {names} too: added to the box's package sources",
+        "refresh": "reading the distribution's package lists",
+        "install": f"installing {names}",
+        "hold": f"held, so that no upgrade splits the driver: {names}",
+        "load": "loading the driver's module",
+        "reboot": step.message,
+    }[step.kind]

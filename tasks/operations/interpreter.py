@@ -66,7 +66,7 @@ def linked(rig: Rig) -> Commands:
         f"chmod 755 {layout.UV}; {{ {install_command(rig.host.python_mirror)}; }} >{said} 2>&1; rm -f {layout.UV}"
     )
     if not host.get_fact(Interpreters, paths=[layout.PYTHON])[layout.PYTHON].is_usable:
-        lines = host.get_fact(LastLines, path=said, count=6)
+        lines = host.get_fact(LastLines, path=said, count=12)
         yield from refuse(not_to_be_had(system, rig.host.python_mirror or RELEASES), lines)
 
 

@@ -39,6 +39,8 @@ class DriverState:
     """Package -> version, of the driver's packages and the kernels'."""
     parts: frozenset[str] = frozenset()
     """Of those, what the driver's own source makes: module and libraries, which are upgraded together or not at all."""
+    broken: frozenset[str] = frozenset()
+    """Packages whose installation broke off while they were set up: the module's, where it does not compile."""
     held: frozenset[str] = frozenset()
     """Packages that an upgrade leaves as they are."""
     offered: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +57,8 @@ class Step:
     """The next thing to do. ``refuse`` and ``wait`` end the work: with a mistake, or until the owner has restarted."""
 
     kind: Literal["refuse", "components", "refresh", "install", "hold", "load", "reboot", "wait"]
-    packages: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Of packages; for ``components``, of parts of Debian's archive."""
     message: str = ""
 
 
@@ -114,6 +117,12 @@ def next_step(
             "Arch's own packages hold the open kernel module alone; for a GTX 10xx or older install nvidia-580xx-dkms "
             "from the AUR by hand and leave nvidia_driver undeclared"
         )
+    if modules := sorted(state.parts & state.broken):
+        return _refused(
+            f"{', '.join(modules)}: the module does not compile for this box's kernel; the compiler's words are in "
+            "/var/lib/dkms/nvidia*/*/build/make.log: install a newer one by hand (from Debian's backports), or remove "
+            "the newest kernel and its headers; then `dpkg --configure --pending`, and deploy again"
+        )
     wanted = packages(driver, state.family, state.kernels)
     missing = tuple(name for name in wanted if name not in state.installed)
     if missing:
@@ -141,8 +150,8 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
             "Secure Boot is on, and loads no module that DKMS built until its key is enrolled at the console: switch "
             "it off in the firmware, or install the driver by hand (mokutil --import) and leave it undeclared"
         )
-    if state.family == "debian" and not state.components >= set(DEBIAN_COMPONENTS):
-        return Step("components")
+    if state.family == "debian" and (more := tuple(name for name in DEBIAN_COMPONENTS if name not in state.components)):
+        return Step("components", more)
     offered = state.offered.get(_library(driver, state), "")
     if not offered:
         return Step("refresh", message=f"no driver {driver.series or ''} is among this distribution's packages")

@@ -15,10 +15,10 @@ from tasks.spec.rig import Hub, Rig
 GIB = 1024**3
 
 CONNECTIONS = 16
-"""Of all files together. The Hub's CDN limits a connection, not a client; more than this gained nothing."""
+"""Of all files together: a server that limits each connection gives so many times as much. aria2 allows as many."""
 CHUNK = 4 * 1024**2
 """Bytes hf_transfer fetches at once and holds in memory until then: CONNECTIONS of them, and while each is written to
-the disk once more, so 128 MiB at most. A kill loses no more than CONNECTIONS * CHUNK."""
+the disk once more, so 128 MiB at most. A kill loses what is on its way, CONNECTIONS * CHUNK."""
 FILES_AT_A_TIME = 4
 PATIENCE_S = 60
 """Seconds without a byte (or, through hf_transfer, without a chunk) after which a connection is given up."""

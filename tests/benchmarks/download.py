@@ -103,19 +103,30 @@ def _resident(pid: int) -> float:
 
 
 class Bench:
-    """A directory, a server that runs in it, and the four ways to fetch its one file."""
+    """A directory, a server that runs in it, and the four ways to fetch its file.
 
-    def __init__(self, directory: Path, size: int, limit: float | None, *, sparse: bool = False) -> None:
+    :param size: bytes of all files together
+    :param files: how many; only llamarig can be asked for more than one here
+    """
+
+    def __init__(
+        self, directory: Path, size: int, limit: float | None, *, sparse: bool = False, files: int = 1
+    ) -> None:
         self.root, self.out = directory / "hub", directory / "out"
-        source = self.root / REPO / FILE
-        source.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("wb") as file:
-            for _ in range(0 if sparse else size // (8 * MIB)):
-                file.write(os.urandom(8 * MIB))
-            if sparse:
-                file.truncate(size)
-        self.size = source.stat().st_size
-        self.sha256 = subprocess.run(["sha256sum", source], capture_output=True, check=True).stdout.decode()[:64]
+        self.files: dict[str, tuple[int, str]] = {}
+        """Name -> size in bytes, sha256."""
+        for number in range(files):
+            name = FILE if files == 1 else f"model-{number + 1:05}-of-{files:05}.gguf"
+            source = self.root / REPO / name
+            source.parent.mkdir(parents=True, exist_ok=True)
+            with source.open("wb") as file:
+                for _ in range(0 if sparse else size // files // (8 * MIB)):
+                    file.write(os.urandom(8 * MIB))
+                if sparse:
+                    file.truncate(size // files + number)
+            said = subprocess.run(["sha256sum", source], capture_output=True, check=True).stdout.decode()
+            self.files[name] = (source.stat().st_size, said[:64])
+        self.sha256 = self.files[name][1]
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.box.serve_hub", "--root", self.root, "--port", "0", "--cdn-port", "0"],
             cwd=REPOSITORY_ROOT,
@@ -171,8 +182,18 @@ class Bench:
 
         job = self.out / "job"
         job.mkdir()
-        file = {"repo": REPO, "commit": self.commit, "path": FILE, "size": self.size, "sha256": self.sha256}
-        places = {"target": str(self.out / FILE), "partial": str(self.out / ".partial" / self.sha256)}
+        files = [
+            {
+                "repo": REPO,
+                "commit": self.commit,
+                "path": name,
+                "size": size,
+                "sha256": sha256,
+                "target": str(self.out / name),
+                "partial": str(self.out / ".partial" / sha256),
+            }
+            for name, (size, sha256) in self.files.items()
+        ]
         settings = {
             "endpoint": self.endpoint,
             "proxy": None,
@@ -184,7 +205,7 @@ class Bench:
             "patience_s": shards.PATIENCE_S,
             "backoff_s": shards.BACKOFF_S,
         }
-        (job / "job.json").write_text(json.dumps({**settings, "files": [file | places]}))
+        (job / "job.json").write_text(json.dumps({**settings, "files": files}))
         return job
 
     def run(self, tool: str) -> tuple[Measured, Measured]:

@@ -16,7 +16,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from tests.benchmarks.download import FILE, MIB, Bench, hash_rate, measure
+from tests.benchmarks.download import MIB, Bench, hash_rate, measure
 
 GIB = 1024**3
 
@@ -32,31 +32,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, required=True, help="made and deleted; on a disk with room")
     parser.add_argument("--gib", type=float, default=21)
+    parser.add_argument("--files", type=int, default=1, help="of which it is made, as a model of its shards")
     parser.add_argument("--kill-after-s", type=float, default=60)
     options = parser.parse_args()
     size = int(options.gib * GIB) + 1
     print(
-        f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {size} bytes; "
+        f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {size} bytes "
+        f"in {options.files} files; "
         f"one core makes the sha256 of {hash_rate():.2f} GiB in a second",
         flush=True,
     )
-    bench = Bench(options.directory, size, limit=None, sparse=True)
+    bench = Bench(options.directory, size, limit=None, sparse=True, files=options.files)
     try:
         shutil.rmtree(bench.out, ignore_errors=True)
         bench.out.mkdir(parents=True)
         command = bench.command("llamarig")
-        part = bench.out / ".partial" / bench.sha256
         for title, kill_after_s in (("killed", options.kill_after_s), ("gone on with", None), ("there", None)):
             before = moved(bench)
             run = measure(command, bench.environment, kill_after_s=kill_after_s, shown=True)
-            kept = f", {part.stat().st_blocks * 512 / MIB:.0f} MiB on the disk" if part.exists() else ""
+            kept = sum(part.stat().st_blocks for part in (bench.out / ".partial").glob("*[0-9a-f]")) * 512
             print(
                 f"{title}: {run.seconds:.2f} s, {run.cpu:.1f} CPU s, {run.memory:.0f} MiB of memory at most, "
-                f"{(moved(bench) - before) / MIB:.0f} MiB moved{kept}",
+                f"{(moved(bench) - before) / MIB:.0f} MiB moved, {kept / MIB:.0f} MiB half-fetched",
                 flush=True,
             )
-        assert (bench.out / FILE).stat().st_size == size
-        print(f"{(moved(bench) - size) / MIB:.0f} MiB moved twice")
+        whole = sum(wanted for wanted, _ in bench.files.values())
+        assert sum((bench.out / name).stat().st_size for name in bench.files) == whole
+        print(f"{(moved(bench) - whole) / MIB:.0f} MiB moved twice")
     finally:
         bench.stop()
         shutil.rmtree(options.directory)

@@ -170,7 +170,7 @@ def test_what_a_start_took_is_compared_and_no_key_is_logged(start: Start) -> Non
     box = start.deployment
     box.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-{'x' * 32}-last >{KEY_FILE}")
     ended = start.with_cards(900, 900, api_key_file=KEY_FILE).switch()
-    assert "it took what was predicted: CUDA0 " in ended, ended
+    assert f"it took what was predicted, to {TOLERANCE_MIB} MiB a card: CUDA0 " in ended, ended
     assert f"predicted {start.total(0)}; CUDA1 " in ended
     lines = log_of_this_start(box)
     log = read_log(lines)

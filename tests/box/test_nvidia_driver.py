@@ -78,15 +78,15 @@ def test_debians_index_gives_what_we_would_install(deployment: Deployment, modul
     step = next_step(driver, with_a_card(enabled), [build], {"/usr": (12, 4)})
     assert step is not None
     assert step.kind == "install"
-    assert step.packages == packages(driver, "debian", ("amd64",))
+    assert step.names == packages(driver, "debian", ("amd64",))
     resolved = deployment.shell(
-        f"apt-get {OPTIONS} -s --no-install-recommends install {' '.join(step.packages)}", timeout=120
+        f"apt-get {OPTIONS} -s --no-install-recommends install {' '.join(step.names)}", timeout=120
     )
     chosen = dict(re.findall(r"^Inst (\S+) \((\S+)", resolved, re.MULTILINE))
-    assert set(step.packages) <= chosen.keys()
+    assert set(step.names) <= chosen.keys()
     # One version of module, firmware and libraries, and no desktop.
     version = upstream(enabled.offered["libcuda1"])
-    parts = {name: upstream(of) for name, of in chosen.items() if name in ("firmware-nvidia-gsp", *step.packages[:3])}
+    parts = {name: upstream(of) for name, of in chosen.items() if name in ("firmware-nvidia-gsp", *step.names[:3])}
     assert set(parts.values()) == {version}, parts
     assert not [name for name in chosen if name.startswith(("xserver-", "nvidia-settings"))]
 

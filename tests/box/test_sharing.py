@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class Pair:
 @pytest.fixture(scope="module")
 def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
     """A fresh Debian beside the first, in the same network."""
-    box = Rehearsal(rehearsal.directory.with_name(f"{rehearsal.directory.name}-second"), rehearsal.port + 5)
+    box = Rehearsal(rehearsal.directory.with_name(f"{rehearsal.directory.name}-second"), rehearsal.port + 15)
     if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
         machine.destroy(box)
     machine.up(box)
@@ -70,9 +71,15 @@ def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
             machine.destroy(box)
 
 
-@pytest.fixture
-def pair(variant: Deployment, second_box: Rehearsal) -> Pair:
-    """The converged box, declared to build for a second one."""
+@pytest.fixture(scope="module")
+def first_pair_run(
+    first_run: tuple[Deployment, Outcome], second_box: Rehearsal, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Pair, Outcome]:
+    """The converged box, declared to build for a second one; and the run that brought that one its release.
+
+    The first had lost its own, so that it is built in the very run that brings it to the second.
+    """
+    variant = first_run[0].variant(tmp_path_factory.mktemp("pair"))
     variant.rig["builds"][0]["built_by"] = HOST
     rig = copy.deepcopy(variant.rig)
     rig["models"][0]["serve"]["port"] = second_box.port + 10
@@ -82,14 +89,18 @@ def pair(variant: Deployment, second_box: Rehearsal) -> Pair:
         "ssh_known_hosts_file": str(second_box.known_hosts),
     }
     variant.more_hosts = [(SECOND, {**login, "rig": rig})]
-    return Pair(variant, replace(variant, box=second_box, rig=rig, more_hosts=[]))
+    pair = Pair(variant, replace(variant, box=second_box, rig=rig, more_hosts=[]))
+    pair.both.shell(f"rm -rf {pair.release}")
+    pair.lose_release()
+    return pair, pair.run()
 
 
 @pytest.fixture
-def served(pair: Pair) -> Iterator[Pair]:
+def served(deployment: Deployment, first_pair_run: tuple[Pair, Outcome]) -> Iterator[Pair]:
     """Both have converged. Afterwards they do again, and the second one answers."""
-    outcome = pair.run()
-    assert outcome.code == 0, str(outcome)
+    pair, outcome = first_pair_run
+    if outcome.code:
+        pytest.fail(f"the two boxes did not converge: {outcome}", pytrace=False)
     yield pair
     outcome = pair.run()
     assert outcome.code == 0, str(outcome)
@@ -117,11 +128,12 @@ def digests(deployment: Deployment, release: str) -> str:
     )
 
 
-def test_the_second_box_serves_and_has_no_compiler(pair: Pair) -> None:
-    # What both lack: the first builds it in the very run that brings it to the second.
-    pair.both.shell(f"rm -rf {pair.release}")
-    pair.lose_release()
-    outcome = pair.run()
+def connections(outcome: Outcome) -> int:
+    return len(re.findall(r"\] +Connected", click.unstyle(outcome.output)))
+
+
+def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, Outcome]) -> None:
+    pair, outcome = first_pair_run
     assert outcome.code == 0, str(outcome)
     assert {"llama.cpp | Builds under way", HANDED_OUT, RECEIVED} <= set(outcome.changed)
     assert chat(pair.second.address, "Who built you?")
@@ -142,12 +154,14 @@ def test_the_second_box_serves_and_has_no_compiler(pair: Pair) -> None:
 def test_a_second_run_changes_nothing_and_asks_no_other_box(served: Pair) -> None:
     outcome = served.run()
     assert outcome.changed == [], str(outcome)
-    assert click.unstyle(outcome.output).count("] Connected") == 2
+    assert connections(outcome) == 2
+    audit = served.both.run(script="tasks/audit.py")
+    assert audit.code == 0, str(audit)
     # Whole, it needs nobody.
     alone = served.run("--limit", SECOND)
     assert (alone.code, alone.changed) == (0, []), str(alone)
-    assert click.unstyle(alone.output).count("] Connected") == 1
-    assert served.run("--dry").plan != []
+    assert connections(alone) == 1
+    assert [step["name"] for step in served.run("--dry").plan if step["hosts_with_change"]] == []
 
 
 def test_the_box_that_builds_is_not_in_this_run(served: Pair) -> None:
@@ -157,7 +171,9 @@ def test_the_box_that_builds_is_not_in_this_run(served: Pair) -> None:
     assert chat(served.second.address, "Do you still serve?")
 
 
-def test_killed_while_it_is_sent(served: Pair, tmp_path: Path) -> None:
+def test_killed_while_it_is_sent(served: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A killed run cannot clear its own temporary files away.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     served.lose_release()
     with bad_line(served.second, "slow"):
         running = served.both.start(log=tmp_path / "log")
@@ -199,14 +215,14 @@ def test_damaged_where_it_was_built(served: Pair) -> None:
 
 
 def test_an_older_processor_is_told_before_anything_is_built(served: Pair) -> None:
-    """The second box is shown a /proc/cpuinfo without AVX2, as an older machine has it."""
+    """The second box is shown a /proc/cpuinfo without SSE4.2, as a machine of 2007 has it."""
     served.lose_release()
-    served.second.shell("sed 's/ avx2 / /' /proc/cpuinfo >/tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo")
+    served.second.shell("sed 's/ sse4_2 / /' /proc/cpuinfo >/tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo")
     try:
         outcome = served.run()
     finally:
         served.second.shell("umount /proc/cpuinfo")
-    refusal(outcome, f"from {HOST} cannot run here", "it would use avx2", "GGML_NATIVE", host=SECOND)
+    refusal(outcome, f"from {HOST} cannot run here", "it would use sse4_2,", "GGML_NATIVE", host=SECOND)
     assert HANDED_OUT not in outcome.changed
     assert not served.has_release()
 

@@ -102,6 +102,8 @@ def planned(
         {**tiny, "name": name, "repo": REPO, "quant": None, "files": [file.name for file in files]}
         for name, files in models.items()
     ]
+    # Also before: a box that was kept from another run may have them.
+    deployment.shell(f"rm -rf {layout.SIMULATED}/* {layout.HEADERS}/*")
     yield deployment
     deployment.shell(f"rm -rf {layout.SIMULATED}/* {layout.HEADERS}/*")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
@@ -47,3 +51,15 @@ def test_measurements() -> None:
     assert round(ReadSpeedMeasured().process([fast]) or 0) == 2065
     too_small = "5242880 bytes (5.2 MB, 5.0 MiB) copied, 0.01 s, 500 MB/s"
     assert ReadSpeedMeasured().process([too_small]) is None
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="asks dpkg, which this machine does not have")
+@pytest.mark.parametrize(("wish", "held"), [("hold", True), ("install", False)])
+def test_a_driver_that_is_held_back_is_seen_in_dpkgs_own_list(tmp_path: Path, wish: str, held: bool) -> None:
+    package = f"Package: nvidia-driver\nStatus: {wish} ok installed\nVersion: 580\nArchitecture: all\nMaintainer: x\n"
+    (tmp_path / "status").write_text(f"{package}Description: x\n\n")
+    (tmp_path / "info").mkdir()
+    (tmp_path / "updates").mkdir()
+    environment = {"DPKG_ADMINDIR": str(tmp_path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    said = subprocess.run(["sh", "-c", MachineState().command()], env=environment, capture_output=True, text=True)
+    assert MachineState().process(said.stdout.splitlines()).driver_held is held

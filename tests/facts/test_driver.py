@@ -1,18 +1,22 @@
 """What a box's package manager says of the NVIDIA driver, read back.
 
-Debian's answers are from a test box, before and after an installation by hand. There is no Arch box here: its lines
-are written after pacman's manual, and say only that we read what it describes.
+Debian's answer is a test box's after our operation installed the driver there, with a stand-in for the card on the bus:
+Debian 13's open module 550.163.01-2 did not compile for Debian's own kernel 6.12.117 (nv-pci.c: too few arguments to
+pci_resize_resource). There is no Arch box here: its lines are written after pacman's manual, and say only that we read
+what it describes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.facts.driver import NvidiaPackages
-from tasks.planning.driver import DriverState
+from tasks.planning.driver import DriverState, next_step
+from tasks.spec.host_policy import NvidiaDriver
 
 DATA = Path(__file__).parent / "data/driver"
 ARCH = """\
@@ -40,6 +44,23 @@ linux-cachyos
 == booted
 1763600000
 """.splitlines()
+
+
+def test_a_debian_whose_module_did_not_compile() -> None:
+    state = NvidiaPackages().process((DATA / "debian13_module_does_not_compile.txt").read_text().splitlines())
+    assert (state.family, state.release, state.kernels) == ("debian", "trixie", ("amd64",))
+    assert (state.module, state.library) == ("", "550.163.01")
+    assert state.broken == {"nvidia-open-kernel-dkms"}
+    assert {"libcuda1", "nvidia-smi", "nvidia-open-kernel-dkms", "firmware-nvidia-gsp"} <= state.parts
+    assert not {"nvidia-persistenced", "linux-image-amd64"} & state.parts
+    assert state.installed["libcuda1"] == state.offered["libcuda1"] == "550.163.01-2"
+    assert state.components == {"main", "contrib", "non-free", "non-free-firmware"}
+    assert state.packages_changed_at > state.booted_at > 0
+    # The card on the bus was gone when the box was asked: its stand-in had been taken away.
+    step = next_step(NvidiaDriver(), replace(state, cards=1), [], {})
+    assert step is not None
+    assert step.kind == "refuse"
+    assert "nvidia-open-kernel-dkms: the module does not compile for this box's kernel" in step.message
 
 
 def test_arch_as_pacmans_manual_describes_it() -> None:

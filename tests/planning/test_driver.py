@@ -66,7 +66,7 @@ def step(state: DriverState, build: Build = CUDA_12, **driver: Any) -> Step:
 
 
 def test_a_fresh_debian_goes_step_by_step() -> None:
-    assert step(FRESH).kind == "components"
+    assert step(FRESH) == Step("components", ("contrib", "non-free"))
     assert step(ENABLED) == Step(
         "install",
         ("nvidia-open-kernel-dkms", "libcuda1", "nvidia-smi", "nvidia-persistenced", "linux-headers-amd64"),
@@ -78,11 +78,11 @@ def test_a_fresh_debian_goes_step_by_step() -> None:
 
 def test_what_is_of_use_stays_unheld() -> None:
     """Kernels keep coming, and DKMS builds the held module for each; persistenced goes with any driver."""
-    assert not {"linux-image-amd64", "linux-headers-amd64", "nvidia-persistenced"} & set(step(INSTALLED).packages)
+    assert not {"linux-image-amd64", "linux-headers-amd64", "nvidia-persistenced"} & set(step(INSTALLED).names)
 
 
 def test_proprietary_module() -> None:
-    assert step(ENABLED, kernel_module="proprietary").packages[0] == "nvidia-kernel-dkms"
+    assert step(ENABLED, kernel_module="proprietary").names[0] == "nvidia-kernel-dkms"
 
 
 def test_module_and_library_of_two_versions_want_a_restart() -> None:
@@ -119,6 +119,11 @@ def test_a_driver_too_old_for_the_toolkit(state: DriverState) -> None:
         (replace(ENABLED, secure_boot=True), {}, "Secure Boot is on"),
         (replace(ENABLED, module="580.95.05"), {}, "580.95.05 is loaded, and not from this distribution's packages"),
         (ENABLED, {"series": "580"}, "offers driver 550.163.01, declared is series 580"),
+        (
+            replace(INSTALLED, broken=frozenset({"nvidia-open-kernel-dkms"})),
+            {},
+            "nvidia-open-kernel-dkms: the module does not compile for this box's kernel",
+        ),
         (UBUNTU, {}, 'name one as series, for example "580-server"'),
         (replace(FRESH, family="arch"), {"kernel_module": "proprietary"}, "nvidia-580xx-dkms"),
     ],
@@ -136,7 +141,7 @@ def test_a_driver_nobody_offers_is_looked_for_once_more() -> None:
 
 
 def test_ubuntu() -> None:
-    assert step(UBUNTU, CUDA_13, series="580").packages == (
+    assert step(UBUNTU, CUDA_13, series="580").names == (
         "nvidia-dkms-580-open",
         "libnvidia-compute-580",
         "nvidia-utils-580",
@@ -155,7 +160,7 @@ def test_arch() -> None:
         installed={"linux-lts-headers": "6.12"},
         offered={"nvidia-utils": "590.48.01-1"},
     )
-    assert step(state, CUDA_13).packages == ("nvidia-open-dkms", "nvidia-utils")
+    assert step(state, CUDA_13).names == ("nvidia-open-dkms", "nvidia-utils")
 
 
 def test_the_box_is_asked_for_every_name_it_may_need() -> None:

@@ -18,7 +18,7 @@ from tests.box.bootstrap import PACKAGES, SUITE
 from tests.box.host import KEYRING, host_environment, run
 from tests.box.paths import ADDRESS
 
-GUEST_PACKAGES = (*PACKAGES, "linux-image-cloud-amd64", "initramfs-tools", "udev", "dmidecode")
+GUEST_PACKAGES = (*PACKAGES, "python3", "linux-image-cloud-amd64", "initramfs-tools", "udev", "dmidecode")
 BOOT_SECONDS = 240.0
 STOP_SECONDS = 90.0
 

@@ -136,5 +136,6 @@ def _belongs(plan: Plan) -> Iterator[str]:
     commit, _, key = belongs.release.partition("-")
     yield f"belongs to: release {commit[:12]}-{key}, header {belongs.header[:12]}..., {plan.dry_runs} dry runs"
     for device in belongs.devices:
-        yield f"  {device.name} {device.description} {device.uuid}, {device.free_mib} of {device.total_mib} MiB free"
+        said = " ".join(filter(None, (device.name, device.description, device.uuid)))
+        yield f"  {said}, {device.free_mib} of {device.total_mib} MiB free"
     yield f"  {' '.join(belongs.flags)}"

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
-TOLERANCE_MIB = 4
-"""A prediction is three whole numbers of MiB a device, each rounded down, and one more was seen on real cards."""
+TOLERANCE_MIB = 64
+"""What a server that really loads takes more on the output's card than llama.cpp's own dry run says: 12 and 60 MiB of
+compute buffer were seen, on real cards and simulated ones (tests/gpu/RESULTS.md). A margin is six times as much."""
 
 _BUFFER = re.compile(
     r"\b(?:load_tensors|llama_kv_cache\w*|llama_memory_recurrent|sched_reserve|llama_context): +"
@@ -130,7 +131,7 @@ class Against:
 
     @property
     def differs(self) -> bool:
-        """Whether by more than rounding."""
+        """Whether by more than a dry run is known to be off."""
         return abs(self.measured - self.predicted) > TOLERANCE_MIB
 
     def __str__(self) -> str:

@@ -1,0 +1,180 @@
+"""Plans a full-size model on real cards, serves it, and holds what it takes against the plan; run by hand.
+
+    python3 -m tests.gpu.plan_on_cards CUDA_RELEASE WORK_DIRECTORY MODEL CONTEXT UBATCH [MARGIN_MIB ...]
+
+MODEL is one of tests/planning/model_shapes.py; its weights are a hole, so llama-server loads zeros: buffers and graph
+splits are those of the real model, speeds and words are not. Served twice: by the plan, and by llama.cpp's own fit with
+the same margins. Exits with 1 where a buffer differs from the plan by more than the tolerance of a first start.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.files.build_release import flags_of
+from tasks.files.short_vocabulary import prepare
+from tasks.planning.flags import ModelFiles, server_arguments
+from tasks.planning.gguf_header import digest_of, read_header
+from tasks.planning.plans.candidate import Candidate
+from tasks.planning.plans.device import listed
+from tasks.planning.plans.dry_run import server_outputs, with_candidate
+from tasks.planning.plans.making import Case, make_plan
+from tasks.planning.plans.report import report
+from tasks.planning.plans.server_log import TOLERANCE_MIB, against, read_log
+from tasks.spec.model import Model
+from tasks.spec.placement import Auto, Fit, Placement
+from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
+from tasks.spec.serve import Serve
+from tests.box.sparse_models import write_sparse
+from tests.planning.model_shapes import SHAPES
+
+PORT = 18200
+LOAD_S, ANSWER_S = 300, 300
+
+
+def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
+    program = f"{release}/bin/llama-fit-params"
+    said = subprocess.run([program, "--list-devices"], capture_output=True, text=True).stdout
+    devices = listed(said)
+    help_text = subprocess.run([f"{release}/bin/llama-server", "--help"], capture_output=True, text=True).stdout
+    with path.open("rb") as file:
+        header = read_header(file.read(64 << 20))
+    auto = model.serve.placement
+    assert isinstance(auto, Auto)
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    short = prepare(work / "short", server_outputs(model), model.serve.ubatch, [path])
+    case = Case(
+        model=model,
+        flags=frozenset(flags_of(help_text)),
+        header=header,
+        path=str(path),
+        short=str(short),
+        devices=tuple(devices),
+        simulated=False,
+        belongs=Belongs(
+            header=digest_of([header]),
+            devices=tuple(
+                PlannedDevice(
+                    name=device.name,
+                    description=device.description,
+                    total_mib=device.total_mib,
+                    free_mib=device.free_mib,
+                )
+                for device in devices
+            ),
+            margins_mib=auto.margins(len(devices)),
+            flags=(),
+            release=release.name,
+        ),
+        ram_available_mib=int(available.split()[1]) // 1024,
+    )
+    asking = make_plan(case)
+    began = time.monotonic()
+    try:
+        arguments = next(asking)
+        while True:
+            run = [sys.executable, "-B", "-m", "tasks.files.dry_run", "60", program, *arguments]
+            arguments = asking.send(subprocess.run(run, capture_output=True, text=True).stdout)
+    except StopIteration as end:
+        plan: Plan = end.value
+    print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
+    return plan
+
+
+def used() -> str:
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return "/".join(subprocess.run(query, capture_output=True, text=True).stdout.split())
+
+
+def ask(words: int, answer: int) -> str:
+    """A completion's timings, in words; what the answer says is nothing."""
+    body = {"prompt": "a " * words, "n_predict": answer, "ignore_eos": True, "cache_prompt": False}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{PORT}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+        timings = json.load(response)["timings"]
+    return (
+        f"{timings['prompt_n']} tokens at {timings['prompt_per_second']:.0f}/s, then {timings['predicted_n']} at "
+        + (f"{timings['predicted_per_second']:.1f}/s")
+    )
+
+
+def serve(release: Path, work: Path, name: str, arguments: Sequence[str]) -> list[str]:
+    """Load, answer a short and two long prompts, end; the lines of its log."""
+    log = work / f"{name}.log"
+    before = used()
+    with log.open("wb") as out:
+        command = [f"{release}/bin/llama-server", *arguments, "--log-verbosity", "4"]
+        server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + LOAD_S
+            while time.monotonic() < deadline and server.poll() is None:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=5):
+                        break
+                except (urllib.error.URLError, ConnectionError):
+                    time.sleep(0.5)
+            print(f"{name}: MiB in use: {before} before, {used()} loaded", flush=True)
+            for words in (64, 4_000, 24_000):
+                print(f"{name}: {ask(words, 64)}; {used()} MiB in use", flush=True)
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            print(f"{name}: no answer ({error}); exit status {server.poll()}", flush=True)
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
+    return log.read_text(errors="replace").splitlines()
+
+
+def main() -> None:
+    release, work = (Path(argument).resolve() for argument in sys.argv[1:3])
+    shape, context, ubatch = sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+    margins = tuple(map(int, sys.argv[6:])) or None
+    path = work / f"{shape}.gguf"
+    if not path.exists():
+        write_sparse(work, shape, SHAPES[shape], tokens=True)
+    auto = Auto(per_gpu=margins) if margins else Auto()
+
+    def model_placed(placement: Placement) -> Model:
+        placed = Serve(
+            port=PORT,
+            context=context,
+            batch=max(2048, ubatch),
+            ubatch=ubatch,
+            cache_type_k="q8_0",
+            cache_type_v="q8_0",
+            threads=16,
+            placement=placement,
+        )
+        return Model(name=shape, repo="shapes/only", quant="Q6_K", build="cuda", serve=placed)
+
+    model = model_placed(auto)
+    plan = plan_of(release, work, model, path)
+    print("\n".join(report(plan, shape)), flush=True)
+    help_text = subprocess.run([f"{release}/bin/llama-server", "--help"], capture_output=True, text=True).stdout
+    flags = frozenset(flags_of(help_text))
+    chosen = Candidate(plan.placement, plan.context, plan.ubatch, plan.cache_type_k, plan.cache_type_v)
+    lines = serve(release, work, "plan", server_arguments(with_candidate(model, chosen), ModelFiles(str(path)), flags))
+    predicted = {row.name: row.total_mib for row in plan.memory}
+    found = against(read_log(lines), predicted)
+    for each in found:
+        print(f"plan: {each}{'  DIFFERS' if each.differs else ''}")
+    for line in lines:
+        if "buffer size" in line or "splits" in line:
+            print(f"    {line.strip()[-110:]}")
+    fit = model_placed(Fit(target_mib=plan.belongs.margins_mib))
+    serve(release, work, "fit", server_arguments(fit, ModelFiles(str(path)), flags))
+    gpus = [each for each in found if each.name != "Host"]
+    print(f"{sum(not each.differs for each in gpus)} of {len(gpus)} cards within {TOLERANCE_MIB} MiB of the plan")
+    sys.exit(0 if gpus and not any(each.differs for each in gpus) else 1)
+
+
+if __name__ == "__main__":
+    main()
