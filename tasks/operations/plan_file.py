@@ -14,6 +14,7 @@ from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.plans.candidate import Candidate
 from tasks.planning.plans.dry_run import with_candidate
 from tasks.planning.plans.ladder import in_force
+from tasks.planning.plans.ram import memory_limit_mib
 from tasks.planning.plans.staleness import Present, flags_of, staleness
 from tasks.planning.release import release_id, release_path
 from tasks.spec.model import Model
@@ -102,7 +103,9 @@ def as_planned(model: Model, plan: Plan | None) -> Model:
     if plan is None:
         return model
     candidate = Candidate(in_force(plan), plan.context, plan.ubatch, plan.cache_type_k, plan.cache_type_v)
-    return with_candidate(model, candidate)
+    served = with_candidate(model, candidate)
+    limit = memory_limit_mib(model.serve, plan)
+    return served.model_copy(update={"serve": served.serve.model_copy(update={"memory_max_mib": limit})})
 
 
 def replan(model: Model) -> str:

@@ -111,7 +111,9 @@ class Serve(Declaration):
     image_max_tokens: int | None = Field(default=None, ge=1, description="of one image; default: from the model")
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
     memory_max_mib: int | None = Field(
-        default=None, ge=64, description="the kernel ends a server that takes more RAM; default: no limit"
+        default=None,
+        ge=64,
+        description="the kernel ends a server that takes more RAM; default: what the plan of auto() counts, else none",
     )
     # --- who computes
     threads: int | None = Field(default=None, ge=1, description="default: physical cores, of hybrids the P-cores")

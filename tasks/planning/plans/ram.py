@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.spec.plan_file import DeviceMemory, RamBudget
+from tasks.planning.plans.ladder import MOST_STEPS
+from tasks.spec.plan_file import DeviceMemory, Plan, RamBudget
 from tasks.spec.serve import Serve
 
 CACHE_RAM_MIB = 8192
@@ -52,3 +53,19 @@ def ram_findings(serve: Serve, budget: RamBudget) -> tuple[list[str], list[str]]
         f"RAM: {budget.total_mib} MiB with full caches, {budget.available_mib} MiB are available: {follows}; lower "
         "cache_ram_mib or context_checkpoints"
     ]
+
+
+def memory_limit_mib(serve: Serve, plan: Plan) -> int | None:
+    """What the unit of a planned model may take of RAM: as declared, else all that the plan counts, its reserve too.
+
+    And as much again as the steps down of a first start may bring from the GPUs, so that one limit holds for all of
+    them. None for mmap+mlock, which locks a mapping of nearly the whole file (src/llama-model-loader.cpp, pinned
+    commit).
+    """
+    if serve.memory_max_mib is not None or serve.load_mode == "mmap+mlock":
+        return serve.memory_max_mib
+    steps = [
+        gpu.model_mib * min(whole, MOST_STEPS) // max(whole, 1)
+        for gpu, whole in zip(plan.gpus, plan.placement.gpu, strict=True)
+    ]
+    return plan.ram.total_mib + sum(steps)

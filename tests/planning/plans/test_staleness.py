@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.planning.plans.ram import ram_budget, ram_findings
+from tasks.planning.plans.ram import memory_limit_mib, ram_budget, ram_findings
 from tasks.planning.plans.report import bar, report
 from tasks.planning.plans.staleness import Present, flags_of, plan_changes, staleness
 from tasks.spec.placement import Auto, Layers
@@ -217,3 +217,12 @@ def test_ram_that_is_not_known_is_said() -> None:
 @pytest.mark.parametrize("name", ["qwen3-coder-next-q6", "gpt-oss-120b"])
 def test_the_data_are_words_of_the_real_program(name: str) -> None:
     assert "sched_reserve: graph" in said(name)
+
+
+def test_a_planned_models_unit_has_a_limit_that_every_step_down_fits_into() -> None:
+    limit = memory_limit_mib(serve(), plan())
+    assert limit is not None
+    freed = sum(gpu.model_mib for gpu in plan().gpus)
+    assert plan().ram.total_mib < limit < plan().ram.total_mib + freed
+    assert memory_limit_mib(serve(memory_max_mib=4096), plan()) == 4096
+    assert memory_limit_mib(serve(load_mode="mmap+mlock"), plan()) is None
