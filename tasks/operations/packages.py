@@ -36,7 +36,9 @@ def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
     elif host.get_fact(File, path="/usr/bin/pacman"):
         missing = sorted(set(wanted["arch"]) - host.get_fact(PacmanPackages).keys())
         if missing:
-            yield from pacman.packages._inner(packages=missing, update=True)
+            # Without a newer package list: new packages beside old ones are what Arch calls a partial upgrade. Where
+            # the mirror no longer has the versions listed, pacman says so, and the owner upgrades (pacman -Syu) first.
+            yield from pacman.packages._inner(packages=missing)
     elif host.get_fact(File, path="/usr/bin/dnf"):
         missing = sorted(set(wanted["fedora"]) - host.get_fact(RpmPackages).keys())
         if missing:
