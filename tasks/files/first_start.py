@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from tasks.files.job_status import JobFailed, Progress
-from tasks.planning.plans.server_log import TOLERANCE_MIB, ServerLog, against, missing, read_log
+from tasks.planning.plans.server_log import ServerLog, against, missing, read_log
 
 _LOUD = """\
 # For one start alone: buffer sizes are logged from verbosity 4 on.
@@ -52,7 +52,7 @@ def started_as_planned(
         log = read_log(_log_of(job["unit"]))
         if failure is None:
             log.shortage = None  # what was refused it did without (pipeline parallelism, for one)
-        lacks = missing(log, predicted, plan["margins_mib"])
+        lacks = missing(log, predicted, plan["margins_mib"], plan["tolerance_mib"])
         rung = next_rung(plan["rungs"], taken, lacks) if len(reasons) < plan["most_back_offs"] else None
         if answer is not None and (not lacks or rung is None):
             return _ended(job, tried, answer, log, predicted, reasons, lacks)
@@ -121,7 +121,8 @@ def _ended(
     if tried is not job:
         said = f"GPU memory was lacking ({'; then '.join(reasons)}), so it serves with {tried['backed_off']['what']}"
         return tried, {**answer, "backed_off": tried["backed_off"]}, said
-    found = against(log, predicted or {})
+    tolerance = job["plan"]["tolerance_mib"]
+    found = against(log, predicted or {}, tolerance)
     if not found:
         return job, answer, "its log does not say what it took, so the plan's MiB were not compared"
     shown = "; ".join(str(device) for device in found)
@@ -129,7 +130,7 @@ def _ended(
         return job, answer, f"it took more than predicted, and no step down would free it: {shown}"
     if any(device.differs for device in found):
         return job, answer, f"it took other than predicted, but its margin holds: {shown}"
-    return job, answer, f"it took what was predicted, to {TOLERANCE_MIB} MiB a card: {shown}"
+    return job, answer, f"it took what was predicted, to {tolerance} MiB a card: {shown}"
 
 
 # --- the log of one start -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.planning.plans.ladder import MOST_BACK_OFFS, in_force, ladder, whole_layers
+from tasks.planning.plans.server_log import TOLERANCE_MIB
 from tasks.planning.plans.weights import Weights
 from tasks.planning.serving import Wanted
 from tasks.spec.placement import Layers
@@ -26,6 +27,7 @@ def start_plan(plan: Plan, weights: Weights, rendered: Callable[[Layers], Wanted
         "predicted_mib": None if plan.proposals else {gpu.name: gpu.total_mib for gpu in plan.gpus},
         # Loaded after the model, or appearing with the first prompts.
         "margins_mib": dict(zip(names, kept_free, strict=True)),
+        "tolerance_mib": TOLERANCE_MIB,
         "most_back_offs": MOST_BACK_OFFS,
         "rungs": [
             {

@@ -128,26 +128,32 @@ class Against:
     measured: float
     predicted: int
     free: Optional[int] = None  # noqa: UP045 - Python 3.9
+    tolerance: int = TOLERANCE_MIB
 
     @property
     def differs(self) -> bool:
         """Whether by more than a dry run is known to be off."""
-        return abs(self.measured - self.predicted) > TOLERANCE_MIB
+        return abs(self.measured - self.predicted) > self.tolerance
 
     def __str__(self) -> str:
         return f"{self.name} {self.measured:.0f} MiB, predicted {self.predicted}"
 
 
-def against(log: ServerLog, predicted: Mapping[str, int]) -> list[Against]:
+def against(log: ServerLog, predicted: Mapping[str, int], tolerance: int = TOLERANCE_MIB) -> list[Against]:
     """Every predicted device that the log says something of."""
     return [
-        Against(name, log.memory[name].total, mib, log.free_mib.get(name))
+        Against(name, log.memory[name].total, mib, log.free_mib.get(name), tolerance)
         for name, mib in predicted.items()
         if name in log.memory
     ]
 
 
-def missing(log: ServerLog, predicted: Optional[Mapping[str, int]], margins: Mapping[str, int]) -> dict[str, float]:  # noqa: UP045 - Python 3.9
+def missing(
+    log: ServerLog,
+    predicted: Optional[Mapping[str, int]],  # noqa: UP045 - Python 3.9
+    margins: Mapping[str, int],
+    tolerance: int = TOLERANCE_MIB,
+) -> dict[str, float]:
     """Device -> MiB that a start lacked: empty where it had what it was planned to have.
 
     Where memory ran out: what was to be taken and the margin, less what was free; at least something, since it failed.
@@ -171,6 +177,6 @@ def missing(log: ServerLog, predicted: Optional[Mapping[str, int]], margins: Map
         if room is None or memory is None:
             continue
         more = memory.total - (predicted or {}).get(name, 0)
-        if more > TOLERANCE_MIB and memory.total + margin - room > TOLERANCE_MIB:
+        if more > tolerance and memory.total + margin - room > tolerance:
             lacks[name] = memory.total + margin - room
     return lacks
