@@ -19,12 +19,10 @@ from tasks.planning.checks.llama_cpp import UnitsAsDeclared, _loopback
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, known_by_name, selected
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState
-from tasks.planning.plans.ram import ram_budget
 from tasks.planning.ram.modules import Ram
 from tasks.spec.model_lock import LockedFile, LockedModel
-from tasks.spec.placement import Auto, Layers
-from tasks.spec.plan_file import Belongs, DeviceMemory, Plan, PlannedDevice, Proposal
 from tasks.spec.rig import Rig
+from tests.planning.planned_box import BY_PLAN, H200_UUID, MODEL, planned
 
 DATA = Path(__file__).parents[1] / "facts/data"
 BOX_A: dict[str, Any] = importlib.import_module("group_data.rtx4090_rtx5070ti").rig
@@ -68,45 +66,11 @@ def served(**values: Any) -> Strays:
     return Strays(servers=(ServerProcess(pid=7, command=("/x/llama-server",), unit=UNIT_B, **values),))
 
 
-def planned(**changes: Any) -> Plan:
-    """As a plan for the first of two H200, whose names and UUID are its driver's; 100000 MiB of a model predicted."""
-    card = PlannedDevice(name="CUDA0", description="NVIDIA H200", total_mib=143771, free_mib=142600, uuid=H200_UUID)
-    on_card = DeviceMemory(name="CUDA0", model_mib=90000, context_mib=8000, compute_mib=2000)
-    in_ram = DeviceMemory(name="Host", model_mib=4000, context_mib=0, compute_mib=500)
-    others = tuple(changes.pop("others_mib", ()))
-    uuid = changes.pop("uuid", card.uuid)
-    return Plan(
-        belongs=Belongs(
-            header="a" * 64,
-            devices=(card.model_copy(update={"uuid": uuid}),),
-            margins_mib=(384,),
-            others_mib=others,
-            flags=(),
-            release="r",
-        ),
-        placement=Layers(gpu=(40,), split=(49,)),
-        context=65536,
-        ubatch=512,
-        cache_type_k="f16",
-        cache_type_v="f16",
-        memory=(on_card, in_ram),
-        ram=ram_budget(B.models[0].serve, in_ram, 0, 60000),
-    ).model_copy(update=changes)
-
-
-def room(free: int, **values: Any) -> list[Finding]:
-    """What the plan of a model finds on the H200 with so many MiB free."""
-    plan = values.pop("plan", planned())
-    card = gpus(("143771, 143156", f"143771, {free}"))
-    return look("gpu.room", BY_PLAN, Box(gpus=card, plans={MODEL: plan}, **values))
-
-
 SWAPPINESS_0 = [
     ("== swappiness\n60", "== swappiness\n0"),
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
 ]
 TWELVE_CPUS = ("0,0,0\n1,1,0\n", "".join(f"{cpu},{cpu // 2 if cpu < 12 else cpu - 6},0\n" for cpu in range(16)))
-H200_UUID = "GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37"
 H200 = {"gpus": [{"name": "H200", "uuid": H200_UUID, "power_limit_w": 700}]}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 LARGE = LockedModel(
@@ -114,14 +78,6 @@ LARGE = LockedModel(
 )
 SMALL = LARGE.model_copy(update={"shards": (LARGE.shards[0].model_copy(update={"size": 1024**3}),)})
 B, A, R = rig(BOX_B), rig(BOX_A), rig(REHEARSAL)
-MODEL = B.models[0].name
-BY_PLAN = B.model_copy(
-    update={
-        "models": (
-            B.models[0].model_copy(update={"serve": B.models[0].serve.model_copy(update={"placement": Auto()})}),
-        )
-    }
-)
 
 # check -> (rig, box on which it finds something, box on which it does not)
 CASES: dict[str, tuple[Rig, Box, Box]] = {
@@ -342,99 +298,6 @@ def test_room_is_not_known_without_the_gpus_memory() -> None:
     found = look("memory.room", B, Box(machine=machine(), locked=(LARGE,)))
     assert [finding.severity for finding in found] == [Severity.UNKNOWN]
     assert look("memory.room", B, Box(machine=machine(), locked=(LARGE,), gpus=gpus())) == []
-
-
-def test_room_by_a_plan_is_its_own_budget_and_says_so() -> None:
-    """The lower bound of the same model would be silent: all of its weights could be on the card."""
-    box = Box(machine=machine(), locked=(LARGE,), gpus=gpus())
-    assert look("memory.room", BY_PLAN, box) == []
-    of_plan = planned()
-    assert look("memory.room", BY_PLAN, replace(box, plans={MODEL: of_plan})) == []
-    more = of_plan.ram.model_copy(update={"checkpoints_mib": 30000})
-    (finding,) = look("memory.room", BY_PLAN, replace(box, plans={MODEL: planned(ram=more)}))
-    assert "by its plan (MiB: weights 4000, buffers 500, prompt cache" in finding.expected
-    assert "checkpoints 30000" in finding.expected
-    assert f"--data update={MODEL}" in finding.remedy
-    (bound,) = look("memory.room", R, Box(machine=machine(), locked=(LARGE,)))
-    assert "at the least, reckoned without a plan" in bound.expected
-
-
-@pytest.mark.parametrize(
-    ("free", "others", "severity"),
-    [
-        (100384, (), None),
-        (100383, (), Severity.WARNING),
-        (100000, (), Severity.WARNING),
-        (99999, (), Severity.ERROR),
-        (101284, (900,), None),
-        (101283, (900,), Severity.WARNING),
-        (100899, (900,), Severity.ERROR),
-    ],
-)
-def test_a_lost_margin_is_a_warning_and_a_model_that_would_not_start_an_error(
-    free: int, others: tuple[int, ...], severity: Severity | None
-) -> None:
-    found = room(free, plan=planned(others_mib=others))
-    assert [finding.severity for finding in found] == ([] if severity is None else [severity])
-    for finding in found:
-        assert finding.about == f"{MODEL} CUDA0"
-        assert f"{free} of 143771 MiB of NVIDIA H200 (00000000:00:06.0)" in finding.found
-        assert f"{100384 + sum(others)} MiB: 100000 predicted" in finding.expected
-        assert "nvidia-smi" in finding.remedy
-        assert "margin_mib" in finding.remedy
-        assert f"tasks/plan.py --data update={MODEL}" in finding.remedy
-
-
-def test_what_our_own_servers_hold_is_room_for_a_plan() -> None:
-    assert room(40000, vram_held_mib={H200_UUID: 100000}, strays=served()) == []
-    (finding,) = room(30000, vram_held_mib={H200_UUID: 60000}, strays=served())
-    assert finding.severity is Severity.ERROR
-    assert "30000 of 143771" in finding.found
-    assert "60000 more are held by our own servers" in finding.found
-
-
-def test_a_driver_that_does_not_tell_what_our_servers_hold_is_not_guessed_at() -> None:
-    (finding,) = room(40000, strays=served())
-    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
-    assert room(110000, strays=served()) == []
-
-
-def test_a_plan_without_uuids_finds_its_card_by_name() -> None:
-    (finding,) = room(90000, plan=planned(uuid=""))
-    assert finding.severity is Severity.ERROR
-    belongs = planned(uuid="").belongs
-    other = belongs.devices[0].model_copy(update={"description": "AMD Radeon RX 7900 XTX"})
-    (unknown,) = room(90000, plan=planned(belongs=belongs.model_copy(update={"devices": (other,)})))
-    assert unknown.severity is Severity.UNKNOWN
-    assert "AMD Radeon RX 7900 XTX" in unknown.found
-
-
-def test_a_planned_card_that_is_not_there_is_told_by_the_cards_alone() -> None:
-    assert room(90000, plan=planned(uuid=H200_UUID.replace("abb3f99e", "1bb3f99e"))) == []
-
-
-def test_a_step_down_has_no_prediction_to_be_held_against() -> None:
-    step = Proposal(placement=Layers(gpu=(39,), split=(49,)), reason="CUDA0 lacks 300 MiB")
-    (finding,) = room(90000, plan=planned(proposals=(step,)))
-    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
-
-
-def test_memory_taken_from_a_planned_card_is_one_finding() -> None:
-    """And none where the plan has its room all the same."""
-    low = gpus(("143771, 143156", "143771, 90000"))
-    assert [item.check for item in findings(selected(("gpu.memory", "gpu.room")), BY_PLAN, Box(gpus=low))] == [
-        "gpu.memory"
-    ]
-    plans = {MODEL: planned()}
-    found = findings(selected(("gpu.memory", "gpu.room")), BY_PLAN, Box(gpus=low, plans=plans))
-    assert [item.check for item in found] == ["gpu.room"]
-
-
-def test_a_plan_file_that_cannot_be_read_is_told_by_the_check_it_was_given_to() -> None:
-    box = Box(machine=machine(), unread={"gpu.room": "plans.json is no plan file"})
-    (finding,) = findings(selected(("gpu.room", "memory.room")), BY_PLAN, box)
-    assert (finding.check, finding.severity, finding.fails) == ("gpu.room", Severity.UNKNOWN, True)
-    assert "plans.json is no plan file" in finding.found
 
 
 def test_no_profile_is_asked_for_of_a_virtual_machine() -> None:

@@ -218,7 +218,7 @@ class FreeMemory(Check):
         """While a server runs its own memory cannot be told from others' here; of planned cards gpu.room knows more."""
         if box.strays.servers:
             return
-        planned = [card for _, _, cards in _planned_cards(rig, box) for card in cards]
+        planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
         for card in box.gpus.cards:
             if card not in planned and card.free_mib < 0.9 * card.total_mib:
                 yield self.finding(
@@ -244,8 +244,8 @@ class PlanRoom(Check):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """A card that is not there is told by gpu.cards, and by llama.units as a plan that no longer holds.
 
-        The driver's free memory still has CUDA's own context in it, which the planner's had not: a shortage smaller
-        than that is not seen here.
+        What the driver calls free still has room for CUDA's own context in it, what the planner started from had not
+        (cudaMemGetInfo makes one first): a shortage smaller than that is not seen here.
         """
         if why := box.unread.get(self.id):
             yield self.not_known(why, declared=True)
