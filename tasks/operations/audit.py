@@ -23,6 +23,7 @@ from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.model_store import ModelStore
+from tasks.facts.plannable import HeldByOurs
 from tasks.facts.ram import MemoryModules
 from tasks.facts.releases import Releases
 from tasks.facts.strays import LlamaStrays
@@ -36,11 +37,15 @@ from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, release_directories, releases_to_build
 from tasks.operations.once import only_looking, read_once, read_together
 from tasks.operations.packages import APT
+from tasks.operations.plan_file import PlanError, planned_by_us, read_plans
 from tasks.operations.refuse import refuse
 from tasks.operations.serving import NotReadyError, health_addresses, read_units, wanted_units
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
+from tasks.planning.checks.gpu import PlanRoom
+from tasks.planning.checks.llama_cpp import UnitsAsDeclared
+from tasks.planning.checks.memory import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
 from tasks.planning.checks.report import (
     COLOURS,
@@ -57,7 +62,11 @@ from tasks.planning.liveness import SERVICE, TIMER
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
 from tasks.spec.audit_report import HostRecord
 from tasks.spec.model_lock import LockedModel
+from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
+
+# Whichever of them is asked for first tells of a plan file that cannot be read; the others keep silent.
+_TELL_OF_PLANS = (UnitsAsDeclared.id, PlanRoom.id, MemoryRoom.id)
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,8 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
     """
     only_looking()
     asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
+    if planned_by_us(rig):
+        asked.append((HeldByOurs, {}))
     if asks_the_deploy(options):
         names = {build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}
         environments = [layout.HUB_VENV, *(f"{layout.CUDA}/{name}" for name in names if not name.startswith("/"))]
@@ -153,7 +164,7 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
         return
     if not state.is_executing:
         return
-    box = _box(rig, options)
+    box = _box(rig, options, checks)
     found = findings(checks, rig, box)
     skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
     _RUN.found[host.name] = found
@@ -234,9 +245,16 @@ def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]
     return changing
 
 
-def _box(rig: Rig, options: Options) -> Box:
+def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
     """All facts of the host at hand, one command a concern."""
     locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
+    plans, unread = _plans(rig)
+    chosen = {check.id for check in checks}
+    teller = next((name for name in _TELL_OF_PLANS if name in chosen), "")
+    if unread and teller == UnitsAsDeclared.id:
+        wrong = Difference(rig.plan_file, "a plan file", unread, remedy="restore it from git", by_deploy=False)
+        others = [item for item in differences.get(teller, ()) if unread not in item.found]
+        differences = {**differences, teller: [*others, wrong]}
     box = Box(
         ram=read_once(MemoryModules),
         machine=read_once(MachineState),
@@ -246,12 +264,25 @@ def _box(rig: Rig, options: Options) -> Box:
         locked=tuple(locked),
         differences=differences,
         operations=_would_change(state, state.inventory.get_host(host.name)),
+        plans=plans,
+        unread={teller: unread} if unread else {},
+        vram_held_mib=read_once(HeldByOurs).vram_mib if plans else {},
     )
     if options.disk:
         box = replace(box, read_mb_s=host.get_fact(ReadSpeedMeasured))
     if options.bandwidth:
         box = replace(box, copy_gb_s=host.get_fact(MemoryBandwidthMeasured))
     return box
+
+
+def _plans(rig: Rig) -> tuple[Mapping[str, Plan], str]:
+    """The plans of the models that are placed by one, and why their file cannot be read, if it cannot."""
+    models = planned_by_us(rig)
+    try:
+        plans = read_plans(rig.plan_file).boxes.get(host.name, {}) if models else {}
+    except PlanError as error:
+        return {}, str(error)
+    return {model.name: plans[model.name] for model in models if model.name in plans}, ""
 
 
 def _locked(rig: Rig) -> Sequence[LockedModel]:

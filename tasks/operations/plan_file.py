@@ -37,7 +37,9 @@ def read_plans(path: str) -> PlanFile:
     if not file.exists():
         return PlanFile()
     try:
-        return PlanFile.model_validate_json(file.read_text())
+        return PlanFile.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read ({error.strerror}): make it a readable file, or restore it") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise PlanError(

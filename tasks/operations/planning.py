@@ -9,7 +9,7 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
 
-from tasks.operations import Commands
+from tasks.operations import Commands, closes
 from tasks.operations.lock_file import ONE_WRITER
 from tasks.operations.plan_file import (
     PlanError,
@@ -22,6 +22,7 @@ from tasks.operations.plan_file import (
 from tasks.operations.plan_maker import ground_of, planned
 from tasks.operations.plan_speed import speed_said
 from tasks.operations.refuse import refuse, report
+from tasks.planning.checks.llama_cpp import UnitsAsDeclared
 from tasks.planning.plans import report as in_words
 from tasks.planning.plans.first_start import proposal_line
 from tasks.planning.plans.staleness import plan_changes, staleness
@@ -31,6 +32,7 @@ from tasks.spec.rig import Rig
 
 
 @operation()
+@closes(UnitsAsDeclared)
 def models_planned(rig: Rig) -> Commands:
     """Every model with auto() has a plan that holds; the first one is made here, a stale one is refused."""
     models = planned_by_us(rig)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.spec.base import Declaration
 from tasks.spec.kv_cache import CacheType
@@ -144,3 +144,16 @@ class PlanFile(Declaration):
     """Box -> model -> plan."""
 
     boxes: dict[str, dict[str, Plan]] = Field(default={})
+
+    @field_validator("boxes")
+    @classmethod
+    def _one_number_a_gpu(cls, value: dict[str, dict[str, Plan]]) -> dict[str, dict[str, Plan]]:
+        for box, plans in value.items():
+            for model, plan in plans.items():
+                belongs, gpus = plan.belongs, len(plan.belongs.devices)
+                counts = {len(plan.memory) - 1, len(belongs.margins_mib), len(plan.placement.gpu)}
+                if counts != {gpus} or len(belongs.others_mib) not in (0, gpus):
+                    raise ValueError(
+                        f"{box}, {model}: memory, margins_mib, others_mib and placement are not all for its {gpus} GPUs"
+                    )
+        return value

@@ -22,6 +22,7 @@ from tasks.planning.gpus import GpuState
 from tasks.planning.ram.modules import Ram
 from tasks.spec.model_lock import LockedFile, LockedModel
 from tasks.spec.rig import Rig
+from tests.planning.planned_box import BY_PLAN, H200_UUID, MODEL, planned
 
 DATA = Path(__file__).parents[1] / "facts/data"
 BOX_A: dict[str, Any] = importlib.import_module("group_data.rtx4090_rtx5070ti").rig
@@ -70,7 +71,7 @@ SWAPPINESS_0 = [
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
 ]
 TWELVE_CPUS = ("0,0,0\n1,1,0\n", "".join(f"{cpu},{cpu // 2 if cpu < 12 else cpu - 6},0\n" for cpu in range(16)))
-H200 = {"gpus": [{"name": "H200", "uuid": "GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37", "power_limit_w": 700}]}
+H200 = {"gpus": [{"name": "H200", "uuid": H200_UUID, "power_limit_w": 700}]}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 LARGE = LockedModel(
     repo="a/b", commit="0" * 40, shards=(LockedFile(path="m.gguf", size=40 * 1024**3, sha256="0" * 64),)
@@ -138,6 +139,11 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "gpu.throttle": (A, Box(gpus=gpus(("0x0000000000000001", "0x0000000000000040"))), Box(gpus=gpus())),
     "gpu.ecc": (A, Box(gpus=gpus(("0x0000000000000001, 0", "0x0000000000000001, 3"))), Box(gpus=gpus())),
     "gpu.memory": (A, Box(gpus=gpus(("143771, 143156", "143771, 90000"))), Box(gpus=gpus())),
+    "gpu.room": (
+        BY_PLAN,
+        Box(gpus=gpus(("143771, 143156", "143771, 90000")), plans={MODEL: planned()}),
+        Box(gpus=gpus(("143771, 143156", "143771, 100384")), plans={MODEL: planned()}),
+    ),
     "gpu.display": (A, Box(gpus=gpus(("Enabled, Disabled", "Enabled, Enabled"))), Box(gpus=gpus())),
     "gpu.upgrades": (
         A,

@@ -10,6 +10,7 @@ from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState, Version
 from tasks.planning.ram.modules import Ram
 from tasks.spec.model_lock import LockedModel
+from tasks.spec.plan_file import Plan
 
 if TYPE_CHECKING:
     from tasks.planning.checks.base import Check
@@ -90,6 +91,12 @@ class Box:
     locked: tuple[LockedModel, ...] = ()
     differences: Mapping[str, list[Difference]] = field(default_factory=dict)
     operations: Mapping[str, tuple[type[Check], ...]] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    """Model -> its plan, of the models that a plan places and that have one."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Check id -> why the plan file cannot be read, for the one check that tells it."""
+    vram_held_mib: Mapping[str, int] = field(default_factory=dict)
+    """UUID -> what our own servers hold of that card now, as far as the driver tells."""
     read_mb_s: float | None = None
     """Measured read speed of the model store, where it was asked for."""
     copy_gb_s: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.planning.gpus import Gpu
+from tasks.spec.plan_file import PlannedDevice
 from tasks.spec.simulated_gpu import SimulatedGpu
 
 _LISTED = re.compile(
@@ -70,3 +71,16 @@ def with_uuids(
         free = min(device.total_mib, device.free_mib + held_mib.get(mine.uuid, 0))
         found.append(replace(device, uuid=mine.uuid, free_mib=free))
     return found
+
+
+def cards_of(planned: Sequence[PlannedDevice], gpus: Sequence[Gpu], declared: Sequence[str]) -> list[Gpu | None]:
+    """The card that each planned device is, None where it is not there or cannot be told.
+
+    :param declared: UUIDs the model is served on, in device order; for a plan that knows no UUIDs
+    """
+    uuids = [device.uuid for device in planned]
+    if not any(uuids):
+        devices = [Device(each.name, each.description, each.total_mib, each.free_mib) for each in planned]
+        uuids = [device.uuid for device in with_uuids(devices, gpus, declared, {})]
+    by_uuid = {gpu.uuid: gpu for gpu in gpus if gpu.uuid}
+    return [by_uuid.get(uuid) for uuid in uuids]
