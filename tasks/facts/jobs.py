@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.json_text import json_object
 from tasks.planning import layout
 
 
@@ -58,7 +58,7 @@ class Jobs(FactBase[dict[str, Job]]):
             name: Job(
                 asked=values.get("asked", ""),
                 running=not {"active", "activating", "deactivating"}.isdisjoint(values.get("active", "").split()),
-                status=_json(values.get("status", "")),
+                status=json_object(values.get("status", "")),
             )
             for name, values in jobs.items()
         }
@@ -85,11 +85,3 @@ class RunningJobs(FactBase[dict[str, str]]):
     def process(self, output: list[str]) -> dict[str, str]:
         pairs = (line.partition("=") for line in output)
         return {name: text for name, equals, text in pairs if equals}
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

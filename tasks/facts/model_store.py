@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.json_text import json_object
 from tasks.planning import layout
 from tasks.planning.shards import StoredFile
 
@@ -56,7 +56,7 @@ class ModelStore(FactBase[Store]):
                 # find counts blocks of 512 bytes, whatever the filesystem's own are.
                 stats[rest[4]] = (int(rest[0]), _nanoseconds(rest[2]), int(rest[3]), 512 * int(rest[1]))
             elif kind == "record" and len(rest) == 2:
-                records[_recorded_path(rest[0])] = _json(rest[1])
+                records[_recorded_path(rest[0])] = json_object(rest[1])
         for path, (size, mtime_ns, inode, allocated) in stats.items():
             store.files[path] = StoredFile(size, mtime_ns, inode, records.get(path), allocated)
         return store
@@ -96,11 +96,3 @@ def _nanoseconds(seconds: str) -> int:
 def _recorded_path(record: str) -> str:
     directory, _, name = record.rpartition("/")
     return f"{directory}/{name.removeprefix('.').removesuffix(_RECORD_ENDING)}"
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

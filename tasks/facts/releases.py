@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
+
+from tasks.facts.json_text import json_object
 
 
 @dataclass
@@ -49,18 +50,11 @@ class Releases(FactBase[dict[str, Release]]):
             if kind == "release":
                 release = releases[rest] = Release()
             elif kind == "manifest":
-                release.manifest = _json(rest)
+                said = json_object(rest)
+                # One that cannot be read, or is not one, is no manifest: the release is then built again.
+                release.manifest = said if {"commit", "flags", "files"} <= said.keys() else None
             elif kind == "file":
                 size, _, name = rest.partition("\t")
                 if size.isdigit():
                     release.files[name] = int(size)
         return releases
-
-
-def _json(text: str) -> dict[str, Any] | None:
-    """A manifest that cannot be read, or is not one, is no manifest: the release is then built again."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and {"commit", "flags", "files"} <= value.keys() else None

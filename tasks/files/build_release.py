@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files import binary_needs, fatbin
-from tasks.files.job_status import JobFailed, Progress, own_unit, run_job
+from tasks.files.job_status import JobFailedError, Progress, own_unit, run_job
 from tasks.files.release_files import put_in_place
 from tasks.files.source_tree import build_number, definitions_for
 
@@ -61,7 +61,9 @@ def fetch_source(source: dict[str, str], target: Path, cache: Path, progress: Pr
     else:
         unpack(download(source, cache, progress), source["subdirectory"], target)
     if not (target / "CMakeLists.txt").exists():
-        raise JobFailed(f"{source['url']} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
+        raise JobFailedError(
+            f"{source['url']} holds no llama.cpp source (no CMakeLists.txt): check the declared source"
+        )
     (target.parent / "source.number").write_text(str(number))
     marker.write_text(source["commit"])
 
@@ -83,7 +85,7 @@ def fetch_commit(url: str, commit: str, target: Path) -> None:
         env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
     )
     if fetched.returncode:
-        raise JobFailed(
+        raise JobFailedError(
             f"commit {commit} could not be fetched from {url}: check that it exists there and that this box "
             "reaches that host",
             fetched.stderr.splitlines(),
@@ -106,11 +108,13 @@ def download(source: dict[str, str], cache: Path, progress: Progress) -> Path:
                 done += len(block)
                 progress.step("downloading the source archive", done=done, total=total, unit="bytes")
     except urllib.error.URLError as error:
-        raise JobFailed(f"{source['url']} could not be downloaded ({error.reason}): check this box's network") from None
+        raise JobFailedError(
+            f"{source['url']} could not be downloaded ({error.reason}): check this box's network"
+        ) from None
     found = sha256(part)
     if found != source["sha256"]:
         part.unlink()
-        raise JobFailed(f"{source['url']} has sha256 {found}, declared {source['sha256']}: not used")
+        raise JobFailedError(f"{source['url']} has sha256 {found}, declared {source['sha256']}: not used")
     part.replace(archive)
     return archive
 
@@ -125,9 +129,9 @@ def unpack(archive: Path, subdirectory: str, target: Path) -> None:
         inside = [member for member in members if member.name.startswith(prefix)]
         for member in inside:
             member.name = member.name[len(prefix) :]
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        # The type checker cannot see that the one keyword, where there is one, is `filter`.
-        tar.extractall(part, members=inside, **safe)  # type: ignore[arg-type]
+        # Pythons without filters of their own do not look at this.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(part, members=inside)
     part.replace(target)
 
 
@@ -187,7 +191,7 @@ def compile_targets(objects: Path, job: dict[str, Any], progress: Progress) -> N
     if process.wait():
         # What follows is the compiler's own words; the command itself is long and stands in the journal.
         shown = [line for line in failing if "error" in line.lower() or line.startswith("FAILED:")]
-        raise JobFailed(
+        raise JobFailedError(
             f"llama.cpp {job['source']['commit'][:12]} did not compile: declare another commit or another cmake "
             f"setting; the compiler's whole output is in `journalctl -u {own_unit()}` on the box",
             (shown or failing)[:12],
@@ -240,7 +244,7 @@ def cached(objects: Path, name: str) -> str:
     """A value of CMake's cache: what was really used, whatever was asked for."""
     found = re.search(rf"^{name}:\w+=(.*)$", (objects / "CMakeCache.txt").read_text(), re.MULTILINE)
     if found is None:
-        raise JobFailed(f"CMake's cache says nothing of {name}: remove {objects} and deploy again")
+        raise JobFailedError(f"CMake's cache says nothing of {name}: remove {objects} and deploy again")
     return found[1]
 
 
@@ -280,7 +284,7 @@ def features_of(output: str) -> list[str]:
 def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
     """The GPU architectures in the CUDA library itself.
 
-    :raises JobFailed: when one that was asked for is not among them: its card would run another's code, silently
+    :raises JobFailedError: when one that was asked for is not among them: its card would run another's code, silently
     """
     library = binaries / "libggml-cuda.so"
     if "CMAKE_CUDA_ARCHITECTURES" not in definitions:
@@ -289,7 +293,9 @@ def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str
     wanted = [re.sub(r"[af](?=-|$)", "", name) for name in definitions["CMAKE_CUDA_ARCHITECTURES"].split(";")]
     missing = [name for name in wanted if not any(has.startswith(name) for has in found)]
     if missing:
-        raise JobFailed(f"the CUDA library holds code for {', '.join(found) or 'no GPU'}, not for {', '.join(missing)}")
+        raise JobFailedError(
+            f"the CUDA library holds code for {', '.join(found) or 'no GPU'}, not for {', '.join(missing)}"
+        )
     return found
 
 
@@ -309,14 +315,14 @@ def flags_of(help_text: str) -> set[str]:
 def run(command: list[str], what: str, env: dict[str, str] | None = None) -> str:
     """Output of a command (both streams).
 
-    :raises JobFailed: with its last lines
+    :raises JobFailedError: with its last lines
     """
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
     )
     if done.returncode:
         print(done.stdout)
-        raise JobFailed(f"{what} failed: {shlex.join(command[:4])} ...", done.stdout.splitlines()[-15:])
+        raise JobFailedError(f"{what} failed: {shlex.join(command[:4])} ...", done.stdout.splitlines()[-15:])
     return done.stdout
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from tasks.files.build_release import fetch_source, run, sha256
 from tasks.files.cpp_definitions import definitions
 from tasks.files.cuda_backend_parts import parts_of
-from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.job_status import JobFailedError, Progress, run_job
 
 SOURCE = Path(__file__).with_name("simulated_gpu.cpp")
 LIBRARY = "libggml-simulated.so"
@@ -28,7 +28,7 @@ SUMS = "SHA256SUMS"
 def build(job: dict[str, Any], progress: Progress) -> str:
     """Build the library ``job`` describes; returns the closing line.
 
-    :raises JobFailed: when this commit's CUDA backend is unlike the one the simulation was written for
+    :raises JobFailedError: when this commit's CUDA backend is unlike the one the simulation was written for
     """
     started = time.monotonic()
     tree, target = Path(job["work"]) / "source", Path(job["directory"])
@@ -54,7 +54,7 @@ def build(job: dict[str, Any], progress: Progress) -> str:
 def compile_library(tree: Path, directory: Path, commit: str) -> None:
     """One compiler call, a few seconds.
 
-    :raises JobFailed: with the compiler's own words
+    :raises JobFailedError: with the compiler's own words
     """
     ggml = tree / "ggml"
     command = ["c++", "-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-w"]
@@ -68,7 +68,7 @@ def compile_library(tree: Path, directory: Path, commit: str) -> None:
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
     if done.returncode:
-        raise JobFailed(
+        raise JobFailedError(
             f"llama.cpp {commit[:12]} has a CUDA backend that cannot be simulated: plan on a box that has the GPUs, or "
             "with a commit near the default one; the compiler said",
             [line for line in done.stdout.splitlines() if "error" in line][:12] or done.stdout.splitlines()[-12:],
@@ -78,7 +78,7 @@ def compile_library(tree: Path, directory: Path, commit: str) -> None:
 def try_library(library: Path, release: Path) -> None:
     """The release lists a GPU it could not otherwise know.
 
-    :raises JobFailed: when it does not
+    :raises JobFailedError: when it does not
     """
     # Two cards, so that a list that ends after one is noticed.
     cards = {"GGML_BACKEND_PATH": str(library), "LLAMARIG_SIMULATED_GPUS": "Trial A:4096:4000,Trial B:2048:1000"}
@@ -86,7 +86,7 @@ def try_library(library: Path, release: Path) -> None:
     said = run([str(release / "bin" / "llama-fit-params"), "--list-devices"], "llama-fit-params --list-devices")
     listed = re.findall(r"CUDA(\d): (.+) \((\d+) MiB, (\d+) MiB free\)", said)
     if listed != [("0", "Trial A", "4096", "4000"), ("1", "Trial B", "2048", "1000")]:
-        raise JobFailed("this release does not load the simulated GPU: it lists other devices", said.splitlines())
+        raise JobFailedError("this release does not load the simulated GPU: it lists other devices", said.splitlines())
 
 
 if __name__ == "__main__":

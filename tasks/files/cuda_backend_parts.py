@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.files.cpp_definitions import Definition, definitions
-from tasks.files.job_status import JobFailed
+from tasks.files.job_status import JobFailedError
 
 BACKEND = Path("ggml/src/ggml-cuda")
 
@@ -35,16 +35,16 @@ def parts_of(tree: Path, own: Iterable[str]) -> str:
     """C++ text of TAKEN and of all it needs, each definition after those it uses.
 
     :param own: names that are not to be taken, because the simulation has its own
-    :raises JobFailed: when the tree has no CUDA backend, or one without a part that is needed
+    :raises JobFailedError: when the tree has no CUDA backend, or one without a part that is needed
     """
     index = _index(tree)
     if not index:
-        raise JobFailed(
+        raise JobFailedError(
             f"this source tree has no CUDA backend ({BACKEND}): declare a source that is llama.cpp's own tree"
         )
     missing = [name for name in TAKEN if name not in index]
     if missing:
-        raise JobFailed(
+        raise JobFailedError(
             f"this commit's CUDA backend has no {', '.join(missing)} (in {BACKEND}): GPUs cannot be simulated for it; "
             "plan on a box that has the GPUs, or with a commit near the default one"
         )

@@ -21,8 +21,8 @@ from typing import Any
 
 from tasks.files.byte_mover import Mover, shared_rate
 from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
-from tasks.files.hub_client import Hub, Refused, TryAgain, refused
-from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.hub_client import Hub, RefusedError, TryAgainError, refused
+from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
 from tasks.files.sparse_file import extents, gaps, length
 from tasks.files.verified_files import arrive, digest, is_recorded, record_path
@@ -33,7 +33,7 @@ LONGEST_WAIT_S = 600
 _PROGRESS = 1024**2
 
 
-class Stopped(Exception):  # noqa: N818 - another file's failure, told there
+class StoppedError(Exception):
     """The job ends because of another file."""
 
 
@@ -129,12 +129,12 @@ class Fetch:
         for download in missing:
             try:
                 self.hub.locate(download.file)
-            except TryAgain:
+            except TryAgainError:
                 continue  # its own attempts come later
-            except Refused as error:
+            except RefusedError as error:
                 refusals.append((error.repo, error.status))
         if refusals:
-            raise JobFailed(refused(self.hub.endpoint, refusals))
+            raise JobFailedError(refused(self.hub.endpoint, refusals))
 
     def _watch(self, futures: list[concurrent.futures.Future[None]]) -> None:
         """Tell how far it is until all have arrived; the first failure stops the others, which lose nothing by it."""
@@ -147,7 +147,7 @@ class Fetch:
                 self.stop.set()
             self._say()
         failures = [error for future in futures if (error := future.exception()) is not None]
-        for error in sorted(failures, key=lambda error: isinstance(error, Stopped)):
+        for error in sorted(failures, key=lambda error: isinstance(error, StoppedError)):
             raise error
 
     def _say(self, step: str = "") -> None:
@@ -179,19 +179,19 @@ class Fetch:
                     return
                 download.part.unlink()
                 mismatches, way = mismatches + 1, "ranges"
-                raise TryAgain(
+                raise TryAgainError(
                     f"{name} arrived with sha256 {found[:12]}..., locked {download.file['sha256'][:12]}...: "
                     "what came is thrown away"
                 )
-            except TryAgain as error:
+            except TryAgainError as error:
                 gained = present(download) - before
                 attempt = 1 if gained >= min(_PROGRESS, download.size) else attempt + 1
-                if isinstance(error, NoRanges):
+                if isinstance(error, NoRangesError):
                     # Twice is no accident: then in one piece from the front, as such a server offers it.
                     way = "ranges" if way != "ranges" else "stream"
                 print(f"{name}: {error}; {download.present} of {download.size} bytes are there", flush=True)
                 if attempt >= ATTEMPTS or mismatches > 1 or (error.after_s or 0) > LONGEST_WAIT_S:
-                    raise JobFailed(
+                    raise JobFailedError(
                         f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): run deploy.py "
                         "again later, it goes on where it was"
                     ) from None
@@ -199,7 +199,7 @@ class Fetch:
                 wait = usual if error.after_s is None else error.after_s
                 download.doing = f"waiting {wait:.0f} s: {error}"
                 if self.stop.wait(wait):
-                    raise Stopped from None
+                    raise StoppedError from None
 
     def _move(self, download: Download, way: str) -> None:
         """Fetch what is missing of the file, once through."""
@@ -239,12 +239,12 @@ class Fetch:
                 mover.kill()
             if mover.code == -signal.SIGXFSZ:
                 download.part.unlink()
-                raise NoRanges("the server sends more than the range it is asked for")
+                raise NoRangesError("the server sends more than the range it is asked for")
             written = self._judge(mover, way)
             if download.growing is not None and written is not None:
                 download.growing.vouched = wrote_once(written, length(missing), self.job["chunk"])
             if gaps(descriptor, download.size):
-                raise TryAgain("it ended before every byte was there")
+                raise TryAgainError("it ended before every byte was there")
         finally:
             os.close(descriptor)
 
@@ -252,7 +252,7 @@ class Fetch:
         since, seen, more = time.monotonic(), 0, False
         while not mover.ended(within_s=0 if more else 0.2):
             if self.stop.is_set():
-                raise Stopped
+                raise StoppedError
             there = extents(descriptor, download.size)
             download.present = length(there)
             if download.growing is not None:
@@ -263,7 +263,7 @@ class Fetch:
             # The other ways watch themselves; hf_transfer waits for ever.
             if way == "hf_transfer" and time.monotonic() - since > self.job["patience_s"]:
                 self.ranges_only = True
-                raise TryAgain(f"no chunk came within {self.job['patience_s']} s", after_s=0)
+                raise TryAgainError(f"no chunk came within {self.job['patience_s']} s", after_s=0)
 
     def _judge(self, mover: Mover, way: str) -> int | None:
         """What the end of a mover means for this file. After a good one, the bytes that it wrote, if it knows."""
@@ -272,18 +272,20 @@ class Fetch:
             return said.get("written")
         why = said.get("why") or f"the download ended with signal {-mover.code}"
         if said.get("errno"):
-            raise JobFailed(f"{why} on {self.job['files'][0]['partial'].rpartition('/')[0]}: nothing that came is lost")
+            raise JobFailedError(
+                f"{why} on {self.job['files'][0]['partial'].rpartition('/')[0]}: nothing that came is lost"
+            )
         if said.get("no_ranges"):
-            raise NoRanges(why)
+            raise NoRangesError(why)
         # hf_transfer's failure costs no wait: what is missing comes another way. An expired URL is signed anew.
-        raise TryAgain(why, 0 if way == "hf_transfer" else said.get("after_s"))
+        raise TryAgainError(why, 0 if way == "hf_transfer" else said.get("after_s"))
 
     def _digest(self, download: Download) -> str:
         """Of the whole file. One made on the way is believed when it is the locked one, and never to the contrary."""
 
         def told(done: int) -> None:
             if self.stop.is_set():
-                raise Stopped
+                raise StoppedError
 
         if download.growing is not None and download.growing.vouched:
             found = download.growing.finish(told)
@@ -293,7 +295,7 @@ class Fetch:
         return digest(download.part, told)
 
 
-class NoRanges(TryAgain):
+class NoRangesError(TryAgainError):
     """The server sends something else than the range it is asked for."""
 
 
@@ -320,7 +322,7 @@ def only_fetcher(store: Path) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if not left:
-                    raise JobFailed(f"another download is at work in {store}: wait for it, or stop it") from None
+                    raise JobFailedError(f"another download is at work in {store}: wait for it, or stop it") from None
                 time.sleep(0.5)
         yield descriptor
     finally:
@@ -342,7 +344,7 @@ def fetch(job: dict[str, Any], progress: Progress) -> str:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # A file may be whole and its record not: it is read again then, not fetched.
-        raise JobFailed(f"{error.strerror} on {error.filename or 'the box'}: nothing that came is lost") from None
+        raise JobFailedError(f"{error.strerror} on {error.filename or 'the box'}: nothing that came is lost") from None
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from tasks.files.job_status import JobFailed, Progress
+from tasks.files.job_status import JobFailedError, Progress
 from tasks.planning.plans.server_log import ServerLog, against, missing, read_log
 
 _LOUD = """\
@@ -34,7 +34,7 @@ def started_as_planned(
     """The job as it ended up, the answer that proves it, and what the owner is told of it.
 
     :param attempt: puts the job's unit in place, starts it and returns its answer
-    :raises JobFailed: when it does not start, and no step down is left that would help
+    :raises JobFailedError: when it does not start, and no step down is left that would help
     """
     plan = job.get("plan")
     if not plan:
@@ -47,7 +47,7 @@ def started_as_planned(
         try:
             with _loud(tried):
                 answer = attempt(tried)
-        except JobFailed as error:
+        except JobFailedError as error:
             failure = error
         log = read_log(_log_of(job["unit"]))
         if failure is None:
@@ -65,7 +65,7 @@ def started_as_planned(
                 if len(reasons) > 1
                 else "and there is no step down"
             )
-            raise JobFailed(
+            raise JobFailedError(
                 f"{failure}; GPU memory is lacking ({'; then '.join(reasons)}) {many}", failure.lines if failure else []
             )
         progress.step(f"{reasons[-1]}: {rung['what']}")
@@ -81,7 +81,7 @@ def started_as_planned(
         predicted, taken = None, rung["frees_mib"]
 
 
-def next_rung(rungs: list[dict[str, Any]], taken: dict[str, int], lacks: dict[str, float]) -> Optional[dict[str, Any]]:  # noqa: UP045 - Python 3.9
+def next_rung(rungs: list[dict[str, Any]], taken: dict[str, int], lacks: dict[str, float]) -> dict[str, Any] | None:
     """The smallest step that frees what is missing beyond what was freed already.
 
     Where several devices may be the short one (the message named none), a step that frees something on any of them.
@@ -112,7 +112,7 @@ def _ended(
     tried: dict[str, Any],
     answer: dict[str, Any],
     log: ServerLog,
-    predicted: Optional[dict[str, int]],  # noqa: UP045 - Python 3.9
+    predicted: dict[str, int] | None,
     reasons: list[str],
     lacks: dict[str, float],
 ) -> tuple[dict[str, Any], dict[str, Any], str]:

@@ -15,13 +15,13 @@ from email.message import Message
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from tasks.files.job_status import JobFailed
+from tasks.files.job_status import JobFailedError
 
 ANSWER_WITHIN_S = 30
 _MOVED = (301, 302, 303, 307, 308)
 
 
-class TryAgain(Exception):  # noqa: N818 - not an error until the attempts are used up
+class TryAgainError(Exception):
     """Something that may pass by itself; ``after_s``: how long the server asked to be left alone, in seconds."""
 
     def __init__(self, message: str, after_s: float | None = None) -> None:
@@ -29,7 +29,7 @@ class TryAgain(Exception):  # noqa: N818 - not an error until the attempts are u
         self.after_s = after_s
 
 
-class Refused(JobFailed):
+class RefusedError(JobFailedError):
     """The Hub will not give this repository to whoever asks; ``status`` is 401 or 403."""
 
     def __init__(self, endpoint: str, repo: str, status: int) -> None:
@@ -63,8 +63,8 @@ class Hub:
     def locate(self, file: Mapping[str, Any]) -> str:
         """URL of the bytes (on the real Hub a signed one, good for an hour), after the Hub confirmed their sha256.
 
-        :raises TryAgain: for what may pass by itself
-        :raises JobFailed: when the Hub refuses, or has something else there than the lock says
+        :raises TryAgainError: for what may pass by itself
+        :raises JobFailedError: when the Hub refuses, or has something else there than the lock says
         """
         repo, commit, path = file["repo"], file["commit"], file["path"]
         url = f"{self.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
@@ -77,19 +77,19 @@ class Hub:
                 continue
             break
         else:
-            raise TryAgain(f"{self.endpoint} sends requests for {path} round in circles")
+            raise TryAgainError(f"{self.endpoint} sends requests for {path} round in circles")
         if status in (401, 403):
-            raise Refused(self.endpoint, repo, status)
+            raise RefusedError(self.endpoint, repo, status)
         if status == 404:
-            raise JobFailed(
+            raise JobFailedError(
                 f"{repo} has no {path} at {commit[:12]} any more: see what it has now with tasks/lock.py, and lock that"
             )
         if status >= 400:
-            raise TryAgain(f"the Hub answered HTTP {status} for {path}", retry_after(headers.get("Retry-After")))
+            raise TryAgainError(f"the Hub answered HTTP {status} for {path}", retry_after(headers.get("Retry-After")))
         sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
         size = headers.get("X-Linked-Size") or headers.get("Content-Length")
         if sha256 != file["sha256"] or size != str(file["size"]):
-            raise JobFailed(
+            raise JobFailedError(
                 f"{repo}: {path} at {commit[:12]} is not the locked file (sha256 {sha256[:12]}..., locked "
                 f"{file['sha256'][:12]}...): nothing was downloaded"
             )
@@ -105,7 +105,7 @@ class Hub:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or reason or repr(error)
-            raise TryAgain(f"{self.endpoint} cannot be reached from this box ({said})") from None
+            raise TryAgainError(f"{self.endpoint} cannot be reached from this box ({said})") from None
 
 
 def refused(endpoint: str, refusals: list[tuple[str, int]]) -> str:

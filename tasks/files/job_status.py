@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 
-class JobFailed(Exception):  # noqa: N818 - it is an outcome of the job, not a bug
+class JobFailedError(Exception):
     """The job cannot go on: one message for the owner, and the lines that show why."""
 
     def __init__(self, message: str, lines: list[str] | None = None) -> None:
@@ -84,7 +84,7 @@ def run_job(work: Callable[[dict[str, Any], Progress], str]) -> NoReturn:
     progress.write()
     try:
         message = work(json.loads((directory / "job.json").read_text()), progress)
-    except JobFailed as failure:
+    except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
         print(f"failed: {failure}", *failure.lines, sep="\n", file=sys.stderr)
         sys.exit(1)

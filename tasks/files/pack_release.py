@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.release_files import damaged
 
 
@@ -21,7 +21,7 @@ def pack(job: dict[str, Any], progress: Progress) -> str:
     progress.step("checking the release")
     manifest = json.loads((release / "manifest.json").read_text())
     if wrong := damaged(release, manifest):
-        raise JobFailed(f"{release} is damaged ({', '.join(wrong)}): delete it, then deploy again")
+        raise JobFailedError(f"{release} is damaged ({', '.join(wrong)}): delete it, then deploy again")
     progress.step("packing")
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(f"{archive.name}.part")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from tasks.files.server_client import Server
 
@@ -26,7 +26,7 @@ STRIKES = 3
 """Rounds without a sign of life before a restart: one batch of a long prompt can take more than a minute."""
 
 
-def probe(unit: str, pid: str, key: Optional[str], known: dict[str, Any], now: float) -> dict[str, Any]:  # noqa: UP045 - Python 3.9
+def probe(unit: str, pid: str, key: str | None, known: dict[str, Any], now: float) -> dict[str, Any]:
     """What is known of a server after this round; ``strikes`` counts the rounds in which it did not complete.
 
     :param known: what was known after the last one, empty for a process never seen before
@@ -64,7 +64,7 @@ class SilentError(Exception):
     """No answer where only the compute loop can give one."""
 
 
-def slots(server: Server) -> Optional[list[list[Any]]]:  # noqa: UP045 - Python 3.9
+def slots(server: Server) -> list[list[Any]] | None:
     """Of each slot whether it works, on what, and how far it is; None where the server does not tell (slots=False).
 
     :raises SilentError: when the compute loop does not answer between two batches
@@ -94,7 +94,7 @@ def running_servers() -> dict[str, str]:
     return {name: pid for name, pid in found.items() if pid not in ("", "0")}
 
 
-def key_of(unit: str) -> Optional[str]:  # noqa: UP045 - Python 3.9
+def key_of(unit: str) -> str | None:
     """The first API key of the file that the unit is given; None where it has none.
 
     :raises OSError: when the file is gone

@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.release_files import damaged, put_in_place
 from tasks.files.verified_files import digest
 
@@ -24,7 +24,7 @@ def receive(job: dict[str, Any], progress: Progress) -> str:
     progress.step("checking the archive")
     found = digest(archive)
     if found != job["sha256"]:
-        raise JobFailed(
+        raise JobFailedError(
             f"the archive has sha256 {found} here, {job['sha256']} on {job['builder']}: not used; "
             "run deploy.py again, and it is sent anew"
         )
@@ -36,9 +36,11 @@ def receive(job: dict[str, Any], progress: Progress) -> str:
         progress.step("checking the release")
         manifest = json.loads((part / "manifest.json").read_text())
         if wrong := damaged(part, manifest):
-            raise JobFailed(f"of the release from {job['builder']}, {', '.join(wrong)} are not as recorded: not used")
+            raise JobFailedError(
+                f"of the release from {job['builder']}, {', '.join(wrong)} are not as recorded: not used"
+            )
         check_it_runs(part / "bin", job["builder"])
-    except JobFailed:
+    except JobFailedError:
         shutil.rmtree(part, ignore_errors=True)
         raise
     put_in_place(part, release)
@@ -50,16 +52,16 @@ def receive(job: dict[str, Any], progress: Progress) -> str:
 
 def unpack(archive: Path, target: Path) -> None:
     """Regular files, directories and links that stay inside."""
-    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as tar:
-        # The type checker cannot see that the one keyword, where there is one, is `filter`.
-        tar.extractall(target, **safe)  # type: ignore[arg-type]
+        # Pythons without filters of their own do not look at this.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(target)
 
 
 def check_it_runs(binaries: Path, builder: str) -> None:
     """The loader finds every library, each in the version asked for; and the server can say what it is.
 
-    :raises JobFailed: before anything serves from it
+    :raises JobFailedError: before anything serves from it
     """
     files = [str(path) for path in sorted(binaries.iterdir()) if not path.is_symlink()]
     loaded = subprocess.run(["ldd", *files], capture_output=True, text=True, errors="replace")
@@ -70,7 +72,7 @@ def check_it_runs(binaries: Path, builder: str) -> None:
         if "not found" in line and "libcuda.so" not in line
     }
     if lacking:
-        raise JobFailed(
+        raise JobFailedError(
             f"this box cannot run what {builder} built, for want of libraries: install them, or build it here "
             "(leave built_by out)",
             sorted(lacking),
@@ -79,7 +81,7 @@ def check_it_runs(binaries: Path, builder: str) -> None:
         return
     said = subprocess.run([str(binaries / "llama-server"), "--version"], capture_output=True, text=True)
     if said.returncode:
-        raise JobFailed(
+        raise JobFailedError(
             f"llama-server as {builder} built it ends with {said.returncode} here: build it here (leave built_by out)",
             said.stderr.splitlines()[-5:],
         )

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tasks.files.job_status import JobFailed
+from tasks.files.job_status import JobFailedError
 
 FA_QUANTS = "GGML_CUDA_FA_QUANTS"
 FA_ALL_QUANTS = "GGML_CUDA_FA_ALL_QUANTS"
@@ -22,12 +22,12 @@ def definitions_for(source: Path, cmake: dict[str, str]) -> dict[str, str]:
 
     Commits before llama.cpp #28079 cannot compile kernels for single KV pairs, only for all of them or for few.
 
-    :raises JobFailed: for a tree that knows neither way
+    :raises JobFailedError: for a tree that knows neither way
     """
     if FA_QUANTS not in cmake or has_option(source, FA_QUANTS):
         return cmake
     if not has_option(source, FA_ALL_QUANTS):
-        raise JobFailed(
+        raise JobFailedError(
             f"this llama.cpp can compile no flash-attention kernels for the KV cache types {cmake[FA_QUANTS]}: declare "
             "cache types f16 or q8_0, or a newer commit"
         )

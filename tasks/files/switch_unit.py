@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files.first_start import started_as_planned
-from tasks.files.job_status import JobFailed, Progress, run_job
+from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.server_client import Server
 
 UNITS = Path("/etc/systemd/system")
@@ -28,7 +28,7 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
     unit = job["unit"]
     progress.step("checking the flags against the build")
     if job["api_key_file"] and not Path(job["api_key_file"]).exists():
-        raise JobFailed(
+        raise JobFailedError(
             f"api_key_file {job['api_key_file']} is not on this box: create it with one key a line "
             "(`openssl rand -hex 32`), root-owned and mode 600; nothing was changed"
         )
@@ -49,9 +49,9 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
 
     try:
         job, answer, said = started_as_planned(job, progress, attempt)
-    except JobFailed as failure:
+    except JobFailedError as failure:
         restored = before.restore(progress)
-        raise JobFailed(f"{failure}; {restored}", failure.lines) from None
+        raise JobFailedError(f"{failure}; {restored}", failure.lines) from None
     record_proof(job, answer)
     for retired in job["retired"]:
         systemctl("disable", "--quiet", retired)
@@ -67,14 +67,14 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
 def check_flags(command: list[str]) -> None:
     """llama-server with ``--help`` parses every flag and loads nothing; exit 1 where it refuses one."""
     if not Path(command[0]).exists():
-        raise JobFailed(f"{command[0]} is not there (any more): deploy.py builds it again; nothing was changed")
+        raise JobFailedError(f"{command[0]} is not there (any more): deploy.py builds it again; nothing was changed")
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         # After some of its errors it prints the usage of the flag, or of all of them.
         errors = [line for line in said if line.startswith("error")]
         lines = errors or said[-5:]
-        raise JobFailed(
+        raise JobFailedError(
             "this build of llama-server refuses the declared flags: correct them; nothing was changed", lines
         )
 
@@ -84,7 +84,7 @@ def check_gpu(program: str, environment: dict[str, str]) -> None:
     command = [program, "--list-devices"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, errors="replace")
     if not re.search(r"^\s+\w+\d+: ", done.stdout, re.MULTILINE):
-        raise JobFailed(
+        raise JobFailedError(
             "this build of llama-server sees no GPU: check the driver (nvidia-smi, vulkaninfo, rocminfo); "
             "nothing was changed",
             [*done.stdout.splitlines(), *done.stderr.splitlines()][-6:],
@@ -99,7 +99,7 @@ def check_port(job: dict[str, Any]) -> None:
         owner = unit_of(pid)
         if owner not in ours:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
-            raise JobFailed(
+            raise JobFailedError(
                 f"port {job['port']} is in use by {name} (pid {pid}, {owner or 'no unit'}): give the model another "
                 "serve.port, or stop that program; nothing was changed"
             )
@@ -165,7 +165,7 @@ def start(unit: str, peers: list[str]) -> None:
     systemctl("reset-failed", unit)
     done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True)
     if done.returncode:
-        raise JobFailed(f"{unit} does not start", [*done.stderr.splitlines(), *journal(unit)])
+        raise JobFailedError(f"{unit} does not start", [*done.stderr.splitlines(), *journal(unit)])
 
 
 def prove(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -181,16 +181,16 @@ def prove(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
             if has_ended(state)
             else f"was not ready after {job['load_timeout_s']} s (serve.load_timeout_s)"
         )
-        raise JobFailed(f"{unit} {reason}", journal(unit))
+        raise JobFailedError(f"{unit} {reason}", journal(unit))
     server = Server.of_process(state_of(unit)["MainPID"], key(job))
     properties = server.get("/props")
     built = str(properties.get("build_info", ""))
     commit = re.search(r"[0-9a-f]{7,40}$", built)
     if commit is None or not job["commit"].startswith(commit[0]):
-        raise JobFailed(f"{unit} reports build {built!r}, declared {job['commit']}", journal(unit))
+        raise JobFailedError(f"{unit} reports build {built!r}, declared {job['commit']}", journal(unit))
     context = properties.get("default_generation_settings", {}).get("n_ctx", 0)
     if context < job["context_per_slot"]:
-        raise JobFailed(
+        raise JobFailedError(
             f"{unit} serves a context of {context} tokens a slot, declared {job['context_per_slot']}: the model may be "
             "trained for less (then declare yarn_scale), or memory does not allow it",
             journal(unit),
@@ -206,7 +206,7 @@ def prove(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
 def canary(server: Server, unit: str, prompt: str) -> float:
     """Tokens per second of a small completion.
 
-    :raises JobFailed: when the server dies, refuses or returns no token
+    :raises JobFailedError: when the server dies, refuses or returns no token
     """
     request = {
         "messages": [{"role": "user", "content": prompt}],
@@ -217,9 +217,9 @@ def canary(server: Server, unit: str, prompt: str) -> float:
     try:
         answer = server.post("/v1/chat/completions", request, timeout=600)
     except OSError as error:
-        raise JobFailed(f"{unit} does not answer a completion ({error})", journal(unit)) from None
+        raise JobFailedError(f"{unit} does not answer a completion ({error})", journal(unit)) from None
     if not answer.get("usage", {}).get("completion_tokens"):
-        raise JobFailed(f"{unit} answered a completion without a token: {json.dumps(answer)[:200]}", journal(unit))
+        raise JobFailedError(f"{unit} answered a completion without a token: {json.dumps(answer)[:200]}", journal(unit))
     return float(answer.get("timings", {}).get("predicted_per_second", 0.0))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import Optional
 
 LONGEST_S = 30.0
 POLL_S = 0.5
@@ -18,7 +17,7 @@ NOISE_MIB = 16
 QUIET_POLLS = 2
 
 
-def used_mib() -> Optional[list[int]]:  # noqa: UP045 - Python 3.9
+def used_mib() -> list[int] | None:
     """MiB in use on each GPU; None where nvidia-smi is missing, or says nothing."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
@@ -42,7 +41,7 @@ def main() -> None:
         now = used_mib()
         if now is None:
             return
-        falling = any(later < earlier - NOISE_MIB for earlier, later in zip(before, now))  # noqa: B905 - Python 3.9
+        falling = any(later < earlier - NOISE_MIB for earlier, later in zip(before, now))  # noqa: B905 - strict= came with Python 3.10
         quiet = 0 if falling else quiet + 1
         before = now
     if first and before and sum(first) - sum(before) > NOISE_MIB:

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.files.cpp_definitions import definitions
 from tasks.files.cuda_backend_parts import BACKEND, TAKEN, parts_of
-from tasks.files.job_status import JobFailed
+from tasks.files.job_status import JobFailedError
 
 SOURCE = """\
 #pragma once
@@ -132,10 +132,10 @@ def test_what_is_needed_follows_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_tree_without_a_part_is_refused_by_its_name(name: str, tmp_path: Path) -> None:
     tree = backend(tmp_path, {"ggml-cuda.cu": _all_but(name)})
-    with pytest.raises(JobFailed, match=f"this commit's CUDA backend has no {name} .*GPUs cannot be simulated"):
+    with pytest.raises(JobFailedError, match=f"this commit's CUDA backend has no {name} .*GPUs cannot be simulated"):
         parts_of(tree, ())
 
 
 def test_a_tree_without_a_cuda_backend_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match=f"this source tree has no CUDA backend \\({BACKEND}\\)"):
+    with pytest.raises(JobFailedError, match=f"this source tree has no CUDA backend \\({BACKEND}\\)"):
         parts_of(tmp_path, ())

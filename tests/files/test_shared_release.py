@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.files.job_status import JobFailed, Progress
+from tasks.files.job_status import JobFailedError, Progress
 from tasks.files.pack_release import pack
 from tasks.files.receive_release import receive
 from tasks.files.verified_files import digest
@@ -54,7 +54,7 @@ class Sent:
         return receive(job, self.progress)
 
     def refused(self, sha256: str) -> str:
-        with pytest.raises(JobFailed) as failure:
+        with pytest.raises(JobFailedError) as failure:
             self.receive(sha256)
         assert not self.target.exists()
         assert list(self.target.parent.iterdir()) == []
@@ -124,7 +124,7 @@ def test_a_release_damaged_where_it_was_built_is_not_packed(sent: Sent, name: st
     path = sent.release / "bin" / name
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(JobFailed, match=f"damaged \\({name}\\): delete it, then deploy again"):
+    with pytest.raises(JobFailedError, match=f"damaged \\({name}\\): delete it, then deploy again"):
         sent.pack()
     assert not sent.archive.exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.files.build_release import features_of, numbered
-from tasks.files.job_status import JobFailed
+from tasks.files.job_status import JobFailedError
 from tasks.files.source_tree import build_number, definitions_for
 
 ASKED = {"GGML_CUDA": "ON", "GGML_CUDA_FA_QUANTS": "q8_0-q8_0;f16-f16;q4_1-q4_1", "GGML_NATIVE": "OFF"}
@@ -38,7 +38,7 @@ def test_a_tree_that_compiles_all_pairs_or_few(tmp_path: Path) -> None:
 
 
 def test_a_tree_that_knows_neither(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match="declare cache types f16 or q8_0, or a newer commit"):
+    with pytest.raises(JobFailedError, match="declare cache types f16 or q8_0, or a newer commit"):
         definitions_for(tree(tmp_path, "option(SYCL_GGML_CUDA_FA_ALL_QUANTS_X)\n"), ASKED)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Optional
 
 TOLERANCE_MIB = 64
 """What a server that really loads takes more on the output's card than llama.cpp's own dry run says: 12 and 60 MiB of
@@ -49,7 +48,7 @@ class Shortage:
     """GPU memory ran out. ``device``: its name or number, None where that is not said; ``asked_mib``: 0 likewise."""
 
     said: str
-    device: Optional[str] = None  # noqa: UP045 - Python 3.9
+    device: str | None = None
     asked_mib: float = 0.0
 
 
@@ -59,7 +58,7 @@ class ServerLog:
 
     memory: dict[str, Memory] = field(default_factory=dict)
     free_mib: dict[str, int] = field(default_factory=dict)
-    shortage: Optional[Shortage] = None  # noqa: UP045 - Python 3.9
+    shortage: Shortage | None = None
 
 
 def read_log(lines: Iterable[str]) -> ServerLog:
@@ -95,7 +94,7 @@ def _add(memory: Memory, kind: str, mib: float) -> None:
         memory.context += mib
 
 
-def _shortage(line: str) -> Optional[Shortage]:  # noqa: UP045 - Python 3.9
+def _shortage(line: str) -> Shortage | None:
     if (asked := _ASKED.search(line)) is not None:
         return Shortage(line.strip(), asked["device"], float(asked["mib"]))
     if (buffer := _NO_BUFFER.search(line)) is not None:
@@ -105,14 +104,14 @@ def _shortage(line: str) -> Optional[Shortage]:  # noqa: UP045 - Python 3.9
     return None
 
 
-def _fuller(first: Optional[Shortage], then: Shortage) -> Shortage:  # noqa: UP045 - Python 3.9
+def _fuller(first: Shortage | None, then: Shortage) -> Shortage:
     """The first line that fails says the most of what was asked; a later one may know the device."""
     if first is None:
         return then
     return Shortage(first.said, first.device or then.device, first.asked_mib or then.asked_mib)
 
 
-def device_named(said: str, devices: Iterable[str]) -> Optional[str]:  # noqa: UP045 - Python 3.9
+def device_named(said: str, devices: Iterable[str]) -> str | None:
     """The device a message means by name or number, None where it is none of these (RAM, for one)."""
     for name in devices:
         if said == name or (said.isdigit() and re.sub(r"\D", "", name) == said):
@@ -127,7 +126,7 @@ class Against:
     name: str
     measured: float
     predicted: int
-    free: Optional[int] = None  # noqa: UP045 - Python 3.9
+    free: int | None = None
     tolerance: int = TOLERANCE_MIB
 
     @property
@@ -150,7 +149,7 @@ def against(log: ServerLog, predicted: Mapping[str, int], tolerance: int = TOLER
 
 def missing(
     log: ServerLog,
-    predicted: Optional[Mapping[str, int]],  # noqa: UP045 - Python 3.9
+    predicted: Mapping[str, int] | None,
     margins: Mapping[str, int],
     tolerance: int = TOLERANCE_MIB,
 ) -> dict[str, float]:
