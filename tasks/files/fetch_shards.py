@@ -249,15 +249,16 @@ class Fetch:
             os.close(descriptor)
 
     def _watch_one(self, mover: Mover, way: str, descriptor: int, download: Download) -> None:
-        since, seen, more = time.monotonic(), 0, False
-        while not mover.ended(within_s=0 if more else 0.2):
+        since, seen, more, before = time.monotonic(), 0, False, download.present
+        while not mover.ended(within_s=0 if more else 0.1):
             if self.stop.is_set():
                 raise StoppedError
-            there = extents(descriptor, download.size)
-            download.present = length(there)
+            # Asking the file itself waits for its writers, so only where the kernel does not count for a process.
+            written = mover.written
+            there = length(extents(descriptor, download.size)) if written is None else before + written
+            download.present = min(download.size, there)
             if download.growing is not None:
-                front = there[0][1] if there and there[0][0] == 0 else 0
-                more = download.growing.follow(front, within_s=0.2)
+                more = download.growing.follow(within_s=0.1)
             if download.present != seen:
                 since, seen = time.monotonic(), download.present
             # The other ways watch themselves; hf_transfer waits for ever.

@@ -7,12 +7,15 @@ in memory. Runs on the box under its own Python (3.9 or newer), standard library
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.files.sparse_file import end_of_data
+
 _BLOCK = 8 * 1024**2
-_SETTLED_S = 0.2
+_SETTLED_S = 0.05
 CHUNKS = 4
 """Files of fewer chunks are hashed in the end: that more than asked for was written shows only beside many."""
 _TALK = 16 * 1024
@@ -38,16 +41,14 @@ class GrowingDigest:
         self._seen_at = time.monotonic()
         self.vouched = False
 
-    def follow(self, front: int, within_s: float) -> bool:
-        """Hash on for so many seconds at most; whether there is more to do at once.
-
-        :param front: bytes that are there from the beginning on, without a gap
-        """
-        now = time.monotonic()
-        if now - self._seen_at >= _SETTLED_S:
-            self._settled, self._seen, self._seen_at = self._seen, front, now
-        until = self._settled - self._lag
-        while self._at < until and time.monotonic() - now < within_s:
+    def follow(self, within_s: float) -> bool:
+        """Hash on for so many seconds at most; whether there is more to do at once."""
+        if self._at >= self._settled - self._lag and time.monotonic() - self._seen_at >= _SETTLED_S:
+            # Only when there is nothing else to do: a look at the file waits for whoever writes to it just then.
+            self._settled, self._seen = self._seen, end_of_data(self._file.fileno(), self._at)
+            self._seen_at = time.monotonic()
+        until, began = self._settled - self._lag, time.monotonic()
+        while self._at < until and time.monotonic() - began < within_s:
             self._read(min(_BLOCK, until - self._at))
         return self._at < until
 
@@ -63,7 +64,7 @@ class GrowingDigest:
         self._file.close()
 
     def _read(self, size: int) -> int:
-        count = self._file.readinto(self._buffer[:size]) or 0
+        count = os.preadv(self._file.fileno(), [self._buffer[:size]], self._at)
         self._hasher.update(self._buffer[:count])
         self._at += count
         return count

@@ -43,7 +43,7 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     _stay_within(order)
     (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
-    os.write(1, (json.dumps({"written": _written()}) + "\n").encode())
+    os.write(1, (json.dumps({"written": bytes_written()}) + "\n").encode())
 
 
 def _stay_within(order: dict[str, Any]) -> None:
@@ -60,10 +60,10 @@ def _stay_within(order: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
-def _written() -> int | None:
-    """Bytes this process has written so far, to whatever; None where the kernel does not count them."""
+def bytes_written(process: int | str = "self") -> int | None:
+    """Bytes a process has written so far, to whatever; None where the kernel does not count them, or it has ended."""
     try:
-        said = re.search(r"^wchar: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)
+        said = re.search(r"^wchar: (\d+)$", Path(f"/proc/{process}/io").read_text(), re.MULTILINE)
     except OSError:
         return None
     return int(said[1]) if said else None

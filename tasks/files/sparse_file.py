@@ -32,6 +32,16 @@ def extents(descriptor: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
+def end_of_data(descriptor: int, at: int) -> int:
+    """Where the data that ``at`` lies in comes to its end, in whole GRAINs; ``at`` itself in a hole, or nearly."""
+    try:
+        return max(at, os.lseek(descriptor, at, os.SEEK_HOLE) // GRAIN * GRAIN)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # at the end of the file
+            return at
+        raise
+
+
 def gaps(descriptor: int, size: int) -> list[tuple[int, int]]:
     """``(start, end)`` of every stretch below ``size`` that has still to be fetched, in bytes."""
     missing: list[tuple[int, int]] = []

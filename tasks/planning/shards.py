@@ -14,11 +14,12 @@ from tasks.spec.rig import Hub, Rig
 
 GIB = 1024**3
 
-CONNECTIONS = 16
-"""Of all files together: a server that limits each connection gives so many times as much. aria2 allows as many."""
+CONNECTIONS = 24
+"""Of all files together: a server that limits each connection gives so many times as much. aria2 allows 16,
+huggingface_hub gives hf_transfer 100; a line of under 1.6 MB/s would then bring no CHUNK within PATIENCE_S."""
 CHUNK = 4 * 1024**2
 """Bytes hf_transfer fetches at once and holds in memory until then: CONNECTIONS of them, and while each is written to
-the disk once more, so 128 MiB at most. A kill loses what is on its way, CONNECTIONS * CHUNK."""
+the disk once more, so 192 MiB at most. A kill loses what is on its way, CONNECTIONS * CHUNK."""
 FILES_AT_A_TIME = 4
 PATIENCE_S = 60
 """Seconds without a byte (or, through hf_transfer, without a chunk) after which a connection is given up."""

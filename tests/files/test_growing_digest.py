@@ -18,7 +18,6 @@ import pytest
 
 from tasks.files.byte_mover import Mover
 from tasks.files.growing_digest import GrowingDigest, wrote_once
-from tasks.files.sparse_file import extents
 from tests.box.fetching import REPOSITORY_ROOT
 
 MIB = 1024**2
@@ -26,10 +25,10 @@ CONTENT = random.Random(7).randbytes(9 * MIB + 123)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-def follow_to_the_end(growing: GrowingDigest, front: int) -> None:
+def follow_to_the_end(growing: GrowingDigest) -> None:
     """Until nothing more is to be hashed before the file is whole."""
     settled = time.monotonic() + 0.7
-    while growing.follow(front, within_s=0.01) or time.monotonic() < settled:
+    while growing.follow(within_s=0.01) or time.monotonic() < settled:
         time.sleep(0.01)
 
 
@@ -43,10 +42,9 @@ def test_chunks_in_any_order(seed: int, tmp_path: Path) -> None:
     chance.shuffle(starts)
     for start in starts:
         os.pwrite(descriptor, CONTENT[start : start + MIB], start)
-        there = extents(descriptor, len(CONTENT))
-        growing.follow(there[0][1] if there and there[0][0] == 0 else 0, within_s=0.05)
+        growing.follow(within_s=0.05)
         time.sleep(chance.random() / 10)
-    follow_to_the_end(growing, len(CONTENT))
+    follow_to_the_end(growing)
     os.close(descriptor)
     read: list[int] = []
     assert growing.finish(read.append) == SHA256
@@ -57,11 +55,11 @@ def test_a_chunk_that_is_fetched_again_is_not_hashed_before(tmp_path: Path) -> N
     part = tmp_path / "part"
     part.write_bytes(CONTENT[: 3 * MIB] + bytes(MIB))
     growing = GrowingDigest(part, lag=MIB)
-    follow_to_the_end(growing, 4 * MIB)
+    follow_to_the_end(growing)
     with part.open("r+b") as file:
         file.seek(3 * MIB)
         file.write(CONTENT[3 * MIB :])
-    follow_to_the_end(growing, len(CONTENT))
+    follow_to_the_end(growing)
     assert growing.finish() == SHA256
 
 
