@@ -43,7 +43,7 @@ from tasks.operations.serving import NotReadyError, health_addresses, read_units
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
-from tasks.planning.checks.gpu import PlanRoom
+from tasks.planning.checks.gpu_memory import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
 from tasks.planning.checks.memory import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected

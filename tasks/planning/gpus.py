@@ -70,6 +70,11 @@ class GpuState:
         return (*self.gpus, *self.amd)
 
 
+def shown(card: Gpu) -> str:
+    """A card as findings name it."""
+    return f"{card.name} ({card.bus_id})" if card.bus_id else card.name
+
+
 # From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version
 # compatibility, Linux).
 _OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}

@@ -1,0 +1,128 @@
+"""GPUs' memory: what is free, what a plan counts on, and what a display takes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tasks.planning import layout
+from tasks.planning.checks.base import Check, Finding, Severity
+from tasks.planning.checks.box import Box
+from tasks.planning.gpus import Gpu, shown
+from tasks.planning.plans.device import cards_of
+from tasks.spec.model import Model
+from tasks.spec.placement import CpuOnly
+from tasks.spec.plan_file import Plan
+from tasks.spec.rig import Rig
+
+
+def _planned_cards(rig: Rig, box: Box) -> Iterator[tuple[Model, Plan, list[Gpu | None]]]:
+    """Each planned model with the cards of its plan, in device order; none where it is for GPUs that are not here."""
+    for model in () if rig.simulated_gpus else rig.models:
+        if (plan := box.plans.get(model.name)) is not None:
+            yield model, plan, cards_of(plan.belongs.devices, box.gpus.gpus, model.serve.gpus)
+
+
+class FreeMemory(Check):
+    """What other programs hold of a card's memory is missing when the model is loaded."""
+
+    id = "gpu.memory"
+    expects = "while no declared model runs: 90 % of the memory free of each card that no plan speaks of; derived"
+    remedy = "`nvidia-smi` lists who holds it; stop them, or declare a smaller placement"
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """While a server runs its own memory cannot be told from others' here; of planned cards gpu.room knows more."""
+        if box.strays.servers:
+            return
+        planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
+        for card in box.gpus.cards:
+            if card not in planned and card.free_mib < 0.9 * card.total_mib:
+                yield self.finding(
+                    f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",
+                    f"{int(0.9 * card.total_mib)} MiB",
+                    about=shown(card),
+                )
+
+
+class PlanRoom(Check):
+    """A plan fills its cards to the margin: what another program takes is missing at the model's next start."""
+
+    id = "gpu.room"
+    expects = (
+        "on each card of a model's plan, free or held by our own servers: what the plan predicts, vision projector "
+        "and draft model included (less is an error), and its margin; from the plan file"
+    )
+    remedy = (
+        "`nvidia-smi` lists who else holds it: stop them; or let them have it (auto(margin_mib=...) keeps more free) "
+        "and plan anew"
+    )
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """A card that is not there is told by gpu.cards, and by llama.units as a plan that no longer holds.
+
+        What the driver calls free still has room for CUDA's own context in it, what the planner started from had not
+        (cudaMemGetInfo makes one first): a shortage smaller than that is not seen here.
+        """
+        if why := box.unread.get(self.id):
+            yield self.not_known(why, declared=True)
+        for model, plan, cards in _planned_cards(rig, box):
+            if plan.proposals:
+                yield self.not_known(
+                    "it serves with fewer layers than planned, which no dry run has predicted; plan it anew with "
+                    f"tasks/plan.py --data update={model.name}",
+                    about=model.name,
+                )
+                continue
+            for index, card in enumerate(cards):
+                device = plan.belongs.devices[index]
+                if card is not None:
+                    yield from self._of_card(rig, box, model, plan, index, card)
+                elif not device.uuid:
+                    about = f"{model.name} {device.name}"
+                    yield self.not_known(f"the NVIDIA driver lists no card {device.description}", about=about)
+
+    def _of_card(self, rig: Rig, box: Box, model: Model, plan: Plan, index: int, card: Gpu) -> Iterator[Finding]:
+        others = plan.belongs.others_mib[index] if plan.belongs.others_mib else 0
+        margin, predicted = plan.belongs.margins_mib[index], plan.gpus[index].total_mib
+        held = box.vram_held_mib.get(card.uuid, 0)
+        free, starts = card.free_mib + held, predicted + others
+        if free >= starts + margin:
+            return
+        about = f"{model.name} {plan.belongs.devices[index].name}"
+        if not box.vram_held_mib and _serves_on_gpus(rig, box):
+            yield self.not_known("the driver does not tell how much of the cards our own servers hold", about=about)
+            return
+        too_little = free < starts
+        yield self.finding(
+            f"{card.free_mib} of {card.total_mib} MiB of {shown(card)} free"
+            + (f", {held} more are held by our own servers" if held else ""),
+            f"{starts + margin} MiB: {predicted} predicted"
+            + (f", {others} for vision projector and draft model" if others else "")
+            + f", {margin} margin"
+            + ("; it would not start" if too_little else ""),
+            about=about,
+            severity=Severity.ERROR if too_little else Severity.WARNING,
+            remedy=f"{self.remedy} with tasks/plan.py --data update={model.name}",
+        )
+
+
+def _serves_on_gpus(rig: Rig, box: Box) -> bool:
+    """Whether one of our units runs that may hold memory of a card."""
+    in_ram = {layout.unit_name(model.name) for model in rig.models if isinstance(model.serve.placement, CpuOnly)}
+    return any(server.unit.startswith("llamarig-") and server.unit not in in_ram for server in box.strays.servers)
+
+
+class Display(Check):
+    """A desktop takes 300 to 2000 MiB that a placement counted on, and takes more when a window opens."""
+
+    id = "gpu.display"
+    expects = "no display on the first card, which holds most layers; derived"
+    remedy = "plug the monitor into another card or the processor's graphics, or leave room (fit target_mib)"
+    severity = Severity.NOTE
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """With one card there may be no other place; it is said all the same, as a note."""
+        if box.gpus.cards and box.gpus.cards[0].display:
+            yield self.finding("a display is active", "none", about=shown(box.gpus.cards[0]))
+
+
+ALL: tuple[Check, ...] = (FreeMemory(), PlanRoom(), Display())
