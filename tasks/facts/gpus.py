@@ -9,7 +9,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from tasks.facts.sections import answers, ask
-from tasks.planning.gpus import Gpu, GpuState
+from tasks.planning.gpus import UNNAMED, Gpu, GpuState
 
 # Names of nvidia-smi --help-query-gpu; clocks_throttle_reasons is understood by old drivers and new.
 _FIELDS = (
@@ -19,11 +19,23 @@ _FIELDS = (
     *("display_active", "pstate", "clocks_throttle_reasons.active", "ecc.errors.uncorrected.volatile.total"),
 )
 
+# The kernel tells a product's name of some server cards alone (amdgpu_fru_eeprom.c: "Only server cards have the FRU
+# EEPROM"). libdrm knows the others by device and revision, and is there where Mesa's Vulkan driver is; lspci knows the
+# chip, with every card that is made of it.
 _AMD = (
-    'for d in /sys/class/drm/card[0-9]*/device; do test "$(cat $d/vendor)" = 0x1002 || continue; '
-    'echo "$(basename $(readlink -f $d))|$(cat $d/product_name)|$(cat $d/mem_info_vram_total)|'
-    "$(cat $d/mem_info_vram_used)|$(cat $d/current_link_speed)|$(cat $d/max_link_speed)|$(cat $d/current_link_width)|"
-    '$(cat $d/max_link_width)|$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+    "for c in /sys/class/drm/card*; do case ${c##*/} in *-*) continue;; esac; "
+    "read -r v <$c/device/vendor && test $v = 0x1002 || continue; d=$(readlink -f $c/device); "
+    "read -r i <$d/device; read -r r <$d/revision; n=$(cat $d/product_name); "
+    'test -n "$n" || n=$(sed -n "s/^${i#0x},[[:space:]]*${r#0x},[[:space:]]*//Ip" /usr/share/libdrm/amdgpu.ids); '
+    'test -n "$n" || n=$(lspci -mm -s ${d##*/} | cut -d\'"\' -f6); '
+    'echo "${d##*/}|$n|$(cat $d/mem_info_vram_total)|$(cat $d/mem_info_vram_used)|$(cat $d/current_link_speed)|'
+    "$(cat $d/max_link_speed)|$(cat $d/current_link_width)|$(cat $d/max_link_width)|"
+    '$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+)
+# VGA, 3D and other display controllers are class 0x03....
+_BUS = (
+    "for d in /sys/bus/pci/devices/*; do read -r v <$d/vendor; read -r c <$d/class; "
+    "case $c in 0x03*) echo $v;; esac; done"
 )
 
 
@@ -46,6 +58,7 @@ class Gpus(FactBase[GpuState]):
                 ("module", "cat /sys/module/nvidia/version"),
                 ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
                 ("amd", _AMD),
+                ("bus", _BUS),
             ]
         )
 
@@ -67,6 +80,7 @@ class Gpus(FactBase[GpuState]):
             library=_library([*said.get("library", []), *complaints]),
             problem="" if gpus else _problem(complaints),
             amd=tuple(card for line in said.get("amd", []) if (card := _amd(line)) is not None),
+            on_bus=tuple(line for line in said.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
 
 
@@ -152,7 +166,7 @@ def _amd(line: str) -> Gpu | None:
     return Gpu(
         index=0,
         uuid="",
-        name=name or "AMD GPU",
+        name=name or UNNAMED,
         total_mib=_whole(total) // 1024**2,
         free_mib=max(_whole(total) - _whole(used), 0) // 1024**2,
         compute_capability="",

@@ -59,7 +59,7 @@ def fit_the_builds(rig: Rig) -> Commands:
 
 
 @operation()
-@closes(PowerLimit, CardsPresent)
+@closes(PowerLimit, CardsPresent, Driver)
 def made_ready(rig: Rig) -> Commands:
     """Before any model, CUDA's devices are there and every card has its declared power limit: now and after a boot.
 

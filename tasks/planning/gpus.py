@@ -9,6 +9,9 @@ from tasks.planning.difference import Difference
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
 
+UNNAMED = "AMD GPU"
+"""The name of a card of AMD's whose name is not known."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -63,6 +66,9 @@ class GpuState:
     """Version of its libraries, which the programs load."""
     problem: str = ""
     amd: tuple[Gpu, ...] = ()
+    """Those whose kernel module is loaded, a processor's own graphics among them."""
+    on_bus: tuple[str, ...] = ()
+    """PCI vendor of each display controller, as sysfs writes it, whatever driver it has."""
 
     @property
     def cards(self) -> tuple[Gpu, ...]:
@@ -129,7 +135,7 @@ def driver_difference(state: GpuState) -> Difference | None:
     """What keeps the NVIDIA cards from being used, None where nothing does."""
     if not state.problem:
         return None
-    return Difference("NVIDIA driver", "answering", state.problem, remedy=_remedy(state), by_deploy=False)
+    return Difference("NVIDIA driver", "answering", state.problem, remedy=driver_remedy(state), by_deploy=False)
 
 
 def _toolkit_differences(build: Build, state: GpuState, toolkits: Mapping[str, Version] | None) -> Iterable[Difference]:
@@ -186,7 +192,8 @@ def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
     return False
 
 
-def _remedy(state: GpuState) -> str:
+def driver_remedy(state: GpuState) -> str:
+    """What to do about NVIDIA's driver where it shows no card."""
     if state.module:
         return "restart the box, so that kernel module and library are of one version again"
     return (

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.gpu_power import PowerLimitError, is_card, power_differences, power_limits
-from tasks.planning.gpus import gpu_differences, shown
-from tasks.spec.placement import CpuOnly
+from tasks.planning.gpu_use import (
+    AMD_ON_BUS,
+    NVIDIA_ON_BUS,
+    backends_in_use,
+    cards_in_use,
+    declared_cards,
+    is_amd_card,
+    large,
+)
+from tasks.planning.gpus import UNNAMED, Gpu, GpuState, driver_remedy, gpu_differences, shown
+from tasks.spec.host_policy import GpuCard
 from tasks.spec.rig import Rig
 
 # nvml.h, nvmlClocksEventReason*: what keeps a card below the clocks it was asked for. Idle (1), the owner's own clock
@@ -22,56 +31,114 @@ _THROTTLES = {
 }
 
 
-def needs_gpu(rig: Rig) -> bool:
-    """Whether a declared model is placed on a GPU."""
-    backends = {build.name: build.backend for build in rig.builds}
-    return any(
-        backends[model.build] != "cpu" and not isinstance(model.serve.placement, CpuOnly) for model in rig.models
-    )
-
-
 class Driver(Check):
     """After an upgrade of its packages the loaded driver is the old one until a reboot, and CUDA starts no more."""
 
     id = "gpu.driver"
-    expects = "a driver that answers, its kernel module of the same version as its library; derived"
+    expects = (
+        "for the backends of the declared models, a driver that answers with a card; NVIDIA's kernel module of the "
+        "same version as its library; derived"
+    )
     remedy = "reboot: the module is loaded from the package the library came from"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Only on boxes with models for GPUs, and by the driver's own words."""
-        gpus = box.gpus
+        """By the drivers' own words, and the display controllers on the bus."""
+        gpus, backends = box.gpus, backends_in_use(rig)
         if gpus.module and gpus.library and gpus.module != gpus.library:
             yield self.finding(f"module {gpus.module}, library {gpus.library}", "the same version")
-        elif needs_gpu(rig) and not gpus.cards:
-            yield self.finding(
-                gpus.problem or "no GPU answers",
-                "a GPU that answers",
-                remedy="declare host.nvidia_driver, or install the distribution's driver packages; then reboot",
-            )
+            return
+        if "cuda" in backends and not gpus.gpus:
+            yield self._of_nvidia(gpus)
+        if "hip" in backends and not has_amd(gpus):
+            yield self._of_amd(gpus)
+        if backends == {"vulkan"} and not gpus.gpus and not has_amd(gpus):
+            # Vulkan runs on other makers' cards too, of which nothing is known here.
+            if AMD_ON_BUS in gpus.on_bus:
+                yield self._of_amd(gpus)
+            elif NVIDIA_ON_BUS in gpus.on_bus:
+                yield self._of_nvidia(gpus)
+            else:
+                yield self.not_known("neither NVIDIA's driver nor amdgpu shows a card, and others are not asked")
+
+    def _of_nvidia(self, gpus: GpuState) -> Finding:
+        found = gpus.problem or "no GPU answers"
+        return self.finding(found, "an NVIDIA card that answers", remedy=driver_remedy(gpus))
+
+    def _of_amd(self, gpus: GpuState) -> Finding:
+        there = AMD_ON_BUS in gpus.on_bus
+        return self.finding(
+            "an AMD card on the bus that amdgpu does not drive" if there else "no AMD card on the bus",
+            "an AMD card that amdgpu drives",
+            remedy=(
+                "`dmesg | grep amdgpu` says why not; most often it lacks its firmware: install firmware-amd-graphics "
+                "(Debian), linux-firmware (Ubuntu), linux-firmware-amdgpu (Arch) or amd-gpu-firmware (Fedora), then "
+                "reboot"
+                if there
+                else "reseat the card, and look whether the BIOS shows it"
+            ),
+        )
 
 
 class CardsPresent(Check):
     """A card that fell off the bus, or came back in another order."""
 
     id = "gpu.cards"
-    expects = "the cards of host.gpus (declared), in that order, by name and where given by UUID"
+    expects = (
+        "the cards of host.gpus (declared), each maker's in that order, by name and where given by UUID; a processor's "
+        "own graphics need not be declared"
+    )
     remedy = "reseat the card and look at `dmesg` for Xid; a new order is declared by reordering host.gpus"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding for the whole list: a missing card moves all that follow."""
-        wanted = rig.host.gpus
-        if not wanted:
-            return
-        expected = ", ".join(f"{card.name} {card.uuid or ''}".rstrip() for card in wanted)
-        cards = box.gpus.cards
-        matched = len(cards) == len(wanted) and all(
-            is_card(want, card) for want, card in zip(wanted, cards, strict=True)
-        )
-        if not matched:
-            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in cards) or f"none ({box.gpus.problem})"
-            yield self.finding(found, expected)
+        """One finding for the whole list of a maker: a missing card moves all that follow."""
+        gpus = box.gpus
+        wanted = declared_cards(rig, "nvidia")
+        # That no card answers at all is told by gpu.driver, where a model needs one.
+        untold = gpus.gpus or not any(item.severity is Severity.ERROR for item in Driver().look(rig, box))
+        if wanted and untold and not same_cards(wanted, gpus.gpus):
+            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in gpus.gpus) or f"none ({gpus.problem})"
+            yield self.finding(found, _listed(wanted))
+        if wanted := declared_cards(rig, "amd"):
+            yield from self._of_amd(wanted, gpus.amd)
+        for card in declared_cards(rig, "other"):
+            yield self.not_known("only NVIDIA's and AMD's cards are asked for", card.name, about=card.name)
+
+    def _of_amd(self, wanted: list[GpuCard], amd: Sequence[Gpu]) -> Iterator[Finding]:
+        left = list(amd)
+        for want in wanted:
+            if (card := next((card for card in left if is_amd_card(want, card)), None)) is not None:
+                left.remove(card)
+            elif nameless := [card for card in large(left) if card.name == UNNAMED]:
+                left.remove(nameless[0])
+                yield self.not_known(
+                    f"the card at {nameless[0].bus_id} has no name here: install libdrm's or pciutils' list of names",
+                    want.name,
+                    declared=True,
+                    about=want.name,
+                )
+            else:
+                yield self.finding(
+                    ", ".join(map(shown, amd)) or "none",
+                    _listed(wanted),
+                    remedy="reseat the card, and look at `dmesg | grep amdgpu`",
+                )
+                return
+
+
+def has_amd(gpus: GpuState) -> bool:
+    """Whether amdgpu drives a card for models: any, where no other one of AMD's is on the bus without it."""
+    return bool(large(gpus.amd)) or 0 < len(gpus.amd) >= gpus.on_bus.count(AMD_ON_BUS)
+
+
+def same_cards(wanted: Sequence[GpuCard], cards: Sequence[Gpu]) -> bool:
+    """Whether NVIDIA's cards are the declared ones, in their order."""
+    return len(cards) == len(wanted) and all(is_card(want, card) for want, card in zip(wanted, cards, strict=True))
+
+
+def _listed(wanted: Sequence[GpuCard]) -> str:
+    return ", ".join(f"{card.name} {card.uuid or ''}".rstrip() for card in wanted)
 
 
 class Toolkit(Check):
@@ -101,16 +168,18 @@ class PowerLimit(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Read back from the cards, where they are the declared ones."""
-        if any(CardsPresent().look(rig, box)):
+        wanted = declared_cards(rig, "nvidia")
+        if wanted and not same_cards(wanted, box.gpus.gpus):
             return
-        declared = {index for index, card in enumerate(rig.host.gpus) if card.power_limit_w}
+        declared = {place for place, card in enumerate(wanted) if card.power_limit_w}
+        limited = [card for place, card in enumerate(box.gpus.gpus) if place in declared]
         try:
             yield from self.of_differences(power_differences(power_limits(rig.host.gpus, box.gpus)))
         except PowerLimitError as error:
             yield self.finding(str(error), "a limit that the card takes", remedy="declare another power_limit_w")
-        for index, card in enumerate(box.gpus.cards):
+        for card in cards_in_use(rig, box.gpus):
             differs = abs(card.power_limit_w - card.power_default_w) >= 1
-            if index not in declared and card.power_limit_w and card.power_default_w and differs:
+            if card not in limited and card.power_limit_w and card.power_default_w and differs:
                 yield Finding(
                     check=self.id,
                     severity=Severity.NOTE,
@@ -131,7 +200,7 @@ class PcieLink(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """An idle card lowers its generation to save power, never its width: only a busy one's generation tells."""
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             if card.pcie_width and card.pcie_width_max and card.pcie_width < card.pcie_width_max:
                 yield self.finding(f"x{card.pcie_width}", f"x{card.pcie_width_max}", about=shown(card))
             elif (
@@ -157,7 +226,7 @@ class Throttled(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """The driver's bit mask; a card at its power limit does what it was told."""
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             reasons = [name for bit, name in _THROTTLES.items() if card.throttle & bit]
             if reasons:
                 yield self.finding(", ".join(reasons), "no slowdown", about=shown(card))
@@ -173,7 +242,7 @@ class EccErrors(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Cards without ECC tell nothing, which is no finding."""
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             if card.ecc_errors:
                 yield self.finding(f"{card.ecc_errors} uncorrected errors", "none", about=shown(card))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
+from tasks.planning.gpu_use import cards_in_use
 from tasks.planning.gpus import Gpu, shown
 from tasks.planning.plans.device import cards_of
 from tasks.spec.model import Model
@@ -34,7 +35,7 @@ class FreeMemory(Check):
         if box.strays.servers:
             return
         planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             if card not in planned and card.free_mib < 0.9 * card.total_mib:
                 yield self.finding(
                     f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",

@@ -1,0 +1,107 @@
+"""Which cards a box's findings are about: those its models need, or its owner declared, and no others."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+
+from tasks.facts.gpus import Gpus
+from tasks.planning.checks.base import Finding, Severity
+from tasks.planning.checks.box import Box
+from tasks.planning.checks.registry import findings, selected
+from tasks.planning.gpus import GpuState
+from tasks.spec.rig import Rig
+from tests.planning.test_checks import BOX_A, H200_LINES, look, rig
+
+BOX_D: dict[str, Any] = importlib.import_module("group_data.rx7900xt").rig
+# A Ryzen's own graphics and an RX 7900 XT, in the words of the fact's command; put together from the kernel's and
+# libdrm's documentation, as there was no such box to ask.
+IGPU = "0000:10:00.0|AMD Radeon Graphics|536870912|498073600|16.0 GT/s PCIe|16.0 GT/s PCIe|16|16||"
+RADEON = "0000:03:00.0|{name}|21458059264|83886080|16.0 GT/s PCIe|16.0 GT/s PCIe|16|16|315000000|315000000"
+BY_LIBDRM, BY_LSPCI = "AMD Radeon RX 7900 XT", "Navi 31 [Radeon RX 7900 XT/7900 XTX/7900 GRE/7900M]"
+TWO_H200 = [{"name": "H200"}, {"name": "H200"}]
+
+
+def cards(*amd: str, nvidia: str = "", bus: str = "") -> GpuState:
+    """Two H200, or what nvidia-smi says instead of them, beside AMD's cards and what is on the bus."""
+    lines = ["== nvidia", nvidia] if nvidia else H200_LINES
+    return Gpus().process([*lines, "== amd", *amd, "== bus", *bus.split()])
+
+
+def radeon(name: str) -> str:
+    return RADEON.format(name=name)
+
+
+def told(of: Rig, state: GpuState) -> list[Finding]:
+    return findings(selected(("gpu",)), of, Box(gpus=state))
+
+
+def by_h200(data: dict[str, Any], **host: Any) -> Rig:
+    """A rig whose CUDA builds have code for an H200, which box A's have not."""
+    builds = [{**build, "architectures": ["90-real"]} for build in data["builds"]]
+    return rig({**data, "builds": builds}, **host)
+
+
+def test_a_processors_own_graphics_are_no_card_of_a_cuda_box() -> None:
+    assert told(by_h200(BOX_A, gpus=TWO_H200), cards(IGPU)) == []
+    assert told(by_h200(BOX_A, gpus=()), cards(IGPU)) == []
+
+
+def test_a_dead_nvidia_driver_is_told_beside_a_processors_own_graphics_and_once() -> None:
+    state = cards(IGPU, nvidia="NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
+    for declared in ((), TWO_H200):
+        (finding,) = told(by_h200(BOX_A, gpus=declared), state)
+        assert finding.check == "gpu.driver"
+        assert "couldn't communicate" in finding.found
+
+
+@pytest.mark.parametrize("name", [BY_LIBDRM, BY_LSPCI])
+def test_a_declared_radeon_is_found_by_whichever_name_the_box_has_for_it(name: str) -> None:
+    of = rig(BOX_D, gpus=[{"name": "RX 7900 XT"}])
+    assert told(of, cards(IGPU, radeon(name), nvidia="none")) == []
+
+
+def test_another_radeon_than_the_declared_one() -> None:
+    (finding,) = told(rig(BOX_D, gpus=[{"name": "RX 7900 XTX"}]), cards(radeon(BY_LIBDRM), nvidia="none"))
+    assert (finding.check, finding.severity) == ("gpu.cards", Severity.ERROR)
+    assert finding.found == "AMD Radeon RX 7900 XT (0000:03:00.0)"
+
+
+def test_a_radeon_without_a_name_is_not_known_to_be_another() -> None:
+    (finding,) = told(rig(BOX_D, gpus=[{"name": "RX 7900 XT"}]), cards(IGPU, radeon(""), nvidia="none"))
+    assert (finding.check, finding.severity, finding.fails) == ("gpu.cards", Severity.UNKNOWN, True)
+
+
+def test_a_missing_radeon_beside_a_processors_own_graphics() -> None:
+    (finding,) = look("gpu.cards", rig(BOX_D, gpus=[{"name": "RX 7900 XT"}]), Box(gpus=cards(IGPU, nvidia="none")))
+    assert finding.severity is Severity.ERROR
+
+
+def test_cards_of_two_makers_are_each_compared_with_their_own() -> None:
+    of = by_h200(BOX_A, gpus=[{"name": "RX 7900 XT"}, *TWO_H200])
+    assert told(of, cards(radeon(BY_LIBDRM))) == []
+    (finding,) = told(of, cards())
+    assert (finding.check, finding.found) == ("gpu.cards", "none")
+
+
+def test_a_vulkan_box_is_told_what_its_own_maker_needs() -> None:
+    of = rig(BOX_D)
+    (amd,) = told(of, cards(nvidia="none", bus="0x1002"))
+    assert (amd.check, amd.severity) == ("gpu.driver", Severity.ERROR)
+    assert "amdgpu" in amd.remedy
+    assert "nvidia" not in amd.remedy.lower()
+    (beside,) = told(of, cards(IGPU, nvidia="none", bus="0x1002 0x1002"))
+    assert beside.found == "an AMD card on the bus that amdgpu does not drive"
+    (nvidia,) = told(of, cards(nvidia="none", bus="0x10de"))
+    assert "nvidia_driver" in nvidia.remedy
+    (arc,) = told(of, cards(nvidia="none", bus="0x8086"))
+    assert (arc.check, arc.severity, arc.fails) == ("gpu.driver", Severity.UNKNOWN, False)
+    assert told(of, cards(IGPU, nvidia="none", bus="0x1002")) == []
+
+
+def test_a_hip_box_needs_a_card_of_amds_whatever_else_it_has() -> None:
+    build = {**BOX_D["builds"][0], "backend": "hip", "architectures": ["gfx1100"]}
+    (finding,) = told(rig({**BOX_D, "builds": [build]}), cards(bus="0x10de 0x10de"))
+    assert (finding.check, finding.found) == ("gpu.driver", "no AMD card on the bus")
