@@ -72,13 +72,15 @@ class Gpus(FactBase[GpuState]):
             if gpu is not None:
                 gpus.append(gpu)
             else:
-                complaints.append(line.strip())
+                # Of a lost card it may say [GPU is lost] in each of the fields.
+                complaints.append(", ".join(dict.fromkeys(word.strip() for word in line.split(","))))
         module = " ".join(said.get("module", []))
         return GpuState(
             gpus=tuple(gpus),
             module=module if re.fullmatch(r"\d[\d.]*", module) else "",
             library=_library([*said.get("library", []), *complaints]),
             problem="" if gpus else _problem(complaints),
+            complaints=tuple(complaints) if gpus else (),
             amd=tuple(card for line in said.get("amd", []) if (card := _amd(line)) is not None),
             on_bus=tuple(line for line in said.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )

@@ -75,7 +75,7 @@ def of_cuda(rig: Rig, state: GpuState) -> GpuState:
 
 
 def bus_order_matters(rig: Rig) -> bool:
-    """Whether a model finds its cards by their place on the bus: not by UUID, nor in CUDA's order of speed."""
+    """Whether a model or a power limit finds its card by its place on the bus: not by UUID, nor in order of speed."""
     cuda = {build.name for build in rig.builds if build.backend == "cuda"}
     by_bus = [
         model
@@ -84,7 +84,7 @@ def bus_order_matters(rig: Rig) -> bool:
         and not model.serve.gpus
         and model.serve.environment.get("CUDA_DEVICE_ORDER") != "FASTEST_FIRST"
     ]
-    limited = any(card.power_limit_w and not card.uuid for card in rig.host.gpus)
+    limited = any(card.power_limit_w for card in rig.host.gpus)
     return bool(by_bus) or limited or not any(model.build in cuda for model in rig.models)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,6 +66,8 @@ class GpuState:
     library: str = ""
     """Version of its libraries, which the programs load."""
     problem: str = ""
+    complaints: tuple[str, ...] = ()
+    """What nvidia-smi said besides the cards that answered: of one that did not, or a warning."""
     amd: tuple[Gpu, ...] = ()
     """Those whose kernel module is loaded, a processor's own graphics among them."""
     on_bus: tuple[str, ...] = ()
@@ -192,8 +195,23 @@ def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
     return False
 
 
+# What nvidia-smi (and NVML beneath it) says of a card that fell off the bus while the others may answer on, as in
+# NVIDIA/open-gpu-kernel-modules #387, NVIDIA/dcgm-exporter #604 and NVIDIA/nvidia-docker #1553.
+_LOST = re.compile(r"Unable to determine the device handle|GPU is lost|fallen off the bus", re.IGNORECASE)
+LOST_REMEDY = (
+    "look at `dmesg` for Xid 79, reseat the card and its power cables, look whether it is too hot; then restart the box"
+)
+
+
+def is_lost(said: str) -> bool:
+    """Whether nvidia-smi speaks of a card that is on the bus no more."""
+    return _LOST.search(said) is not None
+
+
 def driver_remedy(state: GpuState) -> str:
     """What to do about NVIDIA's driver where it shows no card."""
+    if is_lost(state.problem):
+        return LOST_REMEDY
     if state.module:
         return "restart the box, so that kernel module and library are of one version again"
     return (

@@ -77,7 +77,8 @@ LARGE = LockedModel(
     repo="a/b", commit="0" * 40, shards=(LockedFile(path="m.gguf", size=40 * 1024**3, sha256="0" * 64),)
 )
 SMALL = LARGE.model_copy(update={"shards": (LARGE.shards[0].model_copy(update={"size": 1024**3}),)})
-B, A, R = rig(BOX_B), rig(BOX_A), rig(REHEARSAL)
+# The card that was there to be asked is not one of box A's.
+B, A, R = rig(BOX_B), rig(BOX_A, gpus=()), rig(REHEARSAL)
 
 # check -> (rig, box on which it finds something, box on which it does not)
 CASES: dict[str, tuple[Rig, Box, Box]] = {
@@ -272,7 +273,7 @@ def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> No
 
 def test_accepted_findings_are_told_last_and_fail_nothing() -> None:
     box = Box(gpus=gpus((", 16, 16,", ", 4, 16,")), machine=machine(("ext4 ", "nfs4 ")))
-    accepting = rig(BOX_A, swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
+    accepting = rig(BOX_A, gpus=(), swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
     found = findings(selected(("gpu", "disk"), ("gpu.toolkit",)), accepting, box)
     assert [(finding.check, finding.fails, finding.accepted) for finding in found] == [
         ("disk.filesystem", True, ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,3 +106,55 @@ def test_a_hip_box_needs_a_card_of_amds_whatever_else_it_has() -> None:
     build = {**BOX_D["builds"][0], "backend": "hip", "architectures": ["gfx1100"]}
     (finding,) = told(rig({**BOX_D, "builds": [build]}), cards(bus="0x10de 0x10de"))
     assert (finding.check, finding.found) == ("gpu.driver", "no AMD card on the bus")
+
+
+LOST = "Unable to determine the device handle for GPU0000:00:07.0: Unknown Error"
+
+
+def one_of_two(said: str) -> GpuState:
+    """The first H200 answers; of the second nvidia-smi says something else."""
+    return Gpus().process([said if line.startswith("1, ") else line for line in H200_LINES])
+
+
+@pytest.mark.parametrize("said", [LOST, f"1, {', '.join(['[GPU is lost]'] * 20)}"])
+def test_a_card_that_fell_off_the_bus_is_told_though_another_answers(said: str) -> None:
+    (finding,) = told(by_h200(BOX_A, gpus=()), one_of_two(said))
+    assert (finding.check, finding.severity) == ("gpu.driver", Severity.ERROR)
+    assert finding.found in (LOST, "1, [GPU is lost]")
+    assert "reseat" in finding.remedy
+    (of_declared,) = told(by_h200(BOX_A, gpus=TWO_H200), one_of_two(said))
+    assert of_declared.check == "gpu.cards"
+    assert finding.found in of_declared.found
+
+
+def test_the_only_card_that_fell_off_the_bus_is_no_missing_driver() -> None:
+    (finding,) = told(by_h200(BOX_A, gpus=()), Gpus().process(["== nvidia", LOST, "== module", "580.159.04"]))
+    assert LOST in finding.found
+    assert "Xid" in finding.remedy
+
+
+def test_other_words_of_nvidia_smis_are_a_note() -> None:
+    both = ["== nvidia", "WARNING: infoROM is corrupted at gpu 0000:00:06.0", *H200_LINES[1:]]
+    (finding,) = told(by_h200(BOX_A, gpus=TWO_H200), Gpus().process(both))
+    assert (finding.check, finding.fails) == ("gpu.driver", False)
+    assert "infoROM" in finding.found
+
+
+def box_a(*names: str) -> GpuState:
+    """H200s under other names."""
+    state = cards()
+    return replace(state, gpus=tuple(replace(card, name=name) for card, name in zip(state.gpus, names, strict=False)))
+
+
+def test_box_a_has_its_two_cards_in_whichever_slots_as_cuda_counts_them_by_speed() -> None:
+    names = ("NVIDIA GeForce RTX 5070 Ti", "NVIDIA GeForce RTX 4090")
+    of = rig(BOX_A)
+    assert look("gpu.cards", of, Box(gpus=box_a(*names))) == []
+    assert look("gpu.cards", of, Box(gpus=box_a(*reversed(names)))) == []
+    (missing,) = look("gpu.cards", of, Box(gpus=box_a(names[0])))
+    assert missing.expected == "RTX 4090, RTX 5070 Ti"
+    (other,) = look("gpu.cards", of, Box(gpus=box_a(names[0], names[0])))
+    assert other.severity is Severity.ERROR
+    by_bus = [{**model, "serve": {**model["serve"], "environment": {}}} for model in BOX_A["models"]]
+    (swapped,) = look("gpu.cards", rig({**BOX_A, "models": by_bus}), Box(gpus=box_a(*names)))
+    assert "5070 Ti" in swapped.found.split(",")[0]

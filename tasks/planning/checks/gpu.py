@@ -11,12 +11,13 @@ from tasks.planning.gpu_use import (
     AMD_ON_BUS,
     NVIDIA_ON_BUS,
     backends_in_use,
+    bus_order_matters,
     cards_in_use,
     declared_cards,
     is_amd_card,
     large,
 )
-from tasks.planning.gpus import UNNAMED, Gpu, GpuState, driver_remedy, gpu_differences, shown
+from tasks.planning.gpus import LOST_REMEDY, UNNAMED, Gpu, GpuState, driver_remedy, gpu_differences, is_lost, shown
 from tasks.spec.host_policy import GpuCard
 from tasks.spec.rig import Rig
 
@@ -48,6 +49,17 @@ class Driver(Check):
         if gpus.module and gpus.library and gpus.module != gpus.library:
             yield self.finding(f"module {gpus.module}, library {gpus.library}", "the same version")
             return
+        for said in gpus.complaints if backends & {"cuda", "vulkan"} or declared_cards(rig, "nvidia") else ():
+            # A declared card that is lost is told by gpu.cards, in the same words.
+            if not is_lost(said):
+                yield self.finding(
+                    said,
+                    "no other words",
+                    severity=Severity.NOTE,
+                    remedy="see `nvidia-smi -q`",
+                )
+            elif as_declared(rig, gpus):
+                yield self.finding(said, "every card answering", remedy=LOST_REMEDY)
         if "cuda" in backends and not gpus.gpus:
             yield self._of_nvidia(gpus)
         if "hip" in backends and not has_amd(gpus):
@@ -85,8 +97,8 @@ class CardsPresent(Check):
 
     id = "gpu.cards"
     expects = (
-        "the cards of host.gpus (declared), each maker's in that order, by name and where given by UUID; a processor's "
-        "own graphics need not be declared"
+        "the cards of host.gpus (declared), by name and where given by UUID; each maker's in that order, unless all "
+        "models name UUIDs or CUDA_DEVICE_ORDER=FASTEST_FIRST; a processor's own graphics need not be declared"
     )
     remedy = "reseat the card and look at `dmesg` for Xid; a new order is declared by reordering host.gpus"
     severity = Severity.ERROR
@@ -94,12 +106,12 @@ class CardsPresent(Check):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """One finding for the whole list of a maker: a missing card moves all that follow."""
         gpus = box.gpus
-        wanted = declared_cards(rig, "nvidia")
         # That no card answers at all is told by gpu.driver, where a model needs one.
         untold = gpus.gpus or not any(item.severity is Severity.ERROR for item in Driver().look(rig, box))
-        if wanted and untold and not same_cards(wanted, gpus.gpus):
+        if untold and not as_declared(rig, gpus):
             found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in gpus.gpus) or f"none ({gpus.problem})"
-            yield self.finding(found, _listed(wanted))
+            found = "; ".join([found, *filter(is_lost, gpus.complaints)])
+            yield self.finding(found, _listed(declared_cards(rig, "nvidia")))
         if wanted := declared_cards(rig, "amd"):
             yield from self._of_amd(wanted, gpus.amd)
         for card in declared_cards(rig, "other"):
@@ -132,9 +144,21 @@ def has_amd(gpus: GpuState) -> bool:
     return bool(large(gpus.amd)) or 0 < len(gpus.amd) >= gpus.on_bus.count(AMD_ON_BUS)
 
 
-def same_cards(wanted: Sequence[GpuCard], cards: Sequence[Gpu]) -> bool:
-    """Whether NVIDIA's cards are the declared ones, in their order."""
-    return len(cards) == len(wanted) and all(is_card(want, card) for want, card in zip(wanted, cards, strict=True))
+def as_declared(rig: Rig, gpus: GpuState) -> bool:
+    """Whether NVIDIA's cards are the declared ones, in their order where anything goes by it; true without any."""
+    wanted, left = declared_cards(rig, "nvidia"), list(gpus.gpus)
+    if not wanted:
+        return True
+    if len(wanted) == len(left) and not bus_order_matters(rig):
+        # Cards with a UUID choose first, and RTX 4070 Ti before RTX 4070.
+        for want in sorted(wanted, key=lambda card: (card.uuid is None, -len(card.name))):
+            left = _without(left, next((card for card in left if is_card(want, card)), None))
+        return not left
+    return len(wanted) == len(left) and all(is_card(*pair) for pair in zip(wanted, left, strict=True))
+
+
+def _without(cards: list[Gpu], found: Gpu | None) -> list[Gpu]:
+    return [card for card in cards if card is not found]
 
 
 def _listed(wanted: Sequence[GpuCard]) -> str:
@@ -168,9 +192,9 @@ class PowerLimit(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Read back from the cards, where they are the declared ones."""
-        wanted = declared_cards(rig, "nvidia")
-        if wanted and not same_cards(wanted, box.gpus.gpus):
+        if not as_declared(rig, box.gpus):
             return
+        wanted = declared_cards(rig, "nvidia")
         declared = {place for place, card in enumerate(wanted) if card.power_limit_w}
         limited = [card for place, card in enumerate(box.gpus.gpus) if place in declared]
         try:
