@@ -12,9 +12,10 @@ from tasks.facts.gpus import Gpus
 from tasks.planning.checks.base import Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.registry import findings, selected
+from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState
 from tasks.spec.rig import Rig
-from tests.planning.test_checks import BOX_A, H200_LINES, look, rig
+from tests.planning.test_checks import BOX_A, H200_LINES, gpus, look, rig
 
 BOX_D: dict[str, Any] = importlib.import_module("group_data.rx7900xt").rig
 # A Ryzen's own graphics and an RX 7900 XT, in the words of the fact's command; put together from the kernel's and
@@ -158,3 +159,22 @@ def test_box_a_has_its_two_cards_in_whichever_slots_as_cuda_counts_them_by_speed
     by_bus = [{**model, "serve": {**model["serve"], "environment": {}}} for model in BOX_A["models"]]
     (swapped,) = look("gpu.cards", rig({**BOX_A, "models": by_bus}), Box(gpus=box_a(*names)))
     assert "5070 Ti" in swapped.found.split(",")[0]
+
+
+LOW = ("143771, 143156", "143771, 120000")
+
+
+def test_memory_that_a_display_takes_is_a_note() -> None:
+    """Box A's 5070 Ti had 12,761 of 16,303 MiB free with a desktop on it, and no model running."""
+    of = rig(BOX_A)
+    (note,) = look("gpu.memory", of, Box(gpus=gpus(LOW, ("Enabled, Disabled", "Enabled, Enabled"))))
+    assert (note.severity, note.fails) == (Severity.NOTE, False)
+    assert "display" in note.remedy
+    (taken,) = look("gpu.memory", of, Box(gpus=gpus(LOW)))
+    assert (taken.severity, taken.fails) == (Severity.WARNING, True)
+
+
+def test_memory_is_no_second_finding_where_a_model_should_run_and_does_not() -> None:
+    down = {"llama.units": [Difference("llamarig-qwen3-coder.service", "running", "failed")]}
+    found = findings(selected(("gpu.memory", "llama.units")), rig(BOX_A), Box(gpus=gpus(LOW), differences=down))
+    assert [item.check for item in found] == ["llama.units"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
+from tasks.planning.checks.llama_cpp import UnitsAsDeclared
 from tasks.planning.gpu_use import cards_in_use
 from tasks.planning.gpus import Gpu, shown
 from tasks.planning.plans.device import cards_of
@@ -14,6 +15,8 @@ from tasks.spec.model import Model
 from tasks.spec.placement import CpuOnly
 from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
+
+_OF_DISPLAY = "a display is active on it: leave it room (fit target_mib), or plug the monitor in elsewhere"
 
 
 def _planned_cards(rig: Rig, box: Box) -> Iterator[tuple[Model, Plan, list[Gpu | None]]]:
@@ -31,8 +34,12 @@ class FreeMemory(Check):
     remedy = "`nvidia-smi` lists who holds it; stop them, or declare a smaller placement"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """While a server runs its own memory cannot be told from others' here; of planned cards gpu.room knows more."""
-        if box.strays.servers:
+        """While a server runs its own memory cannot be told from others' here; of planned cards gpu.room knows more.
+
+        A display takes what it needs, up to some GiB, and gives it back to nobody: that is a note. Where llama.units
+        tells of a model that should run and does not, what holds the memory is often its cause, or still that model.
+        """
+        if box.strays.servers or box.differences.get(UnitsAsDeclared.id):
             return
         planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
         for card in cards_in_use(rig, box.gpus):
@@ -41,6 +48,8 @@ class FreeMemory(Check):
                     f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",
                     f"{int(0.9 * card.total_mib)} MiB",
                     about=shown(card),
+                    severity=Severity.NOTE if card.display else Severity.WARNING,
+                    remedy=_OF_DISPLAY if card.display else self.remedy,
                 )
 
 
