@@ -38,7 +38,8 @@ class Gpu:
     persistence: bool | None = None
     display: bool | None = None
     """Whether a display is active on it."""
-    pstate: str = ""
+    busy: bool = False
+    """Whether it works now, so that its link need not be slowed down to save power."""
     throttle: int = 0
     """Bit mask of what slows its clocks down (nvml.h, nvmlClocksEventReason*)."""
     ecc_errors: int = 0

@@ -67,3 +67,38 @@ def test_a_card_is_named_by_libdrm_and_no_other_makers_is_taken_for_one(tmp_path
     assert sysfs.asked().amd[0].name == "AMD GPU"
     (tmp_path / "sys/devices/pci0000:00/0000:00:01.0/0000:03:00.0/product_name").write_text("Instinct MI210\n")
     assert sysfs.asked(ids).amd[0].name == "Instinct MI210"
+
+
+ROOT_PORT = {"vendor": "0x1022", "class": "0x060400", "max_link_speed": "8.0 GT/s PCIe", "max_link_width": "16"}
+SWITCH = {"vendor": "0x1002", "class": "0x060400", "max_link_speed": "16.0 GT/s PCIe", "max_link_width": "16"}
+UPSTREAM = {**SWITCH, "current_link_speed": "8.0 GT/s PCIe", "current_link_width": "4"}
+DOWNSTREAM = {**SWITCH, "current_link_speed": "16.0 GT/s PCIe", "current_link_width": "16"}
+
+
+def test_the_link_is_the_slots_and_not_the_one_inside_the_card(tmp_path: Path) -> None:
+    """As on an RX 6800 in a board of generation 3 (github.com/Umio-Yasuno/amdgpu_top issue 33), but in a slot of x4."""
+    sysfs, path = Sysfs(tmp_path), "0000:00:03.1"
+    sysfs.device(path, ROOT_PORT)
+    for name, port in (("0000:01:00.0", UPSTREAM), ("0000:02:00.0", DOWNSTREAM)):
+        path = f"{path}/{name}"
+        sysfs.device(path, port)
+    device = sysfs.device(f"{path}/0000:03:00.0", {**RADEON, "gpu_busy_percent": "99"})
+    sysfs.card(0, device)
+    (card,) = sysfs.asked().amd
+    assert (card.pcie_generation, card.pcie_generation_max) == (3, 3)
+    assert (card.pcie_width, card.pcie_width_max) == (4, 16)
+    assert (card.busy, card.display) == (True, False)
+    (device / "gpu_busy_percent").write_text("3\n")
+    for name, word in (("DP-1", "enabled"), ("DP-2", "disabled")):
+        connector = tmp_path / f"sys/class/drm/card0-{name}"
+        connector.mkdir()
+        (connector / "enabled").write_text(f"{word}\n")
+    (card,) = sysfs.asked().amd
+    assert (card.busy, card.display) == (False, True)
+
+
+def test_a_port_that_tells_nothing_leaves_the_cards_own_most(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.card(0, sysfs.device("0000:00:05.0", RADEON))
+    (card,) = sysfs.asked().amd
+    assert (card.pcie_generation_max, card.pcie_width, card.pcie_width_max) == (4, 16, 16)

@@ -72,6 +72,7 @@ SWAPPINESS_0 = [
 ]
 TWELVE_CPUS = ("0,0,0\n1,1,0\n", "".join(f"{cpu},{cpu // 2 if cpu < 12 else cpu - 6},0\n" for cpu in range(16)))
 H200 = {"gpus": [{"name": "H200", "uuid": H200_UUID, "power_limit_w": 700}]}
+WORKS = ("0x0000000000000001", "0x0000000000000000")
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 LARGE = LockedModel(
     repo="a/b", commit="0" * 40, shards=(LockedFile(path="m.gguf", size=40 * 1024**3, sha256="0" * 64),)
@@ -266,13 +267,12 @@ def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -
 
 
 def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> None:
-    busy = [("0x0000000000000001", "0x0000000000000000"), (", 5, 5,", ", 3, 5,")]
-    (finding,) = look("gpu.pcie", A, Box(gpus=gpus(*busy)))
+    (finding,) = look("gpu.pcie", A, Box(gpus=gpus(WORKS, (", 5, 5,", ", 3, 5,"))))
     assert finding.found == "generation 3 under load"
 
 
 def test_accepted_findings_are_told_last_and_fail_nothing() -> None:
-    box = Box(gpus=gpus((", 16, 16,", ", 4, 16,")), machine=machine(("ext4 ", "nfs4 ")))
+    box = Box(gpus=gpus((", 16, 16,", ", 4, 16,"), WORKS), machine=machine(("ext4 ", "nfs4 ")))
     accepting = rig(BOX_A, gpus=(), swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
     found = findings(selected(("gpu", "disk"), ("gpu.toolkit",)), accepting, box)
     assert [(finding.check, finding.fails, finding.accepted) for finding in found] == [

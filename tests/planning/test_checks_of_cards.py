@@ -20,8 +20,8 @@ from tests.planning.test_checks import BOX_A, H200_LINES, gpus, look, rig
 BOX_D: dict[str, Any] = importlib.import_module("group_data.rx7900xt").rig
 # A Ryzen's own graphics and an RX 7900 XT, in the words of the fact's command; put together from the kernel's and
 # libdrm's documentation, as there was no such box to ask.
-IGPU = "0000:10:00.0|AMD Radeon Graphics|536870912|498073600|16.0 GT/s PCIe|16.0 GT/s PCIe|16|16||"
-RADEON = "0000:03:00.0|{name}|21458059264|83886080|16.0 GT/s PCIe|16.0 GT/s PCIe|16|16|315000000|315000000"
+IGPU = "0000:10:00.0|AMD Radeon Graphics|536870912|498073600|16.0 GT/s PCIe|16.0 GT/s PCIe||16|16||0|1||"
+RADEON = "0000:03:00.0|{name}|21458059264|83886080|16.0 GT/s PCIe|16.0 GT/s PCIe||16|16||0|0|315000000|315000000"
 BY_LIBDRM, BY_LSPCI = "AMD Radeon RX 7900 XT", "Navi 31 [Radeon RX 7900 XT/7900 XTX/7900 GRE/7900M]"
 TWO_H200 = [{"name": "H200"}, {"name": "H200"}]
 
@@ -178,3 +178,28 @@ def test_memory_is_no_second_finding_where_a_model_should_run_and_does_not() -> 
     down = {"llama.units": [Difference("llamarig-qwen3-coder.service", "running", "failed")]}
     found = findings(selected(("gpu.memory", "llama.units")), rig(BOX_A), Box(gpus=gpus(LOW), differences=down))
     assert [item.check for item in found] == ["llama.units"]
+
+
+def test_a_narrow_link_counts_while_the_card_works_and_is_a_note_while_it_idles() -> None:
+    narrow, works = (", 16, 16,", ", 4, 16,"), ("0x0000000000000001", "0x0000000000000000")
+    (note,) = look("gpu.pcie", rig(BOX_A), Box(gpus=gpus(narrow)))
+    assert (note.severity, note.fails) == (Severity.NOTE, False)
+    assert "while a model answers" in note.remedy
+    (found,) = look("gpu.pcie", rig(BOX_A), Box(gpus=gpus(narrow, works)))
+    assert (found.found, found.severity) == ("x4", Severity.WARNING)
+    assert "host.accepted" in found.remedy
+
+
+def test_the_first_card_is_the_one_the_declared_order_makes_it() -> None:
+    """Box A's 5070 Ti, which drives the display, may sit in the first slot: by speed the 4090 is the first."""
+    small, large = cards().gpus
+    small = replace(small, name="RTX 5070 Ti", total_mib=16303, free_mib=12761, display=True)
+    of, state = rig(BOX_A), GpuState((small, large))
+    assert look("gpu.display", of, Box(gpus=state)) == []
+    (by_speed,) = look("gpu.display", of, Box(gpus=GpuState((small, replace(large, display=True)))))
+    assert "H200" in by_speed.about
+    by_bus = [{**model, "serve": {**model["serve"], "environment": {}}} for model in BOX_A["models"]]
+    (found,) = look("gpu.display", rig({**BOX_A, "models": by_bus}), Box(gpus=state))
+    assert "5070 Ti" in found.about
+    by_uuid = [{**model, "serve": {**model["serve"], "gpus": [large.uuid]}} for model in by_bus]
+    assert look("gpu.display", rig({**BOX_A, "models": by_uuid}), Box(gpus=state)) == []

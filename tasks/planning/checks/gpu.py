@@ -219,20 +219,32 @@ class PcieLink(Check):
     """A card in the wrong slot, or seated badly, reads experts and prompts at a fraction of the speed."""
 
     id = "gpu.pcie"
-    expects = "each card's link as wide as card and slot can, and under load as fast; derived from the driver"
-    remedy = "put the card into the slot wired to the processor, reseat it, check the riser and the BIOS's PCIe setting"
+    expects = "each working card's link as wide and as fast as card and slot can; derived from the driver"
+    remedy = (
+        "put the card into the slot wired to the processor, reseat it, check the riser and the BIOS's PCIe setting; or "
+        "accept it (host.accepted)"
+    )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """An idle card lowers its generation to save power, never its width: only a busy one's generation tells."""
+        """Of generation and width `nvidia-smi --help-query-gpu` says they may be reduced when the GPU is not in use.
+
+        So does amdgpu, whose pp_dpm_pcie lists x1 among its states. An idle card's lower generation is what it always
+        has, and no word; a narrower link of one is rare, and a note.
+        """
         for card in cards_in_use(rig, box.gpus):
             if card.pcie_width and card.pcie_width_max and card.pcie_width < card.pcie_width_max:
-                yield self.finding(f"x{card.pcie_width}", f"x{card.pcie_width_max}", about=shown(card))
+                yield self.finding(
+                    f"x{card.pcie_width}" + ("" if card.busy else ", idle"),
+                    f"x{card.pcie_width_max}",
+                    about=shown(card),
+                    severity=Severity.WARNING if card.busy else Severity.NOTE,
+                    remedy=self.remedy if card.busy else f"look again while a model answers; then: {self.remedy}",
+                )
             elif (
-                card.pcie_generation
+                card.busy
+                and card.pcie_generation
                 and card.pcie_generation_max
                 and card.pcie_generation < card.pcie_generation_max
-                and card.pstate in ("P0", "P1", "P2")
-                and not card.throttle & 1
             ):
                 yield self.finding(
                     f"generation {card.pcie_generation} under load",

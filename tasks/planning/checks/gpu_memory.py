@@ -125,14 +125,36 @@ class Display(Check):
     """A desktop takes 300 to 2000 MiB that a placement counted on, and takes more when a window opens."""
 
     id = "gpu.display"
-    expects = "no display on the first card, which holds most layers; derived"
+    expects = "no display on a model's first card, which holds most layers; derived"
     remedy = "plug the monitor into another card or the processor's graphics, or leave room (fit target_mib)"
     severity = Severity.NOTE
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """With one card there may be no other place; it is said all the same, as a note."""
-        if box.gpus.cards and box.gpus.cards[0].display:
-            yield self.finding("a display is active", "none", about=shown(box.gpus.cards[0]))
+        """With one card there may be no other place; it is said all the same, as a note.
+
+        nvidia-smi calls a display active where memory is allocated for it, whether a monitor is there or not.
+        """
+        for card in dict.fromkeys(_first_card(rig, box, model) for model in rig.models):
+            if card is not None and card.display:
+                yield self.finding("a display is active", "none", about=shown(card))
+
+
+def _first_card(rig: Rig, box: Box, model: Model) -> Gpu | None:
+    """The card that is CUDA0 to a model, or its like: by plan, by UUID, by the declared order."""
+    backend = rig.build_of(model).backend
+    if backend == "cpu" or isinstance(model.serve.placement, CpuOnly):
+        return None
+    cards = list(box.gpus.gpus) if backend == "cuda" else cards_in_use(rig, box.gpus)
+    if plan := box.plans.get(model.name):
+        planned = cards_of(plan.belongs.devices, cards, model.serve.gpus)
+        if planned and planned[0] is not None:
+            return planned[0]
+    if model.serve.gpus:
+        return next((card for card in cards if card.uuid == model.serve.gpus[0]), None)
+    if model.serve.environment.get("CUDA_DEVICE_ORDER") == "FASTEST_FIRST":
+        # CUDA reckons the speed by what nvidia-smi does not tell; of a box's cards the largest is usually the fastest.
+        cards.sort(key=lambda card: -card.total_mib)
+    return next(iter(cards), None)
 
 
 ALL: tuple[Check, ...] = (FreeMemory(), PlanRoom(), Display())
