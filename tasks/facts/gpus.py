@@ -9,7 +9,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from tasks.facts.sections import answers, ask
-from tasks.planning.gpus import UNNAMED, Gpu, GpuState
+from tasks.planning.gpus import HANGS, UNNAMED, Gpu, GpuState
 
 # Names of nvidia-smi --help-query-gpu; clocks_throttle_reasons is understood by old drivers and new.
 _FIELDS = (
@@ -18,6 +18,7 @@ _FIELDS = (
     *("power.limit", "power.default_limit", "power.min_limit", "power.max_limit", "persistence_mode"),
     *("display_active", "pstate", "clocks_throttle_reasons.active", "ecc.errors.uncorrected.volatile.total"),
 )
+_PATIENCE_S = 20
 
 # The kernel tells a product's name of some server cards alone (amdgpu_fru_eeprom.c: "Only server cards have the FRU
 # EEPROM"). libdrm knows the others by device and revision, and is there where Mesa's Vulkan driver is; lspci knows the
@@ -59,8 +60,12 @@ class Gpus(FactBase[GpuState]):
         return ask(
             [
                 # Its errors come on stdout, with exit codes of their own (18: module and library differ). A card that
-                # hangs makes it hang.
-                ("nvidia", f"if command -v nvidia-smi >/dev/null; then timeout 20 {query} 2>&1; else echo none; fi"),
+                # hangs makes it hang: 124 is timeout's own code, 137 that of a program it had to kill.
+                (
+                    "nvidia",
+                    f"if command -v nvidia-smi >/dev/null; then timeout -k 5 {_PATIENCE_S} {query} 2>&1; "
+                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi",
+                ),
                 ("module", "cat /sys/module/nvidia/version"),
                 ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
                 ("amd", _AMD),

@@ -199,6 +199,8 @@ def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
 # What nvidia-smi (and NVML beneath it) says of a card that fell off the bus while the others may answer on, as in
 # NVIDIA/open-gpu-kernel-modules #387, NVIDIA/dcgm-exporter #604 and NVIDIA/nvidia-docker #1553.
 _LOST = re.compile(r"Unable to determine the device handle|GPU is lost|fallen off the bus", re.IGNORECASE)
+HANGS = "nvidia-smi did not answer in time"
+"""In the place of its words, where it had to be ended."""
 LOST_REMEDY = (
     "look at `dmesg` for Xid 79, reseat the card and its power cables, look whether it is too hot; then restart the box"
 )
@@ -213,6 +215,8 @@ def driver_remedy(state: GpuState) -> str:
     """What to do about NVIDIA's driver where it shows no card."""
     if is_lost(state.problem):
         return LOST_REMEDY
+    if HANGS in state.problem:
+        return "a card or its driver hangs: `dmesg` tells why (Xid, or NVRM); restart the box"
     if state.module:
         return "restart the box, so that kernel module and library are of one version again"
     return (
