@@ -45,6 +45,7 @@ class MachineState(FactBase[Machine]):
                 ("cpus", "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'"),
                 ("cpu-model", "grep -m 1 '^model name' /proc/cpuinfo"),
                 ("governors", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u"),
+                ("scaling-drivers", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u"),
                 ("energy", "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u"),
                 # Before the first deploy the store is not there; its filesystem is that of the nearest parent.
                 (
@@ -96,6 +97,7 @@ class MachineState(FactBase[Machine]):
             cpus_online=frozenset(int(match[1]) for match in cpus),
             cores=len({(match[2], match[3]) for match in cpus}),
             governors=tuple(said.get("governors", [])),
+            scaling_drivers=tuple(said.get("scaling-drivers", [])),
             energy_preferences=tuple(said.get("energy", [])),
             oom_killed_units=tuple(said.get("oom-units", [])),
             oom_kills=number(said.get("oom")),

@@ -66,6 +66,8 @@ def served(**values: Any) -> Strays:
     return Strays(servers=(ServerProcess(pid=7, command=("/x/llama-server",), unit=UNIT_B, **values),))
 
 
+# In the passive mode of the driver the governor is the generic one, with the least clock.
+GENERIC_POWERSAVE = ("== governors\n", "== governors\npowersave\n\n== scaling-drivers\nintel_cpufreq\n")
 SWAPPINESS_0 = [
     ("== swappiness\n60", "== swappiness\n0"),
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
@@ -112,7 +114,7 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "memory.locked": (B, Box(strays=served(memlock_limit_kib=8192)), Box(strays=served(locked_kib=40_000_000))),
     "cpu.governor": (
         A,
-        Box(machine=machine(("== governors\n", "== governors\npowersave\n"))),
+        Box(machine=machine(GENERIC_POWERSAVE)),
         Box(
             machine=machine(
                 ("== governors\n", "== governors\npowersave\n"), ("== energy\n", "== energy\nbalance_performance\n")
@@ -319,3 +321,8 @@ def test_two_modules_side_by_side_in_one_channel() -> None:
     # A board whose two slots are one channel by name tells nothing.
     changed = ram("022_ddr4_3000_off.txt")
     assert look("memory.channels", A, Box(ram=replace(changed, slots=2))) == []
+
+
+def test_intel_pstates_powersave_is_its_normal_one_without_an_energy_preference_too() -> None:
+    changed = [(old, new.replace("intel_cpufreq", "intel_pstate")) for old, new in [GENERIC_POWERSAVE]]
+    assert look("cpu.governor", A, Box(machine=machine(*changed))) == []

@@ -49,6 +49,8 @@ class Machine:
     cpus_online: frozenset[int] = frozenset()
     cores: int = 0
     governors: tuple[str, ...] = ()
+    scaling_drivers: tuple[str, ...] = ()
+    """Of cpufreq: intel_pstate, intel_cpufreq, amd-pstate-epp, acpi-cpufreq."""
     energy_preferences: tuple[str, ...] = ()
     oom_killed_units: tuple[str, ...] = ()
     oom_kills: int | None = None
