@@ -62,12 +62,19 @@ def gpus(*changed: tuple[str, str]) -> GpuState:
     return Gpus().process(text.splitlines())
 
 
+def packages(*wished: str, rules: str = "") -> tuple[str, str]:
+    """The driver's packages as dpkg tells them, each with what is wished for it, and what else holds some back."""
+    lines = "".join(f"installed {each} nvidia-graphics-drivers\n" for each in wished)
+    return "== held\n", f"== driver-packages\n{lines}\n== held\n{rules}\n"
+
+
 def served(**values: Any) -> Strays:
     return Strays(servers=(ServerProcess(pid=7, command=("/x/llama-server",), unit=UNIT_B, **values),))
 
 
 # In the passive mode of the driver the governor is the generic one, with the least clock.
 GENERIC_POWERSAVE = ("== governors\n", "== governors\npowersave\n\n== scaling-drivers\nintel_cpufreq\n")
+UPGRADES = ("== upgrades\nno", "== upgrades\nyes")
 SWAPPINESS_0 = [
     ("== swappiness\n60", "== swappiness\n0"),
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
@@ -151,11 +158,8 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "gpu.display": (A, Box(gpus=gpus(("Enabled, Disabled", "Enabled, Enabled"))), Box(gpus=gpus())),
     "gpu.upgrades": (
         A,
-        Box(gpus=gpus(), machine=machine(("== upgrades\nno", "== upgrades\nyes"))),
-        Box(
-            gpus=gpus(),
-            machine=machine(("== upgrades\nno", "== upgrades\nyes"), ("== held\n", "== held\nnvidia-driver\n")),
-        ),
+        Box(gpus=gpus(), machine=machine(UPGRADES, packages("install libcuda1"))),
+        Box(gpus=gpus(), machine=machine(UPGRADES, packages("hold libcuda1"))),
     ),
     "disk.room": (A, Box(machine=machine(("ext4 72972242944", "ext4 4294967296"))), Box(machine=machine())),
     "disk.filesystem": (A, Box(machine=machine(("ext4 ", "nfs4 "))), Box(machine=machine())),
@@ -326,3 +330,27 @@ def test_two_modules_side_by_side_in_one_channel() -> None:
 def test_intel_pstates_powersave_is_its_normal_one_without_an_energy_preference_too() -> None:
     changed = [(old, new.replace("intel_cpufreq", "intel_pstate")) for old, new in [GENERIC_POWERSAVE]]
     assert look("cpu.governor", A, Box(machine=machine(*changed))) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "silent"),
+    [
+        (packages(), True),  # from a .run file: the remedy would lay the distribution's driver over it
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "nvidia-container";'), False),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "cuda";'), False),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(libcuda|.*nvidia)";'), True),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(";'), False),
+        (packages("install nvidia-driver", rules="nvidia-driver-3:580.95.05-1.fc42.*"), True),
+        (packages("install nvidia-driver", rules="excludepkgs=nvidia-*,kernel"), True),
+        (packages("install nvidia-driver", rules='name = "nvidia-container-toolkit"'), False),
+    ],
+)
+def test_upgrades_split_a_driver_of_packages_that_nothing_holds(told: tuple[str, str], silent: bool) -> None:
+    found = look("gpu.upgrades", A, Box(gpus=gpus(), machine=machine(UPGRADES, told)))
+    assert (found == []) is silent
+
+
+def test_whether_a_box_upgrades_by_itself_is_not_guessed() -> None:
+    unknown = machine(("== upgrades\nno", "== upgrades"), packages("install libcuda1"))
+    (finding,) = look("gpu.upgrades", A, Box(gpus=gpus(), machine=unknown))
+    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)

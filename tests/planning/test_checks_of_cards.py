@@ -15,7 +15,7 @@ from tasks.planning.checks.registry import findings, selected
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState
 from tasks.spec.rig import Rig
-from tests.planning.test_checks import BOX_A, H200_LINES, gpus, look, rig
+from tests.planning.test_checks import BOX_A, H200_LINES, gpus, look, machine, rig
 
 BOX_D: dict[str, Any] = importlib.import_module("group_data.rx7900xt").rig
 # A Ryzen's own graphics and an RX 7900 XT, in the words of the fact's command; put together from the kernel's and
@@ -37,7 +37,7 @@ def radeon(name: str) -> str:
 
 
 def told(of: Rig, state: GpuState) -> list[Finding]:
-    return findings(selected(("gpu",)), of, Box(gpus=state))
+    return findings(selected(("gpu",)), of, Box(gpus=state, machine=machine()))
 
 
 def by_h200(data: dict[str, Any], **host: Any) -> Rig:

@@ -59,6 +59,8 @@ class Machine:
     disk_free: int | None = None
     unattended_upgrades: bool | None = None
     """Whether the distribution upgrades packages by itself; None where that cannot be told."""
+    driver_packaged: bool = False
+    """Whether NVIDIA's driver came with packages of the distribution's kind; one of a .run file no upgrade touches."""
     driver_held: bool = False
     """Whether the GPU driver's packages are held back from such upgrades."""
 

@@ -294,8 +294,13 @@ class SplitUpgrades(Check):
     )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Only where the NVIDIA module is loaded: AMD's comes with the kernel."""
-        if box.gpus.module and box.machine.unattended_upgrades and not box.machine.driver_held:
+        """Only where the NVIDIA module is loaded, and from packages: AMD's comes with the kernel."""
+        machine = box.machine
+        if not box.gpus.module:
+            return
+        if machine.unattended_upgrades is None:
+            yield self.not_known("neither apt nor dnf nor pacman tells whether it upgrades by itself")
+        elif machine.unattended_upgrades and machine.driver_packaged and not machine.driver_held:
             yield self.finding("unattended upgrades may replace the driver", "the driver's packages held back")
 
 
