@@ -71,15 +71,19 @@ def is_card(declared: GpuCard, found: Gpu) -> bool:
 
 
 def power_differences(limits: Sequence[PowerLimit]) -> list[Difference]:
-    """Which card has another limit than declared, or forgets it when it is idle."""
+    """Which card has another limit than declared, or forgets it when it is idle; one a card."""
     found = []
     for limit in limits:
-        card, what = limit.card, f"{limit.card.name} ({limit.card.bus_id})"
+        card, wanted, had = limit.card, list[str](), list[str]()
         if abs(card.power_limit_w - limit.watts) >= 1:
-            found.append(Difference(what, f"{limit.watts:g} W (host.gpus)", f"{card.power_limit_w:g} W"))
+            wanted.append(f"{limit.watts:g} W (host.gpus)")
+            had.append(f"{card.power_limit_w:g} W")
         if card.persistence is False:
             # Without persistence mode the driver lets go of an idle card, and forgets its power limit.
-            found.append(Difference(what, "persistence mode on, so that it keeps its limit", "off"))
+            wanted.append("persistence mode on, so that it keeps its limit")
+            had.append("persistence mode off")
+        if wanted:
+            found.append(Difference(f"{card.name} ({card.bus_id})", ", ".join(wanted), ", ".join(had)))
     return found
 
 

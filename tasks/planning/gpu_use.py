@@ -67,7 +67,11 @@ def of_cuda(rig: Rig, state: GpuState) -> GpuState:
     An old card that only drives a display needs no code in any build.
     """
     cuda = {build.name for build in rig.builds if build.backend == "cuda"}
-    seen = [model.serve.gpus for model in rig.models if model.build in cuda]
+    seen = [
+        model.serve.gpus
+        for model in rig.models
+        if model.build in cuda and not isinstance(model.serve.placement, CpuOnly)
+    ]
     if not seen or not all(seen):
         return state
     named = {uuid for uuids in seen for uuid in uuids}

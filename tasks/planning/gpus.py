@@ -174,7 +174,8 @@ def _card_differences(build: Build, state: GpuState) -> Iterable[Difference]:
                 f"{gpu.name} and build {build.name}",
                 f"code for {gpu.architecture}",
                 f"compiled for {', '.join(build.architectures)}",
-                remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out',
+                remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out; or '
+                "name the cards that serve in each model's serve.gpus",
                 by_deploy=False,
             )
 

@@ -261,7 +261,10 @@ def test_a_power_limit_nobody_declared_is_a_note() -> None:
 
 def test_a_card_that_would_forget_its_limit_is_told_as_the_limit_is() -> None:
     (finding,) = look("gpu.power", rig(BOX_A, **H200), Box(gpus=gpus(("Enabled, Disabled", "Disabled, Disabled"))))
-    assert (finding.found, finding.by_deploy) == ("off", True)
+    assert (finding.found, finding.by_deploy) == ("persistence mode off", True)
+    both = gpus(("Enabled, Disabled", "Disabled, Disabled"), ("700.00, 700.00", "450.00, 700.00"))
+    (finding,) = look("gpu.power", rig(BOX_A, **H200), Box(gpus=both))
+    assert finding.found == "450 W, persistence mode off"
 
 
 def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -> None:

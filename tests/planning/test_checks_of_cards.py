@@ -203,3 +203,13 @@ def test_the_first_card_is_the_one_the_declared_order_makes_it() -> None:
     assert "5070 Ti" in found.about
     by_uuid = [{**model, "serve": {**model["serve"], "gpus": [large.uuid]}} for model in by_bus]
     assert look("gpu.display", rig({**BOX_A, "models": by_uuid}), Box(gpus=state)) == []
+
+
+def test_an_old_card_for_the_display_needs_no_code_where_no_model_sees_it() -> None:
+    new, old = cards().gpus
+    state = GpuState((new, replace(old, name="GeForce GT 1030", compute_capability="6.1")), module="580.159.04")
+    of = by_h200(BOX_A)
+    runs, compiles = look("gpu.toolkit", of, Box(gpus=state))
+    assert ("61" in compiles.found, "GT 1030" in runs.about, "serve.gpus" in runs.remedy) == (True, True, True)
+    seen = [{**model, "serve": {**model["serve"], "gpus": [new.uuid], "environment": {}}} for model in BOX_A["models"]]
+    assert look("gpu.toolkit", by_h200({**BOX_A, "models": seen}), Box(gpus=state)) == []

@@ -16,6 +16,7 @@ from tasks.planning.gpu_use import (
     declared_cards,
     is_amd_card,
     large,
+    of_cuda,
 )
 from tasks.planning.gpus import LOST_REMEDY, UNNAMED, Gpu, GpuState, driver_remedy, gpu_differences, is_lost, shown
 from tasks.spec.host_policy import GpuCard
@@ -169,14 +170,14 @@ class Toolkit(Check):
     """A driver too old for the toolkit refuses to run what it compiled; code for another card runs wrongly or not."""
 
     id = "gpu.toolkit"
-    expects = "a driver new enough for each CUDA build's toolkit, and code in each build for each card; derived"
+    expects = "a driver new enough for each CUDA build's toolkit, and code in it for the cards that models see; derived"
     remedy = "install a newer driver, or declare the build's cuda_toolkit and architectures for this box"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """By NVIDIA's table of the oldest driver a toolkit runs with; a missing driver is another check's finding."""
         if not box.gpus.problem:
-            yield from self.of_differences(gpu_differences(rig.builds, box.gpus, box.toolkits))
+            yield from self.of_differences(gpu_differences(rig.builds, of_cuda(rig, box.gpus), box.toolkits))
 
 
 class PowerLimit(Check):
