@@ -357,3 +357,22 @@ def test_whether_a_box_upgrades_by_itself_is_not_guessed() -> None:
     unknown = machine(("== upgrades\nno", "== upgrades"), packages("install libcuda1"))
     (finding,) = look("gpu.upgrades", A, Box(gpus=gpus(), machine=unknown))
     assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
+
+
+@pytest.mark.parametrize("check", ["memory.bandwidth", "disk.read-speed"])
+def test_a_measurement_that_was_asked_for_and_not_made_is_told(check: str) -> None:
+    (finding,) = look(check, A, Box(asked=frozenset({check})))
+    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
+    assert "nothing could be measured" in finding.found
+
+
+def test_a_bandwidth_without_a_promise_to_hold_it_against_is_told_with_its_number() -> None:
+    (finding,) = look("memory.bandwidth", A, Box(copy_gb_s=30.51, ram=Ram(why_not="a container")))
+    assert finding.severity is Severity.UNKNOWN
+    assert "30.5 GB/s" in finding.found
+    assert "a container" in finding.found
+
+
+def test_a_filesystem_that_nothing_tells_is_not_known() -> None:
+    (finding,) = look("disk.filesystem", A, Box(machine=Machine()))
+    assert finding.severity is Severity.UNKNOWN

@@ -101,7 +101,19 @@ class Box:
     """Check id -> why the plan file cannot be read, for the one check that tells it."""
     vram_held_mib: Mapping[str, int] = field(default_factory=dict)
     """UUID -> what our own servers hold of that card now, as far as the driver tells."""
+    asked: frozenset[str] = frozenset()
+    """Ids of the checks whose measurement was asked for."""
     read_mb_s: float | None = None
     """Measured read speed of the model store, where it was asked for."""
     copy_gb_s: float | None = None
     """Measured memory bandwidth, where it was asked for."""
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """Check id -> what was measured for it, in words. A report tells it whether or not it is a finding."""
+        told = {}
+        if self.copy_gb_s is not None:
+            told["memory.bandwidth"] = f"{self.copy_gb_s:.1f} GB/s"
+        if self.read_mb_s is not None:
+            told["disk.read-speed"] = f"{self.read_mb_s:.0f} MB/s"
+        return told
