@@ -214,9 +214,10 @@ def test_without_root_it_says_what_it_could_not_see(variant: Deployment, tmp_pat
         "install -m 600 -o looker /root/.ssh/authorized_keys /home/looker/.ssh/authorized_keys"
     )
     variant.ssh["ssh_user"] = "looker"
-    outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed")
+    outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed,llama.open-port")
     assert outcome.code == 0, str(outcome)
     assert "only root may read the firmware's table" in outcome.output, host
+    assert "llama.open-port: not known: only root sees the processes of other users" in outcome.output, host
 
 
 def test_measurements_are_taken_when_asked(deployment: Deployment, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_box_that_tells_nothing_fails_only_for_what_was_declared() -> None:
     assert [finding for finding in found if finding.fails and finding.check != "gpu.driver"] == []
     declared = findings(CHECKS, B, Box())
     unknown = {finding.check for finding in declared if finding.fails and finding.severity is Severity.UNKNOWN}
-    assert unknown == {"memory.speed", "memory.swappiness", "cpu.affinity"}
+    assert unknown == {"memory.speed", "memory.swappiness", "cpu.affinity", "cpu.threads"}
 
 
 def test_four_ddr5_modules_are_a_note_and_a_lost_profile_is_none() -> None:
@@ -272,6 +272,10 @@ def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -
     operations = {"Host | GPUs made ready": (PowerLimit, CardsPresent)}
     assert look("deploy.operation", declared, Box(gpus=low, operations=operations)) == []
     (finding,) = look("deploy.operation", declared, Box(gpus=gpus(), operations=operations))
+    assert finding.about == "Host | GPUs made ready"
+    # A note is about something else.
+    assert [item.fails for item in look("gpu.power", A, Box(gpus=low))] == [False]
+    (finding,) = look("deploy.operation", A, Box(gpus=low, operations=operations))
     assert finding.about == "Host | GPUs made ready"
 
 
@@ -333,46 +337,3 @@ def test_two_modules_side_by_side_in_one_channel() -> None:
 def test_intel_pstates_powersave_is_its_normal_one_without_an_energy_preference_too() -> None:
     changed = [(old, new.replace("intel_cpufreq", "intel_pstate")) for old, new in [GENERIC_POWERSAVE]]
     assert look("cpu.governor", A, Box(machine=machine(*changed))) == []
-
-
-@pytest.mark.parametrize(
-    ("told", "silent"),
-    [
-        (packages(), True),  # from a .run file: the remedy would lay the distribution's driver over it
-        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "nvidia-container";'), False),
-        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "cuda";'), False),
-        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(libcuda|.*nvidia)";'), True),
-        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(";'), False),
-        (packages("install nvidia-driver", rules="nvidia-driver-3:580.95.05-1.fc42.*"), True),
-        (packages("install nvidia-driver", rules="excludepkgs=nvidia-*,kernel"), True),
-        (packages("install nvidia-driver", rules='name = "nvidia-container-toolkit"'), False),
-    ],
-)
-def test_upgrades_split_a_driver_of_packages_that_nothing_holds(told: tuple[str, str], silent: bool) -> None:
-    found = look("gpu.upgrades", A, Box(gpus=gpus(), machine=machine(UPGRADES, told)))
-    assert (found == []) is silent
-
-
-def test_whether_a_box_upgrades_by_itself_is_not_guessed() -> None:
-    unknown = machine(("== upgrades\nno", "== upgrades"), packages("install libcuda1"))
-    (finding,) = look("gpu.upgrades", A, Box(gpus=gpus(), machine=unknown))
-    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
-
-
-@pytest.mark.parametrize("check", ["memory.bandwidth", "disk.read-speed"])
-def test_a_measurement_that_was_asked_for_and_not_made_is_told(check: str) -> None:
-    (finding,) = look(check, A, Box(asked=frozenset({check})))
-    assert (finding.severity, finding.fails) == (Severity.UNKNOWN, False)
-    assert "nothing could be measured" in finding.found
-
-
-def test_a_bandwidth_without_a_promise_to_hold_it_against_is_told_with_its_number() -> None:
-    (finding,) = look("memory.bandwidth", A, Box(copy_gb_s=30.51, ram=Ram(why_not="a container")))
-    assert finding.severity is Severity.UNKNOWN
-    assert "30.5 GB/s" in finding.found
-    assert "a container" in finding.found
-
-
-def test_a_filesystem_that_nothing_tells_is_not_known() -> None:
-    (finding,) = look("disk.filesystem", A, Box(machine=Machine()))
-    assert finding.severity is Severity.UNKNOWN

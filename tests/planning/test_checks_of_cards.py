@@ -15,7 +15,7 @@ from tasks.planning.checks.registry import findings, selected
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState
 from tasks.spec.rig import Rig
-from tests.planning.test_checks import BOX_A, H200_LINES, gpus, look, machine, rig
+from tests.planning.test_checks import BOX_A, H200_LINES, UPGRADES, gpus, look, machine, packages, rig
 
 BOX_D: dict[str, Any] = importlib.import_module("group_data.rx7900xt").rig
 # A Ryzen's own graphics and an RX 7900 XT, in the words of the fact's command; put together from the kernel's and
@@ -213,3 +213,21 @@ def test_an_old_card_for_the_display_needs_no_code_where_no_model_sees_it() -> N
     assert ("61" in compiles.found, "GT 1030" in runs.about, "serve.gpus" in runs.remedy) == (True, True, True)
     seen = [{**model, "serve": {**model["serve"], "gpus": [new.uuid], "environment": {}}} for model in BOX_A["models"]]
     assert look("gpu.toolkit", by_h200({**BOX_A, "models": seen}), Box(gpus=state)) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "silent"),
+    [
+        (packages(), True),  # from a .run file: the remedy would lay the distribution's driver over it
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "nvidia-container";'), False),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "cuda";'), False),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(libcuda|.*nvidia)";'), True),
+        (packages("install libcuda1", rules='Unattended-Upgrade::Package-Blacklist:: "(";'), False),
+        (packages("install nvidia-driver", rules="nvidia-driver-3:580.95.05-1.fc42.*"), True),
+        (packages("install nvidia-driver", rules="excludepkgs=nvidia-*,kernel"), True),
+        (packages("install nvidia-driver", rules='name = "nvidia-container-toolkit"'), False),
+    ],
+)
+def test_upgrades_split_a_driver_of_packages_that_nothing_holds(told: tuple[str, str], silent: bool) -> None:
+    found = look("gpu.upgrades", rig(BOX_A), Box(gpus=gpus(), machine=machine(UPGRADES, told)))
+    assert (found == []) is silent

@@ -77,6 +77,10 @@ class Strays:
     config_files: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     servers: tuple[ServerProcess, ...] = ()
+    unseen: str = ""
+    """Why servers of other users may run unseen, empty where none can."""
+    ports_unseen: str = ""
+    """Why it is not known where a server listens, empty where it is."""
 
 
 @dataclass(frozen=True)

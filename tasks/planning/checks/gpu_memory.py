@@ -43,7 +43,11 @@ class FreeMemory(Check):
             return
         planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
         for card in cards_in_use(rig, box.gpus):
-            if card not in planned and card.free_mib < 0.9 * card.total_mib:
+            if card in planned or card.free_mib >= 0.9 * card.total_mib:
+                continue
+            if box.strays.unseen:
+                yield self.not_known(f"whether a model holds it: {box.strays.unseen}", about=shown(card))
+            else:
                 yield self.finding(
                     f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",
                     f"{int(0.9 * card.total_mib)} MiB",

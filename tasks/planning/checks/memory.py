@@ -166,6 +166,8 @@ class SwapInUse(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """A server's own pages are a warning, other programs' nothing."""
+        if box.strays.unseen and box.machine.swap_used_kib != 0:
+            yield self.not_known(box.strays.unseen)
         for server in box.strays.servers:
             if server.swapped_kib >= 16 * 1024:
                 swapped = f"{server.swapped_kib // 1024} MiB of it in swap"
@@ -294,6 +296,8 @@ class LockedMemory(Check):
         locking = {
             layout.unit_name(model.name) for model in rig.models if model.serve.load_mode in ("mlock", "mmap+mlock")
         }
+        if locking and box.strays.unseen:
+            yield self.not_known(box.strays.unseen, declared=True)
         for server in box.strays.servers:
             if server.unit not in locking:
                 continue

@@ -75,7 +75,10 @@ class Threads(Check):
         online, cores = box.machine.cpus_online, box.machine.cores
         for model in rig.models:
             threads = model.serve.threads
-            if threads is None or not online:
+            if threads is None:
+                continue
+            if not online:
+                yield self.not_known("lscpu tells no CPUs", f"{threads} threads", declared=True, about=model.name)
                 continue
             usable = len(cpu_list(model.serve.cpu_affinity or "") & online) or len(online)
             if threads > usable:
