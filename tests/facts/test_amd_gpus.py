@@ -45,10 +45,10 @@ class Sysfs:
         at.mkdir()
         (at / "device").symlink_to(device)
 
-    def asked(self, amdgpu_ids: str = "") -> GpuState:
+    def asked(self, amdgpu_ids: str = "", path: str = "/usr/bin:/bin") -> GpuState:
         (self.root / "amdgpu.ids").write_text(amdgpu_ids)
         command = Gpus().command().replace("/usr/share/libdrm/", f"{self.root}/").replace("/sys/", f"{self.root}/sys/")
-        said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        said = subprocess.run(["sh", "-c", command], env={"PATH": path}, capture_output=True, text=True, check=True)
         return Gpus().process(said.stdout.splitlines())
 
 
@@ -102,3 +102,19 @@ def test_a_port_that_tells_nothing_leaves_the_cards_own_most(tmp_path: Path) -> 
     sysfs.card(0, sysfs.device("0000:00:05.0", RADEON))
     (card,) = sysfs.asked().amd
     assert (card.pcie_generation_max, card.pcie_width, card.pcie_width_max) == (4, 16, 16)
+
+
+def test_a_card_newer_than_libdrms_list_has_its_chips_name_from_lspci(tmp_path: Path) -> None:
+    """A stand-in for lspci, which sees this machine's bus alone; its line is as lspci(8) describes -mm."""
+    sysfs = Sysfs(tmp_path)
+    sysfs.card(0, sysfs.device("0000:00:01.0/0000:03:00.0", RADEON))
+    (tmp_path / "lspci").write_text(
+        """#!/bin/sh
+test "$*" = "-mm -s 0000:03:00.0" && cat <<'END'
+03:00.0 "VGA compatible controller" "Advanced Micro Devices, Inc. [AMD/ATI]" "Navi 31 [Radeon RX 7900 XT]" -rcc "" ""
+END
+"""
+    )
+    (tmp_path / "lspci").chmod(0o755)
+    (card,) = sysfs.asked("744C,\tC8,\tAMD Radeon RX 7900 XTX\n", f"{tmp_path}:/usr/bin:/bin").amd
+    assert card.name == "Navi 31 [Radeon RX 7900 XT]"

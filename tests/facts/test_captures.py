@@ -38,12 +38,21 @@ def test_the_last_sysctl_file_wins_and_comments_are_no_files() -> None:
 
 
 def test_the_rehearsal_boxs_own_server() -> None:
-    (server,) = LlamaStrays().process(lines("strays/nspawn_debian13.txt")).servers
+    strays = LlamaStrays().process(lines("strays/nspawn_debian13.txt"))
+    assert (strays.unseen, strays.ports_unseen) == ("", "")
+    (server,) = strays.servers
     assert server.unit == "llamarig-tiny.service"
     assert server.command[0].endswith("/bin/llama-server")
     assert "--no-ui" in server.command
-    assert server.listens == ("127.0.0.1:27032",)
+    assert server.listens == ("127.0.0.1:23980",)
     assert server.memlock_limit_kib == 8192
+
+
+def test_the_same_server_asked_for_by_another_user() -> None:
+    strays = LlamaStrays().process(lines("strays/nspawn_debian13_without_root.txt"))
+    assert strays.servers == ()
+    assert "only root" in strays.unseen
+    assert "only root" in strays.ports_unseen
 
 
 def test_measurements() -> None:

@@ -8,7 +8,7 @@ from tasks.facts.strays import LlamaStrays
 from tasks.planning.checks.base import Severity
 from tasks.planning.checks.box import Box, Machine, Strays
 from tasks.planning.ram.modules import Ram
-from tests.planning.test_checks import A, B, gpus, look, machine, packages
+from tests.planning.test_checks import DATA, A, B, gpus, look, machine, packages
 
 
 def test_whether_a_box_upgrades_by_itself_is_not_guessed() -> None:
@@ -40,7 +40,8 @@ OF_PROCESSES = {"llama.open-port", "llama.other-servers", "llama.environment", "
 
 
 def test_servers_that_only_root_could_see_are_not_known_to_be_none() -> None:
-    strays = LlamaStrays().process(["== servers", "== user", "1000", "== ss", "/usr/bin/ss"])
+    said = (DATA / "strays/nspawn_debian13_without_root.txt").read_text()
+    strays = LlamaStrays().process(said.splitlines())
     found = {name: look(name, B, Box(strays=strays, machine=Machine(swap_used_kib=1))) for name in OF_PROCESSES}
     assert {finding.severity for each in found.values() for finding in each} == {Severity.UNKNOWN}
     assert {len(each) for each in found.values()} == {1}

@@ -94,8 +94,10 @@ def test_a_vulkan_box_is_told_what_its_own_maker_needs() -> None:
     assert (amd.check, amd.severity) == ("gpu.driver", Severity.ERROR)
     assert "amdgpu" in amd.remedy
     assert "nvidia" not in amd.remedy.lower()
-    (beside,) = told(of, cards(IGPU, nvidia="none", bus="0x1002 0x1002"))
-    assert beside.found == "an AMD card on the bus that amdgpu does not drive"
+    for declared in ((), [{"name": "RX 7900 XT"}]):
+        (beside,) = told(rig(BOX_D, gpus=declared), cards(IGPU, nvidia="none", bus="0x1002 0x1002"))
+        assert beside.check == "gpu.driver"
+    assert beside.found == "no AMD card that amdgpu drives"
     (nvidia,) = told(of, cards(nvidia="none", bus="0x10de"))
     assert "nvidia_driver" in nvidia.remedy
     (arc,) = told(of, cards(nvidia="none", bus="0x8086"))

@@ -10,6 +10,7 @@ from tasks.planning.gpu_power import PowerLimitError, is_card, power_differences
 from tasks.planning.gpu_use import (
     AMD_ON_BUS,
     NVIDIA_ON_BUS,
+    Vendor,
     backends_in_use,
     bus_order_matters,
     cards_in_use,
@@ -31,6 +32,11 @@ _THROTTLES = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake from the power supply",
 }
+
+_NO_AMDGPU = (
+    "`dmesg | grep amdgpu` says why not; most often it lacks its firmware: install firmware-amd-graphics (Debian), "
+    "linux-firmware (Ubuntu), linux-firmware-amdgpu (Arch) or amd-gpu-firmware (Fedora), then reboot"
+)
 
 
 class Driver(Check):
@@ -61,16 +67,11 @@ class Driver(Check):
                 )
             elif as_declared(rig, gpus):
                 yield self.finding(said, "every card answering", remedy=LOST_REMEDY)
-        if "cuda" in backends and not gpus.gpus:
-            yield self._of_nvidia(gpus)
-        if "hip" in backends and not has_amd(gpus):
-            yield self._of_amd(gpus)
-        if backends == {"vulkan"} and not gpus.gpus and not has_amd(gpus):
-            # Vulkan runs on other makers' cards too, of which nothing is known here.
-            if AMD_ON_BUS in gpus.on_bus:
-                yield self._of_amd(gpus)
-            elif NVIDIA_ON_BUS in gpus.on_bus:
+        for vendor in without_driver(rig, gpus):
+            if vendor == "nvidia":
                 yield self._of_nvidia(gpus)
+            elif vendor == "amd":
+                yield self._of_amd(gpus)
             else:
                 yield self.not_known("neither NVIDIA's driver nor amdgpu shows a card, and others are not asked")
 
@@ -79,17 +80,11 @@ class Driver(Check):
         return self.finding(found, "an NVIDIA card that answers", remedy=driver_remedy(gpus))
 
     def _of_amd(self, gpus: GpuState) -> Finding:
-        there = AMD_ON_BUS in gpus.on_bus
+        absent = bool(gpus.on_bus) and AMD_ON_BUS not in gpus.on_bus
         return self.finding(
-            "an AMD card on the bus that amdgpu does not drive" if there else "no AMD card on the bus",
+            "no AMD card on the bus" if absent else "no AMD card that amdgpu drives",
             "an AMD card that amdgpu drives",
-            remedy=(
-                "`dmesg | grep amdgpu` says why not; most often it lacks its firmware: install firmware-amd-graphics "
-                "(Debian), linux-firmware (Ubuntu), linux-firmware-amdgpu (Arch) or amd-gpu-firmware (Fedora), then "
-                "reboot"
-                if there
-                else "reseat the card, and look whether the BIOS shows it"
-            ),
+            remedy="reseat the card, and look whether the BIOS shows it" if absent else _NO_AMDGPU,
         )
 
 
@@ -108,12 +103,12 @@ class CardsPresent(Check):
         """One finding for the whole list of a maker: a missing card moves all that follow."""
         gpus = box.gpus
         # That no card answers at all is told by gpu.driver, where a model needs one.
-        untold = gpus.gpus or not any(item.severity is Severity.ERROR for item in Driver().look(rig, box))
-        if untold and not as_declared(rig, gpus):
+        told = without_driver(rig, gpus)
+        if "nvidia" not in told and not as_declared(rig, gpus):
             found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in gpus.gpus) or f"none ({gpus.problem})"
             found = "; ".join([found, *filter(is_lost, gpus.complaints)])
             yield self.finding(found, _listed(declared_cards(rig, "nvidia")))
-        if wanted := declared_cards(rig, "amd"):
+        if "amd" not in told and (wanted := declared_cards(rig, "amd")):
             yield from self._of_amd(wanted, gpus.amd)
         for card in declared_cards(rig, "other"):
             yield self.not_known("only NVIDIA's and AMD's cards are asked for", card.name, about=card.name)
@@ -138,6 +133,20 @@ class CardsPresent(Check):
                     remedy="reseat the card, and look at `dmesg | grep amdgpu`",
                 )
                 return
+
+
+def without_driver(rig: Rig, gpus: GpuState) -> list[Vendor]:
+    """The makers whose driver shows no card though a backend needs one; "other" where it cannot be told whose."""
+    backends, found = backends_in_use(rig), list[Vendor]()
+    if "cuda" in backends and not gpus.gpus:
+        found.append("nvidia")
+    if "hip" in backends and not has_amd(gpus):
+        found.append("amd")
+    if backends == {"vulkan"} and not gpus.gpus and not has_amd(gpus):
+        # Vulkan runs on other makers' cards too, of which nothing is known here.
+        on_bus: dict[str, Vendor] = {AMD_ON_BUS: "amd", NVIDIA_ON_BUS: "nvidia"}
+        found.append(next((vendor for number, vendor in on_bus.items() if number in gpus.on_bus), "other"))
+    return found
 
 
 def has_amd(gpus: GpuState) -> bool:

@@ -102,8 +102,9 @@ class PlanRoom(Check):
         if free >= starts + margin:
             return
         about = f"{model.name} {plan.belongs.devices[index].name}"
-        if not box.vram_held_mib and _serves_on_gpus(rig, box):
-            yield self.not_known("the driver does not tell how much of the cards our own servers hold", about=about)
+        if not box.vram_held_mib and (box.strays.unseen or _serves_on_gpus(rig, box)):
+            why = box.strays.unseen or "the driver does not tell"
+            yield self.not_known(f"how much of the cards our own servers hold: {why}", about=about)
             return
         too_little = free < starts
         yield self.finding(
