@@ -34,15 +34,8 @@ _THREE_DIGITS = {
 """Three-digit spellings that are not just the speed's first three digits followed by a zero."""
 
 _PC_BANDWIDTH = {
-    8500: 1066,
-    10600: 1333,
-    10666: 1333,
-    12800: 1600,
-    14900: 1866,
-    16000: 2000,
-    17000: 2133,
-    19200: 2400,
-    21300: 2666,
+    **{8500: 1066, 10600: 1333, 10666: 1333, 12800: 1600, 14900: 1866},
+    **{16000: 2000, 17000: 2133, 19200: 2400, 21300: 2666},
 }
 """Module bandwidth in MB/s (PC3-12800) where it stands for the speed; 8 bytes a transfer."""
 
@@ -221,14 +214,14 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         # Micron: 16ATF2G64AZ-3G2J1, MTA18ADF2G72AZ-2G6E1; DDR5 MTC16C2085S1UC48BA1; DDR3 begins with J, or K at 1.35 V.
         (r"^(?:MT)?\d+[JKG][A-Z]{2,3}\d\w*?-?(?P<bin>1G\d)", _named(_MICRON_DDR3, 3)),
         (r"^(?:MTA)?\d+[A-Z]{3}\w+-(?P<bin>\dG\d)", _named(_MICRON, 4)),
-        (r"^MTC\d+[CF]\d+S\d[A-Z]C(?P<mts>\d{2})", _abbreviated(profile=False, generation=5)),
+        (r"^(?:MT)?C\d+[A-Z]\d+S\d[A-Z]{2}(?P<mts>\d{2})", _abbreviated(profile=False, generation=5)),
         # Samsung: M378B5173QH0-CK0, M471B5173DB0-YK0 (C: 1.5 V, Y: 1.35 V); M378A2K43EB1-CWE, M425R2GA3BB0-CWMOD.
         (r"^M[34]\d\dB\w+-[A-Z]?(?P<bin>[A-Z][A-Z0-9])", _named(_SAMSUNG_DDR3, 3)),
-        (r"^M[34]\d\d[AR]\w+-C(?P<bin>[A-Z]{2})", _named(_SAMSUNG)),
+        (r"^(?:M[34])?\d\d[AR]\w+-C(?P<bin>[A-Z]{2})", _named(_SAMSUNG)),
         # SK hynix: HMT451U6BFR8A-PB; HMA81GU6JJR8N-VK; HMCG88AGBUA084N, where the letter before B is the speed.
         (r"^[A-Z]MT\d\w+-(?P<bin>[A-Z][A-Z0-9])", _named(_HYNIX_DDR3, 3)),
         (r"^HMA[A0-9]\w+-(?P<bin>[A-Z]{2})", _named(_HYNIX_DDR4, 4)),
-        (r"^HMCG\d{2}[A-Z](?P<bin>[A-Z])B", _named(_HYNIX_DDR5, 5)),
+        (r"^(?:HM)?CG\d{2}[A-Z](?P<bin>[A-Z])B", _named(_HYNIX_DDR5, 5)),
         # Nanya and Elixir: NT4GC64B8HG0NF-DI, M2F4G64CB8HG5N-CG; NT8GA64D88CX3S-JR. Elpida: EBJ41UF8BDW0-GN-F.
         (r"^NT\d+GA\d+D\w+-(?P<bin>[A-Z]{2})", _named(_NANYA, 4)),
         (r"^(?:NT\d+GC|M2[A-Z]\d+G)\w+-(?P<bin>[A-Z]{2})", _named(_NANYA_DDR3, 3)),
@@ -257,5 +250,8 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         (r"^SP\d{3}G[BXL][A-Z]{2,3}(?P<mts>1\d{2})[A-Z]\w", _abbreviated(generation=3)),
         (r"^SP\d{3}G[BX][A-Z]{2,3}(?P<mts>\d{3})[A-Z]\w", _abbreviated(generation=4)),
         (r"^(?:R[3579]S?|A[A-Z])(?P<ddr>[34])\d{1,2}G(?P<mts>\d{3})\d", _amd),
+        # Others: 60C36, 36C18, speed and CAS latency. Firmware that loses a number's first letters leaves that much.
+        (r"(?<!\d)5?(?P<mts>48|5[26]|6[0-8]|7[0268]|8[0-4])C(?:2[68]|[34]\d)(?!\d)", _abbreviated(generation=5)),
+        (r"(?<!\d)(?P<mts>2[1469]|3[02346-8]|4[0-4])C(?:1[0-9]|2[0-2])(?!\d)", _abbreviated(generation=4)),
     )
 )
