@@ -184,7 +184,7 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         # Corsair: CMK32GX5M2B6000C36, CMSX16GX4M1A3200C22, CM4X16GC3000C16K4D, CMWX8GF3200Z22W4.
         (r"^CM[A-Z]{1,3}\d+GX(?P<ddr>[345])M\d{1,2}[A-Z]\d?(?P<mts>\d{4})[CZ]\d", _abbreviated(profile=True)),
         # Some firmware cuts the number short: CMZ8GX3M2A160, CT102464BD160.
-        (r"^CM[A-Z]{1,3}\d+GX(?P<ddr>[345])M\d{1,2}[A-Z]\d?(?P<mts>\d{2,3})$", _abbreviated(profile=True)),
+        (r"^CM[A-Z]{1,3}\d+GX(?P<ddr>[345])M\d{1,2}[A-Z](?P<mts>\d{2,3})$", _abbreviated(profile=True)),
         (r"^CM(?P<ddr>[45])X\d+G[A-Z](?P<mts>\d{4})[CZ]", _abbreviated(profile=True)),
         (r"^CMWX\d+G[A-Z](?P<mts>\d{4})[CZ]", _abbreviated(profile=True, generation=4)),
         (r"^CM[A-Z]{1,2}(?P<ddr>5)[SX]\d+G\d[A-Z](?P<mts>\d{2})[CZ]\d", _abbreviated(profile=True)),
@@ -193,7 +193,8 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         (r"^HX(?P<ddr>[345])(?P<mts>\d{2})[CLS]", _abbreviated(profile=True)),
         (r"^K(?:HX|F)(?P<mts>\d{4})C\d+D(?P<ddr>[345])", _abbreviated(profile=True)),
         (r"^KHX(?P<mts>\d{4})C\d", _abbreviated(profile=True)),
-        # Kingston ValueRAM, server and OEM: KVR56U46, KSM32ES8, KCP426; CBD26D4S9, HP32D4U8, CBD56S46.
+        # Kingston ValueRAM, server and OEM: KVR16N11, KVR56U46, KSM32ES8, KCP426; CBD26D4S9, HP32D4U8, CBD56S46.
+        (r"^KVR(?P<mts>1[0368])[A-Z]", _abbreviated(profile=False, generation=3)),
         (r"^K(?:VR|SM)(?P<mts>2[1469]|32)[A-Z]", _abbreviated(profile=False, generation=4)),
         (r"^K(?:VR|SM)(?P<mts>4[48]|5[26]|64)[A-Z]", _abbreviated(profile=False, generation=5)),
         (r"^KCP(?P<ddr>[345])(?P<mts>\d{2})", _abbreviated(profile=False)),

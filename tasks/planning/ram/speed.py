@@ -67,7 +67,7 @@ def judge(modules: Sequence[Module], declared: int | None = None) -> Speed:
         if rated and mts < rated * TOLERANCE:
             return Speed(Verdict.SUSPECT, mts, rated, "the chips' own speed", "soldered memory has no profile")
         return Speed(Verdict.FULL, mts, rated, "the chips' own speed")
-    known = {module.part_number.strip(): module.rating for module in modules if module.rating is not None}
+    known = [(module.part_number.strip(), module.rating) for module in modules if module.rating is not None]
     if any(module.rating is None for module in modules):
         # Each module can do at least this much; the slowest of them, all can.
         surely = min(module.rating.mts if module.rating else module.own_speed for module in modules)
@@ -75,11 +75,11 @@ def judge(modules: Sequence[Module], declared: int | None = None) -> Speed:
             return _against(mts, surely, "the firmware's own word; a part number says nothing", modules)
         if not known:
             return _unrated(mts, modules)
-    rated = min(rating.mts for rating in known.values())
-    slowest = {part: rating for part, rating in known.items() if rating.mts == rated}
-    source = f"part number {', '.join(sorted(slowest))}"
-    if all(rating.told_by_firmware for rating in slowest.values()):
-        source = f"the firmware's own word of {', '.join(sorted(slowest))}, which takes no profile"
+    rated = min(rating.mts for _, rating in known)
+    parts = ", ".join(sorted({part for part, rating in known if rating.mts == rated}))
+    source = f"part number {parts}"
+    if all(rating.told_by_firmware for _, rating in known if rating.mts == rated):
+        source = f"the firmware's own word of {parts}, which takes no profile"
     if any(module.rating is None for module in modules) and mts < rated * TOLERANCE:
         return Speed(Verdict.SUSPECT, mts, rated, f"{source}; another module's says nothing")
     return _against(mts, rated, source, modules)
@@ -99,7 +99,10 @@ def _limit(mts: int, modules: Sequence[Module]) -> str:
             "two DDR5 modules a channel: desktop processors promise 3600 to 4400 MT/s for four modules, "
             "so this is normal; two larger modules would run faster"
         )
-    if all(module.rating.profile is False if module.rating else module.own_speed for module in modules):
+    ratings = [module.rating for module in modules]
+    if None in ratings:
+        return "a part number says nothing: a profile may be off, or the processor or the board sets the limit"
+    if all(rating is not None and rating.profile is False for rating in ratings):
         return "modules of a JEDEC standard speed, which takes no profile: the processor or the board sets the limit"
     return ""
 
