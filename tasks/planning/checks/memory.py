@@ -26,8 +26,8 @@ class MemorySpeed(Check):
 
     id = "memory.speed"
     expects = (
-        "RAM at its rated speed: host.memory_mts where declared, else what the modules' part numbers say, else no "
-        "standard speed without a profile"
+        "RAM at its rated speed: host.memory_mts where declared, else what the modules' part numbers say, else "
+        "at least the modules' own speed by the firmware, and no standard speed without a profile"
     )
     remedy = _PROFILE
 
