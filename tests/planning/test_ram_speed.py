@@ -66,3 +66,16 @@ def test_a_stock_number_is_held_against_the_modules_own_table() -> None:
 def test_ddr3_of_unknown_make_is_doubted_below_1600_only() -> None:
     assert judge([module("DDR3", 1333, 1333, "KETECH")]).verdict is Verdict.SUSPECT
     assert judge([module("DDR3", 1600, 1600, "KETECH")]).verdict is Verdict.FULL
+
+
+def test_a_laptops_modules_are_not_told_to_switch_on_a_profile_its_bios_may_not_have() -> None:
+    plain = Module(
+        size_mib=16384, type="DDR5", form_factor="SODIMM", configured=4800, speed=5600, part_number="CT16G56C46S5.M8G1"
+    )
+    speed = judge([plain, plain])
+    assert (speed.verdict, speed.rated) == (Verdict.BELOW, 5600)
+    assert "few of its BIOSes" in speed.limit
+    fast = Module(
+        size_mib=16384, type="DDR5", form_factor="SODIMM", configured=4800, speed=4800, part_number="KF556S40-16"
+    )
+    assert judge([fast, fast]).limit == ""

@@ -104,6 +104,10 @@ def _limit(mts: int, modules: Sequence[Module]) -> str:
         return "a part number says nothing: a profile may be off, or the processor or the board sets the limit"
     if all(rating is not None and rating.profile is False for rating in ratings):
         return "modules of a JEDEC standard speed, which takes no profile: the processor or the board sets the limit"
+    if all(module.form_factor == "SODIMM" for module in modules) and not any(
+        rating is not None and rating.profile for rating in ratings
+    ):
+        return "a laptop's modules: few of its BIOSes have a memory profile to switch on; the processor sets the limit"
     return ""
 
 
