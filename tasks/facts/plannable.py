@@ -61,10 +61,10 @@ class HeldByOurs(FactBase[Held]):
     def process(self, output: list[str]) -> Held:
         held, ours = Held(), set()
         for line in output:
-            if kib := re.match(r"(?:MemAvailable|RssAnon|RssShmem):\s+(\d+) kB", line):
+            if kib := re.match(r"(?:MemAvailable|RssAnon|RssShmem):\s+(\d{1,15}) kB", line):
                 held.available_mib += int(kib[1]) // 1024
             elif pid := re.match(r"pid (\d+)$", line):
                 ours.add(pid[1])
-            elif (used := re.match(r"(\d+), (GPU-\S+), (\d+)$", line)) and used[1] in ours:
+            elif (used := re.match(r"(\d+), (GPU-\S+), (\d{1,9})$", line)) and used[1] in ours:
                 held.vram_mib[used[2]] = held.vram_mib.get(used[2], 0) + int(used[3])
         return held
