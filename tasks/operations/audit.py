@@ -25,6 +25,7 @@ from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.model_store import ModelStore
 from tasks.facts.plannable import HeldByOurs
 from tasks.facts.ram import MemoryModules
+from tasks.facts.ram_users import RamHeld
 from tasks.facts.releases import Releases
 from tasks.facts.strays import LlamaStrays
 from tasks.facts.together import Asked
@@ -45,7 +46,7 @@ from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.gpu import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
-from tasks.planning.checks.memory import MemoryRoom
+from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
 from tasks.planning.checks.report import (
     COLOURS,
@@ -113,7 +114,7 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
     :param programs: path here -> path there
     """
     only_looking()
-    asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
+    asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays, RamHeld)]
     if planned_by_us(rig):
         asked.append((HeldByOurs, {}))
     if asks_the_deploy(options):
@@ -261,6 +262,7 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         gpus=read_once(Gpus),
         toolkits=read_toolkits(rig),
         strays=read_once(LlamaStrays),
+        ram_users=read_once(RamHeld),
         locked=tuple(locked),
         differences=differences,
         operations=_would_change(state, state.inventory.get_host(host.name)),
