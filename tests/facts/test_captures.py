@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.facts.files import Ownership
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.strays import LlamaStrays
@@ -43,6 +44,13 @@ def test_the_rehearsal_boxs_own_server() -> None:
     assert "--no-ui" in server.command
     assert server.listens == ("127.0.0.1:27032",)
     assert server.memlock_limit_kib == 8192
+
+
+def test_a_box_that_speaks_german_is_asked_in_english() -> None:
+    """coreutils 9.1 translates what a directory is: on such a box no directory was ever as declared."""
+    german = Ownership().process(lines("answers/Ownership.vm_debian12_german.txt"))
+    assert german["/etc"] == "root root 755 Verzeichnis"
+    assert Ownership().command(["/etc"]).startswith("LC_ALL=C stat ")
 
 
 def test_measurements() -> None:

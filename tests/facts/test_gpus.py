@@ -22,7 +22,8 @@ from tasks.planning.gpus import (
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
 
-TEXT = (Path(__file__).parent / "data/gpu/h200_two_idle.txt").read_text()
+CAPTURES = Path(__file__).parent / "data"
+TEXT = (CAPTURES / "gpu/h200_two_idle.txt").read_text()
 H200 = TEXT.splitlines()
 # As reported in canonical/nvidia-graphics-drivers#78; nvidia-smi prints it on stdout and exits with 18.
 MISMATCH = [
@@ -90,8 +91,7 @@ def test_a_consumer_card_without_ecc() -> None:
 
 def test_an_amd_card_by_the_kernels_own_files() -> None:
     """Put together from the kernel's documentation of amdgpu's sysfs files: there was no such card to ask."""
-    said = ["== amd", "0000:0c:00.0||21458059264|1073741824|16.0 GT/s PCIe|16.0 GT/s PCIe|8|16|300000000|315000000"]
-    state = Gpus().process([*ABSENT, *said])
+    state = Gpus().process((CAPTURES / "documented/Gpus.amd.txt").read_text().splitlines())
     (card,) = state.amd
     assert state.gpus == ()
     assert (card.total_mib, card.free_mib, card.pcie_generation) == (20464, 19440, 4)
