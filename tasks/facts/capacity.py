@@ -28,7 +28,7 @@ class Capacity(FactBase[Box]):
     @override
     def process(self, output: list[str]) -> Box:
         text = "\n".join(output)
-        memory = re.search(r"^MemTotal:\s+(\d+) kB$", text, re.MULTILINE)
+        memory = re.search(r"^MemTotal:\s+(\d{1,15}) kB$", text, re.MULTILINE)
         cpus = re.search(r"^cpus (\S+)$", text, re.MULTILINE)
         gpus = re.findall(r"^GPU UUID:\s+(\S+)$", text, re.MULTILINE)
         # Until a program has used a card, its driver may show question marks.

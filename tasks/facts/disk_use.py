@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
 from tasks.planning.leftovers import Directory
 
 
@@ -32,8 +33,9 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
         for line in output:
             size, _, rest = line.partition("\t")
             changed, _, path = rest.partition("\t")
-            if size.isdigit() and changed.isdigit() and path:
-                directories[path] = Directory(int(size), int(changed))
+            taken, changed_at = whole(size), whole(changed)
+            if taken is not None and changed_at is not None and path:
+                directories[path] = Directory(taken, changed_at)
         return directories
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
+
 
 class Sha256Sums(FactBase[dict[str, str]]):
     """Path -> sha256, for those of the (small) files that are there."""
@@ -37,7 +39,8 @@ class Ownership(FactBase[dict[str, str]]):
 
     @override
     def command(self, paths: Sequence[str]) -> str:
-        return f"stat -L -c '%n\t%U %G %a %F' {' '.join(paths)} 2>/dev/null; true"
+        # coreutils before 9.6 tells the kind of a file in the box's own language.
+        return f"LC_ALL=C stat -L -c '%n\t%U %G %a %F' {' '.join(paths)} 2>/dev/null; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:
@@ -94,4 +97,5 @@ class FileSizes(FactBase[dict[str, int]]):
     @override
     def process(self, output: list[str]) -> dict[str, int]:
         pairs = (line.partition(" ") for line in output)
-        return {path: int(size) for size, space, path in pairs if space and size.isdigit()}
+        sizes = ((path, whole(size)) for size, space, path in pairs if space)
+        return {path: size for path, size in sizes if size is not None}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
 from tasks.facts.sections import answers, ask
 from tasks.planning.gpus import HANGS, UNNAMED, Gpu, GpuState
 
@@ -95,27 +95,6 @@ class Gpus(FactBase[GpuState]):
             amd=tuple(card for line in said.get("amd", []) if (card := _amd(line)) is not None),
             on_bus=tuple(line for line in said.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
-
-
-class ToolkitVersions(FactBase[dict[str, str]]):
-    """Path -> version of the CUDA toolkits there, as their own compiler tells it."""
-
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
-
-    @override
-    def command(self, paths: Iterable[str]) -> str:
-        return (
-            f"for d in {' '.join(sorted(paths))}; do "
-            "printf '%s\\t%s\\n' $d \"$($d/bin/nvcc --version 2>/dev/null | grep -o 'release [0-9.]*')\"; done"
-        )
-
-    @override
-    def process(self, output: list[str]) -> dict[str, str]:
-        found = (re.fullmatch(r"(/[^\t]*)\trelease (\d+\.\d+)", line) for line in output)
-        return {match[1]: match[2] for match in found if match}
 
 
 def _problem(complaints: list[str]) -> str:
@@ -213,7 +192,7 @@ def _least(*told: int) -> int:
 
 def _whole(text: str) -> int:
     """0 for [N/A], [Not Supported] and the like."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
+    return whole(text) or 0
 
 
 def _watts(text: str) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.json_text import json_object
 from tasks.planning import layout
 from tasks.planning.bench import Timing
 
@@ -72,8 +72,8 @@ class RequestTimed(FactBase[Timing]):
     @override
     def process(self, output: list[str]) -> Timing:
         line = next((line for line in reversed(output) if line.startswith("{")), "")
+        said = json_object(line)
         try:
-            said = json.loads(line)
             if "problem" in said:
                 return Timing(problem=str(said["problem"]))
             timing = Timing(

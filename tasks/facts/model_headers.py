@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.json_text import json_object
 from tasks.planning import layout
 from tasks.planning.gguf_header import Header, Tensor
 
@@ -29,8 +29,10 @@ class ModelHeaders(FactBase[dict[str, Header]]):
     def process(self, output: list[str]) -> dict[str, Header]:
         headers = {}
         for line in output:
-            said = json.loads(line) if line.startswith("{") else {}
-            if "tensors" in said:
+            said = json_object(line)
+            try:
                 tensors = tuple(Tensor(name, tuple(shape), kind, size) for name, shape, kind, size in said["tensors"])
-                headers[said["path"]] = Header(tensors, said["metadata"], said["length"], said["sha256"])
+                headers[str(said["path"])] = Header(tensors, dict(said["metadata"]), said["length"], said["sha256"])
+            except (KeyError, TypeError, ValueError):
+                continue  # a file that is none says so in a line without tensors
         return headers

@@ -9,6 +9,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from tasks.facts.json_text import json_object
+from tasks.facts.numbers import whole
 from tasks.planning import layout
 from tasks.planning.shards import StoredFile
 
@@ -50,11 +51,13 @@ class ModelStore(FactBase[Store]):
         records: dict[str, dict[str, Any]] = {}
         for line in output:
             kind, *rest = line.split("\t")
-            if kind == "free" and rest and rest[0].strip().isdigit():
-                store.free = int(rest[0])
-            elif kind == "file" and len(rest) == 5 and rest[0].isdigit() and rest[1].isdigit() and rest[3].isdigit():
-                # find counts blocks of 512 bytes, whatever the filesystem's own are.
-                stats[rest[4]] = (int(rest[0]), _nanoseconds(rest[2]), int(rest[3]), 512 * int(rest[1]))
+            if kind == "free" and rest:
+                store.free = whole(rest[0])
+            elif kind == "file" and len(rest) == 5:
+                size, blocks, inode = whole(rest[0]), whole(rest[1]), whole(rest[3])
+                if size is not None and blocks is not None and inode is not None:
+                    # find counts blocks of 512 bytes, whatever the filesystem's own are.
+                    stats[rest[4]] = (size, _nanoseconds(rest[2]), inode, 512 * blocks)
             elif kind == "record" and len(rest) == 2:
                 records[_recorded_path(rest[0])] = json_object(rest[1])
         for path, (size, mtime_ns, inode, allocated) in stats.items():
@@ -88,9 +91,9 @@ class FileHashes(FactBase[dict[str, str]]):
 
 def _nanoseconds(seconds: str) -> int:
     """``1700000000.1234567890`` (find's %T@) as whole nanoseconds; a float would lose the last digits."""
-    whole, _, fraction = seconds.partition(".")
-    digits = (fraction + "000000000")[:9]
-    return int(whole) * 10**9 + int(digits) if whole.isdigit() and digits.isdigit() else 0
+    before, _, fraction = seconds.partition(".")
+    count, rest = whole(before), whole((fraction + "000000000")[:9])
+    return 0 if count is None or rest is None else count * 10**9 + rest
 
 
 def _recorded_path(record: str) -> str:

@@ -52,7 +52,8 @@ class HeldByOurs(FactBase[Held]):
         return (
             "grep MemAvailable /proc/meminfo; "
             "for p in $(systemctl show --property=MainPID --value 'llamarig-*.service' 2>/dev/null); do "
-            "test $p -gt 0 2>/dev/null || continue; echo pid $p; grep -E '^Rss(Anon|Shmem)' /proc/$p/status; done; "
+            "test $p -gt 0 2>/dev/null || continue; echo pid $p; "
+            "grep -E '^(VmLck|RssAnon|RssFile|RssShmem):' /proc/$p/status; done; "
             "command -v nvidia-smi >/dev/null && "
             "nvidia-smi --query-compute-apps=pid,gpu_uuid,used_memory --format=csv,noheader,nounits; true"
         )
@@ -60,11 +61,18 @@ class HeldByOurs(FactBase[Held]):
     @override
     def process(self, output: list[str]) -> Held:
         held, ours = Held(), set()
+        locked = 0
         for line in output:
-            if kib := re.match(r"(?:MemAvailable|RssAnon|RssShmem):\s+(\d+) kB", line):
-                held.available_mib += int(kib[1]) // 1024
+            if kib := re.match(r"(MemAvailable|VmLck|RssAnon|RssFile|RssShmem):\s+(\d{1,15}) kB", line):
+                mib = int(kib[2]) // 1024
+                if kib[1] == "VmLck":
+                    locked = mib
+                else:
+                    # Pages of files are available, unless they are locked; that line comes before theirs.
+                    held.available_mib += min(mib, locked) if kib[1] == "RssFile" else mib
             elif pid := re.match(r"pid (\d+)$", line):
+                locked = 0
                 ours.add(pid[1])
-            elif (used := re.match(r"(\d+), (GPU-\S+), (\d+)$", line)) and used[1] in ours:
+            elif (used := re.match(r"(\d+), (GPU-\S+), (\d{1,9})$", line)) and used[1] in ours:
                 held.vram_mib[used[2]] = held.vram_mib.get(used[2], 0) + int(used[3])
         return held

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.json_text import json_object
 from tasks.planning import layout
 
 
@@ -31,11 +31,8 @@ class PreviousProofs(FactBase[dict[str, dict[str, Any]]]):
         proofs = {}
         for line in output:
             unit, _, text = line.partition("\t")
-            try:
-                value = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and {"text", "job"} <= value.keys():
+            value = json_object(text)
+            if {"text", "job"} <= value.keys():
                 proofs[unit] = value
         return proofs
 
@@ -61,9 +58,9 @@ class BackOffs(FactBase[dict[str, dict[str, Any]]]):
         for line in output:
             unit, _, text = line.partition("\t")
             try:
-                off = json.loads(text)["backed_off"]
+                off = json_object(text)["backed_off"]
                 if isinstance(off["missing_mib"], dict) and {"of", "placement", "reason"} <= off.keys():
                     found[unit] = off
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (KeyError, TypeError, AttributeError):
                 continue
         return found

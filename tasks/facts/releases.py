@@ -10,6 +10,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from tasks.facts.json_text import json_object
+from tasks.facts.numbers import whole
 
 
 @dataclass
@@ -52,9 +53,19 @@ class Releases(FactBase[dict[str, Release]]):
             elif kind == "manifest":
                 said = json_object(rest)
                 # One that cannot be read, or is not one, is no manifest: the release is then built again.
-                release.manifest = said if {"commit", "flags", "files"} <= said.keys() else None
+                release.manifest = said if _is_manifest(said) else None
             elif kind == "file":
                 size, _, name = rest.partition("\t")
-                if size.isdigit():
-                    release.files[name] = int(size)
+                if (taken := whole(size)) is not None:
+                    release.files[name] = taken
         return releases
+
+
+def _is_manifest(said: dict[str, Any]) -> bool:
+    flags, files = said.get("flags"), said.get("files")
+    return (
+        "commit" in said
+        and isinstance(flags, list)
+        and all(isinstance(flag, str) for flag in flags)
+        and isinstance(files, dict)
+    )

@@ -6,6 +6,8 @@ import base64
 import binascii
 from collections.abc import Iterable
 
+from tasks.facts.numbers import whole
+
 _MARK = "== "
 
 
@@ -32,8 +34,7 @@ def answers(output: Iterable[str]) -> dict[str, list[str]]:
 
 def number(lines: list[str] | None) -> int | None:
     """The one whole number an answer is, None where it is none."""
-    text = lines[0].strip() if lines else ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+    return whole(lines[0]) if lines else None
 
 
 def blocks(output: Iterable[str], first: str) -> dict[str, dict[str, str]]:

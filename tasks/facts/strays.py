@@ -7,6 +7,7 @@ import re
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
 from tasks.facts.sections import answers, ask, decoded
 from tasks.planning.checks.box import ServerProcess, Strays
 
@@ -97,7 +98,7 @@ def _servers(lines: list[str]) -> tuple[ServerProcess, ...]:
 
 
 def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProcess:
-    limit = values.get("memlock", "")
+    limit = whole(values.get("memlock", ""))
     return ServerProcess(
         pid=pid,
         command=tuple(decoded(values.get("command", "")).removesuffix("\0").split("\0")),
@@ -106,5 +107,5 @@ def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProce
         listens=tuple(listens),
         locked_kib=int(values.get("VmLck", 0)),
         swapped_kib=int(values.get("VmSwap", 0)),
-        memlock_limit_kib=int(limit) // 1024 if limit.isascii() and limit.isdigit() else None,
+        memlock_limit_kib=None if limit is None else limit // 1024,
     )

@@ -8,6 +8,8 @@ from typing import Any
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
+
 Asked = tuple[type[FactBase[Any]], Mapping[str, Any]]
 """A fact and its arguments."""
 
@@ -33,8 +35,8 @@ class Together(FactBase[dict[int, list[str]]]):
         for line in output:
             if line == f"{_MARK}ok":
                 found[number] = lines[:-1] if lines and not lines[-1] else lines
-            elif line.startswith(_MARK) and line.removeprefix(_MARK).isdigit():
-                number, lines = int(line.removeprefix(_MARK)), []
+            elif line.startswith(_MARK) and (place := whole(line.removeprefix(_MARK))) is not None:
+                number, lines = place, []
             else:
                 lines.append(line)
         return found

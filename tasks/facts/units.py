@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from tasks.facts.numbers import whole
 from tasks.facts.sections import blocks, decoded
 from tasks.planning import layout
 from tasks.planning.serving import Unit
@@ -55,14 +56,10 @@ def _unit(values: Mapping[str, str]) -> Unit:
         enabled=values.get("UnitFileState", ""),
         needs_reload=values.get("NeedDaemonReload") == "yes",
         arguments=tuple(arguments.removesuffix("\0").split("\0")) if arguments else (),
-        started=_number(values.get("ExecMainStartTimestamp", "").lstrip("@")),
-        written=_number(values.get("Written", "")),
-        key_written=_number(values.get("KeyWritten", "")),
-        now=_number(values.get("Now", "")),
+        started=whole(values.get("ExecMainStartTimestamp", "").lstrip("@")) or 0,
+        written=whole(values.get("Written", "")) or 0,
+        key_written=whole(values.get("KeyWritten", "")) or 0,
+        now=whole(values.get("Now", "")) or 0,
         proved_sha256=values.get("Proved", ""),
-        health=_number(values.get("Health", "")),
+        health=whole(values.get("Health", "")) or 0,
     )
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0

@@ -15,38 +15,33 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
-from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.files import File
 
-from tasks.facts.files import Ownership, Sha256Sums, UserExists
 from tasks.facts.gpus import Gpus
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.model_store import ModelStore
 from tasks.facts.plannable import HeldByOurs
 from tasks.facts.ram import MemoryModules
-from tasks.facts.releases import Releases
+from tasks.facts.ram_users import RamHeld
 from tasks.facts.strays import LlamaStrays
 from tasks.facts.together import Asked
-from tasks.facts.unit_files import UnitFiles
-from tasks.facts.units import Units
-from tasks.facts.venvs import VirtualEnvironment
+from tasks.facts.toolkits import ToolkitVersions
 from tasks.operations import Commands, closed_by
+from tasks.operations.asked import asked_by_deploy
 from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
-from tasks.operations.long_work import files_to_fetch, read_releases, release_directories, releases_to_build
+from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
 from tasks.operations.once import only_looking, read_once, read_together
-from tasks.operations.packages import APT
 from tasks.operations.plan_file import PlanError, planned_by_us, read_plans
 from tasks.operations.refuse import refuse
-from tasks.operations.serving import NotReadyError, health_addresses, read_units, wanted_units
-from tasks.planning import layout
+from tasks.operations.serving import NotReadyError, read_units, wanted_units
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.disk import DiskSpeed
 from tasks.planning.checks.gpu_memory import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
-from tasks.planning.checks.memory import MemoryBandwidth, MemoryRoom
+from tasks.planning.checks.memory import MemoryBandwidth
+from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
 from tasks.planning.checks.report import (
     COLOURS,
@@ -59,7 +54,7 @@ from tasks.planning.checks.report import (
     summary_line,
 )
 from tasks.planning.difference import Difference
-from tasks.planning.liveness import SERVICE, TIMER
+from tasks.planning.gpus import declared_toolkits
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
 from tasks.spec.audit_report import HostRecord
 from tasks.spec.model_lock import LockedModel
@@ -109,30 +104,22 @@ def looked_at_only() -> Iterator[None]:
 def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> None:
     """Ask the box everything in one command that checks and operations of an unchanged box ask of it one by one.
 
-    What is missing in this list costs time and nothing else: it is then asked when it is wanted.
-
     :param programs: path here -> path there
     """
     only_looking()
-    asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
+    read_together(everything_asked(rig, options, programs))
+
+
+def everything_asked(rig: Rig, options: Options, programs: Mapping[str, str]) -> list[Asked]:
+    """All that a box is asked, in this order."""
+    asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays, RamHeld)]
     if planned_by_us(rig):
         asked.append((HeldByOurs, {}))
+    if paths := declared_toolkits(rig.builds):
+        asked.append((ToolkitVersions, {"paths": paths}))
     if asks_the_deploy(options):
-        names = {build.cuda_toolkit for build in rig.builds if build.cuda_toolkit}
-        environments = [layout.HUB_VENV, *(f"{layout.CUDA}/{name}" for name in names if not name.startswith("/"))]
-        asked += [
-            (UserExists, {"user": layout.USER}),
-            (Ownership, {"paths": list(layout.DIRECTORIES)}),
-            (Sha256Sums, {"paths": list(programs.values())}),
-            (File, {"path": APT}),
-            (DebPackages, {}),
-            *((VirtualEnvironment, {"path": path}) for path in environments),
-            (Releases, {"directories": release_directories(rig)}),
-            (ModelStore, {}),
-            (Units, {"health": health_addresses(rig)}),
-            (UnitFiles, {"names": [SERVICE, TIMER]}),
-        ]
-    read_together(asked)
+        asked += asked_by_deploy(rig, programs.values())
+    return asked
 
 
 def asks_the_deploy(options: Options) -> bool:
@@ -266,6 +253,7 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         gpus=read_once(Gpus),
         toolkits=read_toolkits(rig),
         strays=read_once(LlamaStrays),
+        ram_users=read_once(RamHeld),
         locked=tuple(locked),
         differences=differences,
         operations=_would_change(state, state.inventory.get_host(host.name)),

@@ -8,16 +8,23 @@ from pyinfra.context import host
 from pyinfra.facts.server import Command
 
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.planning import layout
+
+_WANTED = ("bin/nvcc", "lib64/libcudart.so", "lib64/libcublas.so", "lib64/stubs/libcuda.so")
+
+
+def question(version: str) -> str:
+    """The command that says ``linked`` where nothing is to be done."""
+    root = f"{layout.CUDA}/{version}/root"
+    return f"cd {root} 2>/dev/null && {' && '.join(f'test -e {path}' for path in _WANTED)} && echo linked || true"
 
 
 @operation()
 def linked(version: str) -> Commands:
     """``<toolkit>/root`` is a toolkit as CMake expects one: bin, include, lib64, plain library names, driver stub."""
     base = f"{layout.CUDA}/{version}"
-    wanted = ("bin/nvcc", "lib64/libcudart.so", "lib64/libcublas.so", "lib64/stubs/libcuda.so")
-    check = f"cd {base}/root 2>/dev/null && {' && '.join(f'test -e {path}' for path in wanted)} && echo linked || true"
-    if host.get_fact(Command, command=check) == "linked":
+    if read_once(Command, command=question(version)) == "linked":
         host.noop(f"{base}/root is a toolkit")
         return
     # The wheels share one root and bring only versioned library names (libcudart.so.13).

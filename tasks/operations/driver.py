@@ -11,6 +11,7 @@ from pyinfra.operations import apt, pacman, server
 from tasks.facts.driver import NvidiaPackages
 from tasks.operations import Commands
 from tasks.operations.gpus import read_toolkits
+from tasks.operations.once import read_once
 from tasks.operations.packages import WAIT_FOR_APT
 from tasks.operations.refuse import refuse
 from tasks.planning.driver import DriverState, Step, after_load, asked_for, next_step
@@ -26,7 +27,7 @@ def installed(rig: Rig, driver: NvidiaDriver) -> Commands:
     toolkits = read_toolkits(rig)
     done: set[str] = set()
     while True:
-        box = host.get_fact(NvidiaPackages, packages=asked_for(driver))
+        box = read_once(NvidiaPackages, fresh=bool(done), packages=asked_for(driver))
         step = next_step(driver, box, rig.builds, toolkits)
         if step is None:
             break

@@ -17,6 +17,7 @@ from pyinfra.facts.server import Arch
 from tasks.facts.files import LastLines
 from tasks.facts.interpreters import Interpreters
 from tasks.operations import Commands
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.interpreter import (
@@ -31,6 +32,7 @@ from tasks.planning.interpreter import (
 )
 from tasks.spec.rig import Rig
 
+LOOKED_AT = [layout.PYTHON, SYSTEM]
 _TIMEOUT_S = 60
 
 
@@ -41,7 +43,7 @@ class UvError(Exception):
 @operation()
 def linked(rig: Rig) -> Commands:
     """A Python that is new enough answers at layout.PYTHON; uv brings one where the distribution has none."""
-    found = host.get_fact(Interpreters, paths=[layout.PYTHON, SYSTEM])
+    found = read_once(Interpreters, paths=LOOKED_AT)
     if found.get(layout.PYTHON, Interpreter()).is_usable:
         host.noop(f"{layout.PYTHON} runs")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 from pyinfra import logger
@@ -9,6 +10,8 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 from pyinfra.operations import files, server
 
+from tasks.facts.files import Ownership, Sha256Sums
+from tasks.facts.machine import MachineState
 from tasks.facts.ram import MemoryModules
 from tasks.operations import Commands, closes
 from tasks.operations.once import read_once
@@ -38,10 +41,12 @@ def speed_reported(rig: Rig) -> Commands:
 @closes(Swappiness)
 def swappiness_set(value: int) -> Commands:
     """vm.swappiness is ``value``, now and after a boot."""
+    path, text = layout.SYSCTL_FILE, f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"
+    written = read_once(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(text.encode()).hexdigest()
+    readable = " 644 " in read_once(Ownership, paths=[path]).get(path, "")
+    if written and readable and read_once(MachineState).swappiness == value:
+        host.noop(f"vm.swappiness is {value}, now and after a boot")
+        return
     # pyinfra's own `persist` leaves old values behind in its file; a file of our own holds exactly one.
-    yield from files.put._inner(
-        src=io.StringIO(f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"),
-        dest=layout.SYSCTL_FILE,
-        mode="644",
-    )
+    yield from files.put._inner(src=io.StringIO(text), dest=path, mode="644")
     yield from server.sysctl._inner(key="vm.swappiness", value=value)

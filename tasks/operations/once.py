@@ -31,13 +31,16 @@ def read_once(fact: type[FactBase[T]], *, fresh: bool = False, **arguments: Any)
     :param fresh: read it now: for an operation that has itself done something since it last looked
     """
     key = _key(fact, arguments)
-    moment = _moment()
-    if not fresh and key in _READ and _READ[key][0] == moment:
+    if not fresh and _is_read(key):
         value: T = _READ[key][1]
         return value
     value = host.get_fact(fact, **arguments)
-    _READ[key] = (moment, value)
+    _READ[key] = (_moment(), value)
     return value
+
+
+def _is_read(key: tuple[str, type[FactBase[Any]], str]) -> bool:
+    return key in _READ and _READ[key][0] == _moment()
 
 
 def _key(fact: type[FactBase[Any]], arguments: Mapping[str, Any]) -> tuple[str, type[FactBase[Any]], str]:
@@ -54,11 +57,12 @@ def _moment() -> object:
 
 
 def read_together(asked: Sequence[Asked]) -> None:
-    """Read all of these at once, for whoever asks for them one by one later.
+    """Read all of these at once that are not read yet, for whoever asks for them one by one later.
 
     One whose command ended in an error is left for that one to ask again: pyinfra then says so.
     """
-    said = host.get_fact(Together, asked=asked)
+    asked = [(fact, arguments) for fact, arguments in asked if not _is_read(_key(fact, arguments))]
+    said = host.get_fact(Together, asked=asked) if asked else {}
     for number, (fact, arguments) in enumerate(asked):
         if number in said:
             lines = said[number]

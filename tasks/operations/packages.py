@@ -17,6 +17,8 @@ from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 
 APT = "/usr/bin/apt-get"
+PACMAN = "/usr/bin/pacman"
+DNF = "/usr/bin/dnf"
 WAIT_FOR_APT = "-o DPkg::Lock::Timeout=600"
 """Unattended upgrades hold the lock now and then; they are waited for. In seconds."""
 
@@ -33,14 +35,14 @@ def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
             yield from apt.packages._inner(
                 packages=missing, update=True, no_recommends=True, extra_install_args=WAIT_FOR_APT
             )
-    elif host.get_fact(File, path="/usr/bin/pacman"):
-        missing = sorted(set(wanted["arch"]) - host.get_fact(PacmanPackages).keys())
+    elif read_once(File, path=PACMAN):
+        missing = sorted(set(wanted["arch"]) - read_once(PacmanPackages).keys())
         if missing:
             # Without a newer package list: new packages beside old ones are what Arch calls a partial upgrade. Where
             # the mirror no longer has the versions listed, pacman says so, and the owner upgrades (pacman -Syu) first.
             yield from pacman.packages._inner(packages=missing)
-    elif host.get_fact(File, path="/usr/bin/dnf"):
-        missing = sorted(set(wanted["fedora"]) - host.get_fact(RpmPackages).keys())
+    elif read_once(File, path=DNF):
+        missing = sorted(set(wanted["fedora"]) - read_once(RpmPackages).keys())
         if missing:
             yield from dnf.packages._inner(packages=missing, extra_install_args="--setopt=install_weak_deps=False")
     else:

@@ -10,6 +10,7 @@ from pyinfra.context import host
 
 from tasks.facts.capacity import Capacity
 from tasks.facts.releases import Release
+from tasks.operations.once import read_once
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.plans.candidate import Candidate
 from tasks.planning.plans.dry_run import with_candidate
@@ -80,7 +81,7 @@ def present(rig: Rig, model: Model, release: Release, locked: LockedModel) -> Pr
         release=release_id(rig.build_of(model), rig.models),
         flags=flags,
         auto=auto,
-        uuids=None if rig.simulated_gpus else host.get_fact(Capacity).gpus,
+        uuids=None if rig.simulated_gpus else read_once(Capacity).gpus,
         simulated=rig.simulated_gpus,
     )
 

@@ -13,6 +13,7 @@ from tasks.facts.files import Sha256Sums
 from tasks.operations import Commands, closes
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
@@ -22,6 +23,11 @@ from tasks.planning.presets import PresetError, preset_text
 from tasks.planning.release import release_path
 from tasks.planning.shards import model_files
 from tasks.spec.rig import Rig
+
+
+def preset_path(build: str) -> str:
+    """Where the presets of a build lie."""
+    return f"{layout.PRESETS}/{build}.ini"
 
 
 @operation()
@@ -50,8 +56,8 @@ def written(rig: Rig) -> Commands:
     except (PresetError, FlagRefusedError) as error:
         yield from refuse(str(error))
         return
-    path = f"{layout.PRESETS}/{build.name}.ini"
-    if host.get_fact(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(text.encode()).hexdigest():
+    path = preset_path(build.name)
+    if read_once(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(text.encode()).hexdigest():
         host.noop(f"{path} is as declared")
         return
     yield from files.directory._inner(path=layout.PRESETS, user="root", group="root", mode="755")

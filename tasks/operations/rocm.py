@@ -9,6 +9,7 @@ from pyinfra.context import host
 
 from tasks.facts.rocm import RocmFound
 from tasks.operations import Commands, packages
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning.rocm import rocm_refusal
 
@@ -19,7 +20,7 @@ def installed(wanted: Mapping[str, Sequence[str]]) -> Commands:
 
     :param wanted: family (debian, arch, fedora) -> the distribution's packages
     """
-    rocm = host.get_fact(RocmFound)
+    rocm = read_once(RocmFound)
     if refusal := rocm_refusal(rocm):
         yield from refuse(refusal)
     elif rocm.own:

@@ -70,7 +70,7 @@ def wanted_units(
     :raises NotReadyError: when a release or a model file is not whole, or a build refuses a flag
     """
     running = running_models(rig, units)
-    back_offs = host.get_fact(BackOffs) if planned_by_us(rig) else {}
+    back_offs = read_once(BackOffs) if planned_by_us(rig) else {}
     wanted = []
     for model, lock in zip(rig.models, locked, strict=True):
         path = release_path(rig.build_of(model), rig.models)

@@ -15,6 +15,7 @@ from tasks.facts.releases import Release, Releases
 from tasks.facts.simulated_gpus import WholeSimulations
 from tasks.operations import Commands
 from tasks.operations.jobs import await_jobs, is_running, start_job
+from tasks.operations.once import read_once
 from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.release import build_job, release_differences, release_path
@@ -44,6 +45,16 @@ def simulation_library(build: Build) -> str:
     return f"{simulation_directory(build)}/libggml-simulated.so"
 
 
+def simulation_directories(rig: Rig) -> list[str]:
+    """Of all builds that a model runs on."""
+    return sorted({simulation_directory(build) for build in _planned_with(rig)})
+
+
+def _planned_with(rig: Rig) -> list[Build]:
+    names = {model.build for model in rig.models}
+    return [build for build in rig.builds if build.name in names]
+
+
 def _job(build: Build, rig: Rig) -> dict[str, Any]:
     release = build_job(build, rig.models)
     return {
@@ -55,9 +66,8 @@ def _job(build: Build, rig: Rig) -> dict[str, Any]:
 @operation()
 def built(rig: Rig) -> Commands:
     """Each build that a model runs on can show llama.cpp GPUs the box does not have."""
-    names = {model.build for model in rig.models}
-    builds = [build for build in rig.builds if build.name in names]
-    whole = host.get_fact(WholeSimulations, directories=sorted({simulation_directory(build) for build in builds}))
+    builds = _planned_with(rig)
+    whole = read_once(WholeSimulations, directories=simulation_directories(rig))
     # Builds of one commit share a simulation: it is of the source, not of how the release was compiled.
     missing = {simulation_directory(build): build for build in builds if simulation_directory(build) not in whole}
     if not missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -20,11 +21,14 @@ class Box:
 
 
 def cpu_list(text: str) -> frozenset[int]:
-    """``0-3,8,10-11`` (or with spaces between) as numbers; empty for what is no such list."""
+    """``0-3,8,10-11`` (or with spaces between) as numbers; empty for what is no such list.
+
+    Numbers of at most four digits: Linux knows 8192 CPUs at the most (NR_CPUS).
+    """
     cpus: set[int] = set()
     for part in text.replace(",", " ").split():
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last.isdigit() or not last)):
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        if match is None:
             return frozenset()
-        cpus.update(range(int(first), int(last or first) + 1))
+        cpus.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return frozenset(cpus)

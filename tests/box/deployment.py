@@ -42,6 +42,11 @@ class Outcome:
     unchanged: int = 0
     plan: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def sent(self) -> list[str]:
+        """Of a run with ``-vv``: every command sent to the box, facts and operations alike, as pyinfra prints them."""
+        return [line.partition(">>> ")[2] for line in self.output.splitlines() if ">>> " in line]
+
     def __str__(self) -> str:
         return f"exit {self.code}, changed {self.changed}, failed {self.failed}\n{self.output}"
 

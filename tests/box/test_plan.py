@@ -271,6 +271,8 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     assert chat(tiny.address, "Planned?")
     second = tiny.run()
     assert (second.code, second.changed) == (0, []), str(second)
+    audited = tiny.run("-vv", script="tasks/audit.py")
+    assert (audited.code, len(audited.sent)) == (0, 1), "all is asked at once, as of a model without a plan"
 
     # A plan that no longer holds is refused before anything is touched, with the way out.
     running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")

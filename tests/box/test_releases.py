@@ -11,7 +11,7 @@ import pytest
 
 from tasks.planning.release import release_id, release_path
 from tasks.spec.rig import Rig
-from tests.box.deployment import Deployment, Outcome, kill, wait_for
+from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
@@ -92,11 +92,6 @@ def test_the_manifest_says_what_was_built_from_what(deployment: Deployment) -> N
     assert {"CPU : SSE3 = 1", "CPU : NEON = 1"} & set(manifest["features"]), manifest["features"]
 
 
-def sent(outcome: Outcome) -> list[str]:
-    """Every command the run sent to the box, facts and operations alike, as pyinfra itself prints them."""
-    return [line.partition(">>> ")[2] for line in outcome.output.splitlines() if ">>> " in line]
-
-
 def test_a_no_change_run_costs_no_command_for_one_more_build(
     deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
 ) -> None:
@@ -107,12 +102,12 @@ def test_a_no_change_run_costs_no_command_for_one_more_build(
     one_build, two_builds = deployment.run("-vv"), two.run("-vv")
     assert one_build.changed == two_builds.changed == []
     assert one_build.code == two_builds.code == 0
-    about_releases = [command for command in sent(one_build) if "/opt/llamarig/llama.cpp" in command]
+    about_releases = [command for command in one_build.sent if "/opt/llamarig/llama.cpp" in command]
     assert about_releases, str(one_build)
-    assert len(sent(two_builds)) == len(sent(one_build))
-    assert any(other_release[1] in command for command in sent(two_builds)), "the second release was looked at"
+    assert len(two_builds.sent) == len(one_build.sent)
+    assert any(other_release[1] in command for command in two_builds.sent), "the second release was looked at"
     building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m tasks\.files|apt-get (update|install)")
-    assert [command for command in sent(two_builds) if building.search(command)] == []
+    assert [command for command in two_builds.sent if building.search(command)] == []
 
 
 @pytest.mark.parametrize(

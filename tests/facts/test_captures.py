@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.facts.files import Ownership
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.strays import LlamaStrays
@@ -53,6 +54,13 @@ def test_the_same_server_asked_for_by_another_user() -> None:
     assert strays.servers == ()
     assert "only root" in strays.unseen
     assert "only root" in strays.ports_unseen
+
+
+def test_a_box_that_speaks_german_is_asked_in_english() -> None:
+    """coreutils 9.1 translates what a directory is: on such a box no directory was ever as declared."""
+    german = Ownership().process(lines("answers/Ownership.vm_debian12_german.txt"))
+    assert german["/etc"] == "root root 755 Verzeichnis"
+    assert Ownership().command(["/etc"]).startswith("LC_ALL=C stat ")
 
 
 def test_measurements() -> None:

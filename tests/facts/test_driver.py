@@ -19,31 +19,7 @@ from tasks.planning.driver import DriverState, next_step
 from tasks.spec.host_policy import NvidiaDriver
 
 DATA = Path(__file__).parent / "data/driver"
-ARCH = """\
-== os
-ID=cachyos
-ID_LIKE=arch
-== container
-none
-== cards
-/sys/bus/pci/devices/0000:01:00.0
-== packages
-installed linux-cachyos-headers 6.17.8-2 arch
-installed nvidia-open-dkms 590.48.01-1 arch
-installed nvidia-utils 590.48.01-1 arch
-== held
-nvidia-utils
-== offered
-package nvidia-utils
-version 590.48.01-1
-== kernel
-linux-cachyos
-== changed
-1763700000
-1763700001
-== booted
-1763600000
-""".splitlines()
+ARCH = (DATA.parent / "documented/NvidiaPackages.arch.txt").read_text().splitlines()
 
 
 def test_a_debian_whose_module_did_not_compile() -> None:

@@ -1,86 +1,135 @@
-"""Whatever a box answers, a fact never raises: truncated, empty, in another language, or garbage."""
+"""Whatever a box answers, no fact ever raises: truncated, empty, in another language, or garbage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import json
+from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyinfra.api.facts import FactBase
 
-from tasks.facts.gpus import Gpus
-from tasks.facts.machine import MachineState
-from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured, RequestTimed
 from tasks.facts.ram import MemoryModules, parse
-from tasks.facts.strays import LlamaStrays
+from tasks.facts.releases import Releases
 from tasks.planning.ram.speed import judge
+from tests.facts.captures import DATA, answers, captured, facts
 
-DATA = Path(__file__).parent / "data"
-FACTS: dict[str, Callable[[list[str]], Any]] = {
-    "dmidecode": lambda lines: judge(MemoryModules().process(lines).modules),
-    "machine": MachineState().process,
-    "gpu": Gpus().process,
-    "strays": LlamaStrays().process,
-    "bandwidth": MemoryBandwidthMeasured().process,
-    "disk": ReadSpeedMeasured().process,
-    "timing": RequestTimed().process,
-}
-CAPTURED = {
-    **{
-        kind: [path.read_text() for path in sorted((DATA / kind).glob("*.txt"))]
-        for kind in ("dmidecode", "machine", "gpu", "strays")
-    },
-    "bandwidth": ["bytes 61471719424 seconds 2.0148"],
-    "disk": ["104857600 bytes (105 MB, 100 MiB) copied, 0.0517 s, 2.0 GB/s"],
-    "timing": [
-        '{"prompt_tokens": 2048, "generated_tokens": 128, "prompt_per_second": 1871.2, "generation_per_second": 76.9, '
-        '"alone": true}'
-    ],
-}
+Fact = type[FactBase[Any]]
+
+FACTS = facts()
+EACH = pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.__name__)
+FEW = settings(max_examples=25, deadline=None)
+# Python refuses to read a number of more than 4300 digits, and JSON that is too deep for its stack.
+ODD = ("٣²", "9" * 4301, "[" * 100_000, '{"a":' * 100_000, "\0", "\ud800", "=", "\t", "== ", "@@llamarig 7")
+GARBAGE = st.text(max_size=80) | st.sampled_from(ODD)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=3,
+)
 
 
-def test_every_kind_has_a_capture() -> None:
-    assert CAPTURED.keys() == FACTS.keys()
-    assert all(CAPTURED.values())
+def read(fact: Fact, lines: list[str]) -> Any:
+    """What the fact makes of it, and what is made of that without another question."""
+    said = fact().process(lines)
+    if fact is MemoryModules:
+        judge(said.modules)
+    if fact is Releases:
+        assert all(isinstance(release.flags, frozenset) for release in said.values())
+    return said
 
 
-@pytest.mark.parametrize("kind", FACTS)
-def test_empty(kind: str) -> None:
-    FACTS[kind]([])
-    FACTS[kind]([""])
+def test_every_fact_has_a_name_of_its_own_and_an_answer_of_a_real_box() -> None:
+    assert [name for name, count in Counter(fact.__name__ for fact in FACTS).items() if count > 1] == []
+    assert [fact.__name__ for fact in FACTS if not captured(fact)] == [], (
+        "run the fact's command on a box, keep what it prints as tests/facts/data/answers/<Fact>.<box>.txt"
+    )
+    names = {fact.__name__ for fact in FACTS}
+    of_facts = [*DATA.glob("answers/*"), *DATA.glob("documented/*")]
+    assert {file.name for file in of_facts if file.name.split(".")[0] not in names} == set()
 
 
-@pytest.mark.parametrize("kind", FACTS)
+@EACH
+def test_a_real_answer_says_something(fact: Fact) -> None:
+    nothing = fact().default() if hasattr(fact, "default") else None
+    assert all(read(fact, text.splitlines()) != nothing for text in answers(fact))
+
+
+@EACH
+def test_empty(fact: Fact) -> None:
+    read(fact, [])
+    read(fact, [""])
+
+
+@EACH
+@FEW
 @given(data=st.data())
-def test_truncated_anywhere(kind: str, data: st.DataObject) -> None:
-    text = data.draw(st.sampled_from(CAPTURED[kind]))
-    FACTS[kind](text[: data.draw(st.integers(0, len(text)))].splitlines())
+def test_truncated_anywhere(fact: Fact, data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from(answers(fact)))
+    read(fact, text[: data.draw(st.integers(0, len(text)))].splitlines())
 
 
-@pytest.mark.parametrize("kind", FACTS)
+@EACH
+@FEW
 @given(data=st.data())
-def test_with_lines_of_garbage_in_it(kind: str, data: st.DataObject) -> None:
-    lines = data.draw(st.sampled_from(CAPTURED[kind])).splitlines()
+def test_with_garbage_in_it(fact: Fact, data: st.DataObject) -> None:
+    """Lines of garbage, and lines that end in it."""
+    lines = data.draw(st.sampled_from(answers(fact))).splitlines()
     for _ in range(data.draw(st.integers(1, 5))):
-        lines.insert(data.draw(st.integers(0, len(lines))), data.draw(st.text(max_size=80)))
-    FACTS[kind](lines)
+        place = data.draw(st.integers(0, len(lines) - 1))
+        if data.draw(st.booleans()):
+            lines.insert(place, data.draw(GARBAGE))
+        else:
+            kept = data.draw(st.integers(0, len(lines[place])))
+            lines[place] = lines[place][:kept] + data.draw(GARBAGE)
+    read(fact, lines)
 
 
-@pytest.mark.parametrize("kind", FACTS)
+@EACH
+@FEW
 @given(data=st.data())
-def test_with_every_number_another(kind: str, data: st.DataObject) -> None:
-    text = data.draw(st.sampled_from(CAPTURED[kind]))
+def test_with_every_number_another(fact: Fact, data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from(answers(fact)))
     digits = data.draw(st.text("0123456789٣²", min_size=1, max_size=25))
     old = data.draw(st.sampled_from("0123456789"))
-    FACTS[kind](text.replace(old, digits).splitlines())
+    read(fact, text.replace(old, digits).splitlines())
 
 
-@pytest.mark.parametrize("kind", FACTS)
-@given(st.lists(st.text(max_size=60), max_size=30))
-def test_nothing_but_garbage(kind: str, lines: list[str]) -> None:
-    FACTS[kind](lines)
+@EACH
+@FEW
+@given(st.lists(GARBAGE, max_size=20))
+def test_nothing_but_garbage(fact: Fact, lines: list[str]) -> None:
+    read(fact, lines)
+
+
+def with_json(fact: Fact) -> list[list[str]]:
+    return [text.splitlines() for text in answers(fact) if "{" in text]
+
+
+@pytest.mark.parametrize("fact", [fact for fact in FACTS if with_json(fact)], ids=lambda fact: fact.__name__)
+@settings(FEW, max_examples=100)
+@given(data=st.data())
+def test_with_something_else_in_its_json(fact: Fact, data: st.DataObject) -> None:
+    """JSON as before, but for one value in it that is of another kind, or not there."""
+    lines = list(data.draw(st.sampled_from(with_json(fact))))
+    number = data.draw(st.sampled_from([number for number, line in enumerate(lines) if "{" in line]))
+    before, brace, after = lines[number].partition("{")
+    whole = value = json.loads(brace + after)
+    while True:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(value[key], dict | list) and value[key] and data.draw(st.booleans()):
+            value = value[key]
+            continue
+        break
+    if data.draw(st.booleans()):
+        value[key] = data.draw(JSON)
+    else:
+        del value[key]
+    lines[number] = before + json.dumps(whole)
+    read(fact, lines)
 
 
 def test_localized_dmidecode_reads_as_nothing_rather_than_wrong() -> None:

@@ -23,7 +23,8 @@ from tasks.planning.gpus import (
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
 
-TEXT = (Path(__file__).parent / "data/gpu/h200_two_idle.txt").read_text()
+CAPTURES = Path(__file__).parent / "data"
+TEXT = (CAPTURES / "gpu/h200_two_idle.txt").read_text()
 H200 = TEXT.splitlines()
 # As reported in canonical/nvidia-graphics-drivers#78; nvidia-smi prints it on stdout and exits with 18.
 MISMATCH = [
@@ -87,6 +88,15 @@ def test_a_consumer_card_without_ecc() -> None:
     """The H200's line with what a GeForce answers in those places."""
     card = Gpus().process(TEXT.replace("0x0000000000000001, 0", "[N/A], [N/A]").splitlines()).gpus[0]
     assert (card.throttle, card.ecc_errors) == (0, 0)
+
+
+def test_an_amd_card_by_the_kernels_own_files() -> None:
+    """Put together from the kernel's documentation of amdgpu's sysfs files: there was no such card to ask."""
+    state = Gpus().process((CAPTURES / "documented/Gpus.amd.txt").read_text().splitlines())
+    (card,) = state.amd
+    assert state.gpus == ()
+    assert (card.total_mib, card.free_mib, card.pcie_generation) == (20464, 19440, 4)
+    assert (card.pcie_width, card.pcie_width_max, card.power_limit_w, card.power_default_w) == (8, 16, 300, 315)
 
 
 def test_module_and_library_of_two_versions() -> None:

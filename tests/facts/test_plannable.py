@@ -39,6 +39,15 @@ def test_memory_of_our_own_servers_counts_as_available() -> None:
     assert held.vram_mib == {UUIDS[0]: 22000, UUIDS[1]: 11000}
 
 
+def test_a_locked_mapping_is_given_back_and_another_one_is_available_already() -> None:
+    """By the numbers of the machine with an H100 (data/answers/RamHeld.vm_h100.txt): 3 GiB of a file locked."""
+    said = (
+        "MemAvailable: 1048576 kB\npid 414\nVmLck:\t{} kB\nRssAnon:\t 8336 kB\nRssFile:\t 3153324 kB\nRssShmem:\t 0 kB"
+    )
+    assert HeldByOurs().process(said.format(3145728).splitlines()).available_mib == 1024 + 8 + 3072
+    assert HeldByOurs().process(said.format(0).splitlines()).available_mib == 1024 + 8
+
+
 def test_a_box_that_tells_nothing_is_not_guessed_at() -> None:
     assert HeldByOurs().process([]) == Held()
     assert HeldByOurs().process(["MemAvailable: many", "pid x", "[N/A], GPU-1, 3"]) == Held()

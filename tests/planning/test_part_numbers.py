@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.planning.ram.part_numbers import rating
+from tasks.planning.ram.part_numbers import rating, standard_speed
 
 READ_BY_A_PERSON = [
     line.split(" ", 2)
@@ -52,6 +52,29 @@ def test_of_boxes_the_rules_were_not_written_with(ddr: str, mts: str, part: str)
         ("HMCG78AGBUA081N", 5, 5600),
         ("MTC16C2085S1UC56BG1", 5, 5600),
         ("M393A4K40DB3-CWE    ", 4, 3200),
+        ("M378B5173QH0-YK0", 3, 1600),
+        ("HMT351U6CFR8C-H9", 3, 1333),
+        ("16JTF51264AZ-1G4M1", 3, 1333),
+        ("8KTF51264HZ-1G6E1", 3, 1600),
+        ("36JSZF51272PZ1G4G1", 3, 1333),
+        ("NT2GC64B88B0NF-CG", 3, 1333),
+        ("M2F4G64CC88D7N-DI", 3, 1600),
+        ("EBJ21UE8BDF0-DJ-F", 3, 1333),
+        ("CT102464BF160B.C16", 3, 1600),
+        ("CT51264BA1339.M16F", 3, 1333),
+        ("CT102464BD160", 3, 1600),  # cut off
+        ("CMZ8GX3M2A160", 3, 1600),  # cut off
+        ("BLE8G3D1869DE1TX0.", 3, 1866),
+        ("KVR16N11/8", 3, 1600),
+        ("AE34G1339U1", 3, 1333),
+        ("R534G1601U1S", 3, 1600),
+        ("CMZ4GX3M2A2000C10", 3, 2000),
+        ("TS512MLK64V6H", 3, 1600),
+        ("CMK5X32G2B60C40A2", 5, 6000),
+        ("560C36-16", 5, 6000),  # KF560C36-16, its first letters lost
+        ("LD5U16G72C34LA", 5, 7200),
+        ("LD4S16G32C22ST", 4, 3200),
+        ("MRX4U360GKKP32G", 4, 3600),
     ],
 )
 def test_each_maker_has_his_own_spelling(part: str, ddr: int, mts: int) -> None:
@@ -72,6 +95,19 @@ def test_each_maker_has_his_own_spelling(part: str, ddr: int, mts: int) -> None:
 )
 def test_what_says_no_speed_gets_none(part: str) -> None:
     assert rating(part, 4) is None
+
+
+def test_a_stock_number_sends_to_the_modules_own_table() -> None:
+    for part in ("99U5471-054.A00LF", "9905702-120.A00G", "KP223C-ELD"):
+        found = standard_speed(part, 1600, 3)
+        assert found is not None
+        assert (found.mts, found.profile, found.told_by_firmware) == (1600, False, True)
+    assert standard_speed("99U5471-054.A00LF", 1067, 3) is None  # what faster ones are slowed down to
+    rounded = standard_speed("99U5702-095.A00G", 2667, 4)
+    assert rounded is not None
+    assert rounded.mts == 2666
+    assert standard_speed("atermiter", 2400, 4) is None  # may be anything
+    assert standard_speed("99U5471-054.A00LF", 1600, None) is None
 
 
 def test_a_part_of_another_generation_than_the_firmware_says_is_not_trusted() -> None:

@@ -84,6 +84,35 @@ class Strays:
 
 
 @dataclass(frozen=True)
+class RamUser:
+    """A process and its RAM in KiB. ``own_kib``: what there is again when it ends; ``mapped_kib``: of files."""
+
+    pid: int
+    name: str
+    own_kib: int = 0
+    mapped_kib: int = 0
+    locked_kib: int = 0
+
+    @property
+    def gives_back_kib(self) -> int:
+        """What its end makes available: its own, and the pages of files that it keeps from being dropped."""
+        return self.own_kib + min(self.locked_kib, self.mapped_kib)
+
+
+@dataclass(frozen=True)
+class RamUsers:
+    """Who holds the RAM. ``told``: whether the box said it. ``units``: running unit of ours -> its process, if seen.
+
+    ``others``: processes that hold much. ``unclaimed_kib``: what neither a process nor the kernel is charged with.
+    """
+
+    told: bool = False
+    units: Mapping[str, RamUser | None] = field(default_factory=dict)
+    others: tuple[RamUser, ...] = ()
+    unclaimed_kib: int = 0
+
+
+@dataclass(frozen=True)
 class Box:
     """Everything an audit reads. ``differences``: check id -> what deploy.py itself found of that kind.
 
@@ -96,6 +125,7 @@ class Box:
     toolkits: Mapping[str, Version] = field(default_factory=dict)
     """Path -> version of the CUDA toolkits that builds declare by path."""
     strays: Strays = field(default_factory=Strays)
+    ram_users: RamUsers = field(default_factory=RamUsers)
     locked: tuple[LockedModel, ...] = ()
     differences: Mapping[str, list[Difference]] = field(default_factory=dict)
     operations: Mapping[str, tuple[type[Check], ...]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""RAM speed and channels, swap, huge pages, room for the models."""
+"""RAM speed and channels, swap, huge pages."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
+from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.ram.modules import channels_used
 from tasks.planning.ram.speed import Verdict, judge
-from tasks.spec.model import Model
-from tasks.spec.placement import CpuOnly
-from tasks.spec.plan_file import RamBudget
 from tasks.spec.rig import Rig
 
-_MIB = 1024**2
-_GIB = 1024**3
 _PROFILE = (
     "enter the BIOS setup and switch on the memory profile: XMP (Intel), EXPO (AMD, DDR5), DOCP or A-XMP (AMD, DDR4)"
 )
@@ -26,8 +22,8 @@ class MemorySpeed(Check):
 
     id = "memory.speed"
     expects = (
-        "RAM at its rated speed: host.memory_mts where declared, else what the modules' part numbers say, else no "
-        "standard speed without a profile"
+        "RAM at its rated speed: host.memory_mts where declared, else what the modules' part numbers say, else "
+        "at least the modules' own speed by the firmware, and no standard speed without a profile"
     )
     remedy = _PROFILE
 
@@ -181,68 +177,6 @@ class SwapInUse(Check):
                 severity=Severity.NOTE,
                 remedy="lower vm.swappiness, or declare less for the models",
             )
-
-
-class MemoryRoom(Check):
-    """A model that does not fit into RAM is read from disk again and again, or killed."""
-
-    id = "memory.room"
-    expects = (
-        "RAM for what each declared model needs: by its plan, where it has one, with full caches; else at the least: "
-        "weights that the GPUs cannot hold, its prompt cache (cache_ram_mib) and 1 GiB of buffers, derived from "
-        "placement and locked file sizes"
-    )
-    remedy = "declare a smaller quant or more layers on the GPUs, or lower cache_ram_mib"
-
-    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Against the total: what runs now is usually the very model that is asked about."""
-        if why := box.unread.get(self.id):
-            yield self.not_known(why, declared=True)
-        total = box.machine.total_kib
-        if total is None:
-            yield self.not_known("/proc/meminfo cannot be read")
-            return
-        for model in rig.models:
-            if (plan := box.plans.get(model.name)) is not None and plan.ram.total_mib * 1024 > total:
-                yield self._over_plan(model, plan.ram, total)
-        vram = sum(card.total_mib for card in box.gpus.cards) * _MIB
-        for model, locked in zip(rig.models, box.locked, strict=False):
-            if model.name in box.plans:
-                continue
-            weights = sum(file.size for file in locked.files)
-            if not vram and not isinstance(model.serve.placement, CpuOnly):
-                yield self.not_known(f"the GPUs' memory is not known ({box.gpus.problem})", about=model.name)
-                continue
-            needed = _needed(model, weights, vram)
-            if needed > total * 1024:
-                yield self.finding(
-                    f"{total / 1024**2:.1f} GiB of RAM",
-                    f"about {needed / _GIB:.1f} GiB at the least, reckoned without a plan ({weights / _GIB:.1f} GiB of "
-                    "weights)",
-                    about=model.name,
-                )
-
-    def _over_plan(self, model: Model, ram: RamBudget, total_kib: int) -> Finding:
-        return self.finding(
-            f"{total_kib / 1024**2:.1f} GiB of RAM",
-            f"{ram.total_mib / 1024:.1f} GiB by its plan (MiB: weights {ram.weights_mib}, buffers {ram.buffers_mib}, "
-            f"prompt cache {ram.cache_mib}, checkpoints {ram.checkpoints_mib}, reserve {ram.reserve_mib})",
-            about=model.name,
-            remedy=(
-                "declare a smaller quant, or lower cache_ram_mib or context_checkpoints; then plan anew with "
-                f"tasks/plan.py --data update={model.name}"
-            ),
-        )
-
-
-def _needed(model: Model, weights: int, vram: int) -> int:
-    """Bytes of RAM a model needs at least: weights that cannot be on the GPUs, prompt cache, 1 GiB of host buffers.
-
-    Only what is sure: a plan says more, and not every model has one. ``--cache-ram`` is 8192 MiB unless told.
-    """
-    outside = weights if isinstance(model.serve.placement, CpuOnly) else max(weights - vram, 0)
-    cache = 8192 if model.serve.cache_ram_mib is None else max(model.serve.cache_ram_mib, 0)
-    return outside + cache * _MIB + _GIB
 
 
 class HugePages(Check):

@@ -11,7 +11,7 @@ from tasks.spec.plan_file import PlannedDevice
 from tasks.spec.simulated_gpu import SimulatedGpu
 
 _LISTED = re.compile(
-    r"^\s*(?P<name>[A-Za-z]+\d+): (?P<description>.*) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)\s*$"
+    r"^\s*(?P<name>[A-Za-z]+\d+): (?P<description>.*) \((?P<total>\d{1,9}) MiB, (?P<free>\d{1,9}) MiB free\)\s*$"
 )
 
 

@@ -11,8 +11,11 @@ from tasks.planning.ram.modules import Module
 TOLERANCE = 0.97
 """Firmware rounds (2667 for 2666, 5988 for 6000), and old Ryzens have no strap for 3000 and take 2933."""
 
-_JEDEC_BASE = {3: 1600, 4: 2666, 5: 4800}
-"""Where a kit without its profile lands at best: its SPD's standard speed is no higher on nearly all kits."""
+_JEDEC_BASE = {3: 1333, 4: 2666, 5: 4800}
+"""Where a kit without its profile lands at best: its SPD's standard speed is no higher on nearly all kits.
+
+For DDR3 that is 1600 as well, but what runs at 1600 was sold for it as good as always.
+"""
 
 _FOUR_DDR5_FLOOR = 3600
 """MT/s that AMD (Ryzen 7000, 9000) and Intel (12th to 14th Core) promise for two DDR5 modules a channel."""
@@ -64,15 +67,22 @@ def judge(modules: Sequence[Module], declared: int | None = None) -> Speed:
         if rated and mts < rated * TOLERANCE:
             return Speed(Verdict.SUSPECT, mts, rated, "the chips' own speed", "soldered memory has no profile")
         return Speed(Verdict.FULL, mts, rated, "the chips' own speed")
-    ratings = [module.rating for module in modules]
-    known = [rating for rating in ratings if rating is not None]
-    if not known:
-        return _unrated(mts, modules)
-    rated = min(rating.mts for rating in known)
-    parts = ", ".join(sorted({module.part_number.strip() for module in modules if module.rating is not None}))
-    if len(known) < len(ratings) and mts < rated * TOLERANCE:
-        return Speed(Verdict.SUSPECT, mts, rated, f"part number {parts}; another module's says nothing")
-    return _against(mts, rated, f"part number {parts}", modules)
+    known = [(module.part_number.strip(), module.rating) for module in modules if module.rating is not None]
+    if any(module.rating is None for module in modules):
+        # Each module can do at least this much; the slowest of them, all can.
+        surely = min(module.rating.mts if module.rating else module.own_speed for module in modules)
+        if mts < surely * TOLERANCE:
+            return _against(mts, surely, "the firmware's own word; a part number says nothing", modules)
+        if not known:
+            return _unrated(mts, modules)
+    rated = min(rating.mts for _, rating in known)
+    parts = ", ".join(sorted({part for part, rating in known if rating.mts == rated}))
+    source = f"part number {parts}"
+    if all(rating.told_by_firmware for _, rating in known if rating.mts == rated):
+        source = f"the firmware's own word of {parts}, which takes no profile"
+    if any(module.rating is None for module in modules) and mts < rated * TOLERANCE:
+        return Speed(Verdict.SUSPECT, mts, rated, f"{source}; another module's says nothing")
+    return _against(mts, rated, source, modules)
 
 
 def _against(mts: int, rated: int, source: str, modules: Sequence[Module]) -> Speed:
@@ -90,8 +100,14 @@ def _limit(mts: int, modules: Sequence[Module]) -> str:
             "so this is normal; two larger modules would run faster"
         )
     ratings = [module.rating for module in modules]
+    if None in ratings:
+        return "a part number says nothing: a profile may be off, or the processor or the board sets the limit"
     if all(rating is not None and rating.profile is False for rating in ratings):
         return "modules of a JEDEC standard speed, which takes no profile: the processor or the board sets the limit"
+    if all(module.form_factor == "SODIMM" for module in modules) and not any(
+        rating is not None and rating.profile for rating in ratings
+    ):
+        return "a laptop's modules: few of its BIOSes have a memory profile to switch on; the processor sets the limit"
     return ""
 
 
@@ -102,9 +118,6 @@ def channels_share(modules: Sequence[Module]) -> bool:
 
 
 def _unrated(mts: int, modules: Sequence[Module]) -> Speed:
-    faster = max((module.speed for module in modules), default=0)
-    if faster and mts < faster * TOLERANCE:
-        return Speed(Verdict.SUSPECT, mts, faster, "the firmware's own word; the part number says nothing")
     base = max((_JEDEC_BASE.get(module.generation or 0, 0) for module in modules), default=0)
     if base and mts <= base * 1.01:
         return Speed(Verdict.SUSPECT, mts, 0, "a standard speed without a profile; the part number says nothing")

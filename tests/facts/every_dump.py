@@ -1,0 +1,90 @@
+"""Put every dmidecode dump of linuxhw/DMI through the reading of RAM: `python -m tests.facts.every_dump CLONE`.
+
+CLONE is the git directory of a clone of https://github.com/linuxhw/DMI (`git clone --bare`; 2.9 GB of text, no work
+tree is needed). By hand: it takes minutes, and the dumps cannot be kept here. Prints how many were read, verdicts by
+the kind of computer, and every exception with the dump that made it; exits 1 where there was one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.facts.ram import MemoryModules
+from tasks.planning.checks.box import Box
+from tasks.planning.checks.memory import MemoryBandwidth, MemoryChannels, MemorySpeed
+from tasks.planning.ram.speed import judge
+from tasks.spec.rig import Rig
+
+CHECKS = (MemorySpeed(), MemoryChannels(), MemoryBandwidth())
+
+
+def dumps(repository: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every file that is named as a dump is: twelve hexadecimal digits."""
+    listed = subprocess.run(
+        ["git", "-C", str(repository), "ls-tree", "-rz", "HEAD"], stdout=subprocess.PIPE, check=True
+    ).stdout
+    entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
+    named = [(about.split()[2], path.decode()) for about, path in entries if re.search(rb"/[0-9A-F]{12}$", path)]
+    with tempfile.TemporaryFile() as ids:
+        ids.write(b"".join(digest + b"\n" for digest, _ in named))
+        ids.seek(0)
+        command = ["git", "-C", str(repository), "cat-file", "--batch", "--buffer"]
+        with subprocess.Popen(command, stdin=ids, stdout=subprocess.PIPE) as git:
+            assert git.stdout is not None
+            for _, path in named:
+                size = int(git.stdout.readline().split()[2])
+                yield path, git.stdout.read(size)
+                git.stdout.read(1)
+
+
+def rigs() -> tuple[Rig, Rig]:
+    """One that declares no speed of its RAM, one that does."""
+    declared = importlib.import_module("group_data.rtx4070").rig
+    plain = Rig.model_validate({**declared, "host": {**declared["host"], "memory_mts": None}})
+    return plain, Rig.model_validate({**declared, "host": {**declared["host"], "memory_mts": 6000}})
+
+
+def findings(text: str, of: tuple[Rig, Rig]) -> tuple[str, Iterator[str]]:
+    """The verdict on one dump, and the ids of the checks that find something, without a declared speed."""
+    ram = MemoryModules().process(text.splitlines())
+    box = Box(ram=ram, copy_gb_s=40.0)
+    found = [[finding for check in CHECKS for finding in check.look(rig, box)] for rig in of]
+    verdict = "no modules" if not ram.modules else judge(ram.modules).verdict.value
+    return verdict, (finding.check for finding in found[0])
+
+
+def main(repository: Path) -> int:
+    of = rigs()
+    verdicts: Counter[tuple[str, str]] = Counter()
+    found: Counter[str] = Counter()
+    raised: list[str] = []
+    started = time.monotonic()
+    for path, raw in dumps(repository):
+        try:
+            verdict, checks = findings(raw.decode(errors="replace"), of)
+            verdicts[path.partition("/")[0], verdict] += 1
+            found.update(checks)
+        except Exception:
+            raised.append(f"{path}\n{traceback.format_exc()}")
+    print(f"{verdicts.total()} dumps read in {time.monotonic() - started:.0f} s, {len(raised)} raised")
+    for (kind, verdict), count in sorted(verdicts.items()):
+        print(f"{kind:16} {verdict:10} {count:6}")
+    for check, count in sorted(found.items()):
+        print(f"{check:27} {count:6} findings")
+    print(*raised, sep="\n")
+    return 1 if raised or not verdicts else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1])))
