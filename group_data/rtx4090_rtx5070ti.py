@@ -104,6 +104,8 @@ rig = d.rig(
         # model rewrites its answers over and over.
     ],
     default="qwen3-coder",
+    # One that fell off the bus is missed by its name. The order counts for nothing while each model says FASTEST_FIRST.
+    host=d.host_policy(gpus=(d.gpu_card(name="RTX 4090"), d.gpu_card(name="RTX 5070 Ti"))),
     # Beyond 256K of context: yarn_scale=2.0 and yarn_original_context=262144 in serve. Both: the owner's flags
     # (`--rope-scaling yarn --yarn-orig-ctx 262144`) do nothing without a scale.
 )

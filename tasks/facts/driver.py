@@ -12,7 +12,7 @@ from tasks.facts.sections import answers, ask, number
 from tasks.planning.driver import DriverState, Family
 
 # What a driver's source makes. Persistenced and modprobe have sources of their own and go with any driver.
-_SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
+SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
 _ARCH_PARTS = "nvidia|nvidia-open|nvidia-utils|lib32-nvidia-utils|opencl-nvidia|nvidia-settings"
 # VGA, 3D and other display controllers are class 0x03....
 _CARDS = (
@@ -43,7 +43,7 @@ class NvidiaPackages(FactBase[DriverState]):
                     "packages",
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
                     "| grep -E '^(installed|half-configured) "
-                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({_SOURCES}))'; "
+                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({SOURCES}))'; "
                     f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
                     "| sed 's/^/installed /; s/$/ arch/'",
                 ),
@@ -114,7 +114,7 @@ def _distribution(lines: list[str]) -> tuple[Family | None, str]:
 def _is_part(name: str, source: str) -> bool:
     if source == "arch":
         return not name.endswith("-headers")
-    return re.match(_SOURCES, source) is not None
+    return re.match(SOURCES, source) is not None
 
 
 def _offered(lines: list[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from tasks.facts.numbers import whole
 from tasks.facts.sections import answers, ask
-from tasks.planning.gpus import Gpu, GpuState
+from tasks.planning.gpus import HANGS, UNNAMED, Gpu, GpuState
 
 # Names of nvidia-smi --help-query-gpu; clocks_throttle_reasons is understood by old drivers and new.
 _FIELDS = (
@@ -18,12 +18,31 @@ _FIELDS = (
     *("power.limit", "power.default_limit", "power.min_limit", "power.max_limit", "persistence_mode"),
     *("display_active", "pstate", "clocks_throttle_reasons.active", "ecc.errors.uncorrected.volatile.total"),
 )
+_PATIENCE_S = 20
 
+# The kernel tells a product's name of some server cards alone (amdgpu_fru_eeprom.c: "Only server cards have the FRU
+# EEPROM"). libdrm knows the others by device and revision, and is there where Mesa's Vulkan driver is; lspci knows the
+# chip, with every card that is made of it.
+# From RDNA on a card sits behind a switch of its own, whose inner links always run at their most; the slot's link is
+# that of the switch's upstream port, the last one up of AMD's (github.com/ilya-zlobintsev/amdgpu-sysfs-rs pull request
+# 6, gitlab.freedesktop.org/drm/amd issue 1967). The port above it, of the processor (AMD's are 0x1022) or the chipset,
+# may be able to do less than the card.
 _AMD = (
-    'for d in /sys/class/drm/card[0-9]*/device; do test "$(cat $d/vendor)" = 0x1002 || continue; '
-    'echo "$(basename $(readlink -f $d))|$(cat $d/product_name)|$(cat $d/mem_info_vram_total)|'
-    "$(cat $d/mem_info_vram_used)|$(cat $d/current_link_speed)|$(cat $d/max_link_speed)|$(cat $d/current_link_width)|"
-    '$(cat $d/max_link_width)|$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+    "for c in /sys/class/drm/card*; do case ${c##*/} in *-*) continue;; esac; "
+    "read -r v <$c/device/vendor && test $v = 0x1002 || continue; d=$(readlink -f $c/device); "
+    "read -r i <$d/device; read -r r <$d/revision; n=$(cat $d/product_name); "
+    'test -n "$n" || n=$(sed -n "s/^${i#0x},[[:space:]]*${r#0x},[[:space:]]*//Ip" /usr/share/libdrm/amdgpu.ids); '
+    'test -n "$n" || n=$(lspci -mm -s ${d##*/} | cut -d\'"\' -f6); '
+    "u=$d; while read -r v <${u%/*}/vendor && test $v = 0x1002; do u=${u%/*}; done; p=${u%/*}; "
+    'echo "${d##*/}|$n|$(cat $d/mem_info_vram_total)|$(cat $d/mem_info_vram_used)|$(cat $u/current_link_speed)|'
+    "$(cat $u/max_link_speed)|$(cat $p/max_link_speed)|$(cat $u/current_link_width)|$(cat $u/max_link_width)|"
+    "$(cat $p/max_link_width)|$(cat $d/gpu_busy_percent)|$(grep -lx enabled $c-*/enabled | wc -l)|"
+    '$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+)
+# VGA, 3D and other display controllers are class 0x03....
+_BUS = (
+    "for d in /sys/bus/pci/devices/*; do read -r v <$d/vendor; read -r c <$d/class; "
+    "case $c in 0x03*) echo $v;; esac; done"
 )
 
 
@@ -41,11 +60,16 @@ class Gpus(FactBase[GpuState]):
         return ask(
             [
                 # Its errors come on stdout, with exit codes of their own (18: module and library differ). A card that
-                # hangs makes it hang.
-                ("nvidia", f"if command -v nvidia-smi >/dev/null; then timeout 20 {query} 2>&1; else echo none; fi"),
+                # hangs makes it hang: 124 is timeout's own code, 137 that of a program it had to kill.
+                (
+                    "nvidia",
+                    f"if command -v nvidia-smi >/dev/null; then timeout -k 5 {_PATIENCE_S} {query} 2>&1; "
+                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi",
+                ),
                 ("module", "cat /sys/module/nvidia/version"),
                 ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
                 ("amd", _AMD),
+                ("bus", _BUS),
             ]
         )
 
@@ -59,14 +83,17 @@ class Gpus(FactBase[GpuState]):
             if gpu is not None:
                 gpus.append(gpu)
             else:
-                complaints.append(line.strip())
+                # Of a lost card it may say [GPU is lost] in each of the fields.
+                complaints.append(", ".join(dict.fromkeys(word.strip() for word in line.split(","))))
         module = " ".join(said.get("module", []))
         return GpuState(
             gpus=tuple(gpus),
             module=module if re.fullmatch(r"\d[\d.]*", module) else "",
             library=_library([*said.get("library", []), *complaints]),
             problem="" if gpus else _problem(complaints),
+            complaints=tuple(complaints) if gpus else (),
             amd=tuple(card for line in said.get("amd", []) if (card := _amd(line)) is not None),
+            on_bus=tuple(line for line in said.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
 
 
@@ -94,6 +121,7 @@ def _nvidia(line: str) -> Gpu | None:
     if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", said["compute_cap"]):
         return None
     throttle = said["clocks_throttle_reasons.active"]
+    reasons = int(throttle, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", throttle) else 0
     return Gpu(
         index=int(said["index"]),
         uuid=said["uuid"],
@@ -113,8 +141,9 @@ def _nvidia(line: str) -> Gpu | None:
         power_most_w=_watts(said["power.max_limit"]),
         persistence=_switch(said["persistence_mode"]),
         display=_switch(said["display_active"]),
-        pstate=said["pstate"],
-        throttle=int(throttle, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", throttle) else 0,
+        # An idle desktop card is in P8, an idle H200 in P0: the driver's own word (nvml.h: reason 1) counts too.
+        busy=said["pstate"] in ("P0", "P1", "P2") and not reasons & 1,
+        throttle=reasons,
         ecc_errors=_whole(said["ecc.errors.uncorrected.volatile.total"]),
     )
 
@@ -122,28 +151,43 @@ def _nvidia(line: str) -> Gpu | None:
 # GT/s a lane of PCIe 1 to 6, as the kernel writes them.
 _GENERATIONS = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
 
+# A desktop keeps a card busy by a few percent.
+_BUSY_PERCENT = 20
+
 
 def _amd(line: str) -> Gpu | None:
     values = [value.strip() for value in line.split("|")]
-    if len(values) != 10 or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", values[0]):
+    if len(values) != 14 or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", values[0]):
         return None
-    bus, name, total, used, speed, speed_most, width, width_most, cap, cap_default = values
+    bus, name, total, used, speed, speed_most, speed_of_port, width, width_most, width_of_port, *others = values
+    busy, displays, cap, cap_default = others
     return Gpu(
         index=0,
         uuid="",
-        name=name or "AMD GPU",
+        name=name or UNNAMED,
         total_mib=_whole(total) // 1024**2,
         free_mib=max(_whole(total) - _whole(used), 0) // 1024**2,
         compute_capability="",
         driver="",
         bus_id=bus,
-        pcie_generation=_GENERATIONS.get(speed.split(" ")[0], 0),
-        pcie_generation_max=_GENERATIONS.get(speed_most.split(" ")[0], 0),
+        pcie_generation=_generation(speed),
+        pcie_generation_max=_least(_generation(speed_most), _generation(speed_of_port)),
         pcie_width=_whole(width),
-        pcie_width_max=_whole(width_most),
+        pcie_width_max=_least(_whole(width_most), _whole(width_of_port)),
         power_limit_w=_whole(cap) / 1e6,
         power_default_w=_whole(cap_default) / 1e6,
+        display=_whole(displays) > 0,
+        busy=_whole(busy) >= _BUSY_PERCENT,
     )
+
+
+def _generation(speed: str) -> int:
+    return _GENERATIONS.get(speed.split(" ")[0], 0)
+
+
+def _least(*told: int) -> int:
+    """The least of those that are told; a port of a virtual machine may tell nothing."""
+    return min((number for number in told if number), default=0)
 
 
 def _whole(text: str) -> int:

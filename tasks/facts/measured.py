@@ -15,28 +15,13 @@ from tasks.planning.bench import Timing
 _LEAST_MIB = 64
 """A shorter read says more about latency than about speed."""
 
-# ctypes lets other threads run during a copy, so this is as many copies at once as there are CPUs. Each byte copied is
-# one read and one written. 2 x 64 MiB a CPU is beyond any cache.
-_COPIES = (
-    "import ctypes,os,threading,time;n=len(os.sched_getaffinity(0));s=64<<20;t=[0]*n\n"
-    "def f(i):\n"
-    " a=ctypes.create_string_buffer(s);b=ctypes.create_string_buffer(s);ctypes.memset(a,1,s);ctypes.memmove(b,a,s)\n"
-    " g.wait();e=time.monotonic()+2\n"
-    " while time.monotonic()<e: ctypes.memmove(b,a,s);t[i]+=2*s\n"
-    "g=threading.Barrier(n+1);w=[threading.Thread(target=f,args=(i,)) for i in range(n)]\n"
-    "for x in w: x.start()\n"
-    "g.wait();c=time.monotonic()\n"
-    "for x in w: x.join()\n"
-    'print("bytes",sum(t),"seconds",time.monotonic()-c)'
-)
-
 
 class MemoryBandwidthMeasured(FactBase[float | None]):
-    """GB/s of memory copies on all CPUs at once, read and written together; takes about 3 s."""
+    """GB/s of memory copies on all CPUs at once, read and written together; takes 3 s. None where not measured."""
 
     @override
     def command(self) -> str:
-        return f"{layout.PYTHON} -c '{_COPIES}' 2>/dev/null || true"
+        return f"cd {layout.PROGRAMS} && {layout.PYTHON} -B -m tasks.files.memory_copies 2>/dev/null || true"
 
     @override
     def process(self, output: list[str]) -> float | None:

@@ -31,14 +31,21 @@ _SERVERS = (
     "ss -Hltnp | grep '\"llama-server\"'"
 )
 
+_NO_ROOT = "only root sees the processes of other users"
+_NO_SS = "there is no ss on this box (package iproute2; Fedora: iproute)"
+
 
 class LlamaStrays(FactBase[Strays]):
-    """Configuration files, LLAMA_ARG_ settings and running llama-servers. Root sees all of them, others their own."""
+    """Configuration files, LLAMA_ARG_ settings and running llama-servers.
+
+    The kernel shows a process's program, environment and sockets to its own user and to root (proc(5): /proc/pid/exe,
+    environ and fd ask for ptrace access). So who asks is part of the answer.
+    """
 
     @staticmethod
     @override
     def default() -> Strays:
-        return Strays()
+        return Strays(unseen="the box did not say anything", ports_unseen="the box did not say anything")
 
     @override
     def command(self) -> str:
@@ -51,6 +58,8 @@ class LlamaStrays(FactBase[Strays]):
                     "| sed -E 's/:.*(LLAMA_[A-Z0-9_]+)=$/:\\1/'",
                 ),
                 ("servers", _SERVERS),
+                ("user", "id -u"),
+                ("ss", "command -v ss"),
             ]
         )
 
@@ -58,10 +67,13 @@ class LlamaStrays(FactBase[Strays]):
     def process(self, output: list[str]) -> Strays:
         said = answers(output)
         environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in said.get("environment", []))
+        root = said.get("user") == ["0"]
         return Strays(
             config_files=tuple(line for line in said.get("config", []) if line.startswith("/")),
             environment=tuple(sorted({f"{match[2]} in {match[1]}" for match in environment if match})),
             servers=_servers(said.get("servers", [])),
+            unseen="" if root else _NO_ROOT,
+            ports_unseen="" if root and said.get("ss") else _NO_SS if root else _NO_ROOT,
         )
 
 

@@ -37,8 +37,10 @@ from tasks.operations.refuse import refuse
 from tasks.operations.serving import NotReadyError, read_units, wanted_units
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
-from tasks.planning.checks.gpu import PlanRoom
+from tasks.planning.checks.disk import DiskSpeed
+from tasks.planning.checks.gpu_memory import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
+from tasks.planning.checks.memory import MemoryBandwidth
 from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
 from tasks.planning.checks.report import (
@@ -154,7 +156,11 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
     found = findings(checks, rig, box)
     skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
     _RUN.found[host.name] = found
-    _RUN.records[host.name] = host_record(host.name, checks, skipped, found)
+    _RUN.records[host.name] = host_record(host.name, checks, skipped, found).model_copy(
+        update={"measured": box.measured}
+    )
+    for check, value in box.measured.items():
+        host.log(f"measured for {check}: {value}")
 
 
 def _why_skipped(check: Check, options: Options) -> str:
@@ -256,9 +262,9 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         vram_held_mib=read_once(HeldByOurs).vram_mib if plans else {},
     )
     if options.disk:
-        box = replace(box, read_mb_s=host.get_fact(ReadSpeedMeasured))
+        box = replace(box, asked=box.asked | {DiskSpeed.id}, read_mb_s=host.get_fact(ReadSpeedMeasured))
     if options.bandwidth:
-        box = replace(box, copy_gb_s=host.get_fact(MemoryBandwidthMeasured))
+        box = replace(box, asked=box.asked | {MemoryBandwidth.id}, copy_gb_s=host.get_fact(MemoryBandwidthMeasured))
     return box
 
 

@@ -20,6 +20,7 @@ from tasks.operations.refuse import refuse, report
 from tasks.planning import layout
 from tasks.planning.checks.gpu import CardsPresent, Driver, PowerLimit, Toolkit
 from tasks.planning.gpu_power import PowerLimitError, power_differences, power_limits, service_text
+from tasks.planning.gpu_use import of_cuda
 from tasks.planning.gpus import Version, declared_toolkits, driver_difference, gpu_differences
 from tasks.spec.rig import Rig
 
@@ -49,7 +50,9 @@ def fit_the_builds(rig: Rig) -> Commands:
             'driver, or declare its architectures, for example ("89-real",)'
         )
         return
-    differences = [str(difference) for difference in gpu_differences(rig.builds, present, read_toolkits(rig))]
+    differences = [
+        str(difference) for difference in gpu_differences(rig.builds, of_cuda(rig, present), read_toolkits(rig))
+    ]
     if differences:
         yield from refuse("build, CUDA toolkit and graphics card do not go together", differences)
         return
@@ -59,7 +62,7 @@ def fit_the_builds(rig: Rig) -> Commands:
 
 
 @operation()
-@closes(PowerLimit, CardsPresent)
+@closes(PowerLimit, CardsPresent, Driver)
 def made_ready(rig: Rig) -> Commands:
     """Before any model, CUDA's devices are there and every card has its declared power limit: now and after a boot.
 

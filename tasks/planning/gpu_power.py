@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.planning.difference import Difference
+from tasks.planning.gpu_use import vendor_of
 from tasks.planning.gpus import Gpu, GpuState
 from tasks.spec.host_policy import GpuCard
 
@@ -27,15 +28,24 @@ def power_limits(declared: Sequence[GpuCard], state: GpuState) -> list[PowerLimi
 
     :raises PowerLimitError: when a card is not there, is another one, or cannot be set to it
     """
-    wanted = [(index, card, card.power_limit_w) for index, card in enumerate(declared) if card.power_limit_w]
+    for index, card in enumerate(declared):
+        if card.power_limit_w and vendor_of(card) != "nvidia":
+            raise PowerLimitError(
+                f"host.gpus[{index}] is {card.name}, and nvidia-smi sets the limits of NVIDIA's cards alone: leave its "
+                "power_limit_w out"
+            )
+    of_nvidia = [(index, card) for index, card in enumerate(declared) if vendor_of(card) == "nvidia"]
+    wanted = [
+        (index, place, card, card.power_limit_w) for place, (index, card) in enumerate(of_nvidia) if card.power_limit_w
+    ]
     if wanted and not state.gpus:
         raise PowerLimitError(
             f"host.gpus declares a power limit, which nvidia-smi sets, and {state.problem}: install the NVIDIA driver "
             "with your distribution's packages, or leave power_limit_w out"
         )
     limits = []
-    for index, card, watts in wanted:
-        found = state.gpus[index] if index < len(state.gpus) else None
+    for index, place, card, watts in wanted:
+        found = state.gpus[place] if place < len(state.gpus) else None
         if found is None or not is_card(card, found):
             there = f"it is {found.name} {found.uuid}" if found else f"there are {len(state.gpus)}"
             raise PowerLimitError(
@@ -61,15 +71,19 @@ def is_card(declared: GpuCard, found: Gpu) -> bool:
 
 
 def power_differences(limits: Sequence[PowerLimit]) -> list[Difference]:
-    """Which card has another limit than declared, or forgets it when it is idle."""
+    """Which card has another limit than declared, or forgets it when it is idle; one a card."""
     found = []
     for limit in limits:
-        card, what = limit.card, f"{limit.card.name} ({limit.card.bus_id})"
+        card, wanted, had = limit.card, list[str](), list[str]()
         if abs(card.power_limit_w - limit.watts) >= 1:
-            found.append(Difference(what, f"{limit.watts:g} W (host.gpus)", f"{card.power_limit_w:g} W"))
+            wanted.append(f"{limit.watts:g} W (host.gpus)")
+            had.append(f"{card.power_limit_w:g} W")
         if card.persistence is False:
             # Without persistence mode the driver lets go of an idle card, and forgets its power limit.
-            found.append(Difference(what, "persistence mode on, so that it keeps its limit", "off"))
+            wanted.append("persistence mode on, so that it keeps its limit")
+            had.append("persistence mode off")
+        if wanted:
+            found.append(Difference(f"{card.name} ({card.bus_id})", ", ".join(wanted), ", ".join(had)))
     return found
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.planning.difference import Difference
 from tasks.spec.build import Build
 from tasks.spec.rig import Rig
+
+UNNAMED = "AMD GPU"
+"""The name of a card of AMD's whose name is not known."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Gpu:
     persistence: bool | None = None
     display: bool | None = None
     """Whether a display is active on it."""
-    pstate: str = ""
+    busy: bool = False
+    """Whether it works now, so that its link need not be slowed down to save power."""
     throttle: int = 0
     """Bit mask of what slows its clocks down (nvml.h, nvmlClocksEventReason*)."""
     ecc_errors: int = 0
@@ -62,12 +67,22 @@ class GpuState:
     library: str = ""
     """Version of its libraries, which the programs load."""
     problem: str = ""
+    complaints: tuple[str, ...] = ()
+    """What nvidia-smi said besides the cards that answered: of one that did not, or a warning."""
     amd: tuple[Gpu, ...] = ()
+    """Those whose kernel module is loaded, a processor's own graphics among them."""
+    on_bus: tuple[str, ...] = ()
+    """PCI vendor of each display controller, as sysfs writes it, whatever driver it has."""
 
     @property
     def cards(self) -> tuple[Gpu, ...]:
         """Every card, NVIDIA's first."""
         return (*self.gpus, *self.amd)
+
+
+def shown(card: Gpu) -> str:
+    """A card as findings name it."""
+    return f"{card.name} ({card.bus_id})" if card.bus_id else card.name
 
 
 # From NVIDIA's CUDA toolkit release notes: "CUDA Toolkit and Corresponding Driver Versions" (minimum for minor version
@@ -124,7 +139,7 @@ def driver_difference(state: GpuState) -> Difference | None:
     """What keeps the NVIDIA cards from being used, None where nothing does."""
     if not state.problem:
         return None
-    return Difference("NVIDIA driver", "answering", state.problem, remedy=_remedy(state), by_deploy=False)
+    return Difference("NVIDIA driver", "answering", state.problem, remedy=driver_remedy(state), by_deploy=False)
 
 
 def _toolkit_differences(build: Build, state: GpuState, toolkits: Mapping[str, Version] | None) -> Iterable[Difference]:
@@ -159,7 +174,8 @@ def _card_differences(build: Build, state: GpuState) -> Iterable[Difference]:
                 f"{gpu.name} and build {build.name}",
                 f"code for {gpu.architecture}",
                 f"compiled for {', '.join(build.architectures)}",
-                remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out',
+                remedy=f'add "{gpu.architecture}" to the build\'s architectures, or leave them out; or '
+                "name the cards that serve in each model's serve.gpus",
                 by_deploy=False,
             )
 
@@ -181,7 +197,27 @@ def runs_on(architectures: Sequence[str], compute_capability: str) -> bool:
     return False
 
 
-def _remedy(state: GpuState) -> str:
+# What nvidia-smi (and NVML beneath it) says of a card that fell off the bus while the others may answer on, as in
+# NVIDIA/open-gpu-kernel-modules #387, NVIDIA/dcgm-exporter #604 and NVIDIA/nvidia-docker #1553.
+_LOST = re.compile(r"Unable to determine the device handle|GPU is lost|fallen off the bus", re.IGNORECASE)
+HANGS = "nvidia-smi did not answer in time"
+"""In the place of its words, where it had to be ended."""
+LOST_REMEDY = (
+    "look at `dmesg` for Xid 79, reseat the card and its power cables, look whether it is too hot; then restart the box"
+)
+
+
+def is_lost(said: str) -> bool:
+    """Whether nvidia-smi speaks of a card that is on the bus no more."""
+    return _LOST.search(said) is not None
+
+
+def driver_remedy(state: GpuState) -> str:
+    """What to do about NVIDIA's driver where it shows no card."""
+    if is_lost(state.problem):
+        return LOST_REMEDY
+    if HANGS in state.problem:
+        return "a card or its driver hangs: `dmesg` tells why (Xid, or NVRM); restart the box"
     if state.module:
         return "restart the box, so that kernel module and library are of one version again"
     return (

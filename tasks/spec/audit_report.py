@@ -39,6 +39,9 @@ class HostRecord(_Record):
     why: str = Field(description="the status in one line")
     checks: list[str] = Field(description="ids of the checks that were made")
     skipped: dict[str, str] = Field(description="id -> why it was not made")
+    measured: dict[str, str] = Field(
+        default={}, description="id -> what was measured for it with --data disk=1 or bandwidth=1, a finding or not"
+    )
     findings: list[FindingRecord]
 
 

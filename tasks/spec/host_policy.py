@@ -60,7 +60,9 @@ class HostPolicy(Declaration):
     nvidia_driver: NvidiaDriver | None = Field(
         default=None, description="install and hold the NVIDIA driver; where left out, its absence is only told"
     )
-    gpus: tuple[GpuCard, ...] = Field(default=(), description="the GPUs the box should have, in nvidia-smi's order")
+    gpus: tuple[GpuCard, ...] = Field(
+        default=(), description="the GPUs the box should have, NVIDIA's in nvidia-smi's order"
+    )
     liveness_probe: bool = Field(
         default=True, description="every minute, restart a model server that answers /health but completes nothing"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -214,14 +215,26 @@ def test_without_root_it_says_what_it_could_not_see(variant: Deployment, tmp_pat
         "install -m 600 -o looker /root/.ssh/authorized_keys /home/looker/.ssh/authorized_keys"
     )
     variant.ssh["ssh_user"] = "looker"
-    outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed")
+    outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed,llama.open-port")
     assert outcome.code == 0, str(outcome)
     assert "only root may read the firmware's table" in outcome.output, host
+    assert "llama.open-port: not known: only root sees the processes of other users" in outcome.output, host
 
 
 def test_measurements_are_taken_when_asked(deployment: Deployment, tmp_path: Path) -> None:
     outcome, host = audit(deployment, tmp_path / "report.json", "bandwidth=1", "disk=1")
     assert outcome.code == 0, (outcome, host)
+    measured, findings = host["measured"], host["findings"]
+    assert isinstance(measured, dict)
+    assert isinstance(findings, list)
+    # The modules that promise a bandwidth cannot be seen from a container, and the tiny model is too short to be timed.
+    speed = re.fullmatch(r"(\d+\.\d) GB/s", measured["memory.bandwidth"])
+    assert speed is not None
+    assert float(speed[1]) > 0.1
+    assert f"measured for memory.bandwidth: {speed[0]}" in outcome.output
+    unknown = {finding["check"]: finding["found"] for finding in findings if finding["severity"] == "unknown"}
+    assert speed[0] in unknown["memory.bandwidth"]
+    assert ("disk.read-speed" in unknown) is ("disk.read-speed" not in measured)
 
 
 def test_ram_of_a_model_that_runs_is_paid_for_and_else_looked_for(variant: Deployment, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_without_nvidia_smi_a_limit_is_refused_in_one_message(cards: Deployment)
 def test_a_limit_is_set_kept_through_a_boot_and_put_back(cards: Deployment, tmp_path: Path) -> None:
     cards.write(PROGRAM, STAND_IN.read_text())
     cards.shell(f"chmod 755 {PROGRAM}")
-    assert failing(cards, tmp_path / "report.json") == [("gpu.power", "700 W"), ("gpu.power", "off")]
+    assert failing(cards, tmp_path / "report.json") == [("gpu.power", "700 W, persistence mode off")]
     first = settings(cards)
     assert (first.code, first.changed) == (0, [LIMITS]), str(first)
     assert limits(cards) == [450, 700]

@@ -12,6 +12,7 @@ from tasks.facts.files import Ownership
 from tasks.facts.machine import MachineState
 from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
 from tasks.facts.strays import LlamaStrays
+from tasks.planning.checks.box import Machine
 
 DATA = Path(__file__).parent / "data"
 
@@ -38,12 +39,21 @@ def test_the_last_sysctl_file_wins_and_comments_are_no_files() -> None:
 
 
 def test_the_rehearsal_boxs_own_server() -> None:
-    (server,) = LlamaStrays().process(lines("strays/nspawn_debian13.txt")).servers
+    strays = LlamaStrays().process(lines("strays/nspawn_debian13.txt"))
+    assert (strays.unseen, strays.ports_unseen) == ("", "")
+    (server,) = strays.servers
     assert server.unit == "llamarig-tiny.service"
     assert server.command[0].endswith("/bin/llama-server")
     assert "--no-ui" in server.command
-    assert server.listens == ("127.0.0.1:27032",)
+    assert server.listens == ("127.0.0.1:23980",)
     assert server.memlock_limit_kib == 8192
+
+
+def test_the_same_server_asked_for_by_another_user() -> None:
+    strays = LlamaStrays().process(lines("strays/nspawn_debian13_without_root.txt"))
+    assert strays.servers == ()
+    assert "only root" in strays.unseen
+    assert "only root" in strays.ports_unseen
 
 
 def test_a_box_that_speaks_german_is_asked_in_english() -> None:
@@ -62,12 +72,51 @@ def test_measurements() -> None:
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="asks dpkg, which this machine does not have")
-@pytest.mark.parametrize(("wish", "held"), [("hold", True), ("install", False)])
-def test_a_driver_that_is_held_back_is_seen_in_dpkgs_own_list(tmp_path: Path, wish: str, held: bool) -> None:
-    package = f"Package: nvidia-driver\nStatus: {wish} ok installed\nVersion: 580\nArchitecture: all\nMaintainer: x\n"
-    (tmp_path / "status").write_text(f"{package}Description: x\n\n")
+@pytest.mark.parametrize(
+    ("package", "source", "wish", "packaged", "held"),
+    [
+        ("libnvidia-compute-580", "nvidia-graphics-drivers-580", "hold", True, True),
+        ("nvidia-driver-580-open", "nvidia-graphics-drivers-580", "install", True, False),
+        ("nvidia-container-toolkit", "nvidia-container-toolkit", "hold", False, False),
+        ("nvidia-settings", "nvidia-settings", "hold", False, False),
+    ],
+)
+def test_a_driver_that_is_held_back_is_seen_in_dpkgs_own_list(
+    tmp_path: Path, package: str, source: str, wish: str, packaged: bool, held: bool
+) -> None:
+    told = f"Package: {package}\nStatus: {wish} ok installed\nVersion: 580\nArchitecture: all\nMaintainer: x\n"
+    (tmp_path / "status").write_text(f"{told}Source: {source}\nDescription: x\n\n")
     (tmp_path / "info").mkdir()
     (tmp_path / "updates").mkdir()
-    environment = {"DPKG_ADMINDIR": str(tmp_path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    machine = asked({"DPKG_ADMINDIR": str(tmp_path)})
+    assert (machine.driver_packaged, machine.driver_held) == (packaged, held)
+
+
+@pytest.mark.skipif(shutil.which("apt-config") is None, reason="asks apt, which this machine does not have")
+@pytest.mark.parametrize(
+    ("periodic", "timer", "upgrades"),
+    [
+        ('Unattended-Upgrade "1";', "enabled", True),
+        ('Unattended-Upgrade "always";', "enabled", True),
+        ('Unattended-Upgrade "1";', "disabled", False),
+        ('Unattended-Upgrade "0";', "enabled", False),
+        ('Enable "0"; Unattended-Upgrade "1";', "enabled", False),
+    ],
+)
+def test_a_box_upgrades_by_itself_where_apt_and_its_timer_say_so(
+    tmp_path: Path, periodic: str, timer: str, upgrades: bool
+) -> None:
+    """Stand-ins for systemctl, whose timer is nothing to switch for a test, and for a package that may not be here."""
+    for name, says in (("systemctl", timer), ("unattended-upgrade", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "apt.conf").write_text(f"APT::Periodic {{ {periodic} }};\n")
+    machine = asked({"PATH": f"{tmp_path}:/usr/bin:/bin", "APT_CONFIG": f"{tmp_path}/apt.conf"})
+    assert machine.unattended_upgrades is upgrades
+
+
+def asked(environment: dict[str, str]) -> Machine:
+    """This machine's answer to the fact's own command."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
     said = subprocess.run(["sh", "-c", MachineState().command()], env=environment, capture_output=True, text=True)
-    assert MachineState().process(said.stdout.splitlines()).driver_held is held
+    return MachineState().process(said.stdout.splitlines())

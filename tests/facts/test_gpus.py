@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_two_real_cards() -> None:
         power_most_w=700.0,
         persistence=True,
         display=False,
-        pstate="P0",
+        busy=False,
         throttle=1,
         ecc_errors=0,
     )
@@ -124,6 +125,22 @@ def test_no_usable_card_is_an_answer(output: list[str], problem: str) -> None:
     assert difference is not None
     assert "nvidia_driver=d.nvidia_driver()" in difference.remedy
     assert gpu_differences([cuda("89-real")], state) == []
+
+
+def test_an_nvidia_smi_that_hangs_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for nvidia-smi beside a card that hangs: it never answers."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("tasks.facts.gpus._PATIENCE_S", 1)
+    environment = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
+    said = subprocess.run(["sh", "-c", Gpus().command()], env=environment, capture_output=True, text=True, check=True)
+    state = Gpus().process(said.stdout.splitlines())
+    assert state.problem == "nvidia-smi did not answer in time"
+    difference = driver_difference(state)
+    assert difference is not None
+    assert "hangs" in difference.remedy
+    assert "install" not in difference.remedy
 
 
 @given(

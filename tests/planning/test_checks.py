@@ -62,22 +62,33 @@ def gpus(*changed: tuple[str, str]) -> GpuState:
     return Gpus().process(text.splitlines())
 
 
+def packages(*wished: str, rules: str = "") -> tuple[str, str]:
+    """The driver's packages as dpkg tells them, each with what is wished for it, and what else holds some back."""
+    lines = "".join(f"installed {each} nvidia-graphics-drivers\n" for each in wished)
+    return "== held\n", f"== driver-packages\n{lines}\n== held\n{rules}\n"
+
+
 def served(**values: Any) -> Strays:
     return Strays(servers=(ServerProcess(pid=7, command=("/x/llama-server",), unit=UNIT_B, **values),))
 
 
+# In the passive mode of the driver the governor is the generic one, with the least clock.
+GENERIC_POWERSAVE = ("== governors\n", "== governors\npowersave\n\n== scaling-drivers\nintel_cpufreq\n")
+UPGRADES = ("== upgrades\nno", "== upgrades\nyes")
 SWAPPINESS_0 = [
     ("== swappiness\n60", "== swappiness\n0"),
     ("== meminfo", "# /etc/sysctl.d/90-llamarig.conf\nvm.swappiness = 0\n== meminfo"),
 ]
 TWELVE_CPUS = ("0,0,0\n1,1,0\n", "".join(f"{cpu},{cpu // 2 if cpu < 12 else cpu - 6},0\n" for cpu in range(16)))
 H200 = {"gpus": [{"name": "H200", "uuid": H200_UUID, "power_limit_w": 700}]}
+WORKS = ("0x0000000000000001", "0x0000000000000000")
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 LARGE = LockedModel(
     repo="a/b", commit="0" * 40, shards=(LockedFile(path="m.gguf", size=40 * 1024**3, sha256="0" * 64),)
 )
 SMALL = LARGE.model_copy(update={"shards": (LARGE.shards[0].model_copy(update={"size": 1024**3}),)})
-B, A, R = rig(BOX_B), rig(BOX_A), rig(REHEARSAL)
+# The card that was there to be asked is not one of box A's.
+B, A, R = rig(BOX_B), rig(BOX_A, gpus=()), rig(REHEARSAL)
 
 # check -> (rig, box on which it finds something, box on which it does not)
 CASES: dict[str, tuple[Rig, Box, Box]] = {
@@ -110,7 +121,7 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "memory.locked": (B, Box(strays=served(memlock_limit_kib=8192)), Box(strays=served(locked_kib=40_000_000))),
     "cpu.governor": (
         A,
-        Box(machine=machine(("== governors\n", "== governors\npowersave\n"))),
+        Box(machine=machine(GENERIC_POWERSAVE)),
         Box(
             machine=machine(
                 ("== governors\n", "== governors\npowersave\n"), ("== energy\n", "== energy\nbalance_performance\n")
@@ -147,11 +158,8 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "gpu.display": (A, Box(gpus=gpus(("Enabled, Disabled", "Enabled, Enabled"))), Box(gpus=gpus())),
     "gpu.upgrades": (
         A,
-        Box(gpus=gpus(), machine=machine(("== upgrades\nno", "== upgrades\nyes"))),
-        Box(
-            gpus=gpus(),
-            machine=machine(("== upgrades\nno", "== upgrades\nyes"), ("== held\n", "== held\nnvidia-driver\n")),
-        ),
+        Box(gpus=gpus(), machine=machine(UPGRADES, packages("install libcuda1"))),
+        Box(gpus=gpus(), machine=machine(UPGRADES, packages("hold libcuda1"))),
     ),
     "disk.room": (A, Box(machine=machine(("ext4 72972242944", "ext4 4294967296"))), Box(machine=machine())),
     "disk.filesystem": (A, Box(machine=machine(("ext4 ", "nfs4 "))), Box(machine=machine())),
@@ -225,7 +233,7 @@ def test_a_box_that_tells_nothing_fails_only_for_what_was_declared() -> None:
     assert [finding for finding in found if finding.fails and finding.check != "gpu.driver"] == []
     declared = findings(CHECKS, B, Box())
     unknown = {finding.check for finding in declared if finding.fails and finding.severity is Severity.UNKNOWN}
-    assert unknown == {"memory.speed", "memory.swappiness", "cpu.affinity"}
+    assert unknown == {"memory.speed", "memory.swappiness", "cpu.affinity", "cpu.threads"}
 
 
 def test_four_ddr5_modules_are_a_note_and_a_lost_profile_is_none() -> None:
@@ -253,7 +261,10 @@ def test_a_power_limit_nobody_declared_is_a_note() -> None:
 
 def test_a_card_that_would_forget_its_limit_is_told_as_the_limit_is() -> None:
     (finding,) = look("gpu.power", rig(BOX_A, **H200), Box(gpus=gpus(("Enabled, Disabled", "Disabled, Disabled"))))
-    assert (finding.found, finding.by_deploy) == ("off", True)
+    assert (finding.found, finding.by_deploy) == ("persistence mode off", True)
+    both = gpus(("Enabled, Disabled", "Disabled, Disabled"), ("700.00, 700.00", "450.00, 700.00"))
+    (finding,) = look("gpu.power", rig(BOX_A, **H200), Box(gpus=both))
+    assert finding.found == "450 W, persistence mode off"
 
 
 def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -> None:
@@ -262,17 +273,20 @@ def test_an_operation_that_closes_a_finding_told_elsewhere_is_not_told_twice() -
     assert look("deploy.operation", declared, Box(gpus=low, operations=operations)) == []
     (finding,) = look("deploy.operation", declared, Box(gpus=gpus(), operations=operations))
     assert finding.about == "Host | GPUs made ready"
+    # A note is about something else.
+    assert [item.fails for item in look("gpu.power", A, Box(gpus=low))] == [False]
+    (finding,) = look("deploy.operation", A, Box(gpus=low, operations=operations))
+    assert finding.about == "Host | GPUs made ready"
 
 
 def test_an_idle_cards_lower_generation_is_normal_and_a_busy_ones_is_not() -> None:
-    busy = [("0x0000000000000001", "0x0000000000000000"), (", 5, 5,", ", 3, 5,")]
-    (finding,) = look("gpu.pcie", A, Box(gpus=gpus(*busy)))
+    (finding,) = look("gpu.pcie", A, Box(gpus=gpus(WORKS, (", 5, 5,", ", 3, 5,"))))
     assert finding.found == "generation 3 under load"
 
 
 def test_accepted_findings_are_told_last_and_fail_nothing() -> None:
-    box = Box(gpus=gpus((", 16, 16,", ", 4, 16,")), machine=machine(("ext4 ", "nfs4 ")))
-    accepting = rig(BOX_A, swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
+    box = Box(gpus=gpus((", 16, 16,", ", 4, 16,"), WORKS), machine=machine(("ext4 ", "nfs4 ")))
+    accepting = rig(BOX_A, gpus=(), swappiness=None, accepted={"gpu.pcie": "the second slot is wired x4"})
     found = findings(selected(("gpu", "disk"), ("gpu.toolkit",)), accepting, box)
     assert [(finding.check, finding.fails, finding.accepted) for finding in found] == [
         ("disk.filesystem", True, ""),
@@ -318,3 +332,8 @@ def test_two_modules_side_by_side_in_one_channel() -> None:
     # A board whose two slots are one channel by name tells nothing.
     changed = ram("022_ddr4_3000_off.txt")
     assert look("memory.channels", A, Box(ram=replace(changed, slots=2))) == []
+
+
+def test_intel_pstates_powersave_is_its_normal_one_without_an_energy_preference_too() -> None:
+    changed = [(old, new.replace("intel_cpufreq", "intel_pstate")) for old, new in [GENERIC_POWERSAVE]]
+    assert look("cpu.governor", A, Box(machine=machine(*changed))) == []

@@ -49,6 +49,8 @@ class Machine:
     cpus_online: frozenset[int] = frozenset()
     cores: int = 0
     governors: tuple[str, ...] = ()
+    scaling_drivers: tuple[str, ...] = ()
+    """Of cpufreq: intel_pstate, intel_cpufreq, amd-pstate-epp, acpi-cpufreq."""
     energy_preferences: tuple[str, ...] = ()
     oom_killed_units: tuple[str, ...] = ()
     oom_kills: int | None = None
@@ -57,6 +59,8 @@ class Machine:
     disk_free: int | None = None
     unattended_upgrades: bool | None = None
     """Whether the distribution upgrades packages by itself; None where that cannot be told."""
+    driver_packaged: bool = False
+    """Whether NVIDIA's driver came with packages of the distribution's kind; one of a .run file no upgrade touches."""
     driver_held: bool = False
     """Whether the GPU driver's packages are held back from such upgrades."""
 
@@ -73,6 +77,10 @@ class Strays:
     config_files: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     servers: tuple[ServerProcess, ...] = ()
+    unseen: str = ""
+    """Why servers of other users may run unseen, empty where none can."""
+    ports_unseen: str = ""
+    """Why it is not known where a server listens, empty where it is."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,19 @@ class Box:
     """Check id -> why the plan file cannot be read, for the one check that tells it."""
     vram_held_mib: Mapping[str, int] = field(default_factory=dict)
     """UUID -> what our own servers hold of that card now, as far as the driver tells."""
+    asked: frozenset[str] = frozenset()
+    """Ids of the checks whose measurement was asked for."""
     read_mb_s: float | None = None
     """Measured read speed of the model store, where it was asked for."""
     copy_gb_s: float | None = None
     """Measured memory bandwidth, where it was asked for."""
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """Check id -> what was measured for it, in words. A report tells it whether or not it is a finding."""
+        told = {}
+        if self.copy_gb_s is not None:
+            told["memory.bandwidth"] = f"{self.copy_gb_s:.1f} GB/s"
+        if self.read_mb_s is not None:
+            told["disk.read-speed"] = f"{self.read_mb_s:.0f} MB/s"
+        return told

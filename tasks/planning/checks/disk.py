@@ -43,6 +43,8 @@ class Filesystem(Check):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """By its type."""
         kind = box.machine.filesystem
+        if not kind:
+            yield self.not_known("df tells nothing")
         if kind in _NETWORK | _SMALL | _VOLATILE:
             why = {**dict.fromkeys(_NETWORK, "over a network"), **dict.fromkeys(_VOLATILE, "gone after a reboot")}
             yield self.finding(f"{kind} ({why.get(kind, '4 GiB a file')})", "a local filesystem for large files")
@@ -58,8 +60,13 @@ class DiskSpeed(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Only where it was asked for."""
-        if box.read_mb_s is not None and box.read_mb_s < _SATA_SSD_MB_S:
-            yield self.finding(f"{box.read_mb_s:.0f} MB/s", f"{_SATA_SSD_MB_S} MB/s")
+        if box.read_mb_s is None:
+            if self.id in box.asked:
+                yield self.not_known(
+                    "nothing could be measured: no model file of 64 MiB, or none that is read past the page cache"
+                )
+        elif box.read_mb_s < _SATA_SSD_MB_S:
+            yield self.finding(box.measured[self.id], f"{_SATA_SSD_MB_S} MB/s")
 
 
 ALL: tuple[Check, ...] = (DiskRoom(), Filesystem(), DiskSpeed())

@@ -1,18 +1,26 @@
-"""GPUs: driver, cards, bus, power, memory."""
+"""GPUs: driver, cards, bus, power."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.gpu_power import PowerLimitError, is_card, power_differences, power_limits
-from tasks.planning.gpus import Gpu, gpu_differences
-from tasks.planning.plans.device import cards_of
-from tasks.spec.model import Model
-from tasks.spec.placement import CpuOnly
-from tasks.spec.plan_file import Plan
+from tasks.planning.gpu_use import (
+    AMD_ON_BUS,
+    NVIDIA_ON_BUS,
+    Vendor,
+    backends_in_use,
+    bus_order_matters,
+    cards_in_use,
+    declared_cards,
+    is_amd_card,
+    large,
+    of_cuda,
+)
+from tasks.planning.gpus import LOST_REMEDY, UNNAMED, Gpu, GpuState, driver_remedy, gpu_differences, is_lost, shown
+from tasks.spec.host_policy import GpuCard
 from tasks.spec.rig import Rig
 
 # nvml.h, nvmlClocksEventReason*: what keeps a card below the clocks it was asked for. Idle (1), the owner's own clock
@@ -25,82 +33,160 @@ _THROTTLES = {
     0x80: "power brake from the power supply",
 }
 
-
-def _shown(card: Gpu) -> str:
-    return f"{card.name} ({card.bus_id})" if card.bus_id else card.name
-
-
-def needs_gpu(rig: Rig) -> bool:
-    """Whether a declared model is placed on a GPU."""
-    backends = {build.name: build.backend for build in rig.builds}
-    return any(
-        backends[model.build] != "cpu" and not isinstance(model.serve.placement, CpuOnly) for model in rig.models
-    )
-
-
-def _planned_cards(rig: Rig, box: Box) -> Iterator[tuple[Model, Plan, list[Gpu | None]]]:
-    """Each planned model with the cards of its plan, in device order; none where it is for GPUs that are not here."""
-    for model in () if rig.simulated_gpus else rig.models:
-        if (plan := box.plans.get(model.name)) is not None:
-            yield model, plan, cards_of(plan.belongs.devices, box.gpus.gpus, model.serve.gpus)
+_NO_AMDGPU = (
+    "`dmesg | grep amdgpu` says why not; most often it lacks its firmware: install firmware-amd-graphics (Debian), "
+    "linux-firmware (Ubuntu), linux-firmware-amdgpu (Arch) or amd-gpu-firmware (Fedora), then reboot"
+)
 
 
 class Driver(Check):
     """After an upgrade of its packages the loaded driver is the old one until a reboot, and CUDA starts no more."""
 
     id = "gpu.driver"
-    expects = "a driver that answers, its kernel module of the same version as its library; derived"
+    expects = (
+        "for the backends of the declared models, a driver that answers with a card; NVIDIA's kernel module of the "
+        "same version as its library; derived"
+    )
     remedy = "reboot: the module is loaded from the package the library came from"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Only on boxes with models for GPUs, and by the driver's own words."""
-        gpus = box.gpus
+        """By the drivers' own words, and the display controllers on the bus."""
+        gpus, backends = box.gpus, backends_in_use(rig)
         if gpus.module and gpus.library and gpus.module != gpus.library:
             yield self.finding(f"module {gpus.module}, library {gpus.library}", "the same version")
-        elif needs_gpu(rig) and not gpus.cards:
-            yield self.finding(
-                gpus.problem or "no GPU answers",
-                "a GPU that answers",
-                remedy="declare host.nvidia_driver, or install the distribution's driver packages; then reboot",
-            )
+            return
+        for said in gpus.complaints if backends & {"cuda", "vulkan"} or declared_cards(rig, "nvidia") else ():
+            # A declared card that is lost is told by gpu.cards, in the same words.
+            if not is_lost(said):
+                yield self.finding(
+                    said,
+                    "no other words",
+                    severity=Severity.NOTE,
+                    remedy="see `nvidia-smi -q`",
+                )
+            elif as_declared(rig, gpus):
+                yield self.finding(said, "every card answering", remedy=LOST_REMEDY)
+        for vendor in without_driver(rig, gpus):
+            if vendor == "nvidia":
+                yield self._of_nvidia(gpus)
+            elif vendor == "amd":
+                yield self._of_amd(gpus)
+            else:
+                yield self.not_known("neither NVIDIA's driver nor amdgpu shows a card, and others are not asked")
+
+    def _of_nvidia(self, gpus: GpuState) -> Finding:
+        found = gpus.problem or "no GPU answers"
+        return self.finding(found, "an NVIDIA card that answers", remedy=driver_remedy(gpus))
+
+    def _of_amd(self, gpus: GpuState) -> Finding:
+        absent = bool(gpus.on_bus) and AMD_ON_BUS not in gpus.on_bus
+        return self.finding(
+            "no AMD card on the bus" if absent else "no AMD card that amdgpu drives",
+            "an AMD card that amdgpu drives",
+            remedy="reseat the card, and look whether the BIOS shows it" if absent else _NO_AMDGPU,
+        )
 
 
 class CardsPresent(Check):
     """A card that fell off the bus, or came back in another order."""
 
     id = "gpu.cards"
-    expects = "the cards of host.gpus (declared), in that order, by name and where given by UUID"
+    expects = (
+        "the cards of host.gpus (declared), by name and where given by UUID; each maker's in that order, unless all "
+        "models name UUIDs or CUDA_DEVICE_ORDER=FASTEST_FIRST; a processor's own graphics need not be declared"
+    )
     remedy = "reseat the card and look at `dmesg` for Xid; a new order is declared by reordering host.gpus"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding for the whole list: a missing card moves all that follow."""
-        wanted = rig.host.gpus
-        if not wanted:
-            return
-        expected = ", ".join(f"{card.name} {card.uuid or ''}".rstrip() for card in wanted)
-        cards = box.gpus.cards
-        matched = len(cards) == len(wanted) and all(
-            is_card(want, card) for want, card in zip(wanted, cards, strict=True)
-        )
-        if not matched:
-            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in cards) or f"none ({box.gpus.problem})"
-            yield self.finding(found, expected)
+        """One finding for the whole list of a maker: a missing card moves all that follow."""
+        gpus = box.gpus
+        # That no card answers at all is told by gpu.driver, where a model needs one.
+        told = without_driver(rig, gpus)
+        if "nvidia" not in told and not as_declared(rig, gpus):
+            found = ", ".join(f"{card.name} {card.uuid}".rstrip() for card in gpus.gpus) or f"none ({gpus.problem})"
+            found = "; ".join([found, *filter(is_lost, gpus.complaints)])
+            yield self.finding(found, _listed(declared_cards(rig, "nvidia")))
+        if "amd" not in told and (wanted := declared_cards(rig, "amd")):
+            yield from self._of_amd(wanted, gpus.amd)
+        for card in declared_cards(rig, "other"):
+            yield self.not_known("only NVIDIA's and AMD's cards are asked for", card.name, about=card.name)
+
+    def _of_amd(self, wanted: list[GpuCard], amd: Sequence[Gpu]) -> Iterator[Finding]:
+        left = list(amd)
+        for want in wanted:
+            if (card := next((card for card in left if is_amd_card(want, card)), None)) is not None:
+                left.remove(card)
+            elif nameless := [card for card in large(left) if card.name == UNNAMED]:
+                left.remove(nameless[0])
+                yield self.not_known(
+                    f"the card at {nameless[0].bus_id} has no name here: install libdrm's or pciutils' list of names",
+                    want.name,
+                    declared=True,
+                    about=want.name,
+                )
+            else:
+                yield self.finding(
+                    ", ".join(map(shown, amd)) or "none",
+                    _listed(wanted),
+                    remedy="reseat the card, and look at `dmesg | grep amdgpu`",
+                )
+                return
+
+
+def without_driver(rig: Rig, gpus: GpuState) -> list[Vendor]:
+    """The makers whose driver shows no card though a backend needs one; "other" where it cannot be told whose."""
+    backends, found = backends_in_use(rig), list[Vendor]()
+    if "cuda" in backends and not gpus.gpus:
+        found.append("nvidia")
+    if "hip" in backends and not has_amd(gpus):
+        found.append("amd")
+    if backends == {"vulkan"} and not gpus.gpus and not has_amd(gpus):
+        # Vulkan runs on other makers' cards too, of which nothing is known here.
+        on_bus: dict[str, Vendor] = {AMD_ON_BUS: "amd", NVIDIA_ON_BUS: "nvidia"}
+        found.append(next((vendor for number, vendor in on_bus.items() if number in gpus.on_bus), "other"))
+    return found
+
+
+def has_amd(gpus: GpuState) -> bool:
+    """Whether amdgpu drives a card for models: any, where no other one of AMD's is on the bus without it."""
+    return bool(large(gpus.amd)) or 0 < len(gpus.amd) >= gpus.on_bus.count(AMD_ON_BUS)
+
+
+def as_declared(rig: Rig, gpus: GpuState) -> bool:
+    """Whether NVIDIA's cards are the declared ones, in their order where anything goes by it; true without any."""
+    wanted, left = declared_cards(rig, "nvidia"), list(gpus.gpus)
+    if not wanted:
+        return True
+    if len(wanted) == len(left) and not bus_order_matters(rig):
+        # Cards with a UUID choose first, and RTX 4070 Ti before RTX 4070.
+        for want in sorted(wanted, key=lambda card: (card.uuid is None, -len(card.name))):
+            left = _without(left, next((card for card in left if is_card(want, card)), None))
+        return not left
+    return len(wanted) == len(left) and all(is_card(*pair) for pair in zip(wanted, left, strict=True))
+
+
+def _without(cards: list[Gpu], found: Gpu | None) -> list[Gpu]:
+    return [card for card in cards if card is not found]
+
+
+def _listed(wanted: Sequence[GpuCard]) -> str:
+    return ", ".join(f"{card.name} {card.uuid or ''}".rstrip() for card in wanted)
 
 
 class Toolkit(Check):
     """A driver too old for the toolkit refuses to run what it compiled; code for another card runs wrongly or not."""
 
     id = "gpu.toolkit"
-    expects = "a driver new enough for each CUDA build's toolkit, and code in each build for each card; derived"
+    expects = "a driver new enough for each CUDA build's toolkit, and code in it for the cards that models see; derived"
     remedy = "install a newer driver, or declare the build's cuda_toolkit and architectures for this box"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """By NVIDIA's table of the oldest driver a toolkit runs with; a missing driver is another check's finding."""
         if not box.gpus.problem:
-            yield from self.of_differences(gpu_differences(rig.builds, box.gpus, box.toolkits))
+            yield from self.of_differences(gpu_differences(rig.builds, of_cuda(rig, box.gpus), box.toolkits))
 
 
 class PowerLimit(Check):
@@ -116,23 +202,25 @@ class PowerLimit(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Read back from the cards, where they are the declared ones."""
-        if any(CardsPresent().look(rig, box)):
+        if not as_declared(rig, box.gpus):
             return
-        declared = {index for index, card in enumerate(rig.host.gpus) if card.power_limit_w}
+        wanted = declared_cards(rig, "nvidia")
+        declared = {place for place, card in enumerate(wanted) if card.power_limit_w}
+        limited = [card for place, card in enumerate(box.gpus.gpus) if place in declared]
         try:
             yield from self.of_differences(power_differences(power_limits(rig.host.gpus, box.gpus)))
         except PowerLimitError as error:
             yield self.finding(str(error), "a limit that the card takes", remedy="declare another power_limit_w")
-        for index, card in enumerate(box.gpus.cards):
+        for card in cards_in_use(rig, box.gpus):
             differs = abs(card.power_limit_w - card.power_default_w) >= 1
-            if index not in declared and card.power_limit_w and card.power_default_w and differs:
+            if card not in limited and card.power_limit_w and card.power_default_w and differs:
                 yield Finding(
                     check=self.id,
                     severity=Severity.NOTE,
                     expected=f"{card.power_default_w:g} W (its default)",
                     found=f"{card.power_limit_w:g} W",
                     remedy="declare it as power_limit_w if it is meant",
-                    about=_shown(card),
+                    about=shown(card),
                     fails=False,
                 )
 
@@ -141,25 +229,37 @@ class PcieLink(Check):
     """A card in the wrong slot, or seated badly, reads experts and prompts at a fraction of the speed."""
 
     id = "gpu.pcie"
-    expects = "each card's link as wide as card and slot can, and under load as fast; derived from the driver"
-    remedy = "put the card into the slot wired to the processor, reseat it, check the riser and the BIOS's PCIe setting"
+    expects = "each working card's link as wide and as fast as card and slot can; derived from the driver"
+    remedy = (
+        "put the card into the slot wired to the processor, reseat it, check the riser and the BIOS's PCIe setting; or "
+        "accept it (host.accepted)"
+    )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """An idle card lowers its generation to save power, never its width: only a busy one's generation tells."""
-        for card in box.gpus.cards:
+        """Of generation and width `nvidia-smi --help-query-gpu` says they may be reduced when the GPU is not in use.
+
+        So does amdgpu, whose pp_dpm_pcie lists x1 among its states. An idle card's lower generation is what it always
+        has, and no word; a narrower link of one is rare, and a note.
+        """
+        for card in cards_in_use(rig, box.gpus):
             if card.pcie_width and card.pcie_width_max and card.pcie_width < card.pcie_width_max:
-                yield self.finding(f"x{card.pcie_width}", f"x{card.pcie_width_max}", about=_shown(card))
+                yield self.finding(
+                    f"x{card.pcie_width}" + ("" if card.busy else ", idle"),
+                    f"x{card.pcie_width_max}",
+                    about=shown(card),
+                    severity=Severity.WARNING if card.busy else Severity.NOTE,
+                    remedy=self.remedy if card.busy else f"look again while a model answers; then: {self.remedy}",
+                )
             elif (
-                card.pcie_generation
+                card.busy
+                and card.pcie_generation
                 and card.pcie_generation_max
                 and card.pcie_generation < card.pcie_generation_max
-                and card.pstate in ("P0", "P1", "P2")
-                and not card.throttle & 1
             ):
                 yield self.finding(
                     f"generation {card.pcie_generation} under load",
                     f"generation {card.pcie_generation_max}",
-                    about=_shown(card),
+                    about=shown(card),
                 )
 
 
@@ -172,10 +272,10 @@ class Throttled(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """The driver's bit mask; a card at its power limit does what it was told."""
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             reasons = [name for bit, name in _THROTTLES.items() if card.throttle & bit]
             if reasons:
-                yield self.finding(", ".join(reasons), "no slowdown", about=_shown(card))
+                yield self.finding(", ".join(reasons), "no slowdown", about=shown(card))
 
 
 class EccErrors(Check):
@@ -188,112 +288,9 @@ class EccErrors(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Cards without ECC tell nothing, which is no finding."""
-        for card in box.gpus.cards:
+        for card in cards_in_use(rig, box.gpus):
             if card.ecc_errors:
-                yield self.finding(f"{card.ecc_errors} uncorrected errors", "none", about=_shown(card))
-
-
-class Display(Check):
-    """A desktop takes 300 to 2000 MiB that a placement counted on, and takes more when a window opens."""
-
-    id = "gpu.display"
-    expects = "no display on the first card, which holds most layers; derived"
-    remedy = "plug the monitor into another card or the processor's graphics, or leave room (fit target_mib)"
-    severity = Severity.NOTE
-
-    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """With one card there may be no other place; it is said all the same, as a note."""
-        if box.gpus.cards and box.gpus.cards[0].display:
-            yield self.finding("a display is active", "none", about=_shown(box.gpus.cards[0]))
-
-
-class FreeMemory(Check):
-    """What other programs hold of a card's memory is missing when the model is loaded."""
-
-    id = "gpu.memory"
-    expects = "while no declared model runs: 90 % of the memory free of each card that no plan speaks of; derived"
-    remedy = "`nvidia-smi` lists who holds it; stop them, or declare a smaller placement"
-
-    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """While a server runs its own memory cannot be told from others' here; of planned cards gpu.room knows more."""
-        if box.strays.servers:
-            return
-        planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
-        for card in box.gpus.cards:
-            if card not in planned and card.free_mib < 0.9 * card.total_mib:
-                yield self.finding(
-                    f"{card.free_mib} of {card.total_mib} MiB free, and no model runs",
-                    f"{int(0.9 * card.total_mib)} MiB",
-                    about=_shown(card),
-                )
-
-
-class PlanRoom(Check):
-    """A plan fills its cards to the margin: what another program takes is missing at the model's next start."""
-
-    id = "gpu.room"
-    expects = (
-        "on each card of a model's plan, free or held by our own servers: what the plan predicts, vision projector "
-        "and draft model included (less is an error), and its margin; from the plan file"
-    )
-    remedy = (
-        "`nvidia-smi` lists who else holds it: stop them; or let them have it (auto(margin_mib=...) keeps more free) "
-        "and plan anew"
-    )
-
-    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """A card that is not there is told by gpu.cards, and by llama.units as a plan that no longer holds.
-
-        What the driver calls free still has room for CUDA's own context in it, what the planner started from had not
-        (cudaMemGetInfo makes one first): a shortage smaller than that is not seen here.
-        """
-        if why := box.unread.get(self.id):
-            yield self.not_known(why, declared=True)
-        for model, plan, cards in _planned_cards(rig, box):
-            if plan.proposals:
-                yield self.not_known(
-                    "it serves with fewer layers than planned, which no dry run has predicted; plan it anew with "
-                    f"tasks/plan.py --data update={model.name}",
-                    about=model.name,
-                )
-                continue
-            for index, card in enumerate(cards):
-                device = plan.belongs.devices[index]
-                if card is not None:
-                    yield from self._of_card(rig, box, model, plan, index, card)
-                elif not device.uuid:
-                    about = f"{model.name} {device.name}"
-                    yield self.not_known(f"the NVIDIA driver lists no card {device.description}", about=about)
-
-    def _of_card(self, rig: Rig, box: Box, model: Model, plan: Plan, index: int, card: Gpu) -> Iterator[Finding]:
-        others = plan.belongs.others_mib[index] if plan.belongs.others_mib else 0
-        margin, predicted = plan.belongs.margins_mib[index], plan.gpus[index].total_mib
-        held = box.vram_held_mib.get(card.uuid, 0)
-        free, starts = card.free_mib + held, predicted + others
-        if free >= starts + margin:
-            return
-        about = f"{model.name} {plan.belongs.devices[index].name}"
-        if not box.vram_held_mib and _serves_on_gpus(rig, box):
-            yield self.not_known("the driver does not tell how much of the cards our own servers hold", about=about)
-            return
-        too_little = free < starts
-        yield self.finding(
-            f"{card.free_mib} of {card.total_mib} MiB of {_shown(card)} free"
-            + (f", {held} more are held by our own servers" if held else ""),
-            f"{starts + margin} MiB: {predicted} predicted"
-            + (f", {others} for vision projector and draft model" if others else "")
-            + f", {margin} margin"
-            + ("; it would not start" if too_little else ""),
-            about=about,
-            severity=Severity.ERROR if too_little else Severity.WARNING,
-            remedy=f"{self.remedy} with tasks/plan.py --data update={model.name}",
-        )
-
-
-def _serves_on_gpus(rig: Rig, box: Box) -> bool:
-    """Whether one of our units runs that may hold memory of a card."""
-    in_ram = {layout.unit_name(model.name) for model in rig.models if isinstance(model.serve.placement, CpuOnly)}
-    return any(server.unit.startswith("llamarig-") and server.unit not in in_ram for server in box.strays.servers)
+                yield self.finding(f"{card.ecc_errors} uncorrected errors", "none", about=shown(card))
 
 
 class SplitUpgrades(Check):
@@ -307,8 +304,13 @@ class SplitUpgrades(Check):
     )
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Only where the NVIDIA module is loaded: AMD's comes with the kernel."""
-        if box.gpus.module and box.machine.unattended_upgrades and not box.machine.driver_held:
+        """Only where the NVIDIA module is loaded, and from packages: AMD's comes with the kernel."""
+        machine = box.machine
+        if not box.gpus.module:
+            return
+        if machine.unattended_upgrades is None:
+            yield self.not_known("neither apt nor dnf nor pacman tells whether it upgrades by itself")
+        elif machine.unattended_upgrades and machine.driver_packaged and not machine.driver_held:
             yield self.finding("unattended upgrades may replace the driver", "the driver's packages held back")
 
 
@@ -320,8 +322,5 @@ ALL: tuple[Check, ...] = (
     PowerLimit(),
     Throttled(),
     EccErrors(),
-    FreeMemory(),
-    PlanRoom(),
-    Display(),
     SplitUpgrades(),
 )

@@ -61,9 +61,9 @@ class OtherOperations(_OfDeploy):
     severity = Severity.WARNING
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding an operation that no finding of another check accounts for."""
+        """One finding an operation that no finding of another check accounts for; a note accounts for nothing."""
         for operation, closes in box.operations.items():
-            if not any(finding for check in closes for finding in check().look(rig, box)):
+            if not any(finding.fails for check in closes for finding in check().look(rig, box)):
                 yield self.finding("deploy.py would run it", "nothing to do", about=operation)
 
 
@@ -97,6 +97,8 @@ class Environment(Check):
         """Set in a file, or seen in a running process. Never a value: it may be a key."""
         for place in box.strays.environment:
             yield self.finding("set", "not set", about=place)
+        if box.strays.unseen:
+            yield self.not_known(f"what running servers have set: {box.strays.unseen}")
         ours = {layout.unit_name(model.name) for model in rig.models}
         for server in box.strays.servers:
             for name in server.llama_environment:
@@ -119,6 +121,8 @@ class OtherServers(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """By the unit the process belongs to."""
+        if box.strays.unseen:
+            yield self.not_known(box.strays.unseen)
         declared = {layout.unit_name(model.name) for model in rig.models}
         # A model that is no longer declared is a finding about its unit already.
         retired = {difference.what for difference in box.differences.get("llama.units", [])}
@@ -138,6 +142,8 @@ class OpenWithoutKey(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Where it really listens, whatever was declared."""
+        if box.strays.ports_unseen:
+            yield self.not_known(box.strays.ports_unseen)
         for server in box.strays.servers:
             beyond = [address for address in server.listens if not _loopback(address)]
             keyed = "LLAMA_API_KEY" in server.llama_environment or any(

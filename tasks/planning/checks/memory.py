@@ -95,16 +95,25 @@ class MemoryBandwidth(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Eight bytes a transfer and channel."""
-        if box.copy_gb_s is None or not box.ram.modules:
+        if box.copy_gb_s is None:
+            if self.id in box.asked:
+                why = "less than 2.5 GiB of memory is available, or deploy.py has not brought its programs yet"
+                yield self.not_known(f"nothing could be measured: {why}")
+            return
+        if not box.ram.modules:
+            why = box.ram.why_not or "the firmware lists no memory modules"
+            yield self.not_known(f"{box.measured[self.id]}, and nothing to hold that against: {why}")
             return
         speed = judge(box.ram.modules, rig.host.memory_mts)
         mts = speed.rated or speed.mts
         channels = channels_used(box.ram.modules) or min(len(box.ram.modules), 2)
         promised = mts * 8 * channels / 1000
         # A copy of one program reaches 60 to 90 % of the promise on desktops.
-        if promised and box.copy_gb_s < promised / 2:
+        if not promised:
+            yield self.not_known(f"{box.measured[self.id]}, and the firmware tells no speed to hold that against")
+        elif box.copy_gb_s < promised / 2:
             yield self.finding(
-                f"{box.copy_gb_s:.1f} GB/s", f"{promised / 2:.1f} GB/s of the {promised:.1f} GB/s of {mts} MT/s"
+                box.measured[self.id], f"{promised / 2:.1f} GB/s of the {promised:.1f} GB/s of {mts} MT/s"
             )
 
 
@@ -153,6 +162,8 @@ class SwapInUse(Check):
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """A server's own pages are a warning, other programs' nothing."""
+        if box.strays.unseen and box.machine.swap_used_kib != 0:
+            yield self.not_known(box.strays.unseen)
         for server in box.strays.servers:
             if server.swapped_kib >= 16 * 1024:
                 swapped = f"{server.swapped_kib // 1024} MiB of it in swap"
@@ -219,6 +230,8 @@ class LockedMemory(Check):
         locking = {
             layout.unit_name(model.name) for model in rig.models if model.serve.load_mode in ("mlock", "mmap+mlock")
         }
+        if locking and box.strays.unseen:
+            yield self.not_known(box.strays.unseen, declared=True)
         for server in box.strays.servers:
             if server.unit not in locking:
                 continue

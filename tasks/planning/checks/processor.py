@@ -16,17 +16,24 @@ class Governor(Check):
 
     id = "cpu.governor"
     expects = (
-        "no governor that keeps the clock down; derived: `powersave` is fine where the hardware steers itself "
-        "(intel_pstate, amd-pstate: energy preference not `power`)"
+        "no governor that keeps the clock down; derived: `powersave` is fine of intel_pstate, and where the hardware "
+        "steers itself (energy preference not `power`)"
     )
     remedy = "cpupower frequency-set -g performance, or a power profile of the distribution (powerprofilesctl)"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """With an energy preference, `powersave` is the driver's normal name for steering by itself."""
+        """With an energy preference, `powersave` is the driver's normal name for steering by itself.
+
+        intel_pstate calls so, on processors without hardware-managed P-states, its own algorithm that follows the load;
+        the generic governor of that name, which keeps the least clock, is what other drivers have, intel_cpufreq among
+        them (docs.kernel.org/admin-guide/pm/intel_pstate.html, "Active Mode Without HWP", "Passive Mode").
+        """
         machine = box.machine
         if machine.energy_preferences:
             if "power" in machine.energy_preferences:
                 yield self.finding("energy preference `power`", "balance_performance or performance")
+        elif machine.scaling_drivers == ("intel_pstate",):
+            return
         elif slow := sorted(_SLOW_GOVERNORS.intersection(machine.governors)):
             yield self.finding(f"governor {', '.join(slow)}", "performance or schedutil")
 
@@ -68,7 +75,10 @@ class Threads(Check):
         online, cores = box.machine.cpus_online, box.machine.cores
         for model in rig.models:
             threads = model.serve.threads
-            if threads is None or not online:
+            if threads is None:
+                continue
+            if not online:
+                yield self.not_known("lscpu tells no CPUs", f"{threads} threads", declared=True, about=model.name)
                 continue
             usable = len(cpu_list(model.serve.cpu_affinity or "") & online) or len(online)
             if threads > usable:

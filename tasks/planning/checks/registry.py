@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tasks.planning.checks import disk, gpu, llama_cpp, memory, processor
+from tasks.planning.checks import disk, gpu, gpu_memory, llama_cpp, memory, processor
 from tasks.planning.checks.base import Check, Finding
 from tasks.planning.checks.box import Box
 from tasks.spec.rig import Rig
 
-CHECKS: tuple[Check, ...] = (*memory.ALL, *processor.ALL, *gpu.ALL, *disk.ALL, *llama_cpp.ALL)
+CHECKS: tuple[Check, ...] = (*memory.ALL, *processor.ALL, *gpu.ALL, *gpu_memory.ALL, *disk.ALL, *llama_cpp.ALL)
 
 
 class NoSuchCheckError(ValueError):

@@ -1,0 +1,106 @@
+"""Which of a box's cards are spoken of: by the backends of its models, and by the cards its owner declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from tasks.planning.gpus import Gpu, GpuState
+from tasks.spec.host_policy import GpuCard
+from tasks.spec.placement import CpuOnly
+from tasks.spec.rig import Rig
+
+Vendor = Literal["nvidia", "amd", "other"]
+
+AMD_ON_BUS, NVIDIA_ON_BUS = "0x1002", "0x10de"
+"""PCI vendor numbers, as sysfs writes them."""
+
+# A processor's own graphics have 512 MiB carved out of the RAM, unless the BIOS is told otherwise.
+_SMALL_MIB = 4000
+_AMD = re.compile(r"\b(amd|radeon|rx|instinct|mi\d+x?|navi|vega|firepro|gfx\d+)\b", re.IGNORECASE)
+_OTHER = re.compile(r"\b(intel|arc|moore|adreno)\b", re.IGNORECASE)
+# Words of a card's name that say nothing of which card it is.
+_FILLERS = {"amd", "ati", "radeon", "rx", "graphics"}
+
+
+def backends_in_use(rig: Rig) -> frozenset[str]:
+    """The backends of the models that are placed on a GPU: cuda, hip, vulkan."""
+    backends = {build.name: build.backend for build in rig.builds}
+    used = {backends[model.build] for model in rig.models if not isinstance(model.serve.placement, CpuOnly)}
+    return frozenset(used - {"cpu"})
+
+
+def vendor_of(declared: GpuCard) -> Vendor:
+    """Whose a declared card is, by its name; NVIDIA's where it says nothing else, and where it has a UUID."""
+    if declared.uuid is None and _AMD.search(declared.name):
+        return "amd"
+    return "other" if declared.uuid is None and _OTHER.search(declared.name) else "nvidia"
+
+
+def declared_cards(rig: Rig, vendor: Vendor) -> list[GpuCard]:
+    """The declared cards of one vendor, in their order."""
+    return [card for card in rig.host.gpus if vendor_of(card) == vendor]
+
+
+def large(cards: Sequence[Gpu]) -> list[Gpu]:
+    """The cards without the graphics of a processor, which models are not meant for. 0 MiB: it does not tell."""
+    return [card for card in cards if not 0 < card.total_mib < _SMALL_MIB]
+
+
+def cards_in_use(rig: Rig, state: GpuState) -> list[Gpu]:
+    """The cards that models may run on or that are declared, NVIDIA's first."""
+    backends, cards = backends_in_use(rig), list[Gpu]()
+    if backends & {"cuda", "vulkan"} or declared_cards(rig, "nvidia"):
+        cards += state.gpus
+    wanted = declared_cards(rig, "amd")
+    if backends & {"hip", "vulkan"} or wanted:
+        kept = large(state.amd)
+        cards += [card for card in state.amd if card in kept or any(is_amd_card(want, card) for want in wanted)]
+    return cards
+
+
+def of_cuda(rig: Rig, state: GpuState) -> GpuState:
+    """The state with those NVIDIA cards alone that models of CUDA builds see: all, or the ones named by UUID.
+
+    An old card that only drives a display needs no code in any build.
+    """
+    cuda = {build.name for build in rig.builds if build.backend == "cuda"}
+    seen = [
+        model.serve.gpus
+        for model in rig.models
+        if model.build in cuda and not isinstance(model.serve.placement, CpuOnly)
+    ]
+    if not seen or not all(seen):
+        return state
+    named = {uuid for uuids in seen for uuid in uuids}
+    return replace(state, gpus=tuple(card for card in state.gpus if card.uuid in named))
+
+
+def bus_order_matters(rig: Rig) -> bool:
+    """Whether a model or a power limit finds its card by its place on the bus: not by UUID, nor in order of speed."""
+    cuda = {build.name for build in rig.builds if build.backend == "cuda"}
+    by_bus = [
+        model
+        for model in rig.models
+        if model.build in cuda
+        and not model.serve.gpus
+        and model.serve.environment.get("CUDA_DEVICE_ORDER") != "FASTEST_FIRST"
+    ]
+    limited = any(card.power_limit_w for card in rig.host.gpus)
+    return bool(by_bus) or limited or not any(model.build in cuda for model in rig.models)
+
+
+def is_amd_card(declared: GpuCard, found: Gpu) -> bool:
+    """Whether an AMD card may be the declared one: word by word, since RX 7900 XT is not RX 7900 XTX.
+
+    pci.ids has one name for all cards of a chip: Navi 31 [Radeon RX 7900 XT/7900 XTX/7900 GRE/7900M].
+    """
+    chip, _, models = found.name.partition("[")
+    wanted = _words(declared.name)
+    return any(wanted <= _words(name) for name in (chip, *models.rstrip("]").split("/")))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", name.lower())) - _FILLERS

@@ -1,0 +1,37 @@
+"""Measuring memory beside a loaded model: how much of it the copies take, and that they are made."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.files.memory_copies import LEAST, copied, sizes
+
+GIB = 1024**3
+
+
+@given(cpus=st.integers(1, 1024), available=st.integers(0, 2048 * GIB))
+def test_all_copies_together_take_a_tenth_of_what_is_free_and_2_gib_at_most(cpus: int, available: int) -> None:
+    copies, block = sizes(cpus, available)
+    assert 2 * copies * block <= min(2 * GIB, available // 10)
+    assert copies <= cpus
+    assert (copies == 0) is (available // 10 < LEAST)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "available", "expected"),
+    [
+        (2, 20 * GIB, (2, 64 * 1024**2)),
+        (128, 300 * GIB, (128, 8 * 1024**2)),  # 16 GiB when each CPU had its 128 MiB
+        (16, 1 * GIB, (0, 0)),
+    ],
+)
+def test_sizes(cpus: int, available: int, expected: tuple[int, int]) -> None:
+    assert sizes(cpus, available) == expected
+
+
+def test_bytes_are_copied_by_every_thread() -> None:
+    moved, took = copied(2, 1024**2, 0.1)
+    assert moved >= 2 * 2 * 1024**2
+    assert took > 0
