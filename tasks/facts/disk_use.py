@@ -22,7 +22,7 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
     def command(self, parents: Iterable[str]) -> str:
         globs = " ".join(f"{parent}/*/" for parent in sorted(parents))
         return (
-            f"for d in {globs}; do test -d $d && du --summarize --block-size=1 --time --time-style=+%s ${{d%/}}; "
+            f'for d in {globs}; do test -d "$d" && du --summarize --block-size=1 --time --time-style=+%s "${{d%/}}"; '
             "done 2>/dev/null; true"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,8 +74,7 @@ class FileHashes(FactBase[dict[str, str]]):
     @override
     def command(self, paths: list[str]) -> str:
         # NUL-terminated lines are never escaped by sha256sum; hub paths hold no line break.
-        quoted = " ".join(f"'{path}'" for path in paths)
-        return f"sha256sum --zero -- {quoted} 2>/dev/null | tr '\\0' '\\n'; true"
+        return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:

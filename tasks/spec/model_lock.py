@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.spec.base import Declaration
-from tasks.spec.model import Model
+from tasks.spec.model import Model, Repo, hub_path
 
 
 class LockedFile(Declaration):
     """One file of a Hub repository; ``size`` in bytes, ``sha256`` as the Hub's LFS metadata has it."""
 
-    path: str
+    path: Annotated[str, AfterValidator(hub_path)]
     size: int = Field(ge=0)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -22,7 +22,7 @@ class LockedFile(Declaration):
 class LockedModel(Declaration):
     """The files of one model at one commit of its repository. ``shards`` are in llama.cpp's order."""
 
-    repo: str
+    repo: Repo
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     shards: tuple[LockedFile, ...] = Field(min_length=1)
     mmproj: LockedFile | None = None
