@@ -63,15 +63,23 @@ def start_job(
     properties: Sequence[str] = (),
     sandboxed: bool = True,
     secret: tuple[str, str] | None = None,
+    stops_another: bool = True,
 ) -> Commands:
     """Start ``tasks/files/<program>.py`` with ``job`` as its work. Another run of that name is stopped first.
 
+    :param stops_another: False where that may be somebody else's work: then it is let alone, and this fails
     :param secret: name and value of a credential only this job may read; it travels on a command's stdin (an upload for
         sudo would lie in /tmp for a moment, readable by all) and is never on a disk
     """
     directory = f"{layout.JOBS}/{name}"
     # A name of its own each time: systemd may still know the last run's unit, and refuses a second one of its name.
     unit = f"{layout.job_unit(name)}{secrets.token_hex(4)}.service"
+    if not stops_another:
+        # Looked for already; this is for the deploy that was quicker since then.
+        other = f"another {name} began at this moment: nothing was changed, run deploy.py again"
+        yield StringCommand(
+            f"! systemctl is-active --quiet '{layout.job_unit(name)}*' || {{ echo '{other}' >&2; exit 1; }}"
+        )
     yield StringCommand(
         f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; "
         f"mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json"

@@ -8,7 +8,7 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from tasks.facts.jobs import Jobs
+from tasks.facts.jobs import Jobs, RunningJobs
 from tasks.facts.model_store import FileHashes, ModelStore, Store
 from tasks.facts.releases import Release, Releases
 from tasks.operations import Commands, closes
@@ -20,6 +20,7 @@ from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole
 from tasks.planning.difference import Difference
+from tasks.planning.fetch_under_way import in_the_way, lacking
 from tasks.planning.release import build_job, release_differences, release_path
 from tasks.planning.shards import fetch_job, record, room_missing, shard_differences, target
 from tasks.planning.sharing import is_received
@@ -113,7 +114,14 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
         host.noop("every model file is as locked")
         return
     job = fetch_job(missing, rig.hub)
-    if is_running(host.get_fact(Jobs, names=[FETCH]).get(FETCH), job):
+    running = host.get_fact(RunningJobs).get(FETCH)
+    if running is not None:
+        # What counts as arrived (it does, for whoever looks no deeper), no job that runs already reads again.
+        by_looks = {target(model, file) for model, file, _ in shard_differences(locked, store.files)}
+        again = {target(model, file) for model, file, _ in missing} - by_looks
+        if lacks := lacking(running.job, job, again):
+            yield from refuse(in_the_way(running, lacks))
+            return
         host.log("the download is already under way on the box")
         return
     short = room_missing(missing, store.files, store.free or 0, rig)
@@ -136,6 +144,7 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
         python=f"{layout.HUB_VENV}/bin/python",
         properties=[f"ReadWritePaths={layout.MODELS}"],
         secret=("hub-token", token) if token else None,
+        stops_another=False,
     )
 
 

@@ -57,7 +57,7 @@ def _leftovers(rig: Rig, locked: list[LockedModel], keep: int) -> list[Leftover]
     units = host.get_fact(Units, health={})
     # Also units of models declared no longer: their owner may start them by hand.
     users = {name: "\n".join([unit.text, *unit.arguments]) for name, unit in units.items()}
-    users |= {f"the running job {name}": text for name, text in host.get_fact(RunningJobs).items()}
+    users |= {f"the running job {name}": job.text for name, job in host.get_fact(RunningJobs).items()}
     users["a running process"] = host.get_fact(OpenPaths, parents=[*parents, layout.MODELS])
     directories = host.get_fact(DirectorySizes, parents=parents)
     releases = host.get_fact(Releases, directories=[path for path in directories if path.startswith(layout.RELEASES)])

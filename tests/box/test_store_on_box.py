@@ -202,6 +202,43 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert "superseded by revision" in listed.output
 
 
+def test_one_download_is_shared_and_never_stopped_by_another_deploy(
+    second: Deployment, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another terminal, without the token, after a file has arrived: waited for. With another limit: refused."""
+    paths = [f"F16/Second-F16-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.add_repo(SECOND, {path: random_file(tmp_path / path, 6 * MIB, seed) for seed, path in enumerate(paths)}, TOKEN)
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-00002-of-*", bytes_per_s=10_000))
+    second.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
+    monkeypatch.setenv("LLAMARIG_TEST_TOKEN", TOKEN)
+    running = second.start(log=tmp_path / "log")
+    arrived = f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf' 2>/dev/null || true"
+    wait_for(lambda: second.shell(arrived), "the first file", by=running)
+    unit = "systemctl show 'llamarig-job-fetch_*' -p InvocationID --value"
+    began = second.shell(unit)
+    assert began
+    monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
+    again = second.start(log=tmp_path / "again")
+    wait_for(lambda: "the download is already under way" in again.said(), "the other deploy finding it", by=again)
+    wait_for(lambda: "models: downloading" in again.said(), "its progress in the other deploy", by=again)
+    other = second.variant(tmp_path / "other")
+    other.rig["hub"]["max_mb_s"] = 1.0
+    refused = other.run()
+    assert refused.code == 1
+    for words in (
+        "another download is under way on the box since ",
+        f": 2 files of {SECOND}, 0.01 GiB",
+        "(another hub.max_mb_s)",
+        "systemctl stop 'llamarig-job-fetch_*'",
+    ):
+        assert words in refused.output
+    assert second.shell(unit) == began
+    assert running.poll() is None, running.said()
+    assert again.poll() is None, again.said()
+    kill(running)
+    kill(again)
+
+
 def test_prune_leaves_a_running_download_alone(
     second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
 ) -> None:

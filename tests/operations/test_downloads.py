@@ -1,0 +1,78 @@
+"""What a deploy does about a download that is under way: waits for it, or refuses, and never stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.operations import once
+from tasks.operations.lock_file import write_lock
+from tasks.operations.long_work import downloads_started
+from tasks.planning import layout
+from tasks.planning.shards import fetch_job, shard_differences, target
+from tasks.spec.model_lock import ModelLock, lock_key
+from tasks.spec.rig import Rig
+from tests.operations.fake_run import run_of
+from tests.planning.test_shards import FILE, LOCKED, WHOLE
+from tests.planning.test_shards import rig as declared
+
+SINCE = "Sat 2026-11-21 19:00:00 UTC"
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Two files to fetch, with a token that is not set here."""
+    monkeypatch.setattr(once, "_READ", {})
+    monkeypatch.delenv("LLAMARIG_NO_TOKEN", raising=False)
+    rig = declared(token_env="LLAMARIG_NO_TOKEN").model_copy(update={"model_lock": str(tmp_path / "lock.json")})
+    write_lock(rig.model_lock, ModelLock(models={lock_key(rig.models[0]): LOCKED}))
+    return rig
+
+
+def asked(rig: Rig, job: dict[str, Any] | None, *, arrived: bool = False, deep: bool = False) -> list[str]:
+    """What the box is told while ``job`` is under way on it; ``arrived``: the first file is whole and recorded."""
+    store = [f"free\t{1 << 50}"]
+    if arrived:
+        directory, _, name = target(LOCKED, FILE).rpartition("/")
+        store += [f"file\t{FILE.size}\t0\t0.000000005\t7\t{directory}/{name}"]
+        store += [f"record\t{directory}/.{name}.verified.json\t{json.dumps(WHOLE)}"]
+    responses = {
+        f"find {layout.MODELS}": "\n".join(store),
+        "ActiveEnterTimestamp": f"fetch\t{SINCE}\t{json.dumps(job)}" if job else "",
+        "sha256sum": f"{'d' * 64}  {target(LOCKED, FILE)}",
+    }
+    call = (downloads_started, {"name": "Downloads", "rig": rig, "deep": deep})
+    with run_of(call, responses=responses) as (_, commands):
+        return [command for command in commands if "systemd-run" in command or "systemctl stop" in command]
+
+
+def test_the_rest_of_a_running_download_is_waited_for_without_a_token(rig: Rig) -> None:
+    job = fetch_job(shard_differences([LOCKED], {}), rig.hub)
+    assert asked(rig, job) == []
+    assert asked(rig, job, arrived=True) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"bytes_per_s": 1000}, "another hub.max_mb_s"), ({"files": []}, "no m-00001-of-00002.gguf")]
+)
+def test_another_download_is_neither_stopped_nor_taken_for_ours(
+    rig: Rig, change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = fetch_job(shard_differences([LOCKED], {}), rig.hub)
+    with pytest.raises(AssertionError, match="failed"):
+        asked(rig, {**job, **change})
+    (said,) = (record.getMessage() for record in caplog.records if "another download" in record.getMessage())
+    assert f"since {SINCE}" in said
+    assert words in said
+
+
+def test_wrong_bytes_of_a_file_that_arrived_are_not_left_to_a_running_download(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = fetch_job(shard_differences([LOCKED], {}), rig.hub)
+    with pytest.raises(AssertionError, match="failed"):
+        asked(rig, job, arrived=True, deep=True)
+    assert "(no m-00001-of-00002.gguf)" in caplog.text
