@@ -68,7 +68,7 @@ def test_a_branch_is_frozen_with_every_file(served: Hub, files: dict[str, Path])
     [
         ({"quant": "Q8"}, "the shard set m-Q8 is incomplete, missing m-Q8-00002-of-00002.gguf"),
         ({"files": ("m-Q8-00001-of-00002.gguf",)}, "the shard set m-Q8 is incomplete"),
-        ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4, b/m-Q4"),
+        ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4.gguf, b/m-Q4.gguf"),
         ({"quant": "Q5"}, "has no quant Q5; it has m-UD-Q6, m-Q4, m-Q4, m-Q8"),
         ({"files": ("none.gguf",)}, "has no file none.gguf; it has UD-Q6/m-UD-Q6-00001-of-00002.gguf"),
         ({"quant": "UD-Q6", "mmproj": "mmproj-F32.gguf"}, "has no file mmproj-F32.gguf"),

@@ -132,7 +132,7 @@ def test_a_quant_is_one_whole_set() -> None:
     ("quant", "words"),
     [
         ("Q6_K", "the shard set m-Q6_K is incomplete, missing m-Q6_K-00002-of-00003.gguf"),
-        ("Q8_0", "means several sets of o/r: a/m-Q8_0, b/m-Q8_0; name one with files"),
+        ("Q8_0", "means several sets of o/r: a/m-Q8_0.gguf, b/m-Q8_0.gguf; name one in files"),
         ("Q5_K_M", "has no quant Q5_K_M; it has m-UD-Q4_K_XL, "),
     ],
 )
@@ -140,6 +140,26 @@ def test_what_is_not_one_whole_set_lists_what_there_is(quant: str, words: str) -
     with pytest.raises(NoSuchFilesError) as refused:
         of_quant(quant, PATHS, "o/r")
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        # Split anew, with the old shards still there.
+        (
+            ("-00001-of-00002", "-00002-of-00002", "-00001-of-00003", "-00002-of-00003", "-00003-of-00003"),
+            "m-Q4-*-of-00002.gguf, m-Q4-*-of-00003.gguf;",
+        ),
+        (("-00002-of-00002", "-00001-of-00003"), "m-Q4-*-of-00003.gguf (1 of 3 there), m-Q4-*-of-00002.gguf (1 of 2"),
+        (("", "-00001-of-00002", "-00002-of-00002"), "m-Q4-*-of-00002.gguf, m-Q4.gguf;"),
+        # The whole file is not incomplete because a stale shard lies beside it; which is meant, the owner says.
+        (("", "-00002-of-00002"), "m-Q4-*-of-00002.gguf (1 of 2 there), m-Q4.gguf;"),
+    ],
+)
+def test_sets_of_one_name_are_told_apart(names: tuple[str, ...], said: str) -> None:
+    with pytest.raises(NoSuchFilesError) as refused:
+        of_quant("Q4", [f"m-Q4{name}.gguf" for name in names], "o/r")
+    assert f"means several sets of o/r: {said}" in str(refused.value)
 
 
 def test_what_upstream_changed() -> None:
