@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import shlex
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -41,6 +41,12 @@ class ModelLock(Declaration):
 
 
 def lock_key(model: Model) -> str:
-    """What a model asks of the Hub, in one line: the same line always means the same lock entry."""
-    files = [PurePosixPath(path).as_posix() for path in (*model.files, model.mmproj, model.draft) if path]
-    return " ".join([f"{model.repo}@{model.revision}", *([model.quant] if model.quant else []), *files])
+    """What a model asks of the Hub, in one line: the same line always means the same lock entry.
+
+    Each name stands with what it is for: a projector named among the files is served as another model than one named as
+    mmproj.
+    """
+    asked = [("quant", model.quant), *(("file", path) for path in model.files)]
+    asked += [("mmproj", model.mmproj), ("draft", model.draft)]
+    words = [f"{role}={shlex.quote(name)}" for role, name in asked if name]
+    return " ".join([f"{model.repo}@{model.revision}", *words])

@@ -174,3 +174,5 @@ def test_what_upstream_changed() -> None:
         "new: x.gguf, 1.00 GiB",
         f"changed: Q6/m-00001-of-00002.gguf, 10.00 GiB to 10.00 GiB, sha256 {'a' * 12}... to {'f' * 12}...",
     ]
+    as_mmproj = LOCKED.model_copy(update={"shards": (FILE,), "mmproj": OTHER})
+    assert lock_changes(LOCKED, as_mmproj) == [f"locked as a file of the model, declared as mmproj: {OTHER.path}"]
