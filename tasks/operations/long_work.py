@@ -113,6 +113,10 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
     if not missing:
         host.noop("every model file is as locked")
         return
+    # The download would read them too, to no better end; and what a failing disk still holds, its owner may want.
+    if unreadable := [str(difference) for _, _, difference in missing if not difference.by_deploy]:
+        yield from refuse("; ".join(unreadable))
+        return
     job = fetch_job(missing, rig.hub)
     running = host.get_fact(RunningJobs).get(FETCH)
     if running is not None:

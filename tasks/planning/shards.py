@@ -76,16 +76,20 @@ def shard_differences(
     """Every locked file that is not on the box as locked, each once.
 
     :param stored: path -> what lies there
-    :param hashes: path -> sha256 read from the disk just now, for a deep check
+    :param hashes: path -> sha256 read from the disk just now, for a deep check: of every stored file that can be read
     """
     found: dict[str, tuple[LockedModel, LockedFile, Difference]] = {}
     for model in locked:
         for file in model.files:
             path = target(model, file)
             state = _state(file, stored.get(path), None if hashes is None else hashes.get(path))
-            if state is not None:
-                name = file.path.rsplit("/", 1)[-1]
-                found[path] = (model, file, Difference(f"model file {name}", f"sha256 {file.sha256[:12]}...", state))
+            name = file.path.rsplit("/", 1)[-1]
+            about, expected = f"model file {name}", f"sha256 {file.sha256[:12]}..."
+            if hashes is not None and path in stored and path not in hashes:
+                remedy = f"see what the box's kernel log says of its disk (dmesg), then delete {path} and run deploy.py"
+                found[path] = (model, file, Difference(about, expected, "cannot be read", remedy, by_deploy=False))
+            elif state is not None:
+                found[path] = (model, file, Difference(about, expected, state))
     return list(found.values())
 
 

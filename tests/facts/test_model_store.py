@@ -63,6 +63,15 @@ def test_a_path_is_a_word_and_never_a_command(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "PWNED").exists()
 
 
+def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
+    """As sha256sum says it of a bad sector: an error, an exit status, and the hashes of the others."""
+    good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
+    good.write_bytes(b"x")
+    bad.mkdir()
+    hashes = FileHashes().process(shell(FileHashes().command([str(bad), str(good)])))
+    assert hashes == {str(good): hashlib.sha256(b"x").hexdigest()}
+
+
 def test_directories_by_size(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one/file").write_bytes(b"x" * 100_000)

@@ -19,6 +19,7 @@ from tests.operations.fake_run import run_of
 from tests.planning.test_shards import FILE, LOCKED, WHOLE
 from tests.planning.test_shards import rig as declared
 
+WRONG = f"{'d' * 64}  {target(LOCKED, FILE)}"
 SINCE = "Sat 2026-11-21 19:00:00 UTC"
 
 
@@ -32,7 +33,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     return rig
 
 
-def asked(rig: Rig, job: dict[str, Any] | None, *, arrived: bool = False, deep: bool = False) -> list[str]:
+def asked(
+    rig: Rig, job: dict[str, Any] | None, *, arrived: bool = False, deep: bool = False, hashes: str = WRONG
+) -> list[str]:
     """What the box is told while ``job`` is under way on it; ``arrived``: the first file is whole and recorded."""
     store = [f"free\t{1 << 50}"]
     if arrived:
@@ -42,7 +45,7 @@ def asked(rig: Rig, job: dict[str, Any] | None, *, arrived: bool = False, deep: 
     responses = {
         f"find {layout.MODELS}": "\n".join(store),
         "ActiveEnterTimestamp": f"fetch\t{SINCE}\t{json.dumps(job)}" if job else "",
-        "sha256sum": f"{'d' * 64}  {target(LOCKED, FILE)}",
+        "sha256sum": hashes,
     }
     call = (downloads_started, {"name": "Downloads", "rig": rig, "deep": deep})
     with run_of(call, responses=responses) as (_, commands):
@@ -67,6 +70,13 @@ def test_another_download_is_neither_stopped_nor_taken_for_ours(
     (said,) = (record.getMessage() for record in caplog.records if "another download" in record.getMessage())
     assert f"since {SINCE}" in said
     assert words in said
+
+
+def test_a_file_that_cannot_be_read_is_left_to_its_owner(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AssertionError, match="failed"):
+        asked(rig, None, arrived=True, deep=True, hashes="")
+    assert "model file m-00001-of-00002.gguf: cannot be read" in caplog.text
+    assert f"(dmesg), then delete {target(LOCKED, FILE)}" in caplog.text
 
 
 def test_wrong_bytes_of_a_file_that_arrived_are_not_left_to_a_running_download(

@@ -68,6 +68,17 @@ def test_a_file_as_locked_is_no_difference_until_its_bytes_say_otherwise() -> No
     assert [file for _, file, _ in shard_differences([LOCKED], stored, {path: "d" * 64})] == [FILE, OTHER]
 
 
+def test_a_file_that_was_asked_for_and_not_hashed_cannot_be_read() -> None:
+    path = target(LOCKED, FILE)
+    stored = {path: StoredFile(FILE.size, 5, 7, WHOLE), target(LOCKED, OTHER): StoredFile(5, 5, 8)}
+    found = shard_differences([LOCKED], stored, {target(LOCKED, OTHER): "d" * 64})
+    (unreadable, short) = (difference for _, _, difference in found)
+    assert "cannot be read" in unreadable.found
+    assert not unreadable.by_deploy
+    assert path in unreadable.remedy
+    assert "5 bytes instead of" in short.found
+
+
 @pytest.mark.parametrize(
     ("stored", "free_gib", "fits"),
     [
