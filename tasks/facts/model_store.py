@@ -39,8 +39,9 @@ class ModelStore(FactBase[Store]):
             # Before the first deploy the directory is not there yet; its filesystem is that of the nearest parent.
             f'd={store}; while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
             'printf \'free\\t%s\\n\' "$(df --output=avail -B1 "$d" | tail -n 1)"; '
-            f"test -d {store} && find {store} -type f -printf 'file\\t%s\\t%b\\t%T@\\t%i\\t%p\\n' && "
-            f"find {store} -type f -name '.*{_RECORD_ENDING}' -exec sh -c "
+            # -H: the store may be a link to where there is room.
+            f"test -d {store} && find -H {store} -type f -printf 'file\\t%s\\t%b\\t%T@\\t%i\\t%p\\n' && "
+            f"find -H {store} -type f -name '.*{_RECORD_ENDING}' -exec sh -c "
             '\'for r; do printf "record\\t%s\\t" "$r"; cat "$r"; echo; done\' sh {} +; true'
         )
 

@@ -49,7 +49,7 @@ def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Com
     for leftover in wanted:
         host.log(f"deleting {leftover.name}, {leftover.size / GIB:.2f} GiB")
         yield StringCommand("rm", "-rf", "--", *(QuoteString(path) for path in leftover.paths))
-    yield StringCommand(f"find {layout.MODELS} -mindepth 1 -type d -empty -delete")
+    yield StringCommand(f"find -H {layout.MODELS} -mindepth 1 -type d -empty -delete")
 
 
 def _leftovers(rig: Rig, locked: list[LockedModel], keep: int) -> list[Leftover]:

@@ -175,6 +175,33 @@ def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> 
     assert small_store.run().changed == []
 
 
+@pytest.fixture
+def linked_store(deployment: Deployment) -> Iterator[Deployment]:
+    """The model store moved elsewhere, with a link in its place; afterwards it lies where it lay."""
+    elsewhere = "/srv/a large disk/models"
+    deployment.shell(f"mkdir -p '/srv/a large disk' && mv {STORE} '{elsewhere}' && ln -s '{elsewhere}' {STORE}")
+    yield deployment
+    deployment.shell(f"rm {STORE} && mv '{elsewhere}' {STORE} && rmdir '/srv/a large disk'")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+
+
+def test_a_store_behind_a_link(linked_store: Deployment) -> None:
+    """What is there is found, what is missing is fetched to where the link leads, and a prune follows it too."""
+    assert linked_store.run().changed == []
+    linked_store.shell(
+        f"rm {STORE}/{REPOSITORY}/*/F16/*-00002-of-*; cd {STORE}; mkdir -p empty .partial; touch .partial/{'0' * 64}"
+    )
+    outcome = linked_store.run()
+    assert outcome.code == 0, str(outcome)
+    assert "Models | Downloads under way" in outcome.changed
+    assert linked_store.run("--data", "deep=1").changed == []
+    deleted = linked_store.run("--data", f"delete=partial/{'0' * 64}", script="tasks/prune.py")
+    assert deleted.code == 0, str(deleted)
+    assert linked_store.shell(f"ls -d {STORE}/.partial/{'0' * 64} {STORE}/empty 2>/dev/null || echo gone") == "gone"
+    assert linked_store.shell(f"readlink {STORE}") == "/srv/a large disk/models"
+
+
 def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
     """tasks/lock.py tells what is newer, changes nothing unasked, and the next deploy fetches what the lock says."""
     assert second.run().code == 0

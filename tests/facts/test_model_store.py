@@ -63,6 +63,27 @@ def test_a_path_is_a_word_and_never_a_command(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "PWNED").exists()
 
 
+def test_a_store_behind_a_link_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a larger disk; its files have the names that the declaration gives them."""
+    real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
+    file = store / "o/r/x.gguf"
+    real.mkdir(parents=True)
+    store.symlink_to(real)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * mmap.PAGESIZE)
+    (file.parent / ".x.gguf.verified.json").write_text('{"sha256": "%s"}' % ("a" * 64))
+    monkeypatch.setattr(layout, "MODELS", str(store))
+    found = ModelStore().process(shell(ModelStore().command()))
+    assert found.files[str(file)].record == {"sha256": "a" * 64}
+    with file.open("rb"):
+        opened = OpenPaths().process(shell(OpenPaths().command([str(store), "/no/such/at all"]))).splitlines()
+    with file.open("rb") as handle:
+        mapping = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    with mapping:
+        mapped = OpenPaths().process(shell(OpenPaths().command([str(store)]))).splitlines()
+    assert opened == mapped == [str(file)]
+
+
 def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
     """As sha256sum says it of a bad sector: an error, an exit status, and the hashes of the others."""
     good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"

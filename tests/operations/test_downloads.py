@@ -43,7 +43,7 @@ def asked(
         store += [f"file\t{FILE.size}\t0\t0.000000005\t7\t{directory}/{name}"]
         store += [f"record\t{directory}/.{name}.verified.json\t{json.dumps(WHOLE)}"]
     responses = {
-        f"find {layout.MODELS}": "\n".join(store),
+        f"find -H {layout.MODELS}": "\n".join(store),
         "ActiveEnterTimestamp": f"fetch\t{SINCE}\t{json.dumps(job)}" if job else "",
         "sha256sum": hashes,
     }
