@@ -22,7 +22,7 @@ from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole
 from tasks.planning.difference import Difference
 from tasks.planning.fetch_under_way import in_the_way, lacking
 from tasks.planning.release import build_job, release_differences, release_path
-from tasks.planning.shards import fetch_job, record, room_missing, shard_differences, target
+from tasks.planning.shards import fetch_job, names_of, record_of, room_missing, shard_differences, target
 from tasks.planning.sharing import is_received
 from tasks.spec.build import Build
 from tasks.spec.model_lock import LockedFile, LockedModel
@@ -117,12 +117,12 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
     if unreadable := [str(difference) for _, _, difference in missing if not difference.by_deploy]:
         yield from refuse("; ".join(unreadable))
         return
-    job = fetch_job(missing, rig.hub)
+    job = fetch_job(missing, rig.hub, store.files)
+    targets = {target(model, file) for model, file, _ in missing}
+    # These count as arrived for whoever looks no deeper; a download that runs already reads none of them again.
+    again = targets - {target(model, file) for model, file, _ in shard_differences(locked, store.files)}
     running = host.get_fact(RunningJobs).get(FETCH)
     if running is not None:
-        # What counts as arrived (it does, for whoever looks no deeper), no job that runs already reads again.
-        by_looks = {target(model, file) for model, file, _ in shard_differences(locked, store.files)}
-        again = {target(model, file) for model, file, _ in missing} - by_looks
         if lacks := lacking(running.job, job, again):
             yield from refuse(in_the_way(running, lacks))
             return
@@ -140,7 +140,8 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
     for _, _, difference in missing:
         host.log(difference.finding)
     # A record speaks for bytes that are no longer trusted: without it nothing serves the file until it is fetched anew.
-    yield StringCommand("rm", "-f", *(QuoteString(record(model, file)) for model, file, _ in missing))
+    untrusted = sorted(record_of(path) for path in targets | names_of(again, store.files))
+    yield StringCommand("rm", "-f", *(QuoteString(path) for path in untrusted))
     yield from start_job(
         FETCH,
         "fetch_shards",

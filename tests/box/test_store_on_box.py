@@ -37,7 +37,7 @@ print(sizes)
 
 @pytest.fixture
 def second(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """The tiny model's files once more, in a repository of their own; afterwards the box is as it was."""
+    """Another model, in a repository of its own, to be fetched; afterwards the box is as it was."""
     second_model.forget(deployment)
     second_model.declare(variant, hub)
     yield variant
@@ -223,8 +223,16 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert commit in lock.read_text()
     assert json.loads(lock.read_text()) != json.loads(before)
     assert second.run("--data", "update=nobody", script="tasks/lock.py").code == 1
+    hub.log.clear()
+    # Of what stayed the same nothing is fetched, and nothing takes room twice.
+    second.rig["host"]["disk_reserve_gib"] = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1")) / 1024**3
     outcome = second.run()
     assert outcome.code == 0, str(outcome)
+    assert moved(hub) == 0
+    assert second.shell(
+        f"find {STORE}/{SECOND} -name '*.gguf' -printf '%i %n\\n' | sort | uniq -c | awk '{{print $1, $3}}'"
+    ) == "\n".join(["2 2"] * 3)
+    assert second.run().changed == []
     listed = second.run(script="tasks/prune.py")
     assert "superseded by revision" in listed.output
 

@@ -10,8 +10,8 @@ from tasks.planning.fetch_under_way import RunningJob, in_the_way, lacking
 from tasks.planning.shards import StoredFile, fetch_job, shard_differences, target
 from tests.planning.test_shards import FILE, LOCKED, OTHER, WHOLE, rig
 
-WHOLE_JOB = fetch_job(shard_differences([LOCKED], {}), rig().hub)
-REST = fetch_job(shard_differences([LOCKED], {target(LOCKED, FILE): StoredFile(FILE.size, 5, 7, WHOLE)}), rig().hub)
+WHOLE_JOB = fetch_job(shard_differences([LOCKED], {}), rig().hub, {})
+REST = fetch_job(shard_differences([LOCKED], {target(LOCKED, FILE): StoredFile(FILE.size, 5, 7, WHOLE)}), rig().hub, {})
 
 
 def test_what_has_arrived_since_makes_no_other_download() -> None:

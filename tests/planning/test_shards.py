@@ -28,6 +28,7 @@ SHA = "a" * 64
 FILE = LockedFile(path="Q6/m-00001-of-00002.gguf", size=10 * GIB, sha256=SHA)
 OTHER = LockedFile(path="Q6/m-00002-of-00002.gguf", size=4 * GIB, sha256="b" * 64)
 LOCKED = LockedModel(repo="o/r", commit="c" * 40, shards=(FILE, OTHER))
+ELSEWHERE = f"{layout.MODELS}/o/r/{'d' * 40}/renamed.gguf"
 WHOLE = {"size": FILE.size, "mtime_ns": 5, "inode": 7, "sha256": SHA}
 
 
@@ -90,6 +91,9 @@ def test_a_file_that_was_asked_for_and_not_hashed_cannot_be_read() -> None:
         # A whole file without a record is only read.
         ({target(LOCKED, FILE): StoredFile(FILE.size, 1, 1, allocated=FILE.size)}, 9, True),
         ({target(LOCKED, FILE): StoredFile(FILE.size, 1, 1, allocated=FILE.size)}, 8.99, False),
+        # The same bytes of another revision are linked, where their sha256 was checked.
+        ({ELSEWHERE: StoredFile(FILE.size, 5, 7, WHOLE)}, 9, True),
+        ({ELSEWHERE: StoredFile(FILE.size, 6, 7, WHOLE)}, 18.99, False),
     ],
 )
 def test_room(stored: dict[str, StoredFile], free_gib: float, fits: bool) -> None:
@@ -100,6 +104,23 @@ def test_room(stored: dict[str, StoredFile], free_gib: float, fits: bool) -> Non
         assert "14.00 GiB of model files wanted" in str(short)
         assert "plus 5.00 GiB kept free" in str(short)
         assert f"{free_gib:.2f} GiB are free" in str(short)
+
+
+def test_the_same_bytes_of_another_revision_are_told_to_the_job() -> None:
+    stored = {
+        ELSEWHERE: StoredFile(FILE.size, 5, 7, WHOLE),
+        f"{ELSEWHERE}.changed": StoredFile(FILE.size, 6, 7, WHOLE),
+        f"{ELSEWHERE}.other": StoredFile(FILE.size, 5, 7, {**WHOLE, "sha256": "e" * 64}),
+        f"{ELSEWHERE}.unchecked": StoredFile(FILE.size, 5, 7),
+    }
+
+    def same(stored: dict[str, StoredFile]) -> list[list[str]]:
+        job = fetch_job(shard_differences([LOCKED], stored), rig().hub, stored)
+        return [file["same"] for file in job["files"]]
+
+    assert same(stored) == [[ELSEWHERE], []]
+    # What has its name and is not right may be that very inode.
+    assert same({**stored, target(LOCKED, FILE): StoredFile(FILE.size, 5, 7)}) == [[], []]
 
 
 def test_nothing_to_fetch_needs_no_room_even_below_the_reserve() -> None:
@@ -113,7 +134,7 @@ def test_the_same_bytes_of_two_models_count_once() -> None:
 
 
 def test_the_job_says_the_whole_budget() -> None:
-    job = fetch_job(shard_differences([LOCKED], {}), rig(max_mb_s=2.5, proxy="http://proxy.lan:3128").hub)
+    job = fetch_job(shard_differences([LOCKED], {}), rig(max_mb_s=2.5, proxy="http://proxy.lan:3128").hub, {})
     assert job["bytes_per_s"] == 2_500_000
     assert job["proxy"] == "http://proxy.lan:3128"
     assert job["group"] == layout.USER
