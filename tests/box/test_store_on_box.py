@@ -329,6 +329,14 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
     assert f"{name} stays: a running process refers to it" in opened.output
     assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
     deployment.shell("systemctl stop reader")
+    # Nor one that somebody else's unit names, in a drop-in and by a line of its own.
+    dropin = "/etc/systemd/system/mine.service.d/model.conf"
+    named = deployment.shell(f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf'")
+    deployment.write(dropin, f"[Service]\nEnvironment=MODEL={named}\n")
+    refused = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
+    assert refused.code == 1
+    assert f"{name} stays: mine.service.d/model.conf refers to it" in refused.output
+    deployment.shell(f"rm -r {Path(dropin).parent}")
     deployment.shell(f"mkdir -p /opt/llamarig/llama.cpp/old/bin {STORE}/.partial && touch {STORE}/.partial/{'0' * 64}")
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.facts.disk_use import DirectorySizes, OpenPaths
+from tasks.facts.disk_use import DirectorySizes
 from tasks.facts.files import FileSizes, Ownership, Sha256Sums
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import FileHashes, ModelStore
+from tasks.facts.references import OpenPaths
 from tasks.facts.releases import Releases
 from tasks.planning import layout
 from tests.box.fetching import REPOSITORY_ROOT
