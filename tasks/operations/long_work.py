@@ -12,7 +12,7 @@ from tasks.facts.jobs import Jobs, RunningJobs
 from tasks.facts.model_store import FileHashes, ModelStore, Store
 from tasks.facts.releases import Release, Releases
 from tasks.operations import Commands, closes
-from tasks.operations.jobs import await_jobs, is_running, start_job
+from tasks.operations.jobs import await_jobs, is_running, none_runs, start_job
 from tasks.operations.lock_file import LockError, hub_token, locked_models
 from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.once import read_once
@@ -139,6 +139,7 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
         return
     for _, _, difference in missing:
         host.log(difference.finding)
+    yield none_runs(FETCH)
     # A record speaks for bytes that are no longer trusted: without it nothing serves the file until it is fetched anew.
     untrusted = sorted(record_of(path) for path in targets | names_of(again, store.files))
     yield StringCommand("rm", "-f", *(QuoteString(path) for path in untrusted))

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.operations.jobs import none_runs
 from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
+from tests.box.host import BoxError
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 from tests.box.local_hub import REPOSITORY
@@ -267,6 +269,9 @@ def test_one_download_is_shared_and_never_stopped_by_another_deploy(
         "systemctl stop 'llamarig-job-fetch_*'",
     ):
         assert words in refused.output
+    # Two deploys that both found none: the later one is told as it begins, before it has changed anything.
+    with pytest.raises(BoxError, match="another fetch has just begun on the box"):
+        second.shell(str(none_runs("fetch")))
     assert second.shell(unit) == began
     assert running.poll() is None, running.said()
     assert again.poll() is None, again.said()
