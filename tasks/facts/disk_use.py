@@ -23,7 +23,7 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
     def command(self, parents: Iterable[str]) -> str:
         globs = " ".join(f"{parent}/*/" for parent in sorted(parents))
         return (
-            f"for d in {globs}; do test -d $d && du --summarize --block-size=1 --time --time-style=+%s ${{d%/}}; "
+            f'for d in {globs}; do test -d "$d" && du --summarize --block-size=1 --time --time-style=+%s "${{d%/}}"; '
             "done 2>/dev/null; true"
         )
 
@@ -37,24 +37,3 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
             if taken is not None and changed_at is not None and path:
                 directories[path] = Directory(taken, changed_at)
         return directories
-
-
-class OpenPaths(FactBase[str]):
-    """Every path below these directories that some process has open or mapped, or was started from, a line each."""
-
-    @staticmethod
-    @override
-    def default() -> str:
-        return ""
-
-    @override
-    def command(self, parents: Iterable[str]) -> str:
-        pattern = "|".join(sorted(parents))
-        return (
-            "{ readlink /proc/[0-9]*/fd/* /proc/[0-9]*/exe /proc/[0-9]*/cwd; cat /proc/[0-9]*/maps; } 2>/dev/null "
-            f"| grep -oE '({pattern})/.*' | sort -u; true"
-        )
-
-    @override
-    def process(self, output: list[str]) -> str:
-        return "\n".join(output)

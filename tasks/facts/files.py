@@ -21,7 +21,7 @@ class Sha256Sums(FactBase[dict[str, str]]):
 
     @override
     def command(self, paths: Sequence[str]) -> str:
-        return f"sha256sum {' '.join(paths)} 2>/dev/null; true"
+        return f"sha256sum {shlex.join(paths)} 2>/dev/null; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:
@@ -40,7 +40,7 @@ class Ownership(FactBase[dict[str, str]]):
     @override
     def command(self, paths: Sequence[str]) -> str:
         # coreutils before 9.6 tells the kind of a file in the box's own language.
-        return f"LC_ALL=C stat -L -c '%n\t%U %G %a %F' {' '.join(paths)} 2>/dev/null; true"
+        return f"LC_ALL=C stat -L -c '%n\t%U %G %a %F' {shlex.join(paths)} 2>/dev/null; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:
@@ -58,7 +58,7 @@ class LastLines(FactBase[list[str]]):
 
     @override
     def command(self, path: str, count: int) -> str:
-        return f"tail -n {count} {path} 2>/dev/null; true"
+        return f"tail -n {count} {shlex.quote(path)} 2>/dev/null; true"
 
     @override
     def process(self, output: list[str]) -> list[str]:
@@ -75,7 +75,7 @@ class UserExists(FactBase[bool]):
 
     @override
     def command(self, user: str) -> str:
-        return f"getent passwd {user} || true"
+        return f"getent passwd {shlex.quote(user)} || true"
 
     @override
     def process(self, output: list[str]) -> bool:
@@ -92,7 +92,7 @@ class FileSizes(FactBase[dict[str, int]]):
 
     @override
     def command(self, paths: Sequence[str]) -> str:
-        return f"stat -L -c '%s %n' {' '.join(shlex.quote(path) for path in paths)} 2>/dev/null; true"
+        return f"stat -L -c '%s %n' {shlex.join(paths)} 2>/dev/null; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from tasks.facts.json_text import json_object
 from tasks.planning import layout
+from tasks.planning.fetch_under_way import RunningJob
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Jobs(FactBase[dict[str, Job]]):
         }
 
 
-class RunningJobs(FactBase[dict[str, str]]):
-    """Name -> text of its job.json, for every job that is under way, whoever asked for it."""
+class RunningJobs(FactBase[dict[str, RunningJob]]):
+    """Name -> RunningJob, for every job that is under way, whoever asked for it."""
 
     @staticmethod
     @override
-    def default() -> dict[str, str]:
+    def default() -> dict[str, RunningJob]:
         return {}
 
     @override
@@ -78,10 +79,12 @@ class RunningJobs(FactBase[dict[str, str]]):
         return (
             f"cd {layout.JOBS} 2>/dev/null && for n in *; do "
             f"systemctl is-active \"{unit}*\" | grep -qxE 'active|(de)?activating' || continue; "
-            "echo \"$n=$(tr -d '\\n' <$n/job.json)\"; done; true"
+            f'since=$(systemctl show "{unit}*" --property=ActiveEnterTimestamp --value | grep -m 1 .); '
+            # Not echo: Debian's would turn the backslashes of JSON into line breaks.
+            "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"
         )
 
     @override
-    def process(self, output: list[str]) -> dict[str, str]:
-        pairs = (line.partition("=") for line in output)
-        return {name: text for name, equals, text in pairs if equals}
+    def process(self, output: list[str]) -> dict[str, RunningJob]:
+        rows = (line.split("\t", 2) for line in output)
+        return {row[0]: RunningJob(row[2], json_object(row[2]), row[1]) for row in rows if len(row) == 3}

@@ -36,7 +36,7 @@ class ReadSpeedMeasured(FactBase[float | None]):
     def command(self) -> str:
         return (
             "export LC_ALL=C; "
-            f"f=$(find {layout.MODELS} -type f -name '*.gguf' -printf '%s %p\\n' 2>/dev/null | sort -n | tail -n 1 "
+            f"f=$(find -H {layout.MODELS} -type f -name '*.gguf' -printf '%s %p\\n' 2>/dev/null | sort -n | tail -n 1 "
             "| cut -d' ' -f2-); "
             'test -n "$f" && timeout 60 dd if="$f" of=/dev/null bs=4M count=512 iflag=direct 2>&1 | tail -n 1; true'
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
@@ -22,8 +23,8 @@ class ModelHeaders(FactBase[dict[str, Header]]):
 
     @override
     def command(self, paths: Iterable[str]) -> str:
-        quoted = " ".join(f"'{path}'" for path in paths)
-        return f"cd {layout.PROGRAMS} && {layout.PYTHON} -B -m tasks.files.model_headers {quoted} 2>/dev/null || true"
+        program = f"{layout.PYTHON} -B -m tasks.files.model_headers {shlex.join(paths)}"
+        return f"cd {layout.PROGRAMS} && {program} 2>/dev/null || true"
 
     @override
     def process(self, output: list[str]) -> dict[str, Header]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +40,9 @@ class ModelStore(FactBase[Store]):
             # Before the first deploy the directory is not there yet; its filesystem is that of the nearest parent.
             f'd={store}; while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
             'printf \'free\\t%s\\n\' "$(df --output=avail -B1 "$d" | tail -n 1)"; '
-            f"test -d {store} && find {store} -type f -printf 'file\\t%s\\t%b\\t%T@\\t%i\\t%p\\n' && "
-            f"find {store} -type f -name '.*{_RECORD_ENDING}' -exec sh -c "
+            # -H: the store may be a link to where there is room.
+            f"test -d {store} && find -H {store} -type f -printf 'file\\t%s\\t%b\\t%T@\\t%i\\t%p\\n' && "
+            f"find -H {store} -type f -name '.*{_RECORD_ENDING}' -exec sh -c "
             '\'for r; do printf "record\\t%s\\t" "$r"; cat "$r"; echo; done\' sh {} +; true'
         )
 
@@ -76,8 +78,7 @@ class FileHashes(FactBase[dict[str, str]]):
     @override
     def command(self, paths: list[str]) -> str:
         # NUL-terminated lines are never escaped by sha256sum; hub paths hold no line break.
-        quoted = " ".join(f"'{path}'" for path in paths)
-        return f"sha256sum --zero -- {quoted} 2>/dev/null | tr '\\0' '\\n'; true"
+        return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,9 +38,9 @@ class Releases(FactBase[dict[str, Release]]):
     @override
     def command(self, directories: Iterable[str]) -> str:
         return (
-            f"for d in {' '.join(sorted(directories))}; do printf 'release\\t%s\\n' $d; "
-            "test -f $d/manifest.json && (printf 'manifest\\t'; tr -d '\\n' <$d/manifest.json; echo); "
-            "test -d $d/bin && find $d/bin -type f -printf 'file\\t%s\\t%f\\n'; done; true"
+            f"for d in {shlex.join(sorted(directories))}; do printf 'release\\t%s\\n' \"$d\"; "
+            "test -f \"$d/manifest.json\" && (printf 'manifest\\t'; tr -d '\\n' <\"$d/manifest.json\"; echo); "
+            'test -d "$d/bin" && find "$d/bin" -type f -printf \'file\\t%s\\t%f\\n\'; done; true'
         )
 
     @override

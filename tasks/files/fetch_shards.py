@@ -88,7 +88,7 @@ class Fetch:
             same.setdefault(str(download.part), []).append(download)
         missing = []
         for twins in same.values():
-            there = [download for download in twins if self._is_there(download)]
+            there = [download for download in twins if self._is_there(download) or self._is_linked(download)]
             first = (there or twins)[0]
             first.twins = [download for download in twins if download is not first and not download.arrived]
             if there:
@@ -96,6 +96,16 @@ class Fetch:
             else:
                 missing.append(first)
         return missing
+
+    def _is_linked(self, download: Download) -> bool:
+        """Whether the store had these bytes under another name, checked there: then they have this one too now."""
+        for path in map(Path, download.file.get("same", ())):
+            if is_recorded(path, download.file):
+                download.part.unlink(missing_ok=True)
+                os.link(path, download.part)
+                self._arrive(download, download.part)
+                return True
+        return False
 
     def _link_twins(self, download: Download) -> None:
         for twin in download.twins:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoSibling
+from pydantic import ValidationError
 
 from tasks.operations.lock_file import LockError
 from tasks.planning.shard_sets import NoSuchFilesError, complete, of_quant
@@ -41,6 +42,14 @@ def resolve(model: Model, endpoint: str, token: str | None) -> LockedModel:
         )
     except NoSuchFilesError as error:
         raise LockError(f"model {model.name!r}: {error}") from None
+    except ValidationError as error:
+        # Names and numbers become paths and commands on the box: what is none of ours to read goes no further.
+        first = error.errors(include_url=False)[0]
+        raise LockError(
+            f"model {model.name!r}: {endpoint} answered about {model.repo} with "
+            f"{'.'.join(map(str, first['loc']))} = {first['input']!r}, which cannot be locked "
+            f"({first['msg'].removeprefix('Value error, ')}): declare another file or revision, or check hub.endpoint"
+        ) from None
 
 
 def _declared_files(model: Model, siblings: dict[str, RepoSibling]) -> list[str]:

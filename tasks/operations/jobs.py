@@ -54,6 +54,14 @@ def is_running(job: Job | None, asked: dict[str, Any]) -> bool:
     return job is not None and job.running and job.asked == hashlib.sha256(job_text(asked).encode()).hexdigest()
 
 
+def none_runs(name: str) -> StringCommand:
+    """Fails while a job of that name runs: after it was looked for, for the deploy that was quicker since then."""
+    said = f"another {name} has just begun on the box, by another deploy: run deploy.py again"
+    return StringCommand(
+        f"! systemctl is-active --quiet '{layout.job_unit(name)}*' || {{ echo '{said}' >&2; exit 1; }}"
+    )
+
+
 def start_job(
     name: str,
     program: str,
@@ -63,15 +71,19 @@ def start_job(
     properties: Sequence[str] = (),
     sandboxed: bool = True,
     secret: tuple[str, str] | None = None,
+    stops_another: bool = True,
 ) -> Commands:
     """Start ``tasks/files/<program>.py`` with ``job`` as its work. Another run of that name is stopped first.
 
+    :param stops_another: False where that may be somebody else's work: then it is let alone, and this fails
     :param secret: name and value of a credential only this job may read; it travels on a command's stdin (an upload for
         sudo would lie in /tmp for a moment, readable by all) and is never on a disk
     """
     directory = f"{layout.JOBS}/{name}"
     # A name of its own each time: systemd may still know the last run's unit, and refuses a second one of its name.
     unit = f"{layout.job_unit(name)}{secrets.token_hex(4)}.service"
+    if not stops_another:
+        yield none_runs(name)
     yield StringCommand(
         f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; "
         f"mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json"

@@ -8,11 +8,11 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from tasks.facts.jobs import Jobs
+from tasks.facts.jobs import Jobs, RunningJobs
 from tasks.facts.model_store import FileHashes, ModelStore, Store
 from tasks.facts.releases import Release, Releases
 from tasks.operations import Commands, closes
-from tasks.operations.jobs import await_jobs, is_running, start_job
+from tasks.operations.jobs import await_jobs, is_running, none_runs, start_job
 from tasks.operations.lock_file import LockError, hub_token, locked_models
 from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.once import read_once
@@ -20,8 +20,9 @@ from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole
 from tasks.planning.difference import Difference
+from tasks.planning.fetch_under_way import in_the_way, lacking
 from tasks.planning.release import build_job, release_differences, release_path
-from tasks.planning.shards import fetch_job, record, room_missing, shard_differences, target
+from tasks.planning.shards import fetch_job, names_of, record_of, room_missing, shard_differences, target
 from tasks.planning.sharing import is_received
 from tasks.spec.build import Build
 from tasks.spec.model_lock import LockedFile, LockedModel
@@ -112,8 +113,19 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
     if not missing:
         host.noop("every model file is as locked")
         return
-    job = fetch_job(missing, rig.hub)
-    if is_running(host.get_fact(Jobs, names=[FETCH]).get(FETCH), job):
+    # The download would read them too, to no better end; and what a failing disk still holds, its owner may want.
+    if unreadable := [str(difference) for _, _, difference in missing if not difference.by_deploy]:
+        yield from refuse("; ".join(unreadable))
+        return
+    job = fetch_job(missing, rig.hub, store.files)
+    targets = {target(model, file) for model, file, _ in missing}
+    # These count as arrived for whoever looks no deeper; a download that runs already reads none of them again.
+    again = targets - {target(model, file) for model, file, _ in shard_differences(locked, store.files)}
+    running = host.get_fact(RunningJobs).get(FETCH)
+    if running is not None:
+        if lacks := lacking(running.job, job, again):
+            yield from refuse(in_the_way(running, lacks))
+            return
         host.log("the download is already under way on the box")
         return
     short = room_missing(missing, store.files, store.free or 0, rig)
@@ -127,8 +139,10 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
         return
     for _, _, difference in missing:
         host.log(difference.finding)
+    yield none_runs(FETCH)
     # A record speaks for bytes that are no longer trusted: without it nothing serves the file until it is fetched anew.
-    yield StringCommand("rm", "-f", *(QuoteString(record(model, file)) for model, file, _ in missing))
+    untrusted = sorted(record_of(path) for path in targets | names_of(again, store.files))
+    yield StringCommand("rm", "-f", *(QuoteString(path) for path in untrusted))
     yield from start_job(
         FETCH,
         "fetch_shards",
@@ -136,6 +150,7 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
         python=f"{layout.HUB_VENV}/bin/python",
         properties=[f"ReadWritePaths={layout.MODELS}"],
         secret=("hub-token", token) if token else None,
+        stops_another=False,
     )
 
 

@@ -6,9 +6,10 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from tasks.facts.disk_use import DirectorySizes, OpenPaths
+from tasks.facts.disk_use import DirectorySizes
 from tasks.facts.jobs import RunningJobs
 from tasks.facts.model_store import ModelStore
+from tasks.facts.references import OpenPaths, References
 from tasks.facts.releases import Releases
 from tasks.facts.units import Units
 from tasks.operations import Commands
@@ -49,7 +50,7 @@ def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Com
     for leftover in wanted:
         host.log(f"deleting {leftover.name}, {leftover.size / GIB:.2f} GiB")
         yield StringCommand("rm", "-rf", "--", *(QuoteString(path) for path in leftover.paths))
-    yield StringCommand(f"find {layout.MODELS} -mindepth 1 -type d -empty -delete")
+    yield StringCommand(f"find -H {layout.MODELS} -mindepth 1 -type d -empty -delete")
 
 
 def _leftovers(rig: Rig, locked: list[LockedModel], keep: int) -> list[Leftover]:
@@ -57,7 +58,10 @@ def _leftovers(rig: Rig, locked: list[LockedModel], keep: int) -> list[Leftover]
     units = host.get_fact(Units, health={})
     # Also units of models declared no longer: their owner may start them by hand.
     users = {name: "\n".join([unit.text, *unit.arguments]) for name, unit in units.items()}
-    users |= {f"the running job {name}": text for name, text in host.get_fact(RunningJobs).items()}
+    users |= {f"the running job {name}": job.text for name, job in host.get_fact(RunningJobs).items()}
+    # And units that are none of ours, drop-ins, and presets, which another llama-server may read.
+    for name, text in host.get_fact(References, parents=[*parents, layout.MODELS]).items():
+        users[name] = "\n".join([users.get(name, ""), text])
     users["a running process"] = host.get_fact(OpenPaths, parents=[*parents, layout.MODELS])
     directories = host.get_fact(DirectorySizes, parents=parents)
     releases = host.get_fact(Releases, directories=[path for path in directories if path.startswith(layout.RELEASES)])

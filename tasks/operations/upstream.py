@@ -56,9 +56,9 @@ def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, mov
     host.log(f"{model.name}: {_verdict(locked, upstream, branch)}")
     for line in lock_changes(locked, upstream):
         host.log(f"    {line}")
-    if not move or upstream.commit == locked.commit:
+    if not move or upstream == locked:
         return
-    if is_pinned:
+    if is_pinned and upstream.commit != locked.commit:
         host.log(f"    its revision is a commit: to move, declare revision={upstream.commit!r}")
         return
     write_lock(rig.model_lock, ModelLock(models={**lock.models, lock_key(model): upstream}))
@@ -67,6 +67,7 @@ def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, mov
 
 def _verdict(locked: LockedModel, upstream: LockedModel, branch: str) -> str:
     if upstream.commit == locked.commit:
-        return f"{branch} is where it is locked, {locked.commit[:12]}"
+        other = "" if upstream == locked else ", and yet the lock has other files than are declared"
+        return f"{branch} is where it is locked, {locked.commit[:12]}{other}"
     same = "" if lock_changes(locked, upstream) else ", with the same files"
     return f"locked to {locked.commit[:12]}, {branch} is at {upstream.commit[:12]}{same}"

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from tasks.planning import layout
 from tasks.planning.release import release_path
 from tasks.planning.shard_sets import set_name
-from tasks.planning.shards import GIB, StoredFile, partial, record, target
+from tasks.planning.shards import GIB, StoredFile, partial, record, record_of, target
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.rig import Rig
 
@@ -107,16 +107,13 @@ def _model_files(
             sets[set_name(inside)].append(path)
     for name, paths in sets.items():
         records = [record_of(path) for path in paths if record_of(path) in stored]
-        size = sum(stored[path].allocated for path in [*paths, *records])
+        # What has another name elsewhere in the store, as the same bytes of two revisions have, frees no room.
+        stay = {found.inode for path, found in stored.items() if path not in paths and path not in records}
+        freed = {stored[path].inode: stored[path].allocated for path in [*paths, *records]}
+        size = sum(allocated for inode, allocated in freed.items() if inode not in stay)
         yield Leftover(
             f"models/{name}", (*sorted(paths), *sorted(records)), size, _why(name, locked), _held(paths, users)
         )
-
-
-def record_of(path: str) -> str:
-    """The record beside a model file."""
-    directory, _, name = path.rpartition("/")
-    return f"{directory}/.{name}.verified.json"
 
 
 def _why(name: str, locked: list[LockedModel]) -> str:

@@ -14,14 +14,19 @@ class NoSuchFilesError(ValueError):
     """The repository does not hold what is declared; the message lists what it does hold."""
 
 
-def shard_sets(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Name (path without shard number and ending) -> the files of that set, in order. Projectors are left out."""
-    sets: dict[str, list[str]] = defaultdict(list)
+def shard_sets(paths: Iterable[str]) -> dict[tuple[str, int], list[str]]:
+    """Name (path without shard number and ending) and count -> the files of that set. Projectors are left out.
+
+    The count is what the names say, 0 for a file that is no shard: a model split anew lies beside its old shards, or
+    beside itself in one piece, and only one of them may be meant.
+    """
+    sets: dict[tuple[str, int], list[str]] = defaultdict(list)
     for path in sorted(paths):
         file = PurePosixPath(path)
         if file.suffix != ".gguf" or file.name.startswith("mmproj"):
             continue
-        sets[set_name(path)].append(path)
+        shard = _SHARD.fullmatch(file.stem)
+        sets[set_name(path), int(shard["count"]) if shard else 0].append(path)
     return dict(sets)
 
 
@@ -41,13 +46,20 @@ def of_quant(quant: str, paths: Iterable[str], repo: str) -> list[str]:
     """
     sets = shard_sets(paths)
     ending = re.compile(rf"(?<![A-Za-z0-9_])(?<!UD-){re.escape(quant)}$")
-    found = [name for name in sets if ending.search(PurePosixPath(name).name)]
+    found = [key for key in sets if ending.search(PurePosixPath(key[0]).name)]
     if not found:
-        known = ", ".join(PurePosixPath(name).name for name in sorted(sets)) or "no GGUF file at all"
+        known = ", ".join(PurePosixPath(name).name for name, _ in sorted(sets)) or "no GGUF file at all"
         raise NoSuchFilesError(f"{repo} has no quant {quant}; it has {known}: end quant as one of them ends")
     if len(found) > 1:
-        raise NoSuchFilesError(f"quant {quant} means several sets of {repo}: {', '.join(found)}; name one with files")
+        several = ", ".join(_shown(name, count, len(sets[name, count])) for name, count in found)
+        raise NoSuchFilesError(f"quant {quant} means several sets of {repo}: {several}; name one in files")
     return complete(sets[found[0]], repo)
+
+
+def _shown(name: str, count: int, there: int) -> str:
+    if not count:
+        return f"{name}.gguf"
+    return f"{name}-*-of-{count:05}.gguf" + ("" if there == count else f" ({there} of {count} there)")
 
 
 def complete(files: list[str], repo: str) -> list[str]:

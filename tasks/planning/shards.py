@@ -52,7 +52,12 @@ def target(locked: LockedModel, file: LockedFile) -> str:
 
 def record(locked: LockedModel, file: LockedFile) -> str:
     """Path of what is recorded about a file once its sha256 matched (written by tasks/files/fetch_shards.py)."""
-    directory, _, name = target(locked, file).rpartition("/")
+    return record_of(target(locked, file))
+
+
+def record_of(path: str) -> str:
+    """The record beside a model file."""
+    directory, _, name = path.rpartition("/")
     return f"{directory}/.{name}.verified.json"
 
 
@@ -76,16 +81,20 @@ def shard_differences(
     """Every locked file that is not on the box as locked, each once.
 
     :param stored: path -> what lies there
-    :param hashes: path -> sha256 read from the disk just now, for a deep check
+    :param hashes: path -> sha256 read from the disk just now, for a deep check: of every stored file that can be read
     """
     found: dict[str, tuple[LockedModel, LockedFile, Difference]] = {}
     for model in locked:
         for file in model.files:
             path = target(model, file)
             state = _state(file, stored.get(path), None if hashes is None else hashes.get(path))
-            if state is not None:
-                name = file.path.rsplit("/", 1)[-1]
-                found[path] = (model, file, Difference(f"model file {name}", f"sha256 {file.sha256[:12]}...", state))
+            name = file.path.rsplit("/", 1)[-1]
+            about, expected = f"model file {name}", f"sha256 {file.sha256[:12]}..."
+            if hashes is not None and path in stored and path not in hashes:
+                remedy = f"see what the box's kernel log says of its disk (dmesg), then delete {path} and run deploy.py"
+                found[path] = (model, file, Difference(about, expected, "cannot be read", remedy, by_deploy=False))
+            elif state is not None:
+                found[path] = (model, file, Difference(about, expected, state))
     return list(found.values())
 
 
@@ -101,6 +110,25 @@ def _state(file: LockedFile, stored: StoredFile | None, digest: str | None) -> s
     return None
 
 
+def same_bytes(file: LockedFile, path: str, stored: Mapping[str, StoredFile]) -> list[str]:
+    """Other paths of the store with a locked file's bytes, by their records: to be linked, where ``path`` is not there.
+
+    Another revision of its repository mostly, or another repository. Where something else has its name, nothing is
+    linked: that may be the same inode, found to be damaged.
+    """
+    if path in stored:
+        return []
+    return sorted(
+        other for other, found in stored.items() if found.size == file.size and found.verified_sha256() == file.sha256
+    )
+
+
+def names_of(paths: Iterable[str], stored: Mapping[str, StoredFile]) -> set[str]:
+    """All names that the store has for these files: whose bytes are wrong under one are wrong under all."""
+    inodes = {stored[path].inode for path in paths if path in stored}
+    return {path for path, found in stored.items() if found.inode in inodes}
+
+
 def room_missing(
     files: Iterable[tuple[LockedModel, LockedFile, Difference]], stored: Mapping[str, StoredFile], free: int, rig: Rig
 ) -> Difference | None:
@@ -108,9 +136,9 @@ def room_missing(
 
     :param free: bytes free on the model store's filesystem
     """
-    wanted = {partial(file): (target(model, file), file.size) for model, file, _ in files}
-    whole = sum(size for _, size in wanted.values())
-    there = sum(min(size, _there(stored, part, path, size)) for part, (path, size) in wanted.items())
+    wanted = {partial(file): (target(model, file), file) for model, file, _ in files}
+    whole = sum(file.size for _, file in wanted.values())
+    there = sum(min(file.size, _there(stored, part, path, file)) for part, (path, file) in wanted.items())
     needed, reserve = whole - there, int(rig.host.disk_reserve_gib * GIB)
     if needed <= max(0, free - reserve):
         return None
@@ -125,15 +153,20 @@ def room_missing(
     )
 
 
-def _there(stored: Mapping[str, StoredFile], part: str, path: str, size: int) -> int:
-    """Bytes that will not be fetched: what a broken-off download left, or a whole file that only has to be read."""
-    if path in stored and stored[path].size == size:
-        return size
+def _there(stored: Mapping[str, StoredFile], part: str, path: str, file: LockedFile) -> int:
+    """Bytes that will not be fetched: what a broken-off download left, or a whole file, to be read or linked."""
+    if (path in stored and stored[path].size == file.size) or same_bytes(file, path, stored):
+        return file.size
     return stored[part].allocated if part in stored else 0
 
 
-def fetch_job(files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: Hub) -> dict[str, Any]:
-    """What tasks/files/fetch_shards.py is told: the files, and the budget of connections, memory and bandwidth."""
+def fetch_job(
+    files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: Hub, stored: Mapping[str, StoredFile]
+) -> dict[str, Any]:
+    """What tasks/files/fetch_shards.py is told: the files, and the budget of connections, memory and bandwidth.
+
+    ``same``, of a file: paths where the store has its bytes already.
+    """
     return {
         "endpoint": hub.endpoint,
         "proxy": hub.proxy,
@@ -153,6 +186,7 @@ def fetch_job(files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: 
                 "sha256": file.sha256,
                 "target": target(model, file),
                 "partial": partial(file),
+                "same": same_bytes(file, target(model, file), stored),
             }
             for model, file, _ in files
         ],

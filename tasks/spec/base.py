@@ -56,7 +56,7 @@ def explain(error: ValidationError, declared: str, where: str) -> str:
 
 # Secrets declared where none belongs must not travel on into a terminal's log.
 _SECRET_FIELD = re.compile(r"(?i)(token|secret|password|key)$")
-_SECRET_TEXT = re.compile(r"(--api-key(?:=|'?, '))[^'\"]+|\b(hf_|sk-)[\w-]+")
+_SECRET_TEXT = re.compile(r"(--api-key(?:=|'?, '))[^'\"]+|\b(hf_|sk-)[\w-]+|(://)[^/'\"]+(?=@)")
 
 
 def _shown(field: str, value: object) -> str:
@@ -64,5 +64,5 @@ def _shown(field: str, value: object) -> str:
         return f"{type(value).__name__}(...)"
     if _SECRET_FIELD.search(field):
         return "(not shown)"
-    text = _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2]}...", repr(value))
+    text = _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2] or found[3]}...", repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

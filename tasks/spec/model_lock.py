@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import shlex
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.spec.base import Declaration
-from tasks.spec.model import Model
+from tasks.spec.model import Model, Repo, hub_path
 
 
 class LockedFile(Declaration):
     """One file of a Hub repository; ``size`` in bytes, ``sha256`` as the Hub's LFS metadata has it."""
 
-    path: str
+    path: Annotated[str, AfterValidator(hub_path)]
     size: int = Field(ge=0)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -22,7 +22,7 @@ class LockedFile(Declaration):
 class LockedModel(Declaration):
     """The files of one model at one commit of its repository. ``shards`` are in llama.cpp's order."""
 
-    repo: str
+    repo: Repo
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     shards: tuple[LockedFile, ...] = Field(min_length=1)
     mmproj: LockedFile | None = None
@@ -41,6 +41,12 @@ class ModelLock(Declaration):
 
 
 def lock_key(model: Model) -> str:
-    """What a model asks of the Hub, in one line: the same line always means the same lock entry."""
-    files = [PurePosixPath(path).as_posix() for path in (*model.files, model.mmproj, model.draft) if path]
-    return " ".join([f"{model.repo}@{model.revision}", *([model.quant] if model.quant else []), *files])
+    """What a model asks of the Hub, in one line: the same line always means the same lock entry.
+
+    Each name stands with what it is for: a projector named among the files is served as another model than one named as
+    mmproj.
+    """
+    asked = [("quant", model.quant), *(("file", path) for path in model.files)]
+    asked += [("mmproj", model.mmproj), ("draft", model.draft)]
+    words = [f"{role}={shlex.quote(name)}" for role, name in asked if name]
+    return " ".join([f"{model.repo}@{model.revision}", *words])

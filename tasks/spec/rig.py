@@ -22,7 +22,11 @@ def _repeated(names: Iterable[str]) -> list[str]:
 class Hub(Declaration):
     """Where models come from. A token is named here, never written here."""
 
-    endpoint: str = Field(default="https://huggingface.co", pattern=r"^https?://[^\s/]+(/\S*)?$")
+    endpoint: str = Field(
+        default="https://huggingface.co",
+        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
+        description="the Hub or a mirror of it, without a login: what is declared lies in git and is named in messages",
+    )
     token_env: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",

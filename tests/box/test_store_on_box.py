@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.operations.jobs import none_runs
 from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
+from tests.box.host import BoxError
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 from tests.box.local_hub import REPOSITORY
@@ -37,7 +39,7 @@ print(sizes)
 
 @pytest.fixture
 def second(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """The tiny model's files once more, in a repository of their own; afterwards the box is as it was."""
+    """Another model, in a repository of its own, to be fetched; afterwards the box is as it was."""
     second_model.forget(deployment)
     second_model.declare(variant, hub)
     yield variant
@@ -175,6 +177,33 @@ def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> 
     assert small_store.run().changed == []
 
 
+@pytest.fixture
+def linked_store(deployment: Deployment) -> Iterator[Deployment]:
+    """The model store moved elsewhere, with a link in its place; afterwards it lies where it lay."""
+    elsewhere = "/srv/a large disk/models"
+    deployment.shell(f"mkdir -p '/srv/a large disk' && mv {STORE} '{elsewhere}' && ln -s '{elsewhere}' {STORE}")
+    yield deployment
+    deployment.shell(f"rm {STORE} && mv '{elsewhere}' {STORE} && rmdir '/srv/a large disk'")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+
+
+def test_a_store_behind_a_link(linked_store: Deployment) -> None:
+    """What is there is found, what is missing is fetched to where the link leads, and a prune follows it too."""
+    assert linked_store.run().changed == []
+    linked_store.shell(
+        f"rm {STORE}/{REPOSITORY}/*/F16/*-00002-of-*; cd {STORE}; mkdir -p empty .partial; touch .partial/{'0' * 64}"
+    )
+    outcome = linked_store.run()
+    assert outcome.code == 0, str(outcome)
+    assert "Models | Downloads under way" in outcome.changed
+    assert linked_store.run("--data", "deep=1").changed == []
+    deleted = linked_store.run("--data", f"delete=partial/{'0' * 64}", script="tasks/prune.py")
+    assert deleted.code == 0, str(deleted)
+    assert linked_store.shell(f"ls -d {STORE}/.partial/{'0' * 64} {STORE}/empty 2>/dev/null || echo gone") == "gone"
+    assert linked_store.shell(f"readlink {STORE}") == "/srv/a large disk/models"
+
+
 def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
     """tasks/lock.py tells what is newer, changes nothing unasked, and the next deploy fetches what the lock says."""
     assert second.run().code == 0
@@ -196,10 +225,58 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert commit in lock.read_text()
     assert json.loads(lock.read_text()) != json.loads(before)
     assert second.run("--data", "update=nobody", script="tasks/lock.py").code == 1
+    hub.log.clear()
+    # Of what stayed the same nothing is fetched, and nothing takes room twice.
+    second.rig["host"]["disk_reserve_gib"] = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1")) / 1024**3
     outcome = second.run()
     assert outcome.code == 0, str(outcome)
+    assert moved(hub) == 0
+    assert second.shell(
+        f"find {STORE}/{SECOND} -name '*.gguf' -printf '%i %n\\n' | sort | uniq -c | awk '{{print $1, $3}}'"
+    ) == "\n".join(["2 2"] * 3)
+    assert second.run().changed == []
     listed = second.run(script="tasks/prune.py")
     assert "superseded by revision" in listed.output
+
+
+def test_one_download_is_shared_and_never_stopped_by_another_deploy(
+    second: Deployment, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another terminal, without the token, after a file has arrived: waited for. With another limit: refused."""
+    paths = [f"F16/Second-F16-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.add_repo(SECOND, {path: random_file(tmp_path / path, 6 * MIB, seed) for seed, path in enumerate(paths)}, TOKEN)
+    hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-00002-of-*", bytes_per_s=10_000))
+    second.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
+    monkeypatch.setenv("LLAMARIG_TEST_TOKEN", TOKEN)
+    running = second.start(log=tmp_path / "log")
+    arrived = f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf' 2>/dev/null || true"
+    wait_for(lambda: second.shell(arrived), "the first file", by=running)
+    unit = "systemctl show 'llamarig-job-fetch_*' -p InvocationID --value"
+    began = second.shell(unit)
+    assert began
+    monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
+    again = second.start(log=tmp_path / "again")
+    wait_for(lambda: "the download is already under way" in again.said(), "the other deploy finding it", by=again)
+    wait_for(lambda: "models: downloading" in again.said(), "its progress in the other deploy", by=again)
+    other = second.variant(tmp_path / "other")
+    other.rig["hub"]["max_mb_s"] = 1.0
+    refused = other.run()
+    assert refused.code == 1
+    for words in (
+        "another download is under way on the box since ",
+        f": 2 files of {SECOND}, 0.01 GiB",
+        "(another hub.max_mb_s)",
+        "systemctl stop 'llamarig-job-fetch_*'",
+    ):
+        assert words in refused.output
+    # Two deploys that both found none: the later one is told as it begins, before it has changed anything.
+    with pytest.raises(BoxError, match="another fetch has just begun on the box"):
+        second.shell(str(none_runs("fetch")))
+    assert second.shell(unit) == began
+    assert running.poll() is None, running.said()
+    assert again.poll() is None, again.said()
+    kill(running)
+    kill(again)
 
 
 def test_prune_leaves_a_running_download_alone(
@@ -257,6 +334,14 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
     assert f"{name} stays: a running process refers to it" in opened.output
     assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
     deployment.shell("systemctl stop reader")
+    # Nor one that somebody else's unit names, in a drop-in and by a line of its own.
+    dropin = "/etc/systemd/system/mine.service.d/model.conf"
+    named = deployment.shell(f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf'")
+    deployment.write(dropin, f"[Service]\nEnvironment=MODEL={named}\n")
+    refused = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
+    assert refused.code == 1
+    assert f"{name} stays: mine.service.d/model.conf refers to it" in refused.output
+    deployment.shell(f"rm -r {Path(dropin).parent}")
     deployment.shell(f"mkdir -p /opt/llamarig/llama.cpp/old/bin {STORE}/.partial && touch {STORE}/.partial/{'0' * 64}")
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tasks.facts.disk_use import DirectorySizes, OpenPaths
-from tasks.facts.model_store import ModelStore
+from tasks.facts.disk_use import DirectorySizes
+from tasks.facts.files import FileSizes, Ownership, Sha256Sums
+from tasks.facts.model_headers import ModelHeaders
+from tasks.facts.model_store import FileHashes, ModelStore
+from tasks.facts.references import OpenPaths
+from tasks.facts.releases import Releases
 from tasks.planning import layout
+from tests.box.fetching import REPOSITORY_ROOT
+from tests.box.tiny_model import write_shards
 
 
 def shell(command: str) -> list[str]:
@@ -36,6 +44,54 @@ def test_a_sparse_file_takes_what_was_written_of_it(tmp_path: Path, monkeypatch:
     # Others write to this disk too.
     assert store.free is not None
     assert abs(store.free - os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize) < 1024**3
+
+
+def test_a_path_is_a_word_and_never_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock lets no such path in; a fact does not rely on that."""
+    monkeypatch.setattr(layout, "PROGRAMS", str(REPOSITORY_ROOT))
+    monkeypatch.setattr(layout, "PYTHON", sys.executable)
+    (tmp_path / "x").mkdir()
+    evil = f"{tmp_path}/x'; touch '{tmp_path}/PWNED'; echo 'Q4.gguf"
+    (tmp_path / "made").mkdir()
+    model = write_shards(tmp_path / "made", "m", seed=1, experts=2)[0].rename(tmp_path / "x y's.gguf")
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    for paths in ([evil, str(model)], [str(model), f"$(touch {tmp_path}/PWNED)"]):
+        assert FileHashes().process(shell(FileHashes().command(paths))).get(str(model)) == digest
+        assert str(model) in ModelHeaders().process(shell(ModelHeaders().command(paths)))
+        for fact in (Sha256Sums(), Ownership(), FileSizes()):
+            assert str(model) in fact.process(shell(fact.command(paths)))
+        shell(Releases().command(paths))
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_store_behind_a_link_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a larger disk; its files have the names that the declaration gives them."""
+    real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
+    file = store / "o/r/x.gguf"
+    real.mkdir(parents=True)
+    store.symlink_to(real)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * mmap.PAGESIZE)
+    (file.parent / ".x.gguf.verified.json").write_text('{"sha256": "%s"}' % ("a" * 64))
+    monkeypatch.setattr(layout, "MODELS", str(store))
+    found = ModelStore().process(shell(ModelStore().command()))
+    assert found.files[str(file)].record == {"sha256": "a" * 64}
+    with file.open("rb"):
+        opened = OpenPaths().process(shell(OpenPaths().command([str(store), "/no/such/at all"]))).splitlines()
+    with file.open("rb") as handle:
+        mapping = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    with mapping:
+        mapped = OpenPaths().process(shell(OpenPaths().command([str(store)]))).splitlines()
+    assert opened == mapped == [str(file)]
+
+
+def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
+    """As sha256sum says it of a bad sector: an error, an exit status, and the hashes of the others."""
+    good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
+    good.write_bytes(b"x")
+    bad.mkdir()
+    hashes = FileHashes().process(shell(FileHashes().command([str(bad), str(good)])))
+    assert hashes == {str(good): hashlib.sha256(b"x").hexdigest()}
 
 
 def test_directories_by_size(tmp_path: Path) -> None:

@@ -55,7 +55,10 @@ def test_what_a_command_printed_is_not_repeated(tmp_path: Path) -> None:
         ({"token_env": "hf_abcdef"}, "looks like a token itself"),
         ({"token_env": "HF TOKEN"}, "pattern"),
         ({"token_env": "A", "token_command": ("true",)}, "two tokens"),
-        ({"proxy": "http://me:secret@proxy:3128"}, "pattern"),
+        ({"proxy": "http://me:s3cret@proxy:3128"}, "pattern"),
+        ({"endpoint": "https://me:s3cret@hub.lan"}, "pattern"),
+        ({"endpoint": "https://s3cret@hub.lan/hf"}, "pattern"),
+        ({"endpoint": "https://hub.lan/hf?user=me@home"}, "pattern"),
         ({"max_mb_s": 0}, "greater than or equal to 0.1"),
     ],
 )
@@ -63,3 +66,4 @@ def test_declarations_that_are_refused(fields: dict[str, Any], words: str) -> No
     with pytest.raises(DeclarationError, match=words) as refused:
         hub(**fields)
     assert "abcdef" not in str(refused.value)
+    assert "s3cret" not in str(refused.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def test_a_branch_is_frozen_with_every_file(served: Hub, files: dict[str, Path])
     [
         ({"quant": "Q8"}, "the shard set m-Q8 is incomplete, missing m-Q8-00002-of-00002.gguf"),
         ({"files": ("m-Q8-00001-of-00002.gguf",)}, "the shard set m-Q8 is incomplete"),
-        ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4, b/m-Q4"),
+        ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4.gguf, b/m-Q4.gguf"),
         ({"quant": "Q5"}, "has no quant Q5; it has m-UD-Q6, m-Q4, m-Q4, m-Q8"),
         ({"files": ("none.gguf",)}, "has no file none.gguf; it has UD-Q6/m-UD-Q6-00001-of-00002.gguf"),
         ({"quant": "UD-Q6", "mmproj": "mmproj-F32.gguf"}, "has no file mmproj-F32.gguf"),
@@ -81,6 +82,28 @@ def test_what_cannot_be_locked_says_what_there_is(served: Hub, fields: dict[str,
         resolve(model(**fields), served.endpoint, None)
     assert words in str(refused.value)
     assert str(refused.value).startswith("model 'm': ")
+
+
+@pytest.mark.parametrize("path", ["x'; touch /tmp/PWNED; echo 'Q4.gguf", "../../../x-Q4.gguf", "$(reboot)-Q4.gguf"])
+def test_a_path_that_is_none_goes_no_further(served: Hub, files: dict[str, Path], tmp_path: Path, path: str) -> None:
+    """The repository's owner names its files, and a quant's are taken from there."""
+    served.add_repo("acme/evil-GGUF", {path: files["a/m-Q4.gguf"]})
+    declared = model(repo="acme/evil-GGUF", quant="Q4")
+    with pytest.raises(LockError) as refused:
+        resolve(declared, served.endpoint, None)
+    said = str(refused.value)
+    assert said.startswith("model 'm': ")
+    assert f"path = {path!r}, which cannot be locked" in said
+    assert "declare another file or revision" in said
+    # Nor one that comes with a lock from elsewhere.
+    locked = resolve(model(files=("a/m-Q4.gguf",)), served.endpoint, None)
+    lock = tmp_path / "models.lock.json"
+    write_lock(str(lock), ModelLock(models={lock_key(declared): locked}))
+    content = json.loads(lock.read_text())
+    content["models"][lock_key(declared)]["shards"][0]["path"] = path
+    lock.write_text(json.dumps(content))
+    with pytest.raises(LockError, match="is no path of a file in a Hub repository"):
+        read_lock(str(lock))
 
 
 def test_a_hub_in_trouble_is_asked_again(served: Hub) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from tasks.planning import layout
@@ -37,7 +39,7 @@ def found_on(
 
 
 def stored(*paths: str) -> dict[str, StoredFile]:
-    return {path: StoredFile(GIB, 1, 1, allocated=GIB) for path in paths}
+    return {path: StoredFile(GIB, 1, zlib.crc32(path.encode()), allocated=GIB) for path in paths}
 
 
 DECLARED = stored(target(LOCKED, FILE), record(LOCKED, FILE), partial(FILE), f"{layout.MODELS}/.partial/.lock")
@@ -79,6 +81,14 @@ def test_each_leftover_has_its_reason_and_its_room() -> None:
     assert quant.size == 3 * GIB
     assert quant.paths == (*old_quant, f"{HERE}/Q6_K/.m-Q6_K-00001-of-00002.gguf.verified.json")
     assert next(iter(found)) == quant.name, "the largest comes first"
+
+
+def test_what_is_linked_to_the_same_bytes_of_another_revision_frees_nothing() -> None:
+    old = f"{layout.MODELS}/o/r/{'d' * 40}"
+    files = DECLARED | stored(f"{old}/m-UD-Q6_K_XL-00001-of-00002.gguf")
+    files[f"{old}/m-UD-Q6_K_XL-00002-of-00002.gguf"] = files[target(LOCKED, FILE)]
+    (leftover,) = found_on(files, {})
+    assert (leftover.size, len(leftover.paths)) == (GIB, 2)
 
 
 def test_an_unfinished_build_keeps_its_work() -> None:

@@ -1,0 +1,51 @@
+"""Who names a model file: any unit and drop-in, a preset file; by the name it has, or by where a link leads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.facts import references
+from tasks.facts.references import References
+from tasks.planning import layout
+from tasks.planning.leftovers import CannotDeleteError, chosen, leftovers
+from tests.planning.test_leftovers import LOCKED, RIG, stored
+
+MODEL = "o/x/" + "e" * 40 + "/a model-00001-of-00002.gguf"
+
+
+def test_whoever_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    units, local, presets = (tmp_path / name for name in ("etc/systemd", "local/systemd", "presets"))
+    real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
+    for directory in (units / "system/mine.service.d", units / "system/multi-user.target.wants", local, presets, real):
+        directory.mkdir(parents=True)
+    store.symlink_to(real)
+    monkeypatch.setattr(references, "UNIT_FILES", (str(units), str(local), str(tmp_path / "not there")))
+    monkeypatch.setattr(layout, "PRESETS", str(presets))
+    monkeypatch.setattr(layout, "MODELS", str(store))
+    (units / "system/mine.service.d/model.conf").write_text(
+        f'[Service]\nEnvironment="LLAMA_ARG_MODEL={store}/{MODEL}"\n'
+    )
+    (tmp_path / "linked").write_text(f"[Service]\nExecStart=/usr/bin/llama-server \\\n  -m '{real}/{MODEL}' --port 1\n")
+    (units / "system/linked.service").symlink_to(tmp_path / "linked")
+    (units / "system/multi-user.target.wants/linked.service").symlink_to("../linked.service")
+    (units / "system/masked.service").symlink_to("/dev/null")
+    os.mkfifo(units / "system/pipe")
+    (units / "system/old.service").write_text(
+        f"[Service]\n# ExecStart=/usr/bin/x {store}/{MODEL}\nExecStart=/bin/true\n"
+    )
+    (local / "root.service").write_text(f"[Service]\nReadOnlyPaths={store}\n")
+    (presets / "cpu.ini").write_text(f"[m]\nmodel = {store}/{MODEL}\n")
+    command = References().command([str(store), "/no/such directory"])
+    # A pipe that is opened is waited for.
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    found = References().process(done.stdout.splitlines())
+    assert found.keys() == {"mine.service.d/model.conf", "linked.service", f"{presets}/cpu.ini"}
+    assert all(f"{store}/{MODEL}" in text for text in found.values())
+
+    (leftover,) = leftovers(RIG, [LOCKED], stored(f"{store}/{MODEL}"), {}, found, {}, 0)
+    with pytest.raises(CannotDeleteError, match=r"linked\.service, mine\.service\.d/model\.conf refers to it"):
+        chosen([leftover.name], [leftover])

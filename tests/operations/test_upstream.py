@@ -1,0 +1,78 @@
+"""tasks/lock.py against the stand-in Hub: what it moves, and what it lets alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.operations.hub_resolver import resolve
+from tasks.operations.lock_file import read_lock, write_lock
+from tasks.operations.upstream import compared
+from tasks.spec import declare as d
+from tasks.spec.model_lock import LockedModel, ModelLock, lock_key
+from tasks.spec.rig import Rig
+from tests.box.fetching import random_file
+from tests.box.hub import Hub
+from tests.operations.fake_run import run_of
+
+REPO = "acme/m-GGUF"
+PATHS = ("m-Q4.gguf", "mmproj-F16.gguf")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Hub]:
+    files = {path: random_file(tmp_path / "files" / path, 1000 + seed, seed) for seed, path in enumerate(PATHS)}
+    with Hub(tmp_path) as served:
+        served.add_repo(REPO, files)
+        yield served
+
+
+def rig_of(served: Hub, lock: Path, **fields: object) -> Rig:
+    serve = d.serve(port=8080, context=4096)
+    model = d.model(**{"name": "m", "repo": REPO, "build": "cpu", "serve": serve, **fields})  # type: ignore[arg-type]
+    builds = [d.build(name="cpu", backend="cpu")]
+    return Rig.model_validate(
+        d.rig(builds=builds, models=[model], hub=d.hub(endpoint=served.endpoint), model_lock=str(lock))
+    )
+
+
+def entry(rig: Rig) -> LockedModel:
+    return read_lock(rig.model_lock).models[lock_key(rig.models[0])]
+
+
+def test_a_projector_among_the_files_is_another_model(served: Hub, tmp_path: Path) -> None:
+    as_file = rig_of(served, tmp_path / "lock.json", files=PATHS).models[0]
+    as_projector = rig_of(served, tmp_path / "lock.json", files=PATHS[:1], mmproj=PATHS[1]).models[0]
+    as_draft = as_projector.model_copy(update={"mmproj": None, "draft": PATHS[1]})
+    spaced = as_file.model_copy(update={"files": (" ".join(f"file={path}" for path in PATHS)[len("file=") :],)})
+    quant = as_file.model_copy(update={"files": (), "quant": PATHS[0]})
+    one = as_file.model_copy(update={"files": PATHS[:1]})
+    assert len({lock_key(model) for model in (as_file, as_projector, as_draft, spaced, quant, one)}) == 6
+
+
+@pytest.mark.parametrize("revision", ["main", "its commit"])
+def test_an_entry_that_is_not_what_is_declared_is_put_right_at_the_same_commit(
+    served: Hub, tmp_path: Path, revision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As written by hand, or from when a projector among the files counted as the same model."""
+    caplog.set_level("INFO", logger="pyinfra")
+    commit = served.store.repository(REPO, anonymous=True).revision("main").commit
+    revision = commit if revision == "its commit" else revision
+    rig = rig_of(served, tmp_path / "lock.json", files=PATHS[:1], mmproj=PATHS[1], revision=revision)
+    right = resolve(rig.models[0], served.endpoint, None)
+    wrong = right.model_copy(update={"shards": tuple(right.files), "mmproj": None})
+    write_lock(rig.model_lock, ModelLock(models={lock_key(rig.models[0]): wrong}))
+    with run_of((compared, {"name": "Lock", "rig": rig})):
+        pass
+    assert entry(rig) == wrong, "told, and nothing else"
+    assert "and yet the lock has other files than are declared" in caplog.text
+    assert f"locked as a file of the model, declared as mmproj: {PATHS[1]}" in caplog.text
+    with run_of((compared, {"name": "Lock", "rig": rig, "update": ("m",)})):
+        pass
+    assert entry(rig) == right
+    before = Path(rig.model_lock).stat().st_mtime_ns
+    with run_of((compared, {"name": "Lock", "rig": rig, "update": ("m",)})):
+        pass
+    assert Path(rig.model_lock).stat().st_mtime_ns == before, "written though nothing differs"
