@@ -161,9 +161,13 @@ class Fetch:
 
     def _fetch(self, download: Download) -> None:
         """One file, until its sha256 is right; attempts are counted only while nothing gets on."""
-        name, attempt, mismatches, way = download.target.name, 0, 0, ""
+        name, attempt, mismatches, no_ranges = download.target.name, 0, 0, 0
         while True:
             download.present = before = present(download)
+            way = "ranges" if no_ranges or mismatches else ""
+            if no_ranges > 1 and self._may_start_over(download):
+                # Twice is no accident: then in one piece from the front, as such a server offers it.
+                way = "stream"
             if download.growing is not None:
                 download.growing.close()
                 download.growing = None
@@ -178,28 +182,34 @@ class Fetch:
                     self._link_twins(download)
                     return
                 download.part.unlink()
-                mismatches, way = mismatches + 1, "ranges"
+                mismatches += 1
                 raise TryAgainError(
                     f"{name} arrived with sha256 {found[:12]}..., locked {download.file['sha256'][:12]}...: "
                     "what came is thrown away"
                 )
             except TryAgainError as error:
-                gained = present(download) - before
-                attempt = 1 if gained >= min(_PROGRESS, download.size) else attempt + 1
-                if isinstance(error, NoRangesError):
-                    # Twice is no accident: then in one piece from the front, as such a server offers it.
-                    way = "ranges" if way != "ranges" else "stream"
+                download.present = present(download)
+                if download.present - before >= min(_PROGRESS, download.size):
+                    attempt = no_ranges = 0
+                attempt += 1
+                no_ranges += isinstance(error, NoRangesError)
                 print(f"{name}: {error}; {download.present} of {download.size} bytes are there", flush=True)
                 if attempt >= ATTEMPTS or mismatches > 1 or (error.after_s or 0) > LONGEST_WAIT_S:
+                    remedy = "run deploy.py again later, it goes on where it was"
+                    if no_ranges > 1:
+                        remedy += f"; or delete {download.part} on the box, and all of it comes in one piece"
                     raise JobFailedError(
-                        f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): run deploy.py "
-                        "again later, it goes on where it was"
+                        f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): {remedy}"
                     ) from None
                 usual = min(30.0, self.job["backoff_s"] * 2 ** (attempt - 1))
                 wait = usual if error.after_s is None else error.after_s
                 download.doing = f"waiting {wait:.0f} s: {error}"
                 if self.stop.wait(wait):
                     raise StoppedError from None
+
+    def _may_start_over(self, download: Download) -> bool:
+        """Whether what is there is little enough to be fetched twice. A CDN may forget Range for a while."""
+        return download.present <= max(self.job["refetch_bytes"], download.size // 20)
 
     def _move(self, download: Download, way: str) -> None:
         """Fetch what is missing of the file, once through."""

@@ -24,6 +24,9 @@ FILES_AT_A_TIME = 4
 PATIENCE_S = 60
 """Seconds without a byte (or, through hf_transfer, without a chunk) after which a connection is given up."""
 BACKOFF_S = 2
+REFETCH_BYTES = GIB
+"""Of a file, this or a twentieth of it may be fetched twice: if there is more, a server without Range gets no second go
+at it from the front."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def fetch_job(files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: 
         "chunk": CHUNK,
         "patience_s": PATIENCE_S,
         "backoff_s": BACKOFF_S,
+        "refetch_bytes": REFETCH_BYTES,
         "files": [
             {
                 "repo": model.repo,
