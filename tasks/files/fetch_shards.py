@@ -209,7 +209,7 @@ class Fetch:
 
     def _may_start_over(self, download: Download) -> bool:
         """Whether what is there is little enough to be fetched twice. A CDN may forget Range for a while."""
-        return download.present <= max(self.job["refetch_bytes"], download.size // 20)
+        return bool(download.present <= max(self.job["refetch_bytes"], download.size // 20))
 
     def _move(self, download: Download, way: str) -> None:
         """Fetch what is missing of the file, once through."""
@@ -224,12 +224,14 @@ class Fetch:
             if not fresh and length(missing) < download.size:
                 kept = (download.size - length(missing)) / 1024**2
                 print(f"{download.target.name}: goes on, {kept:.0f} MiB are there already", flush=True)
-            slow = self.ranges_only or download.hf_transfer_tried
-            way = way or ("hf_transfer" if fresh and not slow else "ranges")
+            headers = self.hub.headers_for(url)
+            # hf_transfer takes a token along to another port or scheme of the same host.
+            unfit = self.ranges_only or download.hf_transfer_tried or "Authorization" in headers
+            way = way or ("hf_transfer" if fresh and not unfit else "ranges")
             order = {
                 "way": way,
                 "url": url,
-                "headers": self.hub.headers_for(url),
+                "headers": headers,
                 "proxy": self.job["proxy"],
                 "path": str(download.part),
                 "size": download.size,

@@ -44,6 +44,23 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class KeepTokenHome(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and leaves the token behind where they lead to another origin (urllib takes it along)."""
+
+    def redirect_request(self, req: urllib.request.Request, *args: Any) -> urllib.request.Request | None:
+        """The request that follows, with the token or without."""
+        further = super().redirect_request(req, *args)
+        if further is not None and origin(further.full_url) != origin(req.full_url):
+            further.remove_header("Authorization")
+        return further
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port: whoever shares all three may be told the same secrets."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 class Hub:
     """One endpoint, asked through the declared proxy or none; ``token`` goes to this endpoint's host and no other."""
 
@@ -56,7 +73,7 @@ class Hub:
     def headers_for(self, url: str) -> dict[str, str]:
         """What a request to this URL has to say about itself."""
         headers = {"User-Agent": "llamarig", "Accept-Encoding": "identity"}
-        if self._token and urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]:
+        if self._token and origin(url) == origin(self.endpoint):
             headers["Authorization"] = f"Bearer {self._token}"
         return headers
 

@@ -24,7 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.files.hub_client import retry_after
+from tasks.files.hub_client import KeepTokenHome, retry_after
 from tasks.files.sparse_file import GRAIN
 
 READ = 64 * 1024
@@ -111,7 +111,7 @@ class _Ranges:
         self.last_failure = ""
         self.pieces: queue.Queue[tuple[int, int]] = queue.Queue()
         proxies = {"http": order["proxy"], "https": order["proxy"]} if order["proxy"] else {}
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), KeepTokenHome)
         missing = sum(end - start for start, end in order["gaps"])
         piece = min(_PIECE_MAX, max(_PIECE_MIN, missing // (8 * order["connections"]))) // GRAIN * GRAIN
         if order["way"] == "stream":
