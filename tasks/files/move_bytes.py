@@ -21,6 +21,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +44,8 @@ def main() -> None:
     """Do what stdin says; anything but success is said on stdout as one JSON object."""
     order = json.loads(sys.stdin.readline())
     _stay_within(order)
-    (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
+    with failing_aloud():
+        (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
     os.write(1, (json.dumps({"written": bytes_written()}) + "\n").encode())
 
 
@@ -74,6 +77,15 @@ def fail(why: str, **more: Any) -> NoReturn:
     text = re.sub(r"(https?://[^\s?)]+)\?[^\s)]+", r"\1", why)
     os.write(1, (json.dumps({"why": text, **more}) + "\n").encode())
     os._exit(1)
+
+
+@contextmanager
+def failing_aloud() -> Iterator[None]:
+    """What nobody foresaw ends the whole program, in whichever thread: without that one's bytes nothing is whole."""
+    try:
+        yield
+    except Exception as error:
+        fail(f"{type(error).__name__}: {error}")
 
 
 def hf_transfer_name(part: Path) -> Path:
@@ -137,6 +149,10 @@ class _Ranges:
                 before, since = self.received, time.monotonic()
 
     def _work(self) -> None:
+        with failing_aloud():
+            self._fill()
+
+    def _fill(self) -> None:
         failures = 0
         while True:
             try:
