@@ -24,13 +24,12 @@ from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
 from tasks.files.hub_client import Hub, RefusedError, TryAgainError, refused
 from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
+from tasks.files.patience import Patience
 from tasks.files.sparse_file import extents, gaps, length
 from tasks.files.verified_files import arrive, digest, is_recorded, record_path
 
-ATTEMPTS = 6
-"""In a row without progress worth the name; a download that gets on is never given up."""
-LONGEST_WAIT_S = 600
 _PROGRESS = 1024**2
+"""Bytes that make an attempt worth while; a download that gets on is never given up."""
 
 
 class StoppedError(Exception):
@@ -160,8 +159,9 @@ class Fetch:
         self.progress.step(step, done=done, total=total, unit="bytes")
 
     def _fetch(self, download: Download) -> None:
-        """One file, until its sha256 is right; attempts are counted only while nothing gets on."""
-        name, attempt, mismatches, no_ranges = download.target.name, 0, 0, 0
+        """One file, until its sha256 is right."""
+        name, mismatches, no_ranges = download.target.name, 0, 0
+        patience = Patience(self.job["give_up_after_s"], self.job["backoff_s"])
         while True:
             download.present = before = present(download)
             way = "ranges" if no_ranges or mismatches else ""
@@ -190,19 +190,17 @@ class Fetch:
             except TryAgainError as error:
                 download.present = present(download)
                 if download.present - before >= min(_PROGRESS, download.size):
-                    attempt = no_ranges = 0
-                attempt += 1
+                    patience.restart()
+                    no_ranges = 0
                 no_ranges += isinstance(error, NoRangesError)
                 print(f"{name}: {error}; {download.present} of {download.size} bytes are there", flush=True)
-                if attempt >= ATTEMPTS or mismatches > 1 or (error.after_s or 0) > LONGEST_WAIT_S:
+                wait = patience.wait(error)
+                tried = "a second time" if mismatches > 1 else patience.spent(error)
+                if tried is not None and not isinstance(error, AnotherWayError):
                     remedy = "run deploy.py again later, it goes on where it was"
                     if no_ranges > 1:
                         remedy += f"; or delete {download.part} on the box, and all of it comes in one piece"
-                    raise JobFailedError(
-                        f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): {remedy}"
-                    ) from None
-                usual = min(30.0, self.job["backoff_s"] * 2 ** (attempt - 1))
-                wait = usual if error.after_s is None else error.after_s
+                    raise JobFailedError(f"{download.file['repo']}: {name}: {error} ({tried}): {remedy}") from None
                 download.doing = f"waiting {wait:.0f} s: {error}"
                 if self.stop.wait(wait):
                     raise StoppedError from None
@@ -258,7 +256,7 @@ class Fetch:
             # The other ways see every byte they were told to write; what looks like a gap then is a run of zeros, which
             # ZFS with compression keeps as a hole. The sha256 knows.
             if way == "hf_transfer" and gaps(descriptor, download.size):
-                raise TryAgainError("it ended before every byte was there", after_s=0)
+                raise AnotherWayError("it ended before every byte was there")
         finally:
             os.close(descriptor)
 
@@ -278,7 +276,7 @@ class Fetch:
             # The other ways watch themselves; hf_transfer waits for ever.
             if way == "hf_transfer" and time.monotonic() - since > self.job["patience_s"]:
                 self.ranges_only = True
-                raise TryAgainError(f"no chunk came within {self.job['patience_s']} s", after_s=0)
+                raise AnotherWayError(f"no chunk came within {self.job['patience_s']} s")
 
     def _judge(self, mover: Mover, way: str) -> int | None:
         """What the end of a mover means for this file. After a good one, the bytes that it wrote, if it knows."""
@@ -293,8 +291,10 @@ class Fetch:
             )
         if said.get("no_ranges"):
             raise NoRangesError(why)
-        # hf_transfer's failure costs no wait: what is missing comes another way. An expired URL is signed anew.
-        raise TryAgainError(why, 0 if way == "hf_transfer" else said.get("after_s"))
+        if way == "hf_transfer":
+            raise AnotherWayError(why)
+        # An expired URL is signed anew.
+        raise TryAgainError(why, said.get("after_s"), outage=said.get("outage", False))
 
     def _digest(self, download: Download) -> str:
         """Of the whole file. One made on the way is believed when it is the locked one, and never to the contrary."""
@@ -313,6 +313,16 @@ class Fetch:
 
 class NoRangesError(TryAgainError):
     """The server sends something else than the range it is asked for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, outage=True)
+
+
+class AnotherWayError(TryAgainError):
+    """hf_transfer could not: what is missing comes by Range requests, at once."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, after_s=0)
 
 
 def present(download: Download) -> int:

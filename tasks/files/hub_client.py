@@ -22,11 +22,15 @@ _MOVED = (301, 302, 303, 307, 308)
 
 
 class TryAgainError(Exception):
-    """Something that may pass by itself; ``after_s``: how long the server asked to be left alone, in seconds."""
+    """Something that may pass by itself.
 
-    def __init__(self, message: str, after_s: float | None = None) -> None:
+    :param after_s: how long the server asked to be left alone, in seconds
+    :param outage: nobody answers, or says that it cannot just now: worth waiting for, by the clock
+    """
+
+    def __init__(self, message: str, after_s: float | None = None, *, outage: bool = False) -> None:
         super().__init__(message)
-        self.after_s = after_s
+        self.after_s, self.outage = after_s, outage
 
 
 class RefusedError(JobFailedError):
@@ -102,7 +106,11 @@ class Hub:
                 f"{repo} has no {path} at {commit[:12]} any more: see what it has now with tasks/lock.py, and lock that"
             )
         if status >= 400:
-            raise TryAgainError(f"the Hub answered HTTP {status} for {path}", retry_after(headers.get("Retry-After")))
+            raise TryAgainError(
+                f"the Hub answered HTTP {status} for {path}",
+                retry_after(headers.get("Retry-After")),
+                outage=is_outage(status),
+            )
         sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
         size = headers.get("X-Linked-Size") or headers.get("Content-Length")
         if sha256 != file["sha256"] or size != str(file["size"]):
@@ -122,7 +130,12 @@ class Hub:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or reason or repr(error)
-            raise TryAgainError(f"{self.endpoint} cannot be reached from this box ({said})") from None
+            raise TryAgainError(f"{self.endpoint} cannot be reached from this box ({said})", outage=True) from None
+
+
+def is_outage(status: int) -> bool:
+    """Whether an HTTP status says: not now."""
+    return status >= 500 or status == 429
 
 
 def refused(endpoint: str, refusals: list[tuple[str, int]]) -> str:

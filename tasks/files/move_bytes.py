@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.files.hub_client import KeepTokenHome, retry_after
+from tasks.files.hub_client import KeepTokenHome, is_outage, retry_after
 from tasks.files.sparse_file import GRAIN
 
 READ = 64 * 1024
@@ -145,7 +145,7 @@ class _Ranges:
             patience = order["patience_s"]
             if time.monotonic() - since >= patience:
                 if self.received - before < _CRAWL_BYTES_PER_S * patience:
-                    fail(f"only {self.received - before} bytes came in {patience} s{self.last_failure}")
+                    fail(f"only {self.received - before} bytes came in {patience} s{self.last_failure}", outage=True)
                 before, since = self.received, time.monotonic()
 
     def _work(self) -> None:
@@ -177,7 +177,7 @@ class _Ranges:
                 "sends the request round in circles" if error.code < 400 else f"answered HTTP {error.code}"
             )
             if error.code < 500 or after is not None or failures >= FAILURES_IN_A_ROW:
-                fail(said, status=error.code, after_s=after)
+                fail(said, outage=is_outage(error.code), after_s=after)
         elif isinstance(error, _NoRangeError):
             fail(str(error), no_ranges=True)
         elif isinstance(error, _DiskError):
@@ -185,7 +185,7 @@ class _Ranges:
         else:
             said = str(getattr(error, "reason", error) or repr(error))
             if failures >= FAILURES_IN_A_ROW:
-                fail(f"the connection broke {failures} times: {said}")
+                fail(f"the connection broke {failures} times: {said}", outage=True)
         self.last_failure = f": {said}"
 
     def _fetch(self, start: int, end: int) -> Any:

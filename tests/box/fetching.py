@@ -71,6 +71,7 @@ class Fetching:
             # Far more than a loaded machine takes to answer: a test that wants a connection given up says less.
             "patience_s": 30,
             "backoff_s": 0.05,
+            "give_up_after_s": 4,
             "refetch_bytes": 1024 * MIB,
             "files": files,
         } | self.job
