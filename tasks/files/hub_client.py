@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import timezone
 from email.message import Message
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -108,7 +110,7 @@ class Hub:
         if status >= 400:
             raise TryAgainError(
                 f"the Hub answered HTTP {status} for {path}",
-                retry_after(headers.get("Retry-After")),
+                retry_after(headers),
                 outage=is_outage(status),
             )
         sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
@@ -148,11 +150,21 @@ def refused(endpoint: str, refusals: list[tuple[str, int]]) -> str:
     )
 
 
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; None where it says nothing."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
+def retry_after(headers: Mapping[str, str] | Message) -> float | None:
+    """Seconds that an answer's Retry-After asks for, as a number or a date; None where it says nothing one can read.
+
+    A date is of the server's clock, so it is read against the server's own Date: the box's clock may be wrong.
+    """
+    value = (headers.get("Retry-After") or "").strip()
+    if re.fullmatch("[0-9]+", value):
         return float(value)
-    date = email.utils.parsedate_to_datetime(value) if value[:1].isalpha() else None
-    return max(0.0, date.timestamp() - time.time()) if date else None
+    until, now = _timestamp(value), _timestamp(headers.get("Date") or "")
+    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError, IndexError):  # which one, depends on the Python
+        return None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()

@@ -172,7 +172,7 @@ class _Ranges:
     def _judge(self, error: BaseException, failures: int) -> None:
         """End at once what a further request cannot mend, or what has failed often enough."""
         if isinstance(error, urllib.error.HTTPError):
-            after = retry_after(error.headers.get("Retry-After"))
+            after = retry_after(error.headers)
             said = "the server " + (
                 "sends the request round in circles" if error.code < 400 else f"answered HTTP {error.code}"
             )
