@@ -21,7 +21,8 @@ from typing import Any
 
 from tasks.files.byte_mover import Mover, shared_rate
 from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
-from tasks.files.hub_client import Hub, RefusedError, TryAgainError, refused
+from tasks.files.hub_client import Hub, RefusedError, TryAgainError
+from tasks.files.hub_refusals import refused
 from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
 from tasks.files.patience import Patience
@@ -131,7 +132,7 @@ class Fetch:
             except TryAgainError:
                 continue  # its own attempts come later
             except RefusedError as error:
-                refusals.append((error.repo, error.status))
+                refusals.append(error.refusal)
         if refusals:
             raise JobFailedError(refused(self.hub.endpoint, refusals))
 

@@ -17,6 +17,7 @@ from email.message import Message
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
+from tasks.files.hub_refusals import Refusal, printable, refused
 from tasks.files.job_status import JobFailedError
 
 ANSWER_WITHIN_S = 30
@@ -36,11 +37,11 @@ class TryAgainError(Exception):
 
 
 class RefusedError(JobFailedError):
-    """The Hub will not give this repository to whoever asks; ``status`` is 401 or 403."""
+    """The Hub will not give this repository to whoever asks, or knows none of that name."""
 
-    def __init__(self, endpoint: str, repo: str, status: int) -> None:
-        super().__init__(refused(endpoint, [(repo, status)]))
-        self.repo, self.status = repo, status
+    def __init__(self, endpoint: str, refusal: Refusal) -> None:
+        super().__init__(refused(endpoint, [refusal]))
+        self.refusal = refusal
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):
@@ -92,37 +93,58 @@ class Hub:
         repo, commit, path = file["repo"], file["commit"], file["path"]
         url = f"{self.endpoint}/{repo}/resolve/{commit}/{quote(path)}"
         for _ in range(5):
-            status, headers = self._head(url, repo)
-            location = urljoin(url, headers.get("Location") or url)
-            # A renamed repository answers with a path; where the bytes are is another host, or named beside the sha256.
-            if status in _MOVED and "X-Linked-Etag" not in headers and urlsplit(location)[:2] == urlsplit(url)[:2]:
+            status, headers = self._head(url)
+            moved = status in _MOVED and headers.get("Location")
+            location = urljoin(url, headers["Location"]) if moved else url
+            if urlsplit(location).scheme not in ("http", "https"):
+                raise JobFailedError(f"{self.endpoint} sends requests for {path} to what is no web address")
+            # A renamed repository, or an endpoint that became https; but a sha256 beside it says: here are the bytes.
+            if moved and "X-Linked-Etag" not in headers:
                 url = location
                 continue
             break
         else:
             raise TryAgainError(f"{self.endpoint} sends requests for {path} round in circles")
-        if status in (401, 403):
-            raise RefusedError(self.endpoint, repo, status)
-        if status == 404:
+        self._judge(status, headers, file, url)
+        # What contradicts the lock is refused; what says nothing (a plain mirror's ETag is no sha256) is left to the
+        # sha256 of the bytes.
+        sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"').lower()
+        size = headers.get("X-Linked-Size") or (None if status in _MOVED else headers.get("Content-Length"))
+        other = ""
+        if re.fullmatch("[0-9a-f]{64}", sha256) and sha256 != file["sha256"]:
+            other = f"sha256 {sha256[:12]}..., locked {file['sha256'][:12]}..."
+        elif size is not None and size != str(file["size"]):
+            other = f"{size} bytes, locked {file['size']}"
+        if other:
             raise JobFailedError(
-                f"{repo} has no {path} at {commit[:12]} any more: see what it has now with tasks/lock.py, and lock that"
-            )
-        if status >= 400:
-            raise TryAgainError(
-                f"the Hub answered HTTP {status} for {path}",
-                retry_after(headers),
-                outage=is_outage(status),
-            )
-        sha256 = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
-        size = headers.get("X-Linked-Size") or headers.get("Content-Length")
-        if sha256 != file["sha256"] or size != str(file["size"]):
-            raise JobFailedError(
-                f"{repo}: {path} at {commit[:12]} is not the locked file (sha256 {sha256[:12]}..., locked "
-                f"{file['sha256'][:12]}...): nothing was downloaded"
+                f"{repo}: {path} at {commit[:12]} is not the locked file ({other}): nothing was downloaded"
             )
         return location
 
-    def _head(self, url: str, repo: str) -> tuple[int, Message]:
+    def _judge(self, status: int, headers: Message, file: Mapping[str, Any], url: str) -> None:
+        """Raise what an answer to HEAD means that is none of the file."""
+        repo, commit, path = file["repo"], file["commit"], file["path"]
+        if status < 400:
+            return
+        code, words = headers.get("X-Error-Code") or "", printable(headers.get("X-Error-Message") or "")
+        if origin(url) != origin(self.endpoint) and not is_outage(status):
+            there = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+            raise JobFailedError(
+                f"{self.endpoint} sends requests for {repo} on to {there}, which answers HTTP {status}; no token is "
+                "sent there: declare the address that has the files itself as hub.endpoint"
+            )
+        if status in (401, 403) or (status == 404 and code == "RepoNotFound"):
+            raise RefusedError(self.endpoint, Refusal(repo, status, code, words, self._token is not None))
+        if status == 404:
+            what = f"commit {commit[:12]}" if code == "RevisionNotFound" else f"{path} at {commit[:12]}"
+            raise JobFailedError(
+                f"{repo} has no {what} any more: see what it has now with tasks/lock.py, and lock that"
+            )
+        raise TryAgainError(
+            f"the Hub answered HTTP {status} for {path}", retry_after(headers), outage=is_outage(status)
+        )
+
+    def _head(self, url: str) -> tuple[int, Message]:
         request = urllib.request.Request(url, method="HEAD", headers=self.headers_for(url))
         try:
             with self._opener.open(request, timeout=ANSWER_WITHIN_S) as answer:
@@ -138,16 +160,6 @@ class Hub:
 def is_outage(status: int) -> bool:
     """Whether an HTTP status says: not now."""
     return status >= 500 or status == 429
-
-
-def refused(endpoint: str, refusals: list[tuple[str, int]]) -> str:
-    """The one message for everything the Hub will not give: (repository, HTTP status) of each."""
-    said = "; ".join(f"{repo} (HTTP {status})" for repo, status in sorted(set(refusals)))
-    pages = ", ".join(f"{endpoint}/{repo}" for repo in sorted({repo for repo, _ in refusals}))
-    return (
-        f"the Hub refuses {said}: accept the terms on {pages} with your account, and name a token of that account with "
-        "read permission for gated repositories as hub.token_env or hub.token_command"
-    )
 
 
 def retry_after(headers: Mapping[str, str] | Message) -> float | None:
