@@ -123,14 +123,14 @@ class Fetch:
         return True
 
     def _ask_before_the_first_byte(self, missing: list[Download]) -> None:
-        """Every refusal at once, and at the beginning: not after an hour of other files."""
+        """Every refusal at once, and at the beginning: not after an hour of other files. Not while the Hub is away."""
         self._say("asking the Hub")
         refusals = []
         for download in missing:
             try:
                 self.hub.locate(download.file)
             except TryAgainError:
-                continue  # its own attempts come later
+                break  # an answer may take 30 s to stay away, for each of 46 shards; their own attempts come later
             except RefusedError as error:
                 refusals.append(error.refusal)
         if refusals:

@@ -59,6 +59,15 @@ def test_nobody_answers_for_longer_than_six_attempts(fetching: Fetching, tmp_pat
     fetching.assert_right()
 
 
+def test_a_hub_that_is_away_is_not_asked_for_every_file_first(fetching: Fetching) -> None:
+    """What it does not answer for the first file, it will not for the next."""
+    fetching.hub.faults.add(Fault(origin="hub", method="HEAD", status=503, times=1))
+    ended = fetching.run()
+    assert ended.code == 0, ended.log
+    asked = [request.path[-6:] for request in fetching.hub.log.requests() if request.method == "HEAD"]
+    assert asked == ["1.gguf", "1.gguf", "2.gguf"]
+
+
 def test_refusals_are_counted(fetching: Fetching) -> None:
     """An hour would not mend them, so the patience of an outage is not theirs."""
     fetching.hub.faults.add(Fault(origin="cdn", status=410))
