@@ -61,6 +61,7 @@ class Fetch:
         self.job, self.progress = job, progress
         self.hub = Hub(job["endpoint"], read_token(), job["proxy"])
         self.downloads = [Download(file) for file in job["files"]]
+        self.missing: list[Download] = []
         self.stop = threading.Event()
         # A line too slow for hf_transfer's chunks is as slow for the next file.
         self.ranges_only = bool(job["bytes_per_s"])
@@ -74,8 +75,8 @@ class Fetch:
             self.lock, self.tokens = lock, tokens
             missing = self._missing()
             self._ask_before_the_first_byte(missing)
+            self.missing = missing
             count = max(1, min(self.job["files_at_a_time"], len(missing)))
-            self.connections = max(1, self.job["connections"] // count)
             with concurrent.futures.ThreadPoolExecutor(count) as pool:
                 self._watch([pool.submit(self._fetch, download) for download in missing])
         total = sum(download.size for download in self.downloads)
@@ -206,6 +207,15 @@ class Fetch:
                 if self.stop.wait(wait):
                     raise StoppedError from None
 
+    def connections(self) -> int:
+        """What a mover that starts now may open: an equal share with the files that are open as long as it is.
+
+        That number never grows, so those that started earlier have no more, and together they keep the budget.
+        """
+        unfinished = sum(not download.arrived for download in self.missing)
+        open_ones = max(1, min(self.job["files_at_a_time"], unfinished))
+        return max(1, int(self.job["connections"] // open_ones))
+
     def _may_start_over(self, download: Download) -> bool:
         """Whether what is there is little enough to be fetched twice. A CDN may forget Range for a while."""
         return bool(download.present <= max(self.job["refetch_bytes"], download.size // 20))
@@ -235,7 +245,7 @@ class Fetch:
                 "path": str(download.part),
                 "size": download.size,
                 "gaps": missing,
-                "connections": 1 if way == "stream" else self.connections,
+                "connections": 1 if way == "stream" else self.connections(),
                 "chunk": self.job["chunk"],
                 "patience_s": self.job["patience_s"],
                 "tokens": self.tokens,
