@@ -12,7 +12,6 @@ import ctypes
 import http.client
 import json
 import os
-import queue
 import re
 import resource
 import signal
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.files.hub_client import KeepTokenHome, is_outage, retry_after
+from tasks.files.pieces import Piece, Pieces
 from tasks.files.sparse_file import GRAIN
 
 READ = 64 * 1024
@@ -34,6 +34,8 @@ READ = 64 * 1024
 FAILURES_IN_A_ROW = 4
 _PIECE_MIN, _PIECE_MAX = 16 * 1024**2, 256 * 1024**2
 """One Range request: large enough that opening its connection costs little, small enough to share the rest fairly."""
+_REQUESTS_IN_A_PATIENCE = 6
+"""What a connection would still need longer for than this part of its patience, another one takes half of."""
 _CRAWL_BYTES_PER_S = 1024
 """Slower than this over all connections is not a slow line but a server that has lost interest."""
 _MEMORY_BESIDE_CHUNKS = 256 * 1024**2
@@ -121,7 +123,6 @@ class _Ranges:
         self.descriptor = os.open(order["path"], os.O_WRONLY)
         self.received = 0
         self.last_failure = ""
-        self.pieces: queue.Queue[tuple[int, int]] = queue.Queue()
         proxies = {"http": order["proxy"], "https": order["proxy"]} if order["proxy"] else {}
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), KeepTokenHome)
         missing = sum(end - start for start, end in order["gaps"])
@@ -130,9 +131,12 @@ class _Ranges:
             piece = order["size"] + 1
         elif piece > order["chunk"] > 0 and order["size"] < order["connections"] * piece:
             piece = max(order["chunk"] // GRAIN * GRAIN, GRAIN)  # a small file: every connection gets some of it
-        for start, end in order["gaps"]:
-            for at in range(start, end, piece):
-                self.pieces.put((at, min(at + piece, end)))
+        self.pieces = Pieces(
+            order["gaps"],
+            piece,
+            worth_s=order["patience_s"] / _REQUESTS_IN_A_PATIENCE,
+            limited=order["tokens"] is not None,
+        )
 
     def run(self, order: dict[str, Any]) -> None:
         threading.stack_size(512 * 1024)
@@ -154,20 +158,17 @@ class _Ranges:
 
     def _fill(self) -> None:
         failures = 0
-        while True:
+        while (piece := self.pieces.take()) is not None:
             try:
-                start, end = self.pieces.get_nowait()
-            except queue.Empty:
-                return
-            at = start
-            try:
-                for written in self._fetch(start, end):
-                    at, failures = written, 0
+                for _ in self._fetch(piece):
+                    failures = 0
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures += 1
                 self._judge(error, failures)
-                self.pieces.put((at, end))
+                self.pieces.ended(piece)
                 time.sleep(min(4.0, 0.25 * 2**failures))
+            else:
+                self.pieces.ended(piece)
 
     def _judge(self, error: BaseException, failures: int) -> None:
         """End at once what a further request cannot mend, or what has failed often enough."""
@@ -188,28 +189,27 @@ class _Ranges:
                 fail(f"the connection broke {failures} times: {said}", outage=True)
         self.last_failure = f": {said}"
 
-    def _fetch(self, start: int, end: int) -> Any:
-        """Yield how far the file is whole after each write. Only whole GRAINs are written, but for the file's end."""
+    def _fetch(self, piece: Piece) -> Iterator[None]:
+        """Yield after each write. Only whole GRAINs are written, but for the file's end."""
+        start, end = piece.start, piece.end
         headers = {**self.order["headers"], "Range": f"bytes={start}-{end - 1}"}
         request = urllib.request.Request(self.order["url"], headers=headers)
         with self.opener.open(request, timeout=self.order["patience_s"]) as answer:
             _check_range(answer, start, end, self.order["size"], stream=self.order["way"] == "stream")
             buffer = memoryview(bytearray(GRAIN))
-            at = start
-            while at < end:
-                wanted = min(GRAIN, end - at)
+            while wanted := self.pieces.claim(piece, GRAIN):
                 filled = 0
                 while filled < wanted:
                     if self.order["tokens"] is not None:
                         os.read(self.order["tokens"], 1)
                     count = answer.readinto(buffer[filled : min(wanted, filled + READ)])
                     if not count:
-                        raise ConnectionError(f"the answer ended {end - at - filled} bytes early")
+                        raise ConnectionError(f"the answer ended {end - piece.at - filled} bytes early")
                     filled += count
                     self.received += count
-                self._write(buffer[:wanted], at)
-                at += wanted
-                yield at
+                self._write(buffer[:wanted], piece.at)
+                self.pieces.wrote(piece)
+                yield
 
     def _write(self, data: memoryview, at: int) -> None:
         try:
