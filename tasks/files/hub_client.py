@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import re
+import string
 import time
 import urllib.error
 import urllib.request
@@ -95,8 +96,8 @@ class Hub:
         for _ in range(5):
             status, headers = self._head(url)
             moved = status in _MOVED and headers.get("Location")
-            location = urljoin(url, headers["Location"]) if moved else url
-            if urlsplit(location).scheme not in ("http", "https"):
+            location = _web_address(url, headers["Location"]) if moved else url
+            if location is None:
                 raise JobFailedError(f"{self.endpoint} sends requests for {path} to what is no web address")
             # A renamed repository, or an endpoint that became https; but a sha256 beside it says: here are the bytes.
             if moved and "X-Linked-Etag" not in headers:
@@ -128,10 +129,9 @@ class Hub:
             return
         code, words = headers.get("X-Error-Code") or "", printable(headers.get("X-Error-Message") or "")
         if origin(url) != origin(self.endpoint) and not is_outage(status):
-            there = "{0.scheme}://{0.netloc}".format(urlsplit(url))
             raise JobFailedError(
-                f"{self.endpoint} sends requests for {repo} on to {there}, which answers HTTP {status}; no token is "
-                "sent there: declare the address that has the files itself as hub.endpoint"
+                f"{self.endpoint} sends requests for {repo} on to {self._who(url)}, which answers HTTP {status}; no "
+                "token is sent there: declare the address that has the files itself as hub.endpoint"
             )
         if status in (401, 403) or (status == 404 and code == "RepoNotFound"):
             raise RefusedError(self.endpoint, Refusal(repo, status, code, words, self._token is not None))
@@ -144,6 +144,11 @@ class Hub:
             f"the Hub answered HTTP {status} for {path}", retry_after(headers), outage=is_outage(status)
         )
 
+    def _who(self, url: str) -> str:
+        return (
+            self.endpoint if origin(url) == origin(self.endpoint) else "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        )
+
     def _head(self, url: str) -> tuple[int, Message]:
         request = urllib.request.Request(url, method="HEAD", headers=self.headers_for(url))
         try:
@@ -151,10 +156,22 @@ class Hub:
                 return int(answer.status), answer.headers
         except urllib.error.HTTPError as error:
             return error.code, error.headers
+        except ValueError:  # from urllib's own look at a Location
+            raise JobFailedError(f"{self._who(url)} sends requests to what is no web address") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or reason or repr(error)
-            raise TryAgainError(f"{self.endpoint} cannot be reached from this box ({said})", outage=True) from None
+            raise TryAgainError(f"{self._who(url)} cannot be reached from this box ({said})", outage=True) from None
+
+
+def _web_address(url: str, location: str) -> str | None:
+    """Where a redirect leads, in the characters that a request may have; None where that is no place on a network."""
+    try:
+        further = urljoin(url, quote(location, safe=string.punctuation, encoding="iso-8859-1", errors="replace"))
+        scheme, host, _ = origin(further)
+    except ValueError:
+        return None
+    return further if scheme in ("http", "https") and host else None
 
 
 def is_outage(status: int) -> bool:

@@ -68,10 +68,10 @@ class Fetching:
             "files_at_a_time": 4,
             "connections": 8,
             "chunk": MIB,
-            # Far more than a loaded machine takes to answer: a test that wants a connection given up says less.
+            # Far more than a loaded machine takes to answer: a test that wants something given up says less.
             "patience_s": 30,
             "backoff_s": 0.05,
-            "give_up_after_s": 4,
+            "give_up_after_s": 120,
             "refetch_bytes": 1024 * MIB,
             "files": files,
         } | self.job

@@ -139,6 +139,7 @@ def test_an_endpoint_that_sends_requests_to_where_a_token_would_be_needed(
     assert "as hub.endpoint" in ended.message
 
 
-def test_an_endpoint_that_points_to_a_file_of_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = refusal(tmp_path, monkeypatch, 302, Location="file:///etc/hostname")
+@pytest.mark.parametrize("location", ["file:///etc/hostname", "http://[::1/x", "https://x:port/", "https:"])
+def test_an_endpoint_that_points_to_nowhere(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = refusal(tmp_path, monkeypatch, 302, Location=location)
     assert "what is no web address" in ended.message

@@ -42,6 +42,7 @@ def test_a_cdn_that_forgets_range_for_a_while(half: Fetching) -> None:
 
 
 def test_a_server_without_range(half: Fetching) -> None:
+    half.job["give_up_after_s"] = 2
     half.hub.faults.add(Fault(origin="cdn", ignore_range=True))
     ended = half.run()
     assert ended.code == 1
