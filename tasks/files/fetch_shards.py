@@ -21,16 +21,16 @@ from typing import Any
 
 from tasks.files.byte_mover import Mover, shared_rate
 from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
-from tasks.files.hub_client import Hub, RefusedError, TryAgainError, refused
+from tasks.files.hub_client import Hub, RefusedError, TryAgainError
+from tasks.files.hub_refusals import refused
 from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
+from tasks.files.patience import Patience
 from tasks.files.sparse_file import extents, gaps, length
 from tasks.files.verified_files import arrive, digest, is_recorded, record_path
 
-ATTEMPTS = 6
-"""In a row without progress worth the name; a download that gets on is never given up."""
-LONGEST_WAIT_S = 600
 _PROGRESS = 1024**2
+"""Bytes that make an attempt worth while; a download that gets on is never given up."""
 
 
 class StoppedError(Exception):
@@ -61,6 +61,7 @@ class Fetch:
         self.job, self.progress = job, progress
         self.hub = Hub(job["endpoint"], read_token(), job["proxy"])
         self.downloads = [Download(file) for file in job["files"]]
+        self.missing: list[Download] = []
         self.stop = threading.Event()
         # A line too slow for hf_transfer's chunks is as slow for the next file.
         self.ranges_only = bool(job["bytes_per_s"])
@@ -74,8 +75,8 @@ class Fetch:
             self.lock, self.tokens = lock, tokens
             missing = self._missing()
             self._ask_before_the_first_byte(missing)
+            self.missing = missing
             count = max(1, min(self.job["files_at_a_time"], len(missing)))
-            self.connections = max(1, self.job["connections"] // count)
             with concurrent.futures.ThreadPoolExecutor(count) as pool:
                 self._watch([pool.submit(self._fetch, download) for download in missing])
         total = sum(download.size for download in self.downloads)
@@ -133,16 +134,16 @@ class Fetch:
         return True
 
     def _ask_before_the_first_byte(self, missing: list[Download]) -> None:
-        """Every refusal at once, and at the beginning: not after an hour of other files."""
+        """Every refusal at once, and at the beginning: not after an hour of other files. Not while the Hub is away."""
         self._say("asking the Hub")
         refusals = []
         for download in missing:
             try:
                 self.hub.locate(download.file)
             except TryAgainError:
-                continue  # its own attempts come later
+                break  # an answer may take 30 s to stay away, for each of 46 shards; their own attempts come later
             except RefusedError as error:
-                refusals.append((error.repo, error.status))
+                refusals.append(error.refusal)
         if refusals:
             raise JobFailedError(refused(self.hub.endpoint, refusals))
 
@@ -170,10 +171,15 @@ class Fetch:
         self.progress.step(step, done=done, total=total, unit="bytes")
 
     def _fetch(self, download: Download) -> None:
-        """One file, until its sha256 is right; attempts are counted only while nothing gets on."""
-        name, attempt, mismatches, way = download.target.name, 0, 0, ""
+        """One file, until its sha256 is right."""
+        name, mismatches, no_ranges = download.target.name, 0, 0
+        patience = Patience(self.job["give_up_after_s"], self.job["backoff_s"])
         while True:
             download.present = before = present(download)
+            way = "ranges" if no_ranges or mismatches else ""
+            if no_ranges > 1 and self._may_start_over(download):
+                # Twice is no accident: then in one piece from the front, as such a server offers it.
+                way = "stream"
             if download.growing is not None:
                 download.growing.close()
                 download.growing = None
@@ -188,28 +194,41 @@ class Fetch:
                     self._link_twins(download)
                     return
                 download.part.unlink()
-                mismatches, way = mismatches + 1, "ranges"
+                mismatches += 1
                 raise TryAgainError(
                     f"{name} arrived with sha256 {found[:12]}..., locked {download.file['sha256'][:12]}...: "
                     "what came is thrown away"
                 )
             except TryAgainError as error:
-                gained = present(download) - before
-                attempt = 1 if gained >= min(_PROGRESS, download.size) else attempt + 1
-                if isinstance(error, NoRangesError):
-                    # Twice is no accident: then in one piece from the front, as such a server offers it.
-                    way = "ranges" if way != "ranges" else "stream"
+                download.present = present(download)
+                if download.present - before >= min(_PROGRESS, download.size):
+                    patience.restart()
+                    no_ranges = 0
+                no_ranges += isinstance(error, NoRangesError)
                 print(f"{name}: {error}; {download.present} of {download.size} bytes are there", flush=True)
-                if attempt >= ATTEMPTS or mismatches > 1 or (error.after_s or 0) > LONGEST_WAIT_S:
-                    raise JobFailedError(
-                        f"{download.file['repo']}: {name}: {error} (attempt {attempt} without progress): run deploy.py "
-                        "again later, it goes on where it was"
-                    ) from None
-                usual = min(30.0, self.job["backoff_s"] * 2 ** (attempt - 1))
-                wait = usual if error.after_s is None else error.after_s
+                wait = patience.wait(error)
+                tried = "a second time" if mismatches > 1 else patience.spent(error)
+                if tried is not None and not isinstance(error, AnotherWayError):
+                    remedy = "run deploy.py again later, it goes on where it was"
+                    if no_ranges > 1:
+                        remedy += f"; or delete {download.part} on the box, and all of it comes in one piece"
+                    raise JobFailedError(f"{download.file['repo']}: {name}: {error} ({tried}): {remedy}") from None
                 download.doing = f"waiting {wait:.0f} s: {error}"
                 if self.stop.wait(wait):
                     raise StoppedError from None
+
+    def connections(self) -> int:
+        """What a mover that starts now may open: an equal share with the files that are open as long as it is.
+
+        That number never grows, so those that started earlier have no more, and together they keep the budget.
+        """
+        unfinished = sum(not download.arrived for download in self.missing)
+        open_ones = max(1, min(self.job["files_at_a_time"], unfinished))
+        return max(1, int(self.job["connections"] // open_ones))
+
+    def _may_start_over(self, download: Download) -> bool:
+        """Whether what is there is little enough to be fetched twice. A CDN may forget Range for a while."""
+        return bool(download.present <= max(self.job["refetch_bytes"], download.size // 20))
 
     def _move(self, download: Download, way: str) -> None:
         """Fetch what is missing of the file, once through."""
@@ -224,17 +243,19 @@ class Fetch:
             if not fresh and length(missing) < download.size:
                 kept = (download.size - length(missing)) / 1024**2
                 print(f"{download.target.name}: goes on, {kept:.0f} MiB are there already", flush=True)
-            slow = self.ranges_only or download.hf_transfer_tried
-            way = way or ("hf_transfer" if fresh and not slow else "ranges")
+            headers = self.hub.headers_for(url)
+            # hf_transfer takes a token along to another port or scheme of the same host.
+            unfit = self.ranges_only or download.hf_transfer_tried or "Authorization" in headers
+            way = way or ("hf_transfer" if fresh and not unfit else "ranges")
             order = {
                 "way": way,
                 "url": url,
-                "headers": self.hub.headers_for(url),
+                "headers": headers,
                 "proxy": self.job["proxy"],
                 "path": str(download.part),
                 "size": download.size,
                 "gaps": missing,
-                "connections": 1 if way == "stream" else self.connections,
+                "connections": 1 if way == "stream" else self.connections(),
                 "chunk": self.job["chunk"],
                 "patience_s": self.job["patience_s"],
                 "tokens": self.tokens,
@@ -253,8 +274,10 @@ class Fetch:
             written = self._judge(mover, way)
             if download.growing is not None and written is not None:
                 download.growing.vouched = wrote_once(written, length(missing), self.job["chunk"])
-            if gaps(descriptor, download.size):
-                raise TryAgainError("it ended before every byte was there")
+            # The other ways see every byte they were told to write; what looks like a gap then is a run of zeros, which
+            # ZFS with compression keeps as a hole. The sha256 knows.
+            if way == "hf_transfer" and gaps(descriptor, download.size):
+                raise AnotherWayError("it ended before every byte was there")
         finally:
             os.close(descriptor)
 
@@ -274,22 +297,25 @@ class Fetch:
             # The other ways watch themselves; hf_transfer waits for ever.
             if way == "hf_transfer" and time.monotonic() - since > self.job["patience_s"]:
                 self.ranges_only = True
-                raise TryAgainError(f"no chunk came within {self.job['patience_s']} s", after_s=0)
+                raise AnotherWayError(f"no chunk came within {self.job['patience_s']} s")
 
     def _judge(self, mover: Mover, way: str) -> int | None:
         """What the end of a mover means for this file. After a good one, the bytes that it wrote, if it knows."""
         said = mover.said()
         if mover.code == 0:
             return said.get("written")
-        why = said.get("why") or f"the download ended with signal {-mover.code}"
+        ended = f"signal {-mover.code}" if mover.code < 0 else f"status {mover.code}"
+        why = said.get("why") or f"the download ended with {ended}"
         if said.get("errno"):
             raise JobFailedError(
                 f"{why} on {self.job['files'][0]['partial'].rpartition('/')[0]}: nothing that came is lost"
             )
         if said.get("no_ranges"):
             raise NoRangesError(why)
-        # hf_transfer's failure costs no wait: what is missing comes another way. An expired URL is signed anew.
-        raise TryAgainError(why, 0 if way == "hf_transfer" else said.get("after_s"))
+        if way == "hf_transfer":
+            raise AnotherWayError(why)
+        # An expired URL is signed anew.
+        raise TryAgainError(why, said.get("after_s"), outage=said.get("outage", False))
 
     def _digest(self, download: Download) -> str:
         """Of the whole file. One made on the way is believed when it is the locked one, and never to the contrary."""
@@ -308,6 +334,16 @@ class Fetch:
 
 class NoRangesError(TryAgainError):
     """The server sends something else than the range it is asked for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, outage=True)
+
+
+class AnotherWayError(TryAgainError):
+    """hf_transfer could not: what is missing comes by Range requests, at once."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, after_s=0)
 
 
 def present(download: Download) -> int:

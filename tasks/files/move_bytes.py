@@ -12,7 +12,6 @@ import ctypes
 import http.client
 import json
 import os
-import queue
 import re
 import resource
 import signal
@@ -21,10 +20,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.files.hub_client import retry_after
+from tasks.files.hub_client import KeepTokenHome, is_outage, retry_after
+from tasks.files.pieces import Piece, Pieces
 from tasks.files.sparse_file import GRAIN
 
 READ = 64 * 1024
@@ -32,6 +34,8 @@ READ = 64 * 1024
 FAILURES_IN_A_ROW = 4
 _PIECE_MIN, _PIECE_MAX = 16 * 1024**2, 256 * 1024**2
 """One Range request: large enough that opening its connection costs little, small enough to share the rest fairly."""
+_REQUESTS_IN_A_PATIENCE = 6
+"""What a connection would still need longer for than this part of its patience, another one takes half of."""
 _CRAWL_BYTES_PER_S = 1024
 """Slower than this over all connections is not a slow line but a server that has lost interest."""
 _MEMORY_BESIDE_CHUNKS = 256 * 1024**2
@@ -42,7 +46,8 @@ def main() -> None:
     """Do what stdin says; anything but success is said on stdout as one JSON object."""
     order = json.loads(sys.stdin.readline())
     _stay_within(order)
-    (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
+    with failing_aloud():
+        (_by_hf_transfer if order["way"] == "hf_transfer" else _Ranges(order).run)(order)
     os.write(1, (json.dumps({"written": bytes_written()}) + "\n").encode())
 
 
@@ -74,6 +79,15 @@ def fail(why: str, **more: Any) -> NoReturn:
     text = re.sub(r"(https?://[^\s?)]+)\?[^\s)]+", r"\1", why)
     os.write(1, (json.dumps({"why": text, **more}) + "\n").encode())
     os._exit(1)
+
+
+@contextmanager
+def failing_aloud() -> Iterator[None]:
+    """What nobody foresaw ends the whole program, in whichever thread: without that one's bytes nothing is whole."""
+    try:
+        yield
+    except Exception as error:
+        fail(f"{type(error).__name__}: {error}")
 
 
 def hf_transfer_name(part: Path) -> Path:
@@ -109,18 +123,20 @@ class _Ranges:
         self.descriptor = os.open(order["path"], os.O_WRONLY)
         self.received = 0
         self.last_failure = ""
-        self.pieces: queue.Queue[tuple[int, int]] = queue.Queue()
         proxies = {"http": order["proxy"], "https": order["proxy"]} if order["proxy"] else {}
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), KeepTokenHome)
         missing = sum(end - start for start, end in order["gaps"])
         piece = min(_PIECE_MAX, max(_PIECE_MIN, missing // (8 * order["connections"]))) // GRAIN * GRAIN
         if order["way"] == "stream":
             piece = order["size"] + 1
         elif piece > order["chunk"] > 0 and order["size"] < order["connections"] * piece:
             piece = max(order["chunk"] // GRAIN * GRAIN, GRAIN)  # a small file: every connection gets some of it
-        for start, end in order["gaps"]:
-            for at in range(start, end, piece):
-                self.pieces.put((at, min(at + piece, end)))
+        self.pieces = Pieces(
+            order["gaps"],
+            piece,
+            worth_s=order["patience_s"] / _REQUESTS_IN_A_PATIENCE,
+            limited=order["tokens"] is not None,
+        )
 
     def run(self, order: dict[str, Any]) -> None:
         threading.stack_size(512 * 1024)
@@ -133,35 +149,36 @@ class _Ranges:
             patience = order["patience_s"]
             if time.monotonic() - since >= patience:
                 if self.received - before < _CRAWL_BYTES_PER_S * patience:
-                    fail(f"only {self.received - before} bytes came in {patience} s{self.last_failure}")
+                    fail(f"only {self.received - before} bytes came in {patience} s{self.last_failure}", outage=True)
                 before, since = self.received, time.monotonic()
 
     def _work(self) -> None:
+        with failing_aloud():
+            self._fill()
+
+    def _fill(self) -> None:
         failures = 0
-        while True:
+        while (piece := self.pieces.take()) is not None:
             try:
-                start, end = self.pieces.get_nowait()
-            except queue.Empty:
-                return
-            at = start
-            try:
-                for written in self._fetch(start, end):
-                    at, failures = written, 0
+                for _ in self._fetch(piece):
+                    failures = 0
             except (OSError, http.client.HTTPException, ValueError) as error:
                 failures += 1
                 self._judge(error, failures)
-                self.pieces.put((at, end))
+                self.pieces.ended(piece)
                 time.sleep(min(4.0, 0.25 * 2**failures))
+            else:
+                self.pieces.ended(piece)
 
     def _judge(self, error: BaseException, failures: int) -> None:
         """End at once what a further request cannot mend, or what has failed often enough."""
         if isinstance(error, urllib.error.HTTPError):
-            after = retry_after(error.headers.get("Retry-After"))
+            after = retry_after(error.headers)
             said = "the server " + (
                 "sends the request round in circles" if error.code < 400 else f"answered HTTP {error.code}"
             )
             if error.code < 500 or after is not None or failures >= FAILURES_IN_A_ROW:
-                fail(said, status=error.code, after_s=after)
+                fail(said, outage=is_outage(error.code), after_s=after)
         elif isinstance(error, _NoRangeError):
             fail(str(error), no_ranges=True)
         elif isinstance(error, _DiskError):
@@ -169,31 +186,30 @@ class _Ranges:
         else:
             said = str(getattr(error, "reason", error) or repr(error))
             if failures >= FAILURES_IN_A_ROW:
-                fail(f"the connection broke {failures} times: {said}")
+                fail(f"the connection broke {failures} times: {said}", outage=True)
         self.last_failure = f": {said}"
 
-    def _fetch(self, start: int, end: int) -> Any:
-        """Yield how far the file is whole after each write. Only whole GRAINs are written, but for the file's end."""
+    def _fetch(self, piece: Piece) -> Iterator[None]:
+        """Yield after each write. Only whole GRAINs are written, but for the file's end."""
+        start, end = piece.start, piece.end
         headers = {**self.order["headers"], "Range": f"bytes={start}-{end - 1}"}
         request = urllib.request.Request(self.order["url"], headers=headers)
         with self.opener.open(request, timeout=self.order["patience_s"]) as answer:
             _check_range(answer, start, end, self.order["size"], stream=self.order["way"] == "stream")
             buffer = memoryview(bytearray(GRAIN))
-            at = start
-            while at < end:
-                wanted = min(GRAIN, end - at)
+            while wanted := self.pieces.claim(piece, GRAIN):
                 filled = 0
                 while filled < wanted:
                     if self.order["tokens"] is not None:
                         os.read(self.order["tokens"], 1)
                     count = answer.readinto(buffer[filled : min(wanted, filled + READ)])
                     if not count:
-                        raise ConnectionError(f"the answer ended {end - at - filled} bytes early")
+                        raise ConnectionError(f"the answer ended {end - piece.at - filled} bytes early")
                     filled += count
                     self.received += count
-                self._write(buffer[:wanted], at)
-                at += wanted
-                yield at
+                self._write(buffer[:wanted], piece.at)
+                self.pieces.wrote(piece)
+                yield
 
     def _write(self, data: memoryview, at: int) -> None:
         try:

@@ -24,6 +24,11 @@ FILES_AT_A_TIME = 4
 PATIENCE_S = 60
 """Seconds without a byte (or, through hf_transfer, without a chunk) after which a connection is given up."""
 BACKOFF_S = 2
+GIVE_UP_AFTER_S = 30 * 60
+"""Without progress because nobody answers, or answers 429 or 5xx: a router that restarts, a Hub that is down."""
+REFETCH_BYTES = GIB
+"""Of a file, this or a twentieth of it may be fetched twice: if there is more, a server without Range gets no second go
+at it from the front."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,8 @@ def fetch_job(
         "chunk": CHUNK,
         "patience_s": PATIENCE_S,
         "backoff_s": BACKOFF_S,
+        "give_up_after_s": GIVE_UP_AFTER_S,
+        "refetch_bytes": REFETCH_BYTES,
         "files": [
             {
                 "repo": model.repo,

@@ -204,6 +204,8 @@ class Bench:
             "chunk": shards.CHUNK,
             "patience_s": shards.PATIENCE_S,
             "backoff_s": shards.BACKOFF_S,
+            "give_up_after_s": shards.GIVE_UP_AFTER_S,
+            "refetch_bytes": shards.REFETCH_BYTES,
         }
         (job / "job.json").write_text(json.dumps({**settings, "files": files}))
         return job

@@ -68,9 +68,11 @@ class Fetching:
             "files_at_a_time": 4,
             "connections": 8,
             "chunk": MIB,
-            # Far more than a loaded machine takes to answer: a test that wants a connection given up says less.
+            # Far more than a loaded machine takes to answer: a test that wants something given up says less.
             "patience_s": 30,
             "backoff_s": 0.05,
+            "give_up_after_s": 120,
+            "refetch_bytes": 1024 * MIB,
             "files": files,
         } | self.job
         self.jobs = self.directory / "job"
@@ -101,6 +103,18 @@ class Fetching:
     @property
     def size(self) -> int:
         return sum(file["size"] for file in self.job["files"])
+
+    def put_there(self, number: int, stretches: list[tuple[int, int]]) -> Path:
+        """What a broken-off download left of a file: only these stretches of it; returns the partial file."""
+        file = self.job["files"][number]
+        part = Path(file["partial"])
+        part.parent.mkdir(parents=True, exist_ok=True)
+        content = self.sources[file["path"]].read_bytes()
+        with part.open("wb") as sparse:
+            for start, end in stretches:
+                sparse.seek(start)
+                sparse.write(content[start:end])
+        return part
 
     def moved(self) -> int:
         """Bytes of bodies that the Hub's CDN has sent since the log was cleared."""

@@ -125,12 +125,11 @@ def test_the_hub_recovers_while_a_model_is_locked(healing: Deployment, hub: Hub)
         (Fault(origin="hub", path=RESOLVE, status=401), ("HTTP 401", "hub.token_env")),
         (Fault(origin="hub", path=RESOLVE, status=403, error_code="GatedRepo"), ("HTTP 403", "accept the terms")),
         (Fault(origin="hub", path=RESOLVE, status=404, error_code="EntryNotFound"), ("any more", "tasks/lock.py")),
-        (Fault(origin="hub", path=RESOLVE, status=500), ("HTTP 500", "run deploy.py again")),
+        (Fault(origin="hub", path=RESOLVE, status=503, retry_after=86400), ("HTTP 503", "run deploy.py again")),
         (Fault(origin="cdn", path=BYTES, status=403), ("403", "run deploy.py again")),
         (Fault(origin="cdn", path=BYTES, corrupt=True), ("sha256", "locked", "run deploy.py again")),
-        (Fault(origin="cdn", path=BYTES, truncate_after_bytes=1000), ("run deploy.py again",)),
     ],
-    ids=["401", "gated", "404", "500", "cdn-403", "corrupt", "truncated"],
+    ids=["401", "gated", "404", "503", "cdn-403", "corrupt"],
 )
 def test_a_download_that_cannot_be_right(fetching: Deployment, hub: Hub, fault: Fault, words: tuple[str, ...]) -> None:
     hub.faults.add(fault)

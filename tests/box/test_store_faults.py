@@ -122,7 +122,7 @@ LASTING = {
 def test_what_lasts_ends_with_one_clear_error(name: str, fetching: Fetching) -> None:
     faults, words = LASTING[name]
     fetching.hub.faults.add(*faults)
-    fetching.job["patience_s"] = 1
+    fetching.job |= {"patience_s": 1, "give_up_after_s": 4}
     ended = fetching.run()
     assert ended.code == 1
     assert ended.said["state"] == "failed"
@@ -136,7 +136,7 @@ def test_what_lasts_ends_with_one_clear_error(name: str, fetching: Fetching) -> 
 
 
 def test_nobody_there(fetching: Fetching) -> None:
-    fetching.job["endpoint"] = "http://127.0.0.1:9"
+    fetching.job |= {"endpoint": "http://127.0.0.1:9", "give_up_after_s": 2}
     ended = fetching.run()
     assert ended.code == 1
     assert "http://127.0.0.1:9 cannot be reached from this box (Connection refused)" in ended.message

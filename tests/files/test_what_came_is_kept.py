@@ -1,0 +1,66 @@
+"""Whatever a server answers, the fetch program throws away no more of a file than may be fetched twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+
+SIZE = 12 * MIB + 345
+THERE = 8 * MIB
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Iterator[Fetching]:
+    """A file of which 8 of 12 MiB are there, and of which 1 MiB may be fetched twice; one connection."""
+    source = random_file(tmp_path / "source", SIZE, seed=1)
+    with Hub(tmp_path / "root") as hub:
+        fetching = Fetching(
+            hub, tmp_path / "box", "acme/half-GGUF", {"m.gguf": source}, {"connections": 1, "refetch_bytes": MIB}
+        )
+        fetching.put_there(0, [(0, THERE)])
+        yield fetching
+
+
+def asked_from(fetching: Fetching) -> list[int]:
+    """Where each request for bytes began."""
+    ranges = [request.range for request in fetching.hub.log.requests() if request.origin == "cdn"]
+    return [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges if asked]
+
+
+def test_a_cdn_that_forgets_range_for_a_while(half: Fetching) -> None:
+    half.hub.faults.add(Fault(origin="cdn", ignore_range=True, times=3))
+    ended = half.run()
+    assert ended.code == 0, ended.log
+    half.assert_right()
+    assert min(asked_from(half)) == THERE
+
+
+def test_a_server_without_range(half: Fetching) -> None:
+    half.job["give_up_after_s"] = 2
+    half.hub.faults.add(Fault(origin="cdn", ignore_range=True))
+    ended = half.run()
+    assert ended.code == 1
+    assert "ignores Range requests" in ended.message
+    part = Path(half.job["files"][0]["partial"])
+    assert f"or delete {part} on the box" in ended.message
+    assert part.read_bytes()[:THERE] == half.sources["m.gguf"].read_bytes()[:THERE]
+    assert min(asked_from(half)) == THERE
+    # As it says.
+    part.unlink()
+    ended = half.run()
+    assert ended.code == 0, ended.log
+    half.assert_right()
+
+
+def test_little_is_fetched_again_in_one_piece(half: Fetching) -> None:
+    half.job["refetch_bytes"] = THERE
+    half.hub.faults.add(Fault(origin="cdn", ignore_range=True))
+    ended = half.run()
+    assert ended.code == 0, ended.log
+    half.assert_right()
