@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import click
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
@@ -32,6 +29,7 @@ from tasks.facts.unit_files import UnitFiles
 from tasks.facts.units import Units
 from tasks.facts.venvs import VirtualEnvironment
 from tasks.operations import Commands, closed_by
+from tasks.operations.audit_run import RUN
 from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, release_directories, releases_to_build
@@ -47,26 +45,19 @@ from tasks.planning.checks.gpu import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
 from tasks.planning.checks.memory import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
-from tasks.planning.checks.report import (
-    COLOURS,
-    audit_record,
-    host_record,
-    lines,
-    listing,
-    not_reached,
-    prometheus,
-    summary_line,
-)
+from tasks.planning.checks.report import COLOURS, host_record, lines, listing
 from tasks.planning.difference import Difference
 from tasks.planning.liveness import SERVICE, TIMER
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
-from tasks.spec.audit_report import HostRecord
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
 
 # Whichever of them is asked for first tells of a plan file that cannot be read; the others keep silent.
 _TELL_OF_PLANS = (UnitsAsDeclared.id, PlanRoom.id, MemoryRoom.id)
+
+
+_RUN = RUN
 
 
 @dataclass(frozen=True)
@@ -80,18 +71,6 @@ class Options:
     deep: bool = False
     disk: bool = False
     bandwidth: bool = False
-
-
-@dataclass
-class _Run:
-    """What this process's audit has found so far; every host adds its own."""
-
-    found: dict[str, list[Finding]] = field(default_factory=dict)
-    records: dict[str, HostRecord] = field(default_factory=dict)
-    told: bool = False
-
-
-_RUN = _Run()
 
 
 @contextmanager
@@ -145,8 +124,8 @@ def asks_the_deploy(options: Options) -> bool:
 @operation()
 def checks_listed() -> Commands:
     """Every check, on the terminal, once whatever the number of hosts."""
-    if state.is_executing and not _RUN.told:
-        _RUN.told = True
+    if state.is_executing and not _RUN.listed:
+        _RUN.listed = True
         for line in listing():
             logger.info(line)
     host.noop("nothing was looked at")
@@ -160,11 +139,16 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
         checks = selected(options.only, options.skip)
         known_by_name(rig.host.accepted)
     except NoSuchCheckError as error:
+        if state.is_executing:
+            _RUN.failed[host.name] = str(error)
+            _RUN.tell(state, options.json, options.prometheus)
         yield from refuse(str(error))
         return
     if not state.is_executing:
         return
     box = _box(rig, options, checks)
+    if state.inventory.get_host(host.name) in state.failed_hosts:
+        return  # a fact that cannot be loaded is told by pyinfra, which goes on with an empty one
     found = findings(checks, rig, box)
     skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
     _RUN.found[host.name] = found
@@ -182,11 +166,9 @@ def findings_reported(options: Options) -> Commands:
     if not state.is_executing:
         yield FunctionCommand(lambda state, host: True, [], {})
         return
-    if not _RUN.told:
-        _RUN.told = True
-        if (trouble := _publish(options)) is not None:
-            yield from refuse(trouble)
-            return
+    if (trouble := _RUN.tell(state, options.json, options.prometheus)) is not None:
+        yield from refuse(trouble)
+        return
     record = _RUN.records.get(host.name)
     if record is None:
         return
@@ -198,6 +180,8 @@ def findings_reported(options: Options) -> Commands:
 
 def _not_clean(state: State, host: Host, why: str) -> bool:
     host.log_styled(f"not as declared: {why}", fg="red", log_func=logger.error)
+    # With --no-wait pyinfra itself (3.10) forgets that a host has failed, and exits with 0.
+    state.failed_hosts.add(host)
     return False
 
 
@@ -208,30 +192,6 @@ def _tell(host: Host, finding: Finding) -> None:
     host.log_styled(first, fg=colour, log_func=logger.warning if failing else logger.info)
     for line in rest:
         host.log(line)
-
-
-def _publish(options: Options) -> str | None:
-    """The summary and the files; what stood in the way of a file, None when all is written."""
-    reached = {host.name for host in state.active_hosts}
-    records = [
-        *_RUN.records.values(),
-        *(not_reached(other.name) for other in state.inventory if other.name not in reached | _RUN.records.keys()),
-    ]
-    record = audit_record(records, datetime.now(UTC).isoformat(timespec="seconds"))
-    for item in record.hosts:
-        colour = {"clean": "green", "findings": "red"}.get(item.status, "magenta")
-        logger.info(click.style(summary_line(item), fg=colour))
-    wanted = [(options.json, record.model_dump_json(indent=1) + "\n"), (options.prometheus, prometheus(record))]
-    for path, text in wanted:
-        if path:
-            try:
-                # A scraper must never read half a file.
-                part = Path(f"{path}.part")
-                part.write_text(text)
-                part.replace(path)
-            except OSError as error:
-                return f"{path} cannot be written ({error.strerror}): name a file in a directory of yours"
-    return None
 
 
 def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]]:
