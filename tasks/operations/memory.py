@@ -10,6 +10,7 @@ from pyinfra.context import host, state
 from pyinfra.operations import files, server
 
 from tasks.facts.ram import MemoryModules
+from tasks.facts.udev import SwappinessRules
 from tasks.operations import Commands, closes
 from tasks.operations.once import read_once
 from tasks.planning import layout
@@ -44,4 +45,11 @@ def swappiness_set(value: int) -> Commands:
         dest=layout.SYSCTL_FILE,
         mode="644",
     )
+    if any(said != value for _, said in read_once(SwappinessRules)):
+        # CachyOS sets it when compressed swap appears. Without a condition: whatever theirs wait for, ours comes after.
+        yield from files.put._inner(
+            src=io.StringIO(f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'),
+            dest=layout.UDEV_FILE,
+            mode="644",
+        )
     yield from server.sysctl._inner(key="vm.swappiness", value=value)
