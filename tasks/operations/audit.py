@@ -37,7 +37,7 @@ from tasks.operations.long_work import files_to_fetch, read_releases, release_di
 from tasks.operations.once import only_looking, read_once, read_together
 from tasks.operations.packages import APT
 from tasks.operations.plan_file import PlanError, planned_by_us, read_plans
-from tasks.operations.refuse import refuse
+from tasks.operations.refuse import refusal_of, refuse
 from tasks.operations.serving import NotReadyError, health_addresses, read_units, wanted_units
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
@@ -196,15 +196,35 @@ def _tell(host: Host, finding: Finding) -> None:
         host.log(line)
 
 
-def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]]:
-    """Names of the operations looked at that would have done something, with the checks whose findings they close."""
+@dataclass(frozen=True)
+class _Asked:
+    """Names of the operations looked at that would have done something, with the checks whose findings they close.
+
+    ``refusals``: of these, those that would have refused, with their reason.
+    """
+
+    changing: dict[str, tuple[type[Check], ...]]
+    refusals: dict[str, str]
+
+
+def _would_change(state: State, host: Host) -> _Asked:
+    """What deploy.py's operations said, in their order.
+
+    One that refuses because of what an earlier one would mend (no unit without a release) does not count as refusing.
+    """
     changing: dict[str, tuple[type[Check], ...]] = {}
+    refusals: dict[str, str] = {}
     for op_hash, data in state.ops[host].items():
         names = state.get_op_meta(op_hash).names
         # Our own are not asked: asking runs an operation up to its first command.
-        if not any(name.startswith("Audit") for name in names) and data.operation_meta.will_change:
-            changing |= dict.fromkeys(names, closed_by(host.name, op_hash))
-    return changing
+        if any(name.startswith("Audit") for name in names) or not data.operation_meta.will_change:
+            continue
+        closes, why = closed_by(host, op_hash), refusal_of(host, op_hash)
+        earlier = [others for name, others in changing.items() if name not in refusals]
+        if why and not any(not closes or set(closes) & set(others) for others in earlier):
+            refusals |= dict.fromkeys(names, why)
+        changing |= dict.fromkeys(names, closes)
+    return _Asked(changing, refusals)
 
 
 def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
@@ -217,6 +237,7 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         wrong = Difference(rig.plan_file, "a plan file", unread, remedy="restore it from git", by_deploy=False)
         others = [item for item in differences.get(teller, ()) if unread not in item.found]
         differences = {**differences, teller: [*others, wrong]}
+    asked = _would_change(state, state.inventory.get_host(host.name))
     box = Box(
         ram=read_once(MemoryModules),
         machine=read_once(MachineState),
@@ -225,7 +246,8 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         strays=read_once(LlamaStrays),
         locked=tuple(locked),
         differences=differences,
-        operations=_would_change(state, state.inventory.get_host(host.name)),
+        operations=asked.changing,
+        refusals=asked.refusals,
         plans=plans,
         unread={teller: unread} if unread else {},
         vram_held_mib=read_once(HeldByOurs).vram_mib if plans else {},
@@ -284,7 +306,9 @@ def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str,
         wanted = wanted_units(rig, releases, locked, store, units)
     except NotReadyError as error:
         if not differences["llama.release"] and not differences["llama.model-files"]:
-            differences["llama.units"].append(Difference("units", "ready to be served", str(error)))
+            # Who refuses, and so whether deploy.py would mend it, is known to its operations (a plan it would make).
+            why = str(error).removesuffix("; nothing was changed")
+            differences["llama.units"].append(Difference("units", "ready to be served", why))
         return locked, differences
     for item in wanted:
         unit = units.get(item.unit)

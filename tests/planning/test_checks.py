@@ -15,7 +15,7 @@ from tasks.facts.ram import parse
 from tasks.planning.checks.base import Finding, Severity
 from tasks.planning.checks.box import Box, Machine, ServerProcess, Strays
 from tasks.planning.checks.gpu import CardsPresent, PowerLimit
-from tasks.planning.checks.llama_cpp import UnitsAsDeclared, _loopback
+from tasks.planning.checks.llama_cpp import ModelFiles, UnitsAsDeclared, _loopback
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, known_by_name, selected
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import GpuState
@@ -335,3 +335,19 @@ def test_two_modules_side_by_side_in_one_channel() -> None:
     # A board whose two slots are one channel by name tells nothing.
     changed = ram("022_ddr4_3000_off.txt")
     assert look("memory.channels", A, Box(ram=replace(changed, slots=2))) == []
+
+
+def test_nobody_is_sent_to_run_deploy_where_that_refuses() -> None:
+    """By the words of the operation that would refuse, once, and only where it closes the finding."""
+    room = "model files need 40 GiB more than there is: free 40 GiB under /var/lib/llamarig/models"
+    lacking = {"llama.model-files": [Difference("model file m.gguf", "there", "not there")]}
+    operations = {"Models | Downloads": (ModelFiles,), "Toolchain | Python": ()}
+    refusals = {"Models | Downloads": room, "Toolchain | Python": "no Python is to be had"}
+    box = Box(differences=lacking, operations=operations, refusals=refusals)
+    found = {finding.check: finding for finding in findings(selected(("llama", "deploy")), R, box)}
+    assert found.keys() == {"llama.model-files", "deploy.operation"}
+    assert found["llama.model-files"].remedy == f"deploy.py refuses: {room}"
+    assert found["deploy.operation"].found == "deploy.py refuses: no Python is to be had"
+    assert not any(finding.by_deploy for finding in found.values())
+    (mended,) = look("llama.model-files", R, replace(box, refusals={}))
+    assert (mended.remedy, mended.by_deploy) == ("run deploy.py", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
@@ -63,7 +64,12 @@ class OtherOperations(_OfDeploy):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """One finding an operation that no finding of another check accounts for."""
         for operation, closes in box.operations.items():
-            if not any(finding for check in closes for finding in check().look(rig, box)):
+            if any(finding for check in closes for finding in check().look(rig, box)):
+                continue
+            if why := box.refusals.get(operation):
+                refused = self.finding(f"deploy.py refuses: {why}", "nothing to do", about=operation)
+                yield replace(refused, by_deploy=False, remedy="mend what is said here, then run deploy.py")
+            else:
                 yield self.finding("deploy.py would run it", "nothing to do", about=operation)
 
 

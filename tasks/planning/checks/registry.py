@@ -51,8 +51,22 @@ def is_meant(check: Check, name: str) -> bool:
 
 def findings(checks: Iterable[Check], rig: Rig, box: Box) -> list[Finding]:
     """What the checks find, worst first; accepted ones last, with their reason."""
-    found = [_accepted(finding, rig.host.accepted) for check in checks for finding in check.look(rig, box)]
+    found = [
+        _accepted(_refused(finding, check, box), rig.host.accepted)
+        for check in checks
+        for finding in check.look(rig, box)
+    ]
     return sorted(found, key=lambda finding: (bool(finding.accepted), finding.severity, finding.check, finding.about))
+
+
+def _refused(finding: Finding, check: Check, box: Box) -> Finding:
+    """Nobody is sent to run deploy.py where that would refuse: what it would say is the remedy."""
+    for operation, why in box.refusals.items():
+        if finding.by_deploy and type(check) in box.operations.get(operation, ()):
+            same = finding.found in why
+            remedy = "mend what is said here: deploy.py refuses until then" if same else f"deploy.py refuses: {why}"
+            return replace(finding, by_deploy=False, remedy=remedy)
+    return finding
 
 
 def _accepted(finding: Finding, reasons: Mapping[str, str]) -> Finding:
