@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-from pyinfra.api.facts import FactBase
-from typing_extensions import override
-
 Rules = tuple[tuple[str, int], ...]
 """(file, value) of the rules that set vm.swappiness, in the order in which udev applies them: the last one wins."""
 
@@ -30,20 +27,3 @@ def parsed(lines: list[str]) -> Rules:
     """What that command printed."""
     pattern = r'(/[^:]*\.rules):[^#]*SYSCTL\{vm[./]swappiness\}\s*:?=\s*"(\d{1,4})".*'
     return tuple((match[1], int(match[2])) for line in lines if (match := re.fullmatch(pattern, line, re.ASCII)))
-
-
-class SwappinessRules(FactBase[Rules]):
-    """udev's rules that set vm.swappiness, as CachyOS does when compressed swap appears."""
-
-    @staticmethod
-    @override
-    def default() -> Rules:
-        return ()
-
-    @override
-    def command(self) -> str:
-        return swappiness_rules()
-
-    @override
-    def process(self, output: list[str]) -> Rules:
-        return parsed(output)

@@ -25,7 +25,6 @@ from tasks.facts.ram import MemoryModules
 from tasks.facts.releases import Releases
 from tasks.facts.strays import LlamaStrays
 from tasks.facts.together import Asked
-from tasks.facts.udev import SwappinessRules
 from tasks.facts.unit_files import UnitFiles
 from tasks.facts.units import Units
 from tasks.facts.venvs import VirtualEnvironment
@@ -110,7 +109,6 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
             (ModelStore, {}),
             (Units, {"health": health_addresses(rig)}),
             (UnitFiles, {"names": [SERVICE, TIMER]}),
-            (SwappinessRules, {}),
         ]
     read_together(asked)
 

@@ -9,8 +9,8 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 from pyinfra.operations import files, server
 
+from tasks.facts.machine import MachineState
 from tasks.facts.ram import MemoryModules
-from tasks.facts.udev import SwappinessRules
 from tasks.operations import Commands, closes
 from tasks.operations.once import read_once
 from tasks.planning import layout
@@ -39,17 +39,18 @@ def speed_reported(rig: Rig) -> Commands:
 @closes(Swappiness)
 def swappiness_set(value: int) -> Commands:
     """vm.swappiness is ``value``, now and after a boot."""
-    # pyinfra's own `persist` leaves old values behind in its file; a file of our own holds exactly one.
-    yield from files.put._inner(
-        src=io.StringIO(f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"),
-        dest=layout.SYSCTL_FILE,
-        mode="644",
-    )
-    if any(said != value for _, said in read_once(SwappinessRules)):
+    machine = read_once(MachineState)
+    if machine.swappiness_file.endswith(".rules") and machine.swappiness_at_boot != value:
         # CachyOS sets it when compressed swap appears. Without a condition: whatever theirs wait for, ours comes after.
         yield from files.put._inner(
             src=io.StringIO(f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'),
             dest=layout.UDEV_FILE,
             mode="644",
         )
+    # pyinfra's own `persist` leaves old values behind in its file; a file of our own holds exactly one.
+    yield from files.put._inner(
+        src=io.StringIO(f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"),
+        dest=layout.SYSCTL_FILE,
+        mode="644",
+    )
     yield from server.sysctl._inner(key="vm.swappiness", value=value)
