@@ -108,12 +108,13 @@ class Environment(Check):
             for name in server.llama_environment:
                 if name == "LLAMA_ARG_LOG_VERBOSITY" and server.unit in ours:
                     continue  # a planned model's first start logs its buffer sizes (tasks/files/first_start.py)
-                yield self.finding(
+                found = self.finding(
                     "set in the running process",
                     "not set",
                     about=f"{name} of {server.unit or f'process {server.pid}'}",
                     severity=Severity.ERROR,
                 )
+                yield replace(found, process=server.pid)
 
 
 class OtherServers(Check):
@@ -131,7 +132,8 @@ class OtherServers(Check):
         for server in box.strays.servers:
             if server.unit not in declared | retired:
                 where = f" of {server.unit}" if server.unit else ""
-                yield self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
+                found = self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
+                yield replace(found, process=server.pid)
 
 
 class OpenWithoutKey(Check):
@@ -150,11 +152,12 @@ class OpenWithoutKey(Check):
                 word.split("=", 1)[0] in ("--api-key", "--api-key-file") for word in server.command
             )
             if beyond and not keyed:
-                yield self.finding(
+                found = self.finding(
                     f"listens on {', '.join(beyond)} without a key",
                     "a key, or loopback alone",
                     about=server.unit or f"process {server.pid}",
                 )
+                yield replace(found, process=server.pid)
 
 
 def _loopback(address: str) -> bool:
