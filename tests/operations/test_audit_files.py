@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tasks.spec.audit_report import AuditRecord
@@ -30,6 +32,15 @@ boxes = [
 """
 
 
+def read(report: Path) -> AuditRecord:
+    """A report, held against the published schema and the models that it was made from."""
+    text = report.read_text()
+    schema = json.loads((REPOSITORY / "tasks/spec/audit_report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+    return AuditRecord.model_validate_json(text)
+
+
 class Audit:
     """One run of the audit's own script; ``report`` and ``text`` are its two files."""
 
@@ -46,7 +57,7 @@ class Audit:
 
     @property
     def report(self) -> AuditRecord:
-        return AuditRecord.model_validate_json(self.json.read_text())
+        return read(self.json)
 
     def clean(self) -> dict[str, int]:
         """Host -> what a monitoring system reads of it."""
@@ -103,3 +114,14 @@ def test_what_looks_at_nothing_writes_nothing(tmp_path: Path, arguments: tuple[s
     assert audit.run().returncode == 0
     assert not audit.json.exists()
     assert not audit.text.exists()
+
+
+def test_the_schema_refuses_what_is_no_report(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "--limit", "@fake/b-differs")
+    audit.run()
+    said = json.loads(audit.json.read_text())
+    assert said["hosts"][0]["findings"], "a report of nothing shows nothing"
+    for broken in ({**said, "status": "well"}, {**said, "more": 1}, {"hosts": said["hosts"]}):
+        audit.json.write_text(json.dumps(broken))
+        with pytest.raises(jsonschema.ValidationError):
+            read(audit.json)
