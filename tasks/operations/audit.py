@@ -92,6 +92,7 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
     :param programs: path here -> path there
     """
     only_looking()
+    _RUN.begin(state, options.json, options.prometheus)
     asked: list[Asked] = [(fact, {}) for fact in (MemoryModules, MachineState, Gpus, LlamaStrays)]
     if planned_by_us(rig):
         asked.append((HeldByOurs, {}))

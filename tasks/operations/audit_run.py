@@ -1,7 +1,7 @@
 """What an audit has found so far, host by host, and the report of it: one line a host, and files for programs.
 
-The files of yesterday's clean run must not outlive a run of today that looked at nothing. So they are written again
-with every host that is told, and once more when pyinfra ends, however it ends.
+The files of yesterday's clean run must not outlive a run of today that looked at nothing. So they are written before
+the first host is looked at, again with every host that is told, and once more when pyinfra ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _COLOURS = {"clean": "green", "findings": "red"}
 class Run:
     """What this process's audit has found so far; every host adds its own. ``failed``: host -> why not looked at.
 
-    ``told``: hosts whose line has been shown. ``written``: file -> the records it should hold.
+    ``told``: hosts whose line has been shown. ``written``: file -> the records it should hold. ``is_for_files``: false
+    where this is no audit, or one that only asks what it would do (--dry).
     """
 
     found: dict[str, list[Finding]] = field(default_factory=dict)
@@ -39,6 +40,12 @@ class Run:
     told: set[str] = field(default_factory=set)
     written: dict[str, list[HostRecord]] = field(default_factory=dict)
     listed: bool = False
+    is_for_files: bool = False
+
+    def begin(self, state: State, json: str, prometheus_file: str) -> None:
+        """Both files say that nothing has been looked at yet: this run may be killed. Once, whatever the hosts."""
+        if self.is_for_files and not self.written:
+            self._write(self._records(state), json, prometheus_file)  # what stands in the way is told at the end
 
     def tell(self, state: State, json: str, prometheus_file: str) -> str | None:
         """One line for every host that has none yet, and both files.
@@ -122,6 +129,7 @@ def told_at_exit() -> None:
     scripts = asked.params.get("operations") or () if asked is not None else ()
     if asked is None or asked.params.get("dry") or not any(Path(name).name == SCRIPT for name in scripts):
         return
+    RUN.is_for_files = True
     atexit.register(_told_at_exit, ctx_state.get())  # type: ignore[no-untyped-call]
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
-from pyinfra import logger
+from pyinfra import context, logger
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
-from pyinfra.context import host, state
 
 from tasks.operations import Commands
 
@@ -19,7 +18,8 @@ _REFUSED: WeakKeyDictionary[Host, dict[str | None, str]] = WeakKeyDictionary()
 def refuse(message: str, lines: Iterable[str] = ()) -> Commands:
     """A command that says why and fails. An exception inside an operation would end the run of every host."""
     shown = list(lines)
-    _REFUSED.setdefault(state.inventory.get_host(host.name), {})[host.current_op_hash] = "; ".join([message, *shown])
+    this = context.state.inventory.get_host(context.host.name)
+    _REFUSED.setdefault(this, {})[context.host.current_op_hash] = "; ".join([message, *shown])
     yield FunctionCommand(_fail, [message, shown], {})
 
 
@@ -28,13 +28,13 @@ def refusal_of(on: Host, op_hash: str) -> str:
     return _REFUSED.get(on, {}).get(op_hash, "")
 
 
-def _fail(_: State, on: Host, message: str, lines: list[str]) -> bool:
-    report(on, message, lines)
+def _fail(state: State, host: Host, message: str, lines: list[str]) -> bool:
+    report(host, message, lines)
     return False
 
 
-def report(on: Host, message: str, lines: Iterable[str] = ()) -> None:
+def report(host: Host, message: str, lines: Iterable[str] = ()) -> None:
     """The message in red, the lines that show why below it, each with the host's name."""
-    on.log_styled(message, fg="red", log_func=logger.error)
+    host.log_styled(message, fg="red", log_func=logger.error)
     for line in lines:
-        on.log(f"    {line}", log_func=logger.error)
+        host.log(f"    {line}", log_func=logger.error)

@@ -132,7 +132,9 @@ def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
     variant: Deployment, tmp_path: Path
 ) -> None:
     port = variant.box.port + 9
-    variant.rig["models"][0]["serve"]["extra"] = ["--no-such-flag"]
+    # A build whose --help lists no --cache-ram, which the model is declared with.
+    manifest = "/opt/llamarig/llama.cpp/*/manifest.json"
+    variant.shell(f'sed -i.saved \'s/"--cache-ram"/"--no-such"/\' {manifest}')
     variant.shell(
         "systemd-run --quiet --unit=stray --property=Environment=LLAMA_ARG_CTX_SIZE=512 sh -c '"
         "exec /opt/llamarig/llama.cpp/*/bin/llama-server "
@@ -144,7 +146,7 @@ def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
         )
         outcome, host = audit(variant, tmp_path / "report.json")
     finally:
-        variant.shell("systemctl stop stray")
+        variant.shell(f"systemctl stop stray; mv {manifest}.saved $(echo {manifest})")
     assert outcome.code == 1, str(outcome)
     findings = host["findings"]
     assert isinstance(findings, list)
@@ -155,7 +157,7 @@ def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
         in str(told["llama.other-servers"]["found"])
     )
     # A deploy would refuse it, and so mends nothing.
-    assert "--no-such-flag" in told["llama.units"]["found"]
+    assert "cache_ram_mib asks for --cache-ram" in told["llama.units"]["found"]
     assert "deploy.py refuses until then" in told["llama.units"]["remedy"]
     assert not told["llama.units"]["by_deploy"]
 

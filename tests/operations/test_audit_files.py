@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 
 from tasks.spec.audit_report import AuditRecord
+from tests.box.deployment import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
@@ -101,9 +103,29 @@ def test_yesterdays_clean_files_do_not_outlive_a_run_that_reached_no_host(tmp_pa
     assert gone.clean() == {"d-gone": 0}
 
 
+def test_nor_a_run_that_is_killed_while_it_looks(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "--limit", "@fake/a-clean")
+    assert audit.run().returncode == 0
+    assert audit.clean() == {"@fake/a-clean": 1}
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(inventory.read_text().replace('"fake_delay": 0', '"fake_delay": 3600'))
+    killed = subprocess.Popen(audit.command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: audit.clean() == {"@fake/a-clean": 0}, "word that nothing has been looked at")
+        assert killed.poll() is None, "it is still looking"
+    finally:
+        killed.kill()
+        killed.wait()
+    assert audit.report.status == "could-not-look"
+    assert audit.report.hosts[0].why.startswith("it was not looked at")
+
+
 def test_a_misspelt_check_is_the_reason_in_the_files(tmp_path: Path) -> None:
     audit = Audit(tmp_path, "--limit", "@fake/a-clean", "--data", "skip=memroy")
-    assert audit.run().returncode == 1
+    done = audit.run()
+    assert done.returncode == 1
+    assert re.search(r"\[@fake/a-clean\]\s+there is no check 'memroy'", done.stdout + done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
     (host,) = audit.report.hosts
     assert host.why.startswith("looking at it failed: there is no check 'memroy'")
 
