@@ -98,6 +98,7 @@ class Run:
             (json, record.model_dump_json(indent=1) + "\n"),
             (prometheus_file, prometheus(record, int(now.timestamp()))),
         ]
+        troubles = []
         for path, text in texts:
             if path:
                 self.written[path] = records  # or said that it cannot be, once
@@ -107,8 +108,8 @@ class Run:
                     part.write_text(text)
                     part.replace(path)
                 except OSError as error:
-                    return f"{path} cannot be written ({error.strerror}): name a file in a directory of yours"
-        return None
+                    troubles.append(f"{path} cannot be written ({error.strerror}): name a file in a directory of yours")
+        return "; ".join(troubles) or None
 
 
 RUN = Run()

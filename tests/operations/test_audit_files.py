@@ -130,6 +130,15 @@ def test_a_misspelt_check_is_the_reason_in_the_files(tmp_path: Path) -> None:
     assert host.why.startswith("looking at it failed: there is no check 'memroy'")
 
 
+def test_a_file_that_cannot_be_written_fails_the_run_and_keeps_no_other_from_it(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "--limit", "@fake/a-clean", "--data", f"json={tmp_path}/no/such/report.json")
+    done = audit.run()
+    assert done.returncode == 1
+    said = "report.json cannot be written (No such file or directory): name a file in a directory of yours"
+    assert (done.stdout + done.stderr).count(said) == 1
+    assert audit.clean() == {"@fake/a-clean": 1}
+
+
 @pytest.mark.parametrize("arguments", [("--dry",), ("--data", "list=1")], ids=["dry", "list"])
 def test_what_looks_at_nothing_writes_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     audit = Audit(tmp_path, "--limit", "@fake/a-clean", *arguments)

@@ -62,9 +62,9 @@ class OtherOperations(_OfDeploy):
     severity = Severity.WARNING
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding an operation that no finding of another check accounts for."""
+        """One finding an operation that no finding of another check accounts for; a note accounts for nothing."""
         for operation, closes in box.operations.items():
-            if any(finding for check in closes for finding in check().look(rig, box)):
+            if any(finding.fails for check in closes for finding in check().look(rig, box)):
                 continue
             if why := box.refusals.get(operation):
                 refused = self.finding(f"deploy.py refuses: {why}", "nothing to do", about=operation)
