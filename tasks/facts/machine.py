@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from tasks.facts.driver import SOURCES
 from tasks.facts.sections import answers, ask, number
+from tasks.facts.udev import parsed, swappiness_rules
 from tasks.planning import layout
 from tasks.planning.checks.box import Machine
 
@@ -38,6 +39,7 @@ class MachineState(FactBase[Machine]):
                     "p=/usr/lib/systemd/systemd-sysctl; test -x $p || p=/lib/systemd/systemd-sysctl; "
                     "$p --cat-config | grep -E '^# /|^-?vm[./]swappiness'",
                 ),
+                ("udev", swappiness_rules()),
                 ("meminfo", "grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo"),
                 ("swaps", "tail -n +2 /proc/swaps"),
                 ("oom", "sed -n 's/^oom_kill //p' /proc/vmstat"),
@@ -94,6 +96,8 @@ class MachineState(FactBase[Machine]):
         said = answers(output)
         memory = _meminfo(said.get("meminfo", []))
         at_boot, file = _at_boot(said.get("at-boot", []))
+        if rules := parsed(said.get("udev", [])):
+            file, at_boot = rules[-1]
         cpus = [match for line in said.get("cpus", []) if (match := re.fullmatch(r"(\d{1,5}),(\d+),(\d*)", line))]
         disk = re.fullmatch(r"\s*(\S+)\s+(\d{1,18})\s*", " ".join(said.get("disk", [])))
         packages = [tuple(words[1:3]) for line in said.get("driver-packages", []) if len(words := line.split()) == 4]

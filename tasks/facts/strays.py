@@ -13,11 +13,32 @@ from tasks.planning.checks.box import ServerProcess, Strays
 
 # Every llama.cpp program reads these before its environment and its arguments (common/arg.cpp, docs/preset.md).
 _CONFIG = "/etc/llama.cpp/config.ini /root/.config/llama.cpp/config.ini /home/*/.config/llama.cpp/config.ini"
+# Of everything that starts programs, and of every user's shell: bash, zsh, and fish, which is CachyOS's.
 _ENVIRONMENT = (
-    "/etc/environment /etc/environment.d /etc/profile /etc/profile.d /etc/bash.bashrc /etc/systemd/system.conf "
-    "/etc/systemd/system.conf.d /etc/systemd/system/*.service.d /etc/security/pam_env.conf "
-    "/root/.bashrc /root/.profile /home/*/.bashrc /home/*/.profile /home/*/.config/environment.d"
+    *("/etc/environment", "/etc/environment.d", "/etc/profile", "/etc/profile.d", "/etc/security/pam_env.conf"),
+    *("/etc/systemd/system.conf", "/etc/systemd/system.conf.d", "/etc/systemd/system/*.service.d"),
+    *("/etc/bash.bashrc", "/etc/bashrc", "/etc/zsh", "/etc/zshenv", "/etc/zshrc", "/etc/zprofile", "/etc/fish"),
 )
+_OF_A_USER = (
+    *(".bashrc", ".profile", ".bash_profile", ".bash_login", ".pam_environment", ".config/environment.d"),
+    *(".zshenv", ".zprofile", ".zshrc", ".zlogin", ".config/zsh", ".config/fish"),
+)
+_NAMES = "(LLAMA_ARG_[A-Z0-9_]+|LLAMA_API_KEY)"
+_OPTIONS = "( +-[-a-zA-Z]+)*"
+# `NAME=value` everywhere; fish's `set -gx NAME value`, and its file of universal variables.
+_SETS = (
+    f"^[^#]*(\\b{_NAMES}=|\\bset{_OPTIONS} +-(-export|[a-zA-Z]*x[a-zA-Z]*){_OPTIONS} +{_NAMES}\\b"
+    f"|^SETUVAR.* --export {_NAMES}:)"
+)
+
+
+def settings_in_files(root: str = "") -> str:
+    """The shell command that prints them as file:name. ``root``: another one than the box's own, for tests."""
+    homes = (f"{home}/{name}" for home in ("/root", "/home/*") for name in _OF_A_USER)
+    places = " ".join(f"{root}{place}" for place in (*_ENVIRONMENT, *homes))
+    return f"grep -rHoE '{_SETS}' {places} | sed -E 's/:.*(LLAMA_[A-Z0-9_]+)[=:]?$/:\\1/'"
+
+
 # Values are left on the box: an API key may be among them.
 _SERVERS = (
     # A release that was deleted under a running server is shown as "llama-server (deleted)".
@@ -52,11 +73,7 @@ class LlamaStrays(FactBase[Strays]):
         return ask(
             [
                 ("config", f"ls -d {_CONFIG}"),
-                (
-                    "environment",
-                    f"grep -rHoE '^[^#]*\\b(LLAMA_ARG_[A-Z0-9_]+|LLAMA_API_KEY)=' {_ENVIRONMENT} "
-                    "| sed -E 's/:.*(LLAMA_[A-Z0-9_]+)=$/:\\1/'",
-                ),
+                ("environment", settings_in_files()),
                 ("servers", _SERVERS),
                 ("user", "id -u"),
                 ("ss", "command -v ss"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from functools import wraps
 from typing import ParamSpec
+from weakref import WeakKeyDictionary
 
 from pyinfra.api.command import PyinfraCommand
-from pyinfra.context import host
+from pyinfra.api.host import Host
+from pyinfra.context import host, state
 
 from tasks.planning.checks.base import Check
 
@@ -16,7 +18,7 @@ Commands = Generator[PyinfraCommand, None, None]
 
 P = ParamSpec("P")
 
-_CLOSES: dict[tuple[str, str | None], tuple[type[Check], ...]] = {}
+_CLOSES: WeakKeyDictionary[Host, dict[str | None, tuple[type[Check], ...]]] = WeakKeyDictionary()
 
 
 def closes(*checks: type[Check]) -> Callable[[Callable[P, Commands]], Callable[P, Commands]]:
@@ -25,7 +27,7 @@ def closes(*checks: type[Check]) -> Callable[[Callable[P, Commands]], Callable[P
     def mark(function: Callable[P, Commands]) -> Callable[P, Commands]:
         @wraps(function)
         def marked(*args: P.args, **kwargs: P.kwargs) -> Commands:
-            _CLOSES[host.name, host.current_op_hash] = checks
+            _CLOSES.setdefault(state.inventory.get_host(host.name), {})[host.current_op_hash] = checks
             yield from function(*args, **kwargs)
 
         return marked
@@ -33,6 +35,6 @@ def closes(*checks: type[Check]) -> Callable[[Callable[P, Commands]], Callable[P
     return mark
 
 
-def closed_by(host_name: str, op_hash: str) -> tuple[type[Check], ...]:
+def closed_by(on: Host, op_hash: str) -> tuple[type[Check], ...]:
     """The checks whose findings an operation that has been asked closes; none where it says nothing."""
-    return _CLOSES.get((host_name, op_hash), ())
+    return _CLOSES.get(on, {}).get(op_hash, ())

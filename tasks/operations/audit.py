@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import click
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
@@ -28,12 +25,13 @@ from tasks.facts.together import Asked
 from tasks.facts.toolkits import ToolkitVersions
 from tasks.operations import Commands, closed_by
 from tasks.operations.asked import asked_by_deploy
+from tasks.operations.audit_run import RUN
 from tasks.operations.gpus import read_toolkits
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
 from tasks.operations.once import only_looking, read_once, read_together
 from tasks.operations.plan_file import PlanError, planned_by_us, read_plans
-from tasks.operations.refuse import refuse
+from tasks.operations.refuse import refusal_of, refuse
 from tasks.operations.serving import NotReadyError, read_units, wanted_units
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
@@ -43,26 +41,19 @@ from tasks.planning.checks.llama_cpp import UnitsAsDeclared
 from tasks.planning.checks.memory import MemoryBandwidth
 from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
-from tasks.planning.checks.report import (
-    COLOURS,
-    audit_record,
-    host_record,
-    lines,
-    listing,
-    not_reached,
-    prometheus,
-    summary_line,
-)
+from tasks.planning.checks.report import COLOURS, host_record, lines, listing
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import declared_toolkits
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
-from tasks.spec.audit_report import HostRecord
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
 
 # Whichever of them is asked for first tells of a plan file that cannot be read; the others keep silent.
 _TELL_OF_PLANS = (UnitsAsDeclared.id, PlanRoom.id, MemoryRoom.id)
+
+
+_RUN = RUN
 
 
 @dataclass(frozen=True)
@@ -76,18 +67,6 @@ class Options:
     deep: bool = False
     disk: bool = False
     bandwidth: bool = False
-
-
-@dataclass
-class _Run:
-    """What this process's audit has found so far; every host adds its own."""
-
-    found: dict[str, list[Finding]] = field(default_factory=dict)
-    records: dict[str, HostRecord] = field(default_factory=dict)
-    told: bool = False
-
-
-_RUN = _Run()
 
 
 @contextmanager
@@ -107,6 +86,7 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
     :param programs: path here -> path there
     """
     only_looking()
+    _RUN.begin(state, options.json, options.prometheus)
     read_together(everything_asked(rig, options, programs))
 
 
@@ -133,8 +113,8 @@ def asks_the_deploy(options: Options) -> bool:
 @operation()
 def checks_listed() -> Commands:
     """Every check, on the terminal, once whatever the number of hosts."""
-    if state.is_executing and not _RUN.told:
-        _RUN.told = True
+    if state.is_executing and not _RUN.listed:
+        _RUN.listed = True
         for line in listing():
             logger.info(line)
     host.noop("nothing was looked at")
@@ -148,11 +128,16 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
         checks = selected(options.only, options.skip)
         known_by_name(rig.host.accepted)
     except NoSuchCheckError as error:
+        if state.is_executing:
+            _RUN.failed[host.name] = str(error)
+            _RUN.tell(state, options.json, options.prometheus)
         yield from refuse(str(error))
         return
     if not state.is_executing:
         return
     box = _box(rig, options, checks)
+    if state.inventory.get_host(host.name) in state.failed_hosts:
+        return  # a fact that cannot be loaded is told by pyinfra, which goes on with an empty one
     found = findings(checks, rig, box)
     skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
     _RUN.found[host.name] = found
@@ -174,11 +159,9 @@ def findings_reported(options: Options) -> Commands:
     if not state.is_executing:
         yield FunctionCommand(lambda state, host: True, [], {})
         return
-    if not _RUN.told:
-        _RUN.told = True
-        if (trouble := _publish(options)) is not None:
-            yield from refuse(trouble)
-            return
+    if (trouble := _RUN.tell(state, options.json, options.prometheus)) is not None:
+        yield from refuse(trouble)
+        return
     record = _RUN.records.get(host.name)
     if record is None:
         return
@@ -190,6 +173,8 @@ def findings_reported(options: Options) -> Commands:
 
 def _not_clean(state: State, host: Host, why: str) -> bool:
     host.log_styled(f"not as declared: {why}", fg="red", log_func=logger.error)
+    # With --no-wait pyinfra itself (3.10) forgets that a host has failed, and exits with 0.
+    state.failed_hosts.add(host)
     return False
 
 
@@ -202,39 +187,35 @@ def _tell(host: Host, finding: Finding) -> None:
         host.log(line)
 
 
-def _publish(options: Options) -> str | None:
-    """The summary and the files; what stood in the way of a file, None when all is written."""
-    reached = {host.name for host in state.active_hosts}
-    records = [
-        *_RUN.records.values(),
-        *(not_reached(other.name) for other in state.inventory if other.name not in reached | _RUN.records.keys()),
-    ]
-    record = audit_record(records, datetime.now(UTC).isoformat(timespec="seconds"))
-    for item in record.hosts:
-        colour = {"clean": "green", "findings": "red"}.get(item.status, "magenta")
-        logger.info(click.style(summary_line(item), fg=colour))
-    wanted = [(options.json, record.model_dump_json(indent=1) + "\n"), (options.prometheus, prometheus(record))]
-    for path, text in wanted:
-        if path:
-            try:
-                # A scraper must never read half a file.
-                part = Path(f"{path}.part")
-                part.write_text(text)
-                part.replace(path)
-            except OSError as error:
-                return f"{path} cannot be written ({error.strerror}): name a file in a directory of yours"
-    return None
+@dataclass(frozen=True)
+class _Asked:
+    """Names of the operations looked at that would have done something, with the checks whose findings they close.
+
+    ``refusals``: of these, those that would have refused, with their reason.
+    """
+
+    changing: dict[str, tuple[type[Check], ...]]
+    refusals: dict[str, str]
 
 
-def _would_change(state: State, host: Host) -> dict[str, tuple[type[Check], ...]]:
-    """Names of the operations looked at that would have done something, with the checks whose findings they close."""
+def _would_change(state: State, host: Host) -> _Asked:
+    """What deploy.py's operations said, in their order.
+
+    One that refuses because of what an earlier one would mend (no unit without a release) does not count as refusing.
+    """
     changing: dict[str, tuple[type[Check], ...]] = {}
+    refusals: dict[str, str] = {}
     for op_hash, data in state.ops[host].items():
         names = state.get_op_meta(op_hash).names
         # Our own are not asked: asking runs an operation up to its first command.
-        if not any(name.startswith("Audit") for name in names) and data.operation_meta.will_change:
-            changing |= dict.fromkeys(names, closed_by(host.name, op_hash))
-    return changing
+        if any(name.startswith("Audit") for name in names) or not data.operation_meta.will_change:
+            continue
+        closes, why = closed_by(host, op_hash), refusal_of(host, op_hash)
+        earlier = [others for name, others in changing.items() if name not in refusals]
+        if why and not any(not closes or set(closes) & set(others) for others in earlier):
+            refusals |= dict.fromkeys(names, why)
+        changing |= dict.fromkeys(names, closes)
+    return _Asked(changing, refusals)
 
 
 def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
@@ -247,6 +228,7 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         wrong = Difference(rig.plan_file, "a plan file", unread, remedy="restore it from git", by_deploy=False)
         others = [item for item in differences.get(teller, ()) if unread not in item.found]
         differences = {**differences, teller: [*others, wrong]}
+    asked = _would_change(state, state.inventory.get_host(host.name))
     box = Box(
         ram=read_once(MemoryModules),
         machine=read_once(MachineState),
@@ -256,7 +238,8 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         ram_users=read_once(RamHeld),
         locked=tuple(locked),
         differences=differences,
-        operations=_would_change(state, state.inventory.get_host(host.name)),
+        operations=asked.changing,
+        refusals=asked.refusals,
         plans=plans,
         unread={teller: unread} if unread else {},
         vram_held_mib=read_once(HeldByOurs).vram_mib if plans else {},
@@ -315,7 +298,9 @@ def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str,
         wanted = wanted_units(rig, releases, locked, store, units)
     except NotReadyError as error:
         if not differences["llama.release"] and not differences["llama.model-files"]:
-            differences["llama.units"].append(Difference("units", "ready to be served", str(error)))
+            # Who refuses, and so whether deploy.py would mend it, is known to its operations (a plan it would make).
+            why = str(error).removesuffix("; nothing was changed")
+            differences["llama.units"].append(Difference("units", "ready to be served", why))
         return locked, differences
     for item in wanted:
         unit = units.get(item.unit)

@@ -44,9 +44,17 @@ def swappiness_set(value: int) -> Commands:
     path, text = layout.SYSCTL_FILE, f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"
     written = read_once(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(text.encode()).hexdigest()
     readable = " 644 " in read_once(Ownership, paths=[path]).get(path, "")
-    if written and readable and read_once(MachineState).swappiness == value:
+    machine = read_once(MachineState)
+    if written and readable and machine.swappiness == value == machine.swappiness_at_boot:
         host.noop(f"vm.swappiness is {value}, now and after a boot")
         return
+    if machine.swappiness_file.endswith(".rules") and machine.swappiness_at_boot != value:
+        # CachyOS sets it when compressed swap appears. Without a condition: whatever theirs wait for, ours comes after.
+        yield from files.put._inner(
+            src=io.StringIO(f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'),
+            dest=layout.UDEV_FILE,
+            mode="644",
+        )
     # pyinfra's own `persist` leaves old values behind in its file; a file of our own holds exactly one.
     yield from files.put._inner(src=io.StringIO(text), dest=path, mode="644")
     yield from server.sysctl._inner(key="vm.swappiness", value=value)

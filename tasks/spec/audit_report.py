@@ -49,7 +49,9 @@ class AuditRecord(_Record):
     """A whole run. ``status`` is the worst of its hosts; only `clean` goes with exit code 0."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    taken_at: str = Field(description="when it ended, by the clock of the machine it was run from: ISO 8601, UTC")
+    taken_at: str = Field(
+        description="when this was written, by the clock of the machine it was run from: ISO 8601, UTC"
+    )
     status: Literal["clean", "findings", "could-not-look"]
     hosts: list[HostRecord]
 

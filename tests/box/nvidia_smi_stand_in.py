@@ -2,7 +2,8 @@
 """Stand-in for nvidia-smi, since no box here has a GPU: two H200s as they really answered, and what is set on them.
 
 Limits and persistence are kept in /run, and so forgotten at a boot, as the cards' own are. While /run/stubborn-cards is
-there, a limit is accepted and not taken.
+there, a limit is accepted and not taken. /run/cards-drift.json makes cards other than they were: number of the card ->
+number of the column -> what it says there, or null where the card is gone; or what a driver says that does not answer.
 """
 
 import json
@@ -10,6 +11,7 @@ import pathlib
 import sys
 
 STATE = pathlib.Path("/run/cards.json")
+DRIFT = pathlib.Path("/run/cards-drift.json")
 CARDS = (
     "0, GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37, NVIDIA H200, 143771, 143156, 9.0, 580.159.04, 00000000:00:06.0, "
     "5, 5, 16, 16, {limit:.2f}, 700.00, 200.00, 700.00, {persistence}, Disabled, P0, 0x0000000000000001, 0",
@@ -23,10 +25,17 @@ def main() -> None:
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     options = dict(word.split("=", 1) for word in sys.argv[1:])
     if "--query-gpu" in options:
+        drift = json.loads(DRIFT.read_text()) if DRIFT.exists() else {}
+        if isinstance(drift, str):
+            print(drift)
+            sys.exit(18)
         for line in CARDS:
             uuid = line.split(", ")[1]
             card = state.get(uuid, {"limit": 700.0, "persistence": "Disabled"})
-            print(line.format(**card))
+            words = line.format(**card).split(", ")
+            other = drift.get(words[0], {})
+            if other is not None:
+                print(", ".join(other.get(str(column), word) for column, word in enumerate(words)))
         return
     uuid = options["--id"]
     if not any(uuid in line for line in CARDS):

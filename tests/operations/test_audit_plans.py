@@ -9,6 +9,7 @@ import pytest
 from pyinfra.api.operation import operation
 
 from tasks.operations import Commands, audit, once
+from tasks.operations.audit_run import Run
 from tasks.operations.plan_file import PlanError, read_plans, write_plan
 from tasks.operations.planning import models_planned
 from tasks.planning.checks.base import Finding, Severity
@@ -31,7 +32,7 @@ def asked_at_once(rig: Rig) -> Commands:
 @pytest.fixture(autouse=True)
 def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As each audit is a process of its own."""
-    monkeypatch.setattr(audit, "_RUN", audit._Run())
+    monkeypatch.setattr(audit, "_RUN", Run())
     monkeypatch.setattr(once, "_READ", {})
     monkeypatch.setitem(once._RUN, "only looks", True)
 

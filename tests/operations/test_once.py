@@ -62,7 +62,7 @@ def test_an_operation_that_asks_for_it_sees_what_it_did_itself() -> None:
 def test_an_operation_says_whose_findings_it_closes() -> None:
     with run_of((mends, {}), (looks, {})) as (state, _):
         (host,) = list(state.inventory)
-        said = [closed_by(host.name, op_hash) for op_hash in state.ops[host]]
+        said = [closed_by(host, op_hash) for op_hash in state.ops[host]]
     assert said == [(ReleasesWhole, ModelFiles), ()]
 
 

@@ -254,6 +254,23 @@ def test_another_file_that_wins_over_ours_is_named() -> None:
     assert not finding.by_deploy
 
 
+@pytest.mark.parametrize(
+    ("file", "by_deploy"),
+    [
+        ("/usr/lib/udev/rules.d/30-zram.rules", True),
+        ("/etc/udev/rules.d/99-llamarig.rules", True),
+        ("/etc/udev/rules.d/99-mine.rules", False),
+    ],
+)
+def test_a_udev_rule_is_mended_by_one_that_comes_after_it(file: str, by_deploy: bool) -> None:
+    """CachyOS's own sets 150 at each boot, after every sysctl.d file."""
+    said = machine(*SWAPPINESS_0, ("== meminfo", f'== udev\n{file}:SYSCTL{{vm.swappiness}}="150"\n== meminfo'))
+    (finding,) = look("memory.swappiness", B, Box(machine=said))
+    assert finding.found == f"0 now, 150 from {file} after a reboot"
+    assert finding.by_deploy is by_deploy
+    assert finding.remedy == ("run deploy.py" if by_deploy else f"remove vm.swappiness from {file}")
+
+
 def test_a_power_limit_nobody_declared_is_a_note() -> None:
     (finding,) = look("gpu.power", A, Box(gpus=gpus(("700.00, 700.00", "450.00, 700.00"))))
     assert not finding.fails

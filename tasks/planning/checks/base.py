@@ -31,7 +31,8 @@ class Finding:
     """One thing that is not as expected, in the owner's words.
 
     ``about``: which of several (a unit, a GPU, a file), empty where there is only one. ``fails``: whether an audit that
-    finds it is not clean. ``accepted``: the owner's reason for living with it, empty where there is none.
+    finds it is not clean. ``accepted``: the owner's reason for living with it, empty where there is none. ``process``:
+    the running server it was seen in, by its number; 0 where it is not about one.
     """
 
     check: str
@@ -43,6 +44,7 @@ class Finding:
     about: str = ""
     fails: bool = True
     accepted: str = ""
+    process: int = 0
 
     @property
     def name(self) -> str:

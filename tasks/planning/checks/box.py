@@ -117,6 +117,7 @@ class Box:
     """Everything an audit reads. ``differences``: check id -> what deploy.py itself found of that kind.
 
     ``operations``: deploy.py's operations that would change this box, with the checks whose findings they close.
+    ``refusals``: of these, those that would refuse to, with their reason.
     """
 
     ram: Ram = field(default_factory=Ram)
@@ -129,6 +130,7 @@ class Box:
     locked: tuple[LockedModel, ...] = ()
     differences: Mapping[str, list[Difference]] = field(default_factory=dict)
     operations: Mapping[str, tuple[type[Check], ...]] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
     """Model -> its plan, of the models that a plan places and that have one."""
     unread: Mapping[str, str] = field(default_factory=dict)

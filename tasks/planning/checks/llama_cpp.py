@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
@@ -63,7 +64,12 @@ class OtherOperations(_OfDeploy):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """One finding an operation that no finding of another check accounts for; a note accounts for nothing."""
         for operation, closes in box.operations.items():
-            if not any(finding.fails for check in closes for finding in check().look(rig, box)):
+            if any(finding.fails for check in closes for finding in check().look(rig, box)):
+                continue
+            if why := box.refusals.get(operation):
+                refused = self.finding(f"deploy.py refuses: {why}", "nothing to do", about=operation)
+                yield replace(refused, by_deploy=False, remedy="mend what is said here, then run deploy.py")
+            else:
                 yield self.finding("deploy.py would run it", "nothing to do", about=operation)
 
 
@@ -104,12 +110,13 @@ class Environment(Check):
             for name in server.llama_environment:
                 if name == "LLAMA_ARG_LOG_VERBOSITY" and server.unit in ours:
                     continue  # a planned model's first start logs its buffer sizes (tasks/files/first_start.py)
-                yield self.finding(
+                found = self.finding(
                     "set in the running process",
                     "not set",
                     about=f"{name} of {server.unit or f'process {server.pid}'}",
                     severity=Severity.ERROR,
                 )
+                yield replace(found, process=server.pid)
 
 
 class OtherServers(Check):
@@ -129,7 +136,8 @@ class OtherServers(Check):
         for server in box.strays.servers:
             if server.unit not in declared | retired:
                 where = f" of {server.unit}" if server.unit else ""
-                yield self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
+                found = self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
+                yield replace(found, process=server.pid)
 
 
 class OpenWithoutKey(Check):
@@ -150,11 +158,12 @@ class OpenWithoutKey(Check):
                 word.split("=", 1)[0] in ("--api-key", "--api-key-file") for word in server.command
             )
             if beyond and not keyed:
-                yield self.finding(
+                found = self.finding(
                     f"listens on {', '.join(beyond)} without a key",
                     "a key, or loopback alone",
                     about=server.unit or f"process {server.pid}",
                 )
+                yield replace(found, process=server.pid)
 
 
 def _loopback(address: str) -> bool:

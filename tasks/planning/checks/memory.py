@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
@@ -121,7 +122,10 @@ class Swappiness(Check):
     """Expert weights that are swapped out are read back from disk, token by token."""
 
     id = "memory.swappiness"
-    expects = f"vm.swappiness = host.swappiness, now (/proc) and after a reboot ({layout.SYSCTL_FILE})"
+    expects = (
+        f"vm.swappiness = host.swappiness, now (/proc) and after a reboot ({layout.SYSCTL_FILE}; "
+        f"{layout.UDEV_FILE} where another udev rule sets it)"
+    )
     remedy = "run deploy.py"
     by_deploy = True
 
@@ -138,19 +142,19 @@ class Swappiness(Check):
         if boot == wanted and now == wanted:
             return
         later = "nothing set" if boot is None else f"{boot} from {box.machine.swappiness_file}"
-        if box.machine.swappiness_file in ("", layout.SYSCTL_FILE):
-            yield self.finding(f"{now} now, {later} after a reboot", expected)
-        elif boot != wanted:
-            # Another file comes later in systemd-sysctl's order; deploying again cannot win against it.
-            yield Finding(
-                check=self.id,
-                severity=self.severity,
-                expected=expected,
-                found=f"{now} now, {later} after a reboot",
-                remedy=f"remove vm.swappiness from {box.machine.swappiness_file}",
-            )
-        else:
-            yield self.finding(f"{now} now, {later} after a reboot", expected)
+        found = self.finding(f"{now} now, {later} after a reboot", expected)
+        if boot != wanted and _comes_after_ours(box.machine.swappiness_file):
+            # Deploying again cannot win against it.
+            remedy = f"remove vm.swappiness from {box.machine.swappiness_file}"
+            found = replace(found, remedy=remedy, by_deploy=False)
+        yield found
+
+
+def _comes_after_ours(file: str) -> bool:
+    """Whether a file that sets vm.swappiness is applied after the one that deploy.py writes against it."""
+    if not file.endswith(".rules"):
+        return file not in ("", layout.SYSCTL_FILE)
+    return file.rpartition("/")[2] > layout.UDEV_FILE.rpartition("/")[2]
 
 
 class SwapInUse(Check):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tasks.planning.checks import disk, gpu, gpu_memory, llama_cpp, memory, processor
 from tasks.planning.checks.base import Check, Finding
 from tasks.planning.checks.box import Box
+from tasks.planning.checks.llama_cpp import OtherServers, UnitsAsDeclared
 from tasks.spec.rig import Rig
 
 CHECKS: tuple[Check, ...] = (*memory.ALL, *processor.ALL, *gpu.ALL, *gpu_memory.ALL, *disk.ALL, *llama_cpp.ALL)
@@ -51,8 +52,50 @@ def is_meant(check: Check, name: str) -> bool:
 
 def findings(checks: Iterable[Check], rig: Rig, box: Box) -> list[Finding]:
     """What the checks find, worst first; accepted ones last, with their reason."""
-    found = [_accepted(finding, rig.host.accepted) for check in checks for finding in check.look(rig, box)]
-    return sorted(found, key=lambda finding: (bool(finding.accepted), finding.severity, finding.check, finding.about))
+    found = [
+        _accepted(_refused(finding, check, box), rig.host.accepted)
+        for check in checks
+        for finding in check.look(rig, box)
+    ]
+    return sorted(
+        _told_with_its_cause(found, box),
+        key=lambda finding: (bool(finding.accepted), finding.severity, finding.check, finding.about),
+    )
+
+
+def _told_with_its_cause(found: Sequence[Finding], box: Box) -> list[Finding]:
+    """What a server does that nobody declared, or one whose unit was edited, is told with that server or that unit.
+
+    It is one thing to mend. Where the owner lives with the cause, its consequences are told for themselves.
+    """
+    units = {server.unit: server.pid for server in box.strays.servers if server.unit}
+    causes: dict[int, int] = {}
+    for index, finding in enumerate(found):
+        if not finding.accepted and finding.check == UnitsAsDeclared.id and finding.about in units:
+            causes.setdefault(units[finding.about], index)
+        elif not finding.accepted and finding.check == OtherServers.id:
+            causes.setdefault(finding.process, index)
+    told = dict(enumerate(found))
+    for index, finding in enumerate(found):
+        cause = causes.get(finding.process, index) if not finding.accepted else index
+        if finding.process and cause != index:
+            # "LLAMA_ARG_X of stray.service" is set, "stray.service" listens: the cause has named the server itself.
+            what = finding.about.partition(" of ")[0] if " of " in finding.about else ""
+            said = f"{told[cause].found}; {f'{what} {finding.found}'.strip()}"
+            worst = min(told[cause].severity, finding.severity)
+            told[cause] = replace(told[cause], found=said, severity=worst)
+            del told[index]
+    return list(told.values())
+
+
+def _refused(finding: Finding, check: Check, box: Box) -> Finding:
+    """Nobody is sent to run deploy.py where that would refuse: what it would say is the remedy."""
+    for operation, why in box.refusals.items():
+        if finding.by_deploy and type(check) in box.operations.get(operation, ()):
+            same = finding.found in why
+            remedy = "mend what is said here: deploy.py refuses until then" if same else f"deploy.py refuses: {why}"
+            return replace(finding, by_deploy=False, remedy=remedy)
+    return finding
 
 
 def _accepted(finding: Finding, reasons: Mapping[str, str]) -> Finding:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.registry import CHECKS
 from tasks.spec.audit_report import AuditRecord, FindingRecord, HostRecord
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.UNKNOWN: "magenta", Severity.NOTE: "cyan"}
+_WORST_FIRST = ("findings", "could-not-look", "clean")
 
 
 def host_record(host: str, made: Sequence[Check], skipped: dict[str, str], found: Sequence[Finding]) -> HostRecord:
@@ -42,19 +43,16 @@ def _record(finding: Finding) -> FindingRecord:
     )
 
 
-def not_reached(host: str) -> HostRecord:
-    """A host of the inventory that pyinfra could not connect to."""
-    return HostRecord(
-        host=host, status="could-not-look", why="it could not be reached", checks=[], skipped={}, findings=[]
-    )
+def not_looked_at(host: str, why: str) -> HostRecord:
+    """A host of the inventory of which nothing is known."""
+    return HostRecord(host=host, status="could-not-look", why=why, checks=[], skipped={}, findings=[])
 
 
 def audit_record(hosts: Iterable[HostRecord], taken_at: str) -> AuditRecord:
-    """The whole run; its status is the worst of its hosts."""
-    ordered = sorted(hosts, key=lambda record: record.host)
-    statuses = {record.status for record in ordered}
-    worst = next((status for status in ("findings", "could-not-look") if status in statuses), "clean")
-    return AuditRecord.model_validate({"taken_at": taken_at, "status": worst, "hosts": ordered})
+    """The whole run, worst host first; its status is that host's. A run of no hosts has looked at nothing."""
+    ordered = sorted(hosts, key=lambda record: (_WORST_FIRST.index(record.status), record.host))
+    status = ordered[0].status if ordered else "could-not-look"
+    return AuditRecord(taken_at=taken_at, status=status, hosts=ordered)
 
 
 def summary_line(record: HostRecord) -> str:
@@ -94,15 +92,13 @@ def listing() -> list[str]:
     return said
 
 
-def prometheus(record: AuditRecord) -> str:
-    """The run in the text format node_exporter's textfile collector reads."""
-    said = [
-        "# HELP llamarig_audit_clean Whether the host is as declared (1), or not or not to be looked at (0).",
-        "# TYPE llamarig_audit_clean gauge",
-        *(f"llamarig_audit_clean{{{_labels(host=item.host)}}} {int(item.status == 'clean')}" for item in record.hosts),
-        "# HELP llamarig_audit_finding A finding; its value is 1 where it keeps the host from being clean.",
-        "# TYPE llamarig_audit_finding gauge",
-    ]
+def prometheus(record: AuditRecord, now: int) -> str:
+    """The run in the text format node_exporter's textfile collector reads. ``now``: seconds since 1970."""
+    clean = {_labels(host=item.host): int(item.status == "clean") for item in record.hosts}
+    written = {_labels(host=item.host): now for item in record.hosts}
+    # Two findings may be alike in all that is a label (two stray servers of one program), and a file that has a label
+    # set twice is refused as a whole: the worse of them speaks for both.
+    found: dict[str, int] = {}
     for item in record.hosts:
         for finding in item.findings:
             labels = _labels(
@@ -112,8 +108,20 @@ def prometheus(record: AuditRecord) -> str:
                 severity=finding.severity,
                 accepted=str(bool(finding.accepted)).lower(),
             )
-            said.append(f"llamarig_audit_finding{{{labels}}} {int(finding.fails)}")
-    return "\n".join(said) + "\n"
+            found[labels] = max(found.get(labels, 0), int(finding.fails))
+    return "".join(
+        _metric(*told)
+        for told in (
+            ("llamarig_audit_clean", "Whether the host is as declared (1), or not or not to be looked at (0).", clean),
+            ("llamarig_audit_timestamp_seconds", "When this was written, in seconds since 1970.", written),
+            ("llamarig_audit_finding", "A finding; 1 where it keeps the host from being clean.", found),
+        )
+    )
+
+
+def _metric(name: str, help_text: str, samples: Mapping[str, int]) -> str:
+    said = [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+    return "\n".join([*said, *(f"{name}{{{labels}}} {value}" for labels, value in samples.items())]) + "\n"
 
 
 def _labels(**values: str) -> str:

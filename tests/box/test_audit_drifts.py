@@ -1,0 +1,109 @@
+"""Drifts that no deploy mends, several at a time: each is exactly one finding of one audit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.box.deployment import Deployment
+from tests.box.test_audit import SHARD, audit, failing
+
+pytestmark = pytest.mark.box
+
+STAND_IN = Path(__file__).with_name("nvidia_smi_stand_in.py")
+PROGRAM = "/usr/local/bin/nvidia-smi"
+STORE = "/var/lib/llamarig/models"
+FIRST, SECOND = "NVIDIA H200 (00000000:00:06.0)", "NVIDIA H200 (00000000:00:07.0)"
+FREE, WIDTH, DISPLAY, THROTTLED, ECC = "4", "10", "17", "19", "20"
+"""Columns of what nvidia-smi is asked (tasks/facts/gpus.py)."""
+MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
+
+
+def test_a_changed_byte_is_found_where_every_byte_is_read(deployment: Deployment, tmp_path: Path) -> None:
+    changed = (
+        f"f={SHARD}; touch -r $f /run/shard-stamp; tail -c 1 $f >/run/shard-byte; "
+        "tail -c 1 $f | tr '\\000-\\377' '\\001-\\377\\000' | "
+        "dd of=$f bs=1 conv=notrunc status=none seek=$(($(stat -c %s $f) - 1)); touch -r /run/shard-stamp $f"
+    )
+    changed_back = (
+        f"f={SHARD}; dd if=/run/shard-byte of=$f bs=1 conv=notrunc status=none seek=$(($(stat -c %s $f) - 1)); "
+        "touch -r /run/shard-stamp $f"
+    )
+    deployment.shell(changed)
+    try:
+        outcome, host = audit(deployment, tmp_path / "report.json", "deep=1")
+    finally:
+        deployment.shell(changed_back)
+    found = [("llama.model-files", "model file Tiny-Qwen3-Next-F16-00002-of-00003.gguf")]
+    assert failing(host) == found, str(outcome)
+    assert audit(deployment, tmp_path / "report.json", "deep=1")[0].code == 0
+
+
+def test_five_that_are_no_deploys(variant: Deployment, tmp_path: Path) -> None:
+    """A lock file that cannot be read says nothing of model files, which the filesystem in memory hides."""
+    serve = variant.rig["models"][0]["serve"]
+    serve["threads"], serve["cpu_affinity"], serve["load_mode"] = 4096, "0,4095", "mlock"
+    Path(variant.rig["model_lock"]).write_text("{")
+    # As the server's own user: a CI sandbox's root may not have it of others.
+    limit = "runuser -u llamarig -- prlimit --pid $(systemctl show llamarig-tiny -P MainPID) --memlock"
+    soft = variant.shell(f"{limit} --output SOFT --noheadings --raw")
+    variant.shell(f"{limit}=8192: && mount -t tmpfs -o size=4g,mode=755 tmpfs {STORE}")
+    try:
+        outcome, host = audit(variant, tmp_path / "report.json")
+    finally:
+        variant.shell(f"umount {STORE}; {limit}={soft}:")
+    assert sorted(failing(host)) == [
+        ("cpu.affinity", "tiny"),
+        ("cpu.threads", "tiny"),
+        ("disk.filesystem", ""),
+        ("llama.model-lock", variant.rig["model_lock"]),
+        ("memory.locked", "llamarig-tiny.service"),
+    ], str(outcome)
+
+
+@pytest.fixture
+def cards(variant: Deployment) -> Iterator[Deployment]:
+    """A box that seems to have two H200, as declared, and whose model would be on them; only they are looked at."""
+    build, serve = variant.rig["builds"][0], variant.rig["models"][0]["serve"]
+    build |= {"backend": "cuda", "cuda_toolkit": "13.0", "architectures": ["90-real"]}
+    serve["placement"] = {"kind": "fit"}
+    variant.rig["host"]["gpus"] = [{"name": "H200"}, {"name": "H200"}]
+    variant.write(PROGRAM, STAND_IN.read_text())
+    variant.shell(f"chmod 755 {PROGRAM}; systemctl stop llamarig-tiny")
+    yield variant
+    variant.shell(f"rm -f {PROGRAM} /run/cards-drift.json; systemctl start llamarig-tiny")
+
+
+@pytest.mark.parametrize(
+    ("drift", "found"),
+    [
+        ({}, []),
+        (
+            {"0": {DISPLAY: "Enabled", THROTTLED: "0x0000000000000040"}, "1": {WIDTH: "8", ECC: "3", FREE: "90000"}},
+            [
+                ("gpu.display", FIRST),
+                ("gpu.ecc", SECOND),
+                ("gpu.memory", SECOND),
+                ("gpu.pcie", SECOND),
+                ("gpu.throttle", FIRST),
+            ],
+        ),
+        ({"1": None}, [("gpu.cards", "")]),
+        (MISMATCH, [("gpu.driver", "")]),
+    ],
+    ids=["none", "five at once", "a card is gone", "the driver was upgraded"],
+)
+def test_cards(cards: Deployment, tmp_path: Path, drift: Any, found: list[tuple[str, str]]) -> None:
+    cards.write("/run/cards-drift.json", json.dumps(drift))
+    if drift == MISMATCH:
+        cards.rig["host"]["gpus"] = []
+    outcome, host = audit(cards, tmp_path / "report.json", "only=gpu")
+    findings = host["findings"]
+    assert isinstance(findings, list)
+    told = [(item["check"], item["about"]) for item in findings]
+    assert sorted(told) == found, str(outcome)
+    assert [item["fails"] for item in findings if item["check"] == "gpu.display"] in ([], [False]), "a note"
