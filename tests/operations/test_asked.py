@@ -78,7 +78,7 @@ def test_a_box_with_cards() -> None:
     answers = {
         f"Sha256Sums {[layout.SYSCTL_FILE]}": f"{text}  {layout.SYSCTL_FILE}",
         f"Ownership {[layout.SYSCTL_FILE]}": f"{layout.SYSCTL_FILE}\troot root 644 regular file",
-        "MachineState": "== swappiness\n0",
+        "MachineState": f"== swappiness\n0\n== at-boot\n# {layout.SYSCTL_FILE}\nvm.swappiness = 0",
         "Gpus": CARD,
     }
     operations: list[tuple[Any, dict[str, Any]]] = [
