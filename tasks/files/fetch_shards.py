@@ -269,6 +269,8 @@ class Fetch:
             finally:
                 mover.kill()
             if mover.code == -signal.SIGXFSZ:
+                # hf_transfer has an answer in memory before it writes it: one that is longer than its limit there ends
+                # it with nothing written. So only a file smaller than that is lost here.
                 download.part.unlink()
                 raise NoRangesError("the server sends more than the range it is asked for")
             written = self._judge(mover, way)

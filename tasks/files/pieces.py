@@ -98,5 +98,5 @@ class Pieces:
 
 
 def _rate(piece: Piece) -> float:
-    """Bytes per second since it began."""
-    return (piece.at - piece.start) / max(time.monotonic() - piece.since, 1e-3)
+    """Bytes per second since it began; of less than a second it says nothing, as a rate limit lets some through."""
+    return (piece.at - piece.start) / max(time.monotonic() - piece.since, 1.0)

@@ -37,14 +37,15 @@ def keep_as_hole(part: Path) -> None:
 
 
 ZEROS_STAY_HOLES = """
-import os
-write = os.pwrite
+import os, threading
+write, one_at_a_time = os.pwrite, threading.Lock()
 def pwrite(descriptor, data, at):
-    if any(data) or len(data) < 1024**2:
-        return write(descriptor, data, at)
-    if os.fstat(descriptor).st_size < at + len(data):
-        os.truncate(descriptor, at + len(data))
-    return len(data)
+    with one_at_a_time:
+        if any(data) or len(data) < 1024**2:
+            return write(descriptor, data, at)
+        if os.fstat(descriptor).st_size < at + len(data):
+            os.truncate(descriptor, at + len(data))
+        return len(data)
 os.pwrite = pwrite
 """
 
