@@ -285,7 +285,7 @@ class Fetch:
 
     def _watch_one(self, mover: Mover, way: str, descriptor: int, download: Download) -> None:
         since, seen, more, before = time.monotonic(), 0, False, download.present
-        while not mover.ended(within_s=0 if more else 0.1):
+        while not mover.ended(within_s=0 if more else 0.05):
             if self.stop.is_set():
                 raise StoppedError
             # Asking the file itself waits for its writers, so only where the kernel does not count for a process.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,31 +38,46 @@ class GrowingDigest:
         self._buffer = memoryview(bytearray(_BLOCK))
         self._hasher = hashlib.sha256()
         self._lag = lag
-        self._at = self._settled = self._seen = 0
-        self._seen_at = time.monotonic()
+        self._at = self._settled = 0
         self.vouched = False
+        self._ended = threading.Event()
+        self._looker = threading.Thread(target=self._look, daemon=True)
+        self._looker.start()
 
     def follow(self, within_s: float) -> bool:
         """Hash on for so many seconds at most; whether there is more to do at once."""
-        if self._at >= self._settled - self._lag and time.monotonic() - self._seen_at >= _SETTLED_S:
-            # Only when there is nothing else to do: a look at the file waits for whoever writes to it just then.
-            self._settled, self._seen = self._seen, end_of_data(self._file.fileno(), self._at)
-            self._seen_at = time.monotonic()
         until, began = self._settled - self._lag, time.monotonic()
         while self._at < until and time.monotonic() - began < within_s:
             self._read(min(_BLOCK, until - self._at))
         return self._at < until
 
+    def _look(self) -> None:
+        """See how far the front is. A thread of its own: each look waits for whoever writes to the file just then."""
+        seen, pause = 0, _SETTLED_S
+        while not self._ended.wait(pause):
+            began = time.monotonic()
+            try:
+                self._settled, seen = seen, end_of_data(self._file.fileno(), seen)
+            except OSError:
+                return  # then all of it is read in the end
+            pause = max(_SETTLED_S, time.monotonic() - began)
+
     def finish(self, told: Callable[[int], None] = lambda done: None) -> str:
         """Hash the rest; ``told`` hears how many bytes have been read."""
         with self._file:
+            self._stop_looking()
             while self._read(_BLOCK):
                 told(self._at)
         return self._hasher.hexdigest()
 
     def close(self) -> None:
         """Give up."""
+        self._stop_looking()
         self._file.close()
+
+    def _stop_looking(self) -> None:
+        self._ended.set()
+        self._looker.join()
 
     def _read(self, size: int) -> int:
         count = os.preadv(self._file.fileno(), [self._buffer[:size]], self._at)
