@@ -21,12 +21,12 @@ from typing import Any
 
 from tasks.files.byte_mover import Mover, shared_rate
 from tasks.files.growing_digest import CHUNKS, GrowingDigest, wrote_once
-from tasks.files.hub_client import Hub, RefusedError, TryAgainError
+from tasks.files.hub_client import Hub, RefusedError, TryAgainError, read_token
 from tasks.files.hub_refusals import refused
 from tasks.files.job_status import JobFailedError, Progress, run_job
 from tasks.files.move_bytes import hf_transfer_name
 from tasks.files.patience import Patience
-from tasks.files.sparse_file import extents, gaps, length
+from tasks.files.sparse_file import GRAIN, extents, gaps, length
 from tasks.files.verified_files import arrive, digest, is_recorded, record_path
 
 _PROGRESS = 1024**2
@@ -294,8 +294,9 @@ class Fetch:
             download.present = min(download.size, there)
             if download.growing is not None:
                 more = download.growing.follow(within_s=0.1)
-            if download.present != seen:
-                since, seen = time.monotonic(), download.present
+            # What a process writes is a little more than its file: only a chunk is a sign of life.
+            if download.present // GRAIN != seen:
+                since, seen = time.monotonic(), download.present // GRAIN
             # The other ways watch themselves; hf_transfer waits for ever.
             if way == "hf_transfer" and time.monotonic() - since > self.job["patience_s"]:
                 self.ranges_only = True
@@ -376,13 +377,6 @@ def only_fetcher(store: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def read_token() -> str | None:
-    """The Hub token, handed over by systemd as a credential; None for public repositories."""
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(directory, "hub-token") if directory else None
-    return path.read_text().strip() if path and path.exists() else None
 
 
 def fetch(job: dict[str, Any], progress: Progress) -> str:

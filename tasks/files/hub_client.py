@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import os
 import re
 import string
 import time
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Mapping
 from datetime import timezone
 from email.message import Message
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -162,6 +164,13 @@ class Hub:
             reason = getattr(error, "reason", error)
             said = getattr(reason, "strerror", None) or reason or repr(error)
             raise TryAgainError(f"{self._who(url)} cannot be reached from this box ({said})", outage=True) from None
+
+
+def read_token() -> str | None:
+    """The Hub token, handed over by systemd as a credential; None for public repositories."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory, "hub-token") if directory else None
+    return path.read_text().strip() if path and path.exists() else None
 
 
 def _web_address(url: str, location: str) -> str | None:

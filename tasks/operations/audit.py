@@ -53,9 +53,6 @@ from tasks.spec.rig import Rig
 _TELL_OF_PLANS = (UnitsAsDeclared.id, PlanRoom.id, MemoryRoom.id)
 
 
-_RUN = RUN
-
-
 @dataclass(frozen=True)
 class Options:
     """What the user asked for with ``--data``. ``only`` and ``skip``: ids of checks, or their first words."""
@@ -86,7 +83,7 @@ def asked_at_once(rig: Rig, options: Options, programs: Mapping[str, str]) -> No
     :param programs: path here -> path there
     """
     only_looking()
-    _RUN.begin(state, options.json, options.prometheus)
+    RUN.begin(state, options.json, options.prometheus)
     read_together(everything_asked(rig, options, programs))
 
 
@@ -113,8 +110,8 @@ def asks_the_deploy(options: Options) -> bool:
 @operation()
 def checks_listed() -> Commands:
     """Every check, on the terminal, once whatever the number of hosts."""
-    if state.is_executing and not _RUN.listed:
-        _RUN.listed = True
+    if state.is_executing and not RUN.listed:
+        RUN.listed = True
         for line in listing():
             logger.info(line)
     host.noop("nothing was looked at")
@@ -129,8 +126,8 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
         known_by_name(rig.host.accepted)
     except NoSuchCheckError as error:
         if state.is_executing:
-            _RUN.failed[host.name] = str(error)
-            _RUN.tell(state, options.json, options.prometheus)
+            RUN.failed[host.name] = str(error)
+            RUN.tell(state, options.json, options.prometheus)
         yield from refuse(str(error))
         return
     if not state.is_executing:
@@ -140,8 +137,8 @@ def box_looked_at(rig: Rig, options: Options) -> Commands:
         return  # a fact that cannot be loaded is told by pyinfra, which goes on with an empty one
     found = findings(checks, rig, box)
     skipped = {check.id: _why_skipped(check, options) for check in CHECKS if check not in checks}
-    _RUN.found[host.name] = found
-    _RUN.records[host.name] = host_record(host.name, checks, skipped, found).model_copy(
+    RUN.found[host.name] = found
+    RUN.records[host.name] = host_record(host.name, checks, skipped, found).model_copy(
         update={"measured": box.measured}
     )
     for check, value in box.measured.items():
@@ -159,13 +156,13 @@ def findings_reported(options: Options) -> Commands:
     if not state.is_executing:
         yield FunctionCommand(lambda state, host: True, [], {})
         return
-    if (trouble := _RUN.tell(state, options.json, options.prometheus)) is not None:
+    if (trouble := RUN.tell(state, options.json, options.prometheus)) is not None:
         yield from refuse(trouble)
         return
-    record = _RUN.records.get(host.name)
+    record = RUN.records.get(host.name)
     if record is None:
         return
-    for finding in _RUN.found[host.name]:
+    for finding in RUN.found[host.name]:
         _tell(host, finding)
     if record.status != "clean":
         yield FunctionCommand(_not_clean, [record.why], {})

@@ -9,7 +9,7 @@ import pytest
 from pyinfra.api.operation import operation
 
 from tasks.operations import Commands, audit, once
-from tasks.operations.audit_run import Run
+from tasks.operations.audit_run import RUN, Run
 from tasks.operations.plan_file import PlanError, read_plans, write_plan
 from tasks.operations.planning import models_planned
 from tasks.planning.checks.base import Finding, Severity
@@ -32,7 +32,8 @@ def asked_at_once(rig: Rig) -> Commands:
 @pytest.fixture(autouse=True)
 def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As each audit is a process of its own."""
-    monkeypatch.setattr(audit, "_RUN", Run())
+    for name, value in vars(Run()).items():
+        monkeypatch.setattr(RUN, name, value)
     monkeypatch.setattr(once, "_READ", {})
     monkeypatch.setitem(once._RUN, "only looks", True)
 
@@ -46,7 +47,7 @@ def audited(of: Rig, *only: str, before: tuple[Any, ...] = (), **responses: str)
     """What the audit finds, and the commands it ran on the box."""
     look = (audit.box_looked_at, {"name": "Audit: looking", "rig": of, "options": audit.Options(only=only)})
     with run_of(*before, look, responses=responses) as (_, commands):
-        return audit._RUN.found[HOST], commands
+        return RUN.found[HOST], commands
 
 
 def broken(tmp_path: Path, how: str) -> Path:

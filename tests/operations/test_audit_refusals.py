@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 
 from tasks.operations import Commands, audit, closes, long_work, once
-from tasks.operations.audit_run import Run
+from tasks.operations.audit_run import RUN, Run
 from tasks.operations.lock_file import write_lock
 from tasks.operations.refuse import refuse
 from tasks.planning.checks.base import Finding
@@ -27,7 +27,8 @@ NEVER = {"_if": lambda: False}
 @pytest.fixture(autouse=True)
 def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As each audit is a process of its own."""
-    monkeypatch.setattr(audit, "_RUN", Run())
+    for name, value in vars(Run()).items():
+        monkeypatch.setattr(RUN, name, value)
     monkeypatch.setattr(once, "_READ", {})
     monkeypatch.setitem(once._RUN, "only looks", True)
 
@@ -35,7 +36,7 @@ def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def audited(of: Rig, *before: tuple[Any, dict[str, Any]], only: tuple[str, ...]) -> list[Finding]:
     look = (audit.box_looked_at, {"name": "Audit: looking", "rig": of, "options": audit.Options(only=only)})
     with run_of(*((function, {**arguments, **NEVER}) for function, arguments in before), look):
-        return audit._RUN.found[HOST]
+        return RUN.found[HOST]
 
 
 def test_model_files_for_which_there_is_no_room(tmp_path: Path) -> None:
