@@ -82,7 +82,7 @@ def timed(server: Server, prompt_tokens: int, generated_tokens: int) -> dict[str
             f"computed {timings.get('prompt_n')} + {timings.get('predicted_n')} tokens where {wanted} + "
             f"{generated_tokens} were asked for"
         )
-    used = sum(one[1] != other[1] for one, other in zip(before or [], after or []))  # noqa: B905 - strict= came with Python 3.10
+    used = sum(map(lambda was, now: was[1] != now[1], before or [], after or []))
     return {
         "prompt_tokens": wanted,
         "generated_tokens": generated_tokens,

@@ -86,7 +86,7 @@ def failing_aloud() -> Iterator[None]:
     """What nobody foresaw ends the whole program, in whichever thread: without that one's bytes nothing is whole."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever it is: a thread that ended unheard would leave a hole that nobody looks for
         fail(f"{type(error).__name__}: {error}")
 
 

@@ -7,6 +7,7 @@ Bounded, and never a reason not to start. Standard library only, Python 3.9 or n
 
 from __future__ import annotations
 
+import operator
 import subprocess
 import time
 
@@ -41,8 +42,7 @@ def main() -> None:
         now = used_mib()
         if now is None:
             return
-        falling = any(later < earlier - NOISE_MIB for earlier, later in zip(before, now))  # noqa: B905 - strict= came with Python 3.10
-        quiet = 0 if falling else quiet + 1
+        quiet = 0 if any(given_back > NOISE_MIB for given_back in map(operator.sub, before, now)) else quiet + 1
         before = now
     if first and before and sum(first) - sum(before) > NOISE_MIB:
         print(f"waited {time.monotonic() - began:.1f} s for {sum(first) - sum(before)} MiB of GPU memory")

@@ -131,7 +131,7 @@ def told_at_exit() -> None:
     if asked is None or asked.params.get("dry") or not any(Path(name).name == SCRIPT for name in scripts):
         return
     RUN.is_for_files = True
-    atexit.register(_told_at_exit, ctx_state.get())  # type: ignore[no-untyped-call]
+    atexit.register(_told_at_exit, ctx_state.get())  # type: ignore[no-untyped-call]  # pyinfra gives it no types
 
 
 def _told_at_exit(state: State) -> None:

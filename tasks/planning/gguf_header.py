@@ -67,7 +67,7 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 
 Scalar = Union[int, float, bool, str]  # noqa: UP007 - evaluated on the box, whose Python may be 3.9
-Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - likewise
+Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - evaluated there, too
 
 
 class HeaderError(ValueError):

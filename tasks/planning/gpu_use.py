@@ -9,6 +9,7 @@ from typing import Literal
 
 from tasks.planning.gpus import Gpu, GpuState
 from tasks.spec.host_policy import GpuCard
+from tasks.spec.model import Model
 from tasks.spec.placement import CpuOnly
 from tasks.spec.rig import Rig
 
@@ -27,8 +28,7 @@ _FILLERS = {"amd", "ati", "radeon", "rx", "graphics"}
 
 def backends_in_use(rig: Rig) -> frozenset[str]:
     """The backends of the models that are placed on a GPU: cuda, hip, vulkan."""
-    backends = {build.name: build.backend for build in rig.builds}
-    used = {backends[model.build] for model in rig.models if not isinstance(model.serve.placement, CpuOnly)}
+    used = {rig.build_of(model).backend for model in rig.models if not isinstance(model.serve.placement, CpuOnly)}
     return frozenset(used - {"cpu"})
 
 
@@ -66,12 +66,7 @@ def of_cuda(rig: Rig, state: GpuState) -> GpuState:
 
     An old card that only drives a display needs no code in any build.
     """
-    cuda = {build.name for build in rig.builds if build.backend == "cuda"}
-    seen = [
-        model.serve.gpus
-        for model in rig.models
-        if model.build in cuda and not isinstance(model.serve.placement, CpuOnly)
-    ]
+    seen = [model.serve.gpus for model in _on_cuda(rig) if not isinstance(model.serve.placement, CpuOnly)]
     if not seen or not all(seen):
         return state
     named = {uuid for uuids in seen for uuid in uuids}
@@ -80,16 +75,15 @@ def of_cuda(rig: Rig, state: GpuState) -> GpuState:
 
 def bus_order_matters(rig: Rig) -> bool:
     """Whether a model or a power limit finds its card by its place on the bus: not by UUID, nor in order of speed."""
-    cuda = {build.name for build in rig.builds if build.backend == "cuda"}
-    by_bus = [
-        model
-        for model in rig.models
-        if model.build in cuda
-        and not model.serve.gpus
-        and model.serve.environment.get("CUDA_DEVICE_ORDER") != "FASTEST_FIRST"
-    ]
-    limited = any(card.power_limit_w for card in rig.host.gpus)
-    return bool(by_bus) or limited or not any(model.build in cuda for model in rig.models)
+    models = _on_cuda(rig)
+    by_bus = any(
+        not model.serve.gpus and model.serve.environment.get("CUDA_DEVICE_ORDER") != "FASTEST_FIRST" for model in models
+    )
+    return by_bus or any(card.power_limit_w for card in rig.host.gpus) or not models
+
+
+def _on_cuda(rig: Rig) -> list[Model]:
+    return [model for model in rig.models if rig.build_of(model).backend == "cuda"]
 
 
 def is_amd_card(declared: GpuCard, found: Gpu) -> bool:

@@ -324,7 +324,8 @@ def test_the_declared_proxy_and_no_other_is_used(fetching: Fetching, monkeypatch
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_GET  # noqa: N815 - the standard library's name
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

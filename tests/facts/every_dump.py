@@ -73,7 +73,7 @@ def main(repository: Path) -> int:
             verdict, checks = findings(raw.decode(errors="replace"), of)
             verdicts[path.partition("/")[0], verdict] += 1
             found.update(checks)
-        except Exception:
+        except Exception:  # whatever it is, on whichever dump: finding it is what this is for
             raised.append(f"{path}\n{traceback.format_exc()}")
     print(f"{verdicts.total()} dumps read in {time.monotonic() - started:.0f} s, {len(raised)} raised")
     for (kind, verdict), count in sorted(verdicts.items()):

@@ -53,7 +53,8 @@ def serving(answer: Callable[[Answer], None]) -> Iterator[str]:
             except ConnectionError:
                 self.close_connection = True
 
-        do_HEAD = do_GET  # noqa: N815 - the standard library's name
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True

@@ -18,8 +18,7 @@ from pyinfra.facts.files import File
 from pyinfra.facts.pacman import PacmanPackages
 from pyinfra.facts.rpm import RpmPackages
 
-from tasks import operations as operations_of_ours
-from tasks.operations import Commands, audit, cuda_toolkit, driver, gpus, interpreter, memory, once, packages, rocm
+from tasks.operations import Commands, audit, cuda_toolkit, driver, gpus, interpreter, memory, packages, rocm
 from tasks.operations.audit import Options, everything_asked
 from tasks.operations.serving import read_units
 from tasks.planning import layout
@@ -35,12 +34,7 @@ SYSCTL = "# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = 0\
 FACTS_OF = {"debian": DebPackages, "arch": PacmanPackages, "fedora": RpmPackages}
 
 
-@pytest.fixture(autouse=True)
-def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As each audit is a process of its own."""
-    monkeypatch.setattr(operations_of_ours, "_CLOSES", {})
-    monkeypatch.setattr(once, "_READ", {})
-    monkeypatch.setitem(once._RUN, "only looks", True)
+pytestmark = pytest.mark.usefixtures("audit_of_its_own")
 
 
 @operation()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pyinfra.api.operation import operation
 
-from tasks.operations import Commands, audit, once
-from tasks.operations.audit_run import RUN, Run
+from tasks.operations import Commands, audit
+from tasks.operations.audit_run import RUN
 from tasks.operations.plan_file import PlanError, read_plans, write_plan
 from tasks.operations.planning import models_planned
 from tasks.planning.checks.base import Finding, Severity
@@ -29,13 +29,7 @@ def asked_at_once(rig: Rig) -> Commands:
     yield from ()
 
 
-@pytest.fixture(autouse=True)
-def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As each audit is a process of its own."""
-    for name, value in vars(Run()).items():
-        monkeypatch.setattr(RUN, name, value)
-    monkeypatch.setattr(once, "_READ", {})
-    monkeypatch.setitem(once._RUN, "only looks", True)
+pytestmark = pytest.mark.usefixtures("audit_of_its_own")
 
 
 def rig(plan_file: Path) -> Rig:

@@ -9,8 +9,8 @@ import pytest
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 
-from tasks.operations import Commands, audit, closes, long_work, once
-from tasks.operations.audit_run import RUN, Run
+from tasks.operations import Commands, audit, closes, long_work
+from tasks.operations.audit_run import RUN
 from tasks.operations.lock_file import write_lock
 from tasks.operations.refuse import refuse
 from tasks.planning.checks.base import Finding
@@ -24,13 +24,7 @@ HOST = "@fake"
 NEVER = {"_if": lambda: False}
 
 
-@pytest.fixture(autouse=True)
-def of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As each audit is a process of its own."""
-    for name, value in vars(Run()).items():
-        monkeypatch.setattr(RUN, name, value)
-    monkeypatch.setattr(once, "_READ", {})
-    monkeypatch.setitem(once._RUN, "only looks", True)
+pytestmark = pytest.mark.usefixtures("audit_of_its_own")
 
 
 def audited(of: Rig, *before: tuple[Any, dict[str, Any]], only: tuple[str, ...]) -> list[Finding]:

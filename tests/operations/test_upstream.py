@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ def served(tmp_path: Path) -> Iterator[Hub]:
 
 def rig_of(served: Hub, lock: Path, **fields: object) -> Rig:
     serve = d.serve(port=8080, context=4096)
-    model = d.model(**{"name": "m", "repo": REPO, "build": "cpu", "serve": serve, **fields})  # type: ignore[arg-type]
+    declared: dict[str, Any] = {"name": "m", "repo": REPO, "build": "cpu", "serve": serve, **fields}
+    model = d.model(**declared)
     builds = [d.build(name="cpu", backend="cpu")]
     return Rig.model_validate(
         d.rig(builds=builds, models=[model], hub=d.hub(endpoint=served.endpoint), model_lock=str(lock))
