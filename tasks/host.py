@@ -16,6 +16,7 @@ _OURS = (
     _TASKS / "files" / "simulated_gpu.cpp",
     _TASKS / "planning" / "gguf_header.py",
     _TASKS / "planning" / "instruction_sets.py",
+    _TASKS / "planning" / "pinned_pages.py",
     _TASKS / "planning" / "plans" / "server_log.py",
 )
 PROGRAMS = {str(path): f"{layout.PROGRAMS}/tasks/{path.relative_to(_TASKS)}" for path in _OURS}

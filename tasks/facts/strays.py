@@ -48,7 +48,7 @@ _SERVERS = (
     "echo \"unit=$(grep -o '[^/]*[.]service' /proc/$p/cgroup | tail -n 1)\"; "
     "echo \"environment=$(tr '\\0' '\\n' </proc/$p/environ "
     "| grep -oE '^(LLAMA_ARG_[A-Z0-9_]*|LLAMA_API_KEY)' | tr '\\n' ' ')\"; "
-    "grep -E '^Vm(Lck|Swap):' /proc/$p/status; grep '^Max locked memory' /proc/$p/limits; done; "
+    "grep -E '^(Vm(Lck|Swap)|RssShmem):' /proc/$p/status; grep '^Max locked memory' /proc/$p/limits; done; "
     "ss -Hltnp | grep '\"llama-server\"'"
 )
 
@@ -106,7 +106,7 @@ def _servers(lines: list[str]) -> tuple[ServerProcess, ...]:
             if len(words) > 3 and pids:
                 listens.setdefault(int(pids[0]), []).append(words[3])
         elif (match := re.fullmatch(r"(command|unit|environment)=(.*)", line)) or (
-            match := re.match(r"(VmLck|VmSwap):\s+(\d{1,15}) kB", line)
+            match := re.match(r"(VmLck|VmSwap|RssShmem):\s+(\d{1,15}) kB", line)
         ):
             values[match[1]] = match[2]
         elif match := re.match(r"Max locked memory\s+(\S+)", line):
@@ -124,5 +124,6 @@ def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProce
         listens=tuple(listens),
         locked_kib=int(values.get("VmLck", 0)),
         swapped_kib=int(values.get("VmSwap", 0)),
+        shared_kib=int(values.get("RssShmem", 0)),
         memlock_limit_kib=None if limit is None else limit // 1024,
     )

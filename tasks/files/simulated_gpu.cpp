@@ -223,16 +223,22 @@ static ggml_backend_buffer_t buffer_allocate(ggml_backend_buffer_type_t type, si
     return ggml_backend_buffer_init(type, calls, address, size);
 }
 
-// Pinned host memory is ordinary memory as far as its size goes; its name tells llama.cpp that the GPU reaches it.
+// Its name tells llama.cpp that the GPU reaches it. The kernel counts CUDA's as shared memory (RssShmem), and so this.
 static const char * host_buffer_name(ggml_backend_buffer_type_t) {
     return GGML_CUDA_NAME "_Host";
 }
 
+static void host_buffer_free(ggml_backend_buffer_t buffer) { munmap(buffer->context, buffer->size); }
+
 static ggml_backend_buffer_t host_buffer_allocate(ggml_backend_buffer_type_t type, size_t size) {
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
-    if (buffer != nullptr) {
-        buffer->buft = type;
-    }
+    const bool refused = size == 0 || getenv("GGML_CUDA_NO_PINNED") != nullptr;
+    const int  flags   = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *     address = refused ? MAP_FAILED : mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    // As in the CUDA backend: ordinary memory instead.
+    if (address == MAP_FAILED) return ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    ggml_backend_buffer_t buffer = ggml_backend_cpu_buffer_from_ptr(address, size);
+    buffer->buft                 = type;
+    buffer->iface.free_buffer    = host_buffer_free;
     return buffer;
 }
 

@@ -34,6 +34,7 @@ from tasks.operations.simulated_gpus import simulation_directories
 from tasks.planning import layout
 from tasks.planning.driver import asked_for
 from tasks.planning.liveness import SERVICE, TIMER
+from tasks.planning.pinned_weights import wants_measuring
 from tasks.spec.rig import Rig
 
 
@@ -61,8 +62,8 @@ def asked_by_deploy(rig: Rig, programs: Collection[str]) -> list[Asked]:
     asked += _asked_about_gpus(rig)
     if planned_by_us(rig):
         asked.append((BackOffs, {}))
-        if not rig.simulated_gpus:
-            asked.append((Capacity, {}))
+    if any(wants_measuring(rig, model) for model in rig.models) or (planned_by_us(rig) and not rig.simulated_gpus):
+        asked.append((Capacity, {}))
     if rig.simulated_gpus:
         asked.append((WholeSimulations, {"directories": simulation_directories(rig)}))
     if rig.presets is not None:

@@ -27,12 +27,14 @@ from tasks.operations import Commands, closed_by
 from tasks.operations.asked import asked_by_deploy
 from tasks.operations.audit_run import RUN
 from tasks.operations.gpus import read_toolkits
+from tasks.operations.load_modes import read_load_modes
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
 from tasks.operations.once import only_looking, read_once, read_together
 from tasks.operations.plan_file import PlanError, planned_by_us, read_plans
 from tasks.operations.refuse import refusal_of, refuse
 from tasks.operations.serving import NotReadyError, read_units, wanted_units
+from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.disk import DiskSpeed
@@ -44,6 +46,7 @@ from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, i
 from tasks.planning.checks.report import COLOURS, host_record, lines, listing
 from tasks.planning.difference import Difference
 from tasks.planning.gpus import declared_toolkits
+from tasks.planning.pinned_weights import expected_pinned_mib, wants_measuring, with_load_mode
 from tasks.planning.serving import boot_differences, retired_units, unit_differences
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.plan_file import Plan
@@ -218,6 +221,7 @@ def _would_change(state: State, host: Host) -> _Asked:
 def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
     """All facts of the host at hand, one command a concern."""
     locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
+    pinned = _pinned(rig, locked)
     plans, unread = _plans(rig)
     chosen = {check.id for check in checks}
     teller = next((name for name in _TELL_OF_PLANS if name in chosen), "")
@@ -239,6 +243,7 @@ def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
         refusals=asked.refusals,
         plans=plans,
         unread={teller: unread} if unread else {},
+        pinned_mib=pinned,
         vram_held_mib=read_once(HeldByOurs).vram_mib if plans else {},
     )
     if options.disk:
@@ -256,6 +261,22 @@ def _plans(rig: Rig) -> tuple[Mapping[str, Plan], str]:
     except PlanError as error:
         return {}, str(error)
     return {model.name: plans[model.name] for model in models if model.name in plans}, ""
+
+
+def _pinned(rig: Rig, locked: Sequence[LockedModel]) -> dict[str, int]:
+    """Unit -> MiB of weights that it should hold in pinned memory, for models whose size there is known."""
+    if not locked or not any(wants_measuring(rig, model) for model in rig.models):
+        return {}
+    try:
+        modes, memory = read_load_modes(rig, read_releases(rig), locked)
+    except PlanError:
+        return {}  # reported with the units
+    found = {}
+    for model in rig.models:
+        served = with_load_mode(rig, model, modes[model.name].mode)
+        if (mib := expected_pinned_mib(rig, served, memory)) is not None:
+            found[layout.unit_name(model.name)] = mib
+    return found
 
 
 def _locked(rig: Rig) -> Sequence[LockedModel]:

@@ -13,12 +13,17 @@ from tasks.facts.gpus import Gpus
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.model_store import ModelStore
 from tasks.operations import Commands
+from tasks.operations.load_modes import read_load_modes
 from tasks.operations.lock_file import LockError, locked_models
+from tasks.operations.long_work import read_releases
 from tasks.operations.once import read_once
+from tasks.operations.plan_file import PlanError
 from tasks.operations.refuse import refuse
 from tasks.planning.gguf_header import Header
-from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header
-from tasks.planning.lints.memory import wants_vram
+from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header, without_accepted
+from tasks.planning.lints.memory import wants_vram, weights_in_ram
+from tasks.planning.lints.pinned import memory_max_lints, pinned_lints
+from tasks.planning.pinned_weights import Choice
 from tasks.planning.shards import target
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.rig import Rig
@@ -47,6 +52,13 @@ def read_headers(rig: Rig, locked: list[LockedModel]) -> dict[str, Header]:
     }
 
 
+def _load_modes(rig: Rig, locked: list[LockedModel]) -> dict[str, Choice]:
+    try:
+        return read_load_modes(rig, read_releases(rig), locked)[0]
+    except PlanError:
+        return {}  # said in full by the operation that serves the models
+
+
 @operation()
 def models_linted(rig: Rig) -> Commands:
     """The owner hears what follows from the declarations. A model that cannot work as declared stops here."""
@@ -64,10 +76,16 @@ def models_linted(rig: Rig) -> Commands:
     if any(wants_vram(model) for model in rig.models):
         box = replace(box, vram=sum(card.total_mib for card in read_once(Gpus).cards) << 20)
     refused = []
+    choices = _load_modes(rig, locked)
     for model, lock in zip(rig.models, locked, strict=True):
         size = sum(shard.size for shard in lock.shards)
         header = headers.get(model.name)
-        for lint in lint_model(model, rig.build_of(model), box, size, header):
+        found = [
+            *lint_model(model, rig.build_of(model), box, size, header),
+            *without_accepted(model, memory_max_lints(rig, model, weights_in_ram(model, size, header, box.vram))),
+            *without_accepted(model, pinned_lints(rig, model, choices[model.name]) if model.name in choices else ()),
+        ]
+        for lint in found:
             if lint.severity == "refusal":
                 refused.append(f"model {model.name!r}: {lint}")
             else:

@@ -21,7 +21,7 @@ from tasks.planning.release import release_id, release_path
 from tasks.spec.model import Model
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.placement import Auto
-from tasks.spec.plan_file import Plan, PlanFile
+from tasks.spec.plan_file import MeasuredPlacement, Plan, PlanFile
 from tasks.spec.rig import Rig
 
 
@@ -52,10 +52,21 @@ def write_plan(path: str, box: str, model: str, plan: Plan) -> None:
     """Put one plan into the plan file, in one step; hold ONE_WRITER of tasks/operations/lock_file.py around it."""
     plans = read_plans(path)
     boxes = {**plans.boxes, box: {**plans.boxes.get(box, {}), model: plan}}
+    _write(path, plans.model_copy(update={"boxes": boxes}))
+
+
+def write_measured(path: str, box: str, model: str, measured: MeasuredPlacement) -> None:
+    """Put what one declared placement takes into the plan file, as `write_plan` does."""
+    plans = read_plans(path)
+    boxes = {**plans.measured, box: {**plans.measured.get(box, {}), model: measured}}
+    _write(path, plans.model_copy(update={"measured": boxes}))
+
+
+def _write(path: str, plans: PlanFile) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    content = PlanFile(boxes=boxes).model_dump(mode="json", exclude_defaults=True)
+    content = plans.model_dump(mode="json", exclude_defaults=True)
     part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     part.replace(file)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.context import host, state
 
+from tasks.facts.capacity import Capacity
 from tasks.facts.files import FileSizes
 from tasks.facts.gpus import Gpus
 from tasks.facts.model_headers import ModelHeaders
@@ -16,17 +18,17 @@ from tasks.facts.model_store import ModelStore
 from tasks.facts.plannable import HeldByOurs, PlannableDevices
 from tasks.facts.releases import Release
 from tasks.operations.header_files import sparse_paths
+from tasks.operations.load_modes import server_memory
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
-from tasks.operations.plan_file import (
-    PlanError,
-    present,
-    release_of,
-)
+from tasks.operations.plan_file import PlanError, release_of
 from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning import layout
+from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.gguf_header import Header, digest_of
+from tasks.planning.pinned_weights import may_be_pinned, pinned_ram_mib
 from tasks.planning.plans.conceding import LEAST_UBATCH, NothingFitsError
+from tasks.planning.plans.declared import declared_flags, measure_declared
 from tasks.planning.plans.device import Device, simulated_devices, simulation_environment, with_uuids
 from tasks.planning.plans.dry_run import (
     DryRunError,
@@ -39,14 +41,17 @@ from tasks.planning.plans.dry_run import (
     vision_mib,
 )
 from tasks.planning.plans.making import Case, TooManyDryRunsError, make_plan
-from tasks.planning.release import release_differences
+from tasks.planning.plans.staleness import flags_of
+from tasks.planning.release import release_differences, release_id
 from tasks.planning.shards import model_files, target
 from tasks.planning.unit_text import unit_environment
 from tasks.spec.model import Model
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.placement import Auto
-from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
+from tasks.spec.plan_file import Belongs, MeasuredPlacement, Plan, PlannedDevice
 from tasks.spec.rig import Rig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,52 @@ def planned(rig: Rig, model: Model) -> Plan:
         )
     directory = f"{layout.HEADERS}/.short-{model.name}"
     try:
-        case = _case(rig, model, ground, release, directory)
-        asking = make_plan(case)
-        environment = _environment(rig, model)
-        arguments = next(asking)
-        while True:
-            arguments = asking.send(_run(command(release, arguments, environment)))
-    except StopIteration as end:
-        plan: Plan = end.value
-        return plan
+        case = _case(rig, model, ground, directory, _pinned_ram_mib(rig, model))
+        return _performed(make_plan(case), release, _environment(rig, model))
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
         raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
         _run(f"rm -rf {directory}")
+
+
+def measured(rig: Rig, model: Model, ground: Ground) -> MeasuredPlacement:
+    """What a declared placement takes, by dry runs on this box made now; with the reason where it cannot be told.
+
+    :param model: as it would be served with pinned weights
+    """
+    directory = f"{layout.HEADERS}/.short-{model.name}"
+    try:
+        case = _case(rig, model, ground, directory)
+        return _performed(measure_declared(case), release_of(rig, model), _environment(rig, model))
+    except (DryRunError, PlanError) as error:
+        return MeasuredPlacement(
+            shards=tuple(shard.sha256 for shard in ground.locked.shards),
+            release=release_id(rig.build_of(model), rig.models),
+            flags=declared_flags(model, ground.release.flags),
+            failed=f"no dry run could show how much memory that takes: {error}",
+        )
+    finally:
+        _run(f"rm -rf {directory}")
+
+
+def _performed(asking: Generator[Sequence[str], str, T], release: str, environment: dict[str, str]) -> T:
+    """Perform the dry runs that a generator asks for; its result."""
+    try:
+        arguments = next(asking)
+        while True:
+            arguments = asking.send(_run(command(release, arguments, environment)))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _pinned_ram_mib(rig: Rig, model: Model) -> int | None:
+    """MiB of RAM that a planned model may take with pinned weights, beside what else may run; None for not pinned."""
+    if not may_be_pinned(rig, model) or "pinned-margin" in model.serve.accept:
+        return None
+    locked = locked_models(rig)
+    memory = server_memory(rig, read_releases(rig), locked) if locked is not None else {}
+    return pinned_ram_mib(rig, model, memory, host.get_fact(Capacity))
 
 
 def _run(line: str) -> str:
@@ -145,9 +183,8 @@ def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, 
     return with_uuids(devices, host.get_fact(Gpus).gpus, model.serve.gpus, vram)
 
 
-def _case(rig: Rig, model: Model, ground: Ground, release: str, directory: str) -> Case:
-    auto = model.serve.placement
-    assert isinstance(auto, Auto)
+def _case(rig: Rig, model: Model, ground: Ground, directory: str, pinned_ram_mib: int | None = None) -> Case:
+    auto, release = model.serve.placement, release_of(rig, model)
     shards = _shards(model, ground.locked)
     read = host.get_fact(ModelHeaders, paths=shards)
     if unread := [shard for shard in shards if shard not in read]:
@@ -159,13 +196,12 @@ def _case(rig: Rig, model: Model, ground: Ground, release: str, directory: str) 
     held = host.get_fact(HeldByOurs)
     devices = _devices(rig, model, release, shards[0], {} if rig.simulated_gpus else held.vram_mib)
     try:
-        margins = auto.margins(len(devices))
+        margins = auto.margins(len(devices)) if isinstance(auto, Auto) else (0,) * len(devices)
     except ValueError as error:
         raise PlanError(f"model {model.name!r}: {error}") from None
-    now = present(rig, model, ground.release, ground.locked)
     belongs = Belongs(
         header=digest_of(headers),
-        shards=now.shards,
+        shards=tuple(shard.sha256 for shard in ground.locked.shards),
         devices=tuple(
             PlannedDevice(
                 name=device.name,
@@ -178,8 +214,8 @@ def _case(rig: Rig, model: Model, ground: Ground, release: str, directory: str) 
         ),
         margins_mib=margins,
         others_mib=_others(rig, model, ground, release, devices),
-        flags=now.flags,
-        release=now.release,
+        flags=_flags(model, ground),
+        release=release_id(rig.build_of(model), rig.models),
     )
     return Case(
         model=model,
@@ -191,7 +227,15 @@ def _case(rig: Rig, model: Model, ground: Ground, release: str, directory: str) 
         simulated=bool(rig.simulated_gpus),
         belongs=belongs,
         ram_available_mib=held.available_mib,
+        pinned_ram_mib=pinned_ram_mib,
     )
+
+
+def _flags(model: Model, ground: Ground) -> tuple[str, ...]:
+    try:
+        return flags_of(model, ground.release.flags)
+    except FlagRefusedError as error:
+        raise PlanError(f"model {model.name!r}: {error}") from None
 
 
 def _shards(model: Model, locked: LockedModel) -> list[str]:

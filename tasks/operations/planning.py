@@ -9,17 +9,22 @@ from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.context import host, state
 
+from tasks.facts.gpus import Gpus
+from tasks.facts.plannable import HeldByOurs
 from tasks.operations import Commands, closes
+from tasks.operations.load_modes import as_measured, measured_models, measurement_that_holds
 from tasks.operations.lock_file import ONE_WRITER
+from tasks.operations.once import read_once
 from tasks.operations.plan_file import (
     PlanError,
     planned_by_us,
     present,
     read_plans,
     replan,
+    write_measured,
     write_plan,
 )
-from tasks.operations.plan_maker import ground_of, planned
+from tasks.operations.plan_maker import ground_of, measured, planned
 from tasks.operations.plan_speed import speed_said
 from tasks.operations.refuse import refuse, report
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
@@ -27,22 +32,36 @@ from tasks.planning.plans import report as in_words
 from tasks.planning.plans.first_start import proposal_line
 from tasks.planning.plans.staleness import plan_changes, staleness
 from tasks.spec.model import Model
+from tasks.spec.placement import Fit
 from tasks.spec.plan_file import Plan
 from tasks.spec.rig import Rig
+
+CUDA_CONTEXT_MIB = 1024
+"""What must be free on each GPU for a dry run beside a running model: its CUDA context takes several hundred MiB."""
 
 
 @operation()
 @closes(UnitsAsDeclared)
 def models_planned(rig: Rig) -> Commands:
-    """Every model with auto() has a plan that holds; the first one is made here, a stale one is refused."""
-    models = planned_by_us(rig)
-    if not models:
+    """Every model with auto() has a plan that holds; the first one is made here, a stale one is refused.
+
+    A declared placement that may leave weights in RAM is measured once, to know whether they may be pinned.
+    """
+    models, declared = planned_by_us(rig), measured_models(rig)
+    if not models and not declared:
         host.noop("no model is placed by a plan")
         return
     try:
         plans = read_plans(rig.plan_file).boxes.get(host.name, {})
-        ground = ground_of(rig, models)
-        stale = []
+        ground = ground_of(rig, [*models, *declared])
+        stale: list[str] = []
+        unmeasured = [
+            model
+            for model in declared
+            if (found := ground.get(model.name)) is not None
+            and "llama-fit-params" in found.release.files
+            and measurement_that_holds(rig, model, found.release, found.locked) is None
+        ]
         for model in models:
             if model.name in plans and model.name in ground:
                 now = present(rig, model, ground[model.name].release, ground[model.name].locked)
@@ -58,10 +77,42 @@ def models_planned(rig: Rig) -> Commands:
         if model.name in plans and (proposal := proposal_line(plans[model.name])) is not None:
             host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     missing = [model for model in models if model.name not in plans]
-    if not missing:
+    # Declared placements first: what they take of RAM decides what is left for pinned weights of a plan.
+    if unmeasured and (unmeasured := _measurable_now(rig, unmeasured)):
+        yield FunctionCommand(_measure, [rig, unmeasured], {})
+    if missing:
+        yield FunctionCommand(_plan_missing, [rig, missing], {})
+    if not missing and not unmeasured:
         host.noop("every plan holds")
-        return
-    yield FunctionCommand(_plan_missing, [rig, missing], {})
+
+
+def _measurable_now(rig: Rig, models: list[Model]) -> list[Model]:
+    """Those whose dry run takes no memory from a model that runs; the others wait until it is stopped.
+
+    A dry run opens a CUDA context on each GPU, and llama.cpp's own fit goes by what is free.
+    """
+    if rig.simulated_gpus or not host.get_fact(HeldByOurs).vram_mib:
+        return models
+    free = [gpu.free_mib for gpu in read_once(Gpus).gpus]
+    if not free or min(free) < CUDA_CONTEXT_MIB:
+        return []
+    return [model for model in models if not isinstance(model.serve.placement, Fit)]
+
+
+def _measure(state: State, host: Host, rig: Rig, models: list[Model]) -> bool:
+    for model in models:
+        try:
+            ground = ground_of(rig, [model])[model.name]
+            found = measured(rig, as_measured(rig, model), ground)
+            with ONE_WRITER:  # several boxes share a plan file
+                write_measured(rig.plan_file, host.name, model.name, found)
+        except PlanError as error:
+            report(host, str(error))
+            return False
+        left = "/".join(str(mib) for mib in found.left_mib)
+        shown = f"a dry run leaves {left} MiB free on the GPUs" if left else found.failed
+        host.log(f"{model.name}: {shown}; commit {rig.plan_file}")
+    return True
 
 
 def _plan_missing(state: State, host: Host, rig: Rig, models: list[Model]) -> bool:

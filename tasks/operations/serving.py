@@ -17,6 +17,7 @@ from tasks.facts.units import Units
 from tasks.operations import Commands, closes
 from tasks.operations.first_starts import first_start, not_recorded, record_back_off
 from tasks.operations.jobs import await_jobs, start_job
+from tasks.operations.load_modes import read_load_modes
 from tasks.operations.long_work import read_releases
 from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.once import read_once
@@ -25,6 +26,7 @@ from tasks.operations.refuse import refuse
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole, UnitsAsDeclared
+from tasks.planning.pinned_weights import expected_pinned_mib, with_load_mode
 from tasks.planning.plans.first_start import with_back_off
 from tasks.planning.release import release_differences, release_path
 from tasks.planning.serving import (
@@ -72,6 +74,10 @@ def wanted_units(
     running = running_models(rig, units)
     back_offs = read_once(BackOffs) if planned_by_us(rig) else {}
     wanted = []
+    try:
+        modes, memory = read_load_modes(rig, releases, locked)
+    except PlanError as error:
+        raise NotReadyError(f"{error}; nothing was changed") from None
     for model, lock in zip(rig.models, locked, strict=True):
         path = release_path(rig.build_of(model), rig.models)
         release = releases.get(path, Release())
@@ -83,12 +89,15 @@ def wanted_units(
             raise NotReadyError(f"model {model.name!r} is not ready to be served: {lacking[0]}")
         try:
             plan = plan_that_holds(rig, model, release, lock)
-            item = _unit_of(rig, as_planned(model, plan), release, lock, store, running)
+            served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
+            render = partial(_unit_of, rig, release=release, lock=lock, store=store, running=running)
+            item = render(served)
             if plan is not None:
                 # A step down that nobody wrote into the plan file yet: the deploy that took it may have died.
                 plan = with_back_off(plan, back_offs.get(item.unit), item.text)
-                item = replace(_unit_of(rig, as_planned(model, plan), release, lock, store, running), plan=plan)
-            wanted.append(item)
+                served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
+                item = replace(render(served), plan=plan)
+            wanted.append(replace(item, pinned_mib=expected_pinned_mib(rig, served, memory)))
         except FlagRefusedError as error:
             raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
         except PlanError as error:

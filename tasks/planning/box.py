@@ -18,6 +18,8 @@ class Box:
     gpus: frozenset[str] | None = None
     vram: int = 0
     """Of all cards together; asked only where a lint needs it."""
+    kernel: str = ""
+    """Its release, as `uname -r` prints it."""
 
 
 def cpu_list(text: str) -> frozenset[int]:

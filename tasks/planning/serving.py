@@ -10,6 +10,7 @@ from typing import Any
 from tasks.planning import layout
 from tasks.planning.difference import Difference
 from tasks.planning.flags import ModelFiles, server_arguments
+from tasks.planning.pinned_weights import pins
 from tasks.planning.unit_text import api_key_credential, load_timeout, unit_environment, unit_text
 from tasks.spec.build import Build
 from tasks.spec.model import Model
@@ -60,6 +61,8 @@ class Wanted:
     load_timeout_s: int
     plan: Plan | None = None
     """What placed it, with the step down that its last start had to take; None where its owner did."""
+    pinned_mib: int | None = None
+    """MiB of weights that its server should hold in pinned memory; None where none are pinned, or it is not known."""
 
     @property
     def unit(self) -> str:
@@ -118,7 +121,7 @@ def wanted_unit(
     peers = exclusive_peers(rig, model)
     return Wanted(
         model=model,
-        text=unit_text(model, build, release, arguments, peers, model_bytes),
+        text=unit_text(model, build, release, arguments, peers, model_bytes, pins(rig, model)),
         arguments=(program, *arguments),
         # The unit's credential does not exist before the unit runs; the file it is made from does.
         check=(program, *server_arguments(model, files, flags, model.serve.api_key_file), "--help"),
@@ -195,4 +198,5 @@ def switch_job(
         "api_key_file": serve.api_key_file,
         "proof": f"{layout.PROOFS}/{wanted.unit}.json",
         "plan": plan,
+        "pinned_mib": wanted.pinned_mib,
     }

@@ -117,7 +117,13 @@ def load_timeout(model: Model, model_bytes: int) -> int:
 
 
 def unit_text(
-    model: Model, build: Build, release: str, arguments: Sequence[str], peers: Sequence[str], model_bytes: int
+    model: Model,
+    build: Build,
+    release: str,
+    arguments: Sequence[str],
+    peers: Sequence[str],
+    model_bytes: int,
+    pinned: bool = False,
 ) -> str:
     """The whole unit file.
 
@@ -125,6 +131,7 @@ def unit_text(
     :param arguments: llama-server's arguments for that release
     :param peers: units that must not run beside this one
     :param model_bytes: of all files of the model
+    :param pinned: whether it loads weights into pinned memory (tasks/planning/pinned_weights.py)
     """
     serve = model.serve
     earlier = [peer for peer in peers if peer < layout.unit_name(model.name)]
@@ -154,7 +161,7 @@ def unit_text(
             else ["# No API key: it listens on loopback alone."]
         ),
         *([f"CPUAffinity={serve.cpu_affinity}"] if serve.cpu_affinity is not None else []),
-        *_limits(model),
+        *_limits(model, pinned),
         *_network(model),
         "Restart=on-failure",
         f"RestartSec={_RESTART_S}",
@@ -208,7 +215,7 @@ def _network(model: Model) -> list[str]:
     return lines
 
 
-def _limits(model: Model) -> list[str]:
+def _limits(model: Model, pinned: bool) -> list[str]:
     limits = []
     if model.serve.load_mode in ("mlock", "mmap+mlock"):
         limits += ["# Locking a model into RAM needs the right to lock it all.", "LimitMEMLOCK=infinity"]
@@ -218,6 +225,11 @@ def _limits(model: Model) -> list[str]:
             f"MemoryMax={model.serve.memory_max_mib}M",
         ]
         limits += ["# Without this it would take the same again from the swap.", "MemorySwapMax=0"]
+    elif pinned:
+        limits += [
+            "# Weights that the driver would not pin are ordinary memory, without a word: keep them out of the swap.",
+            "MemorySwapMax=0",
+        ]
     if model.serve.priority > 0:
         limits += ["# --prio asks for real-time scheduling.", "LimitRTPRIO=90", "LimitNICE=-20"]
     else:

@@ -51,6 +51,11 @@ class HostPolicy(Declaration):
         le=200,
         description="vm.swappiness; low keeps expert weights in RAM, 0 does not switch swap off",
     )
+    memory_reserve_mib: int = Field(
+        default=4096,
+        ge=0,
+        description="MiB of RAM that pinned weights leave to the system and its other programs: they cannot be swapped",
+    )
     memory_mts: int | None = Field(
         default=None,
         ge=800,

@@ -121,6 +121,9 @@ class Plan(Declaration):
         default=None, description="compute of the output's GPU as llama-fit-params itself prints it, with more logits"
     )
     ram: RamBudget
+    pinnable_mib: Mib = Field(
+        default=0, description="weights in RAM that prompts are computed from; 0 too in plans of older versions"
+    )
     splits: tuple[int, int] | None = None
     next_layer: tuple[NextLayer, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
@@ -140,10 +143,30 @@ class Plan(Declaration):
         return self.memory[-1]
 
 
+class MeasuredPlacement(Declaration):
+    """What a placement that its owner declared takes, by a dry run: whether its weights in RAM may be pinned.
+
+    True for ``shards``, ``release``, ``flags`` and ``devices``; measured anew when one of them changes. ``flags``: the
+    arguments that decide memory, those of the placement included. ``failed``: why there are no numbers.
+    """
+
+    shards: tuple[Sha256, ...]
+    release: str
+    flags: tuple[str, ...]
+    devices: tuple[PlannedDevice, ...] = ()
+    left_mib: tuple[int, ...] = Field(default=(), description="on each GPU: free, less all that the server takes")
+    ram: RamBudget = RamBudget(
+        weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0
+    )
+    pinnable_mib: Mib = 0
+    failed: str = ""
+
+
 class PlanFile(Declaration):
-    """Box -> model -> plan."""
+    """Box -> model -> plan, and box -> model -> what a placement that its owner declared takes."""
 
     boxes: dict[str, dict[str, Plan]] = Field(default={})
+    measured: dict[str, dict[str, MeasuredPlacement]] = Field(default={})
 
     @field_validator("boxes")
     @classmethod

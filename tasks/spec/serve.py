@@ -23,6 +23,11 @@ Sampler = Literal["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", 
 """llama.cpp's names (common/sampling.cpp, pinned commit), in its own order."""
 
 
+LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock"]
+"""``auto``: pinned (``none``) where a CUDA GPU computes prompts from weights in RAM and they fit, else llama.cpp's own
+default, which maps the file."""
+
+
 class Sampling(Declaration):
     """Defaults for requests that name none; llama.cpp's own defaults where left out."""
 
@@ -109,7 +114,10 @@ class Serve(Declaration):
     mmproj_offload: bool = Field(default=True, description="the vision projector in VRAM")
     image_min_tokens: int | None = Field(default=None, ge=1, description="of one image; default: from the model")
     image_max_tokens: int | None = Field(default=None, ge=1, description="of one image; default: from the model")
-    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock"] = "auto"
+    load_mode: LoadMode = Field(
+        default="auto",
+        description="auto: pinned (none) where CUDA computes prompts from weights in RAM and these fit, else mapped",
+    )
     memory_max_mib: int | None = Field(
         default=None,
         ge=64,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import platform
+import subprocess
 
 from tasks.facts.capacity import Capacity
 from tasks.facts.model_headers import ModelHeaders
@@ -22,8 +24,17 @@ def gpu(uuid: str) -> list[str]:
 
 
 def test_capacity() -> None:
-    output = [MEMORY, "cpus 0-15", "driver", *gpu(UUIDS[0]), *gpu(UUIDS[1])]
-    assert Capacity().process(output) == Box(65742180 * 1024, frozenset(range(16)), frozenset(UUIDS))
+    output = [MEMORY, "kernel 6.12.57-1-cachyos", "cpus 0-15", "driver", *gpu(UUIDS[0]), *gpu(UUIDS[1])]
+    expected = Box(65742180 * 1024, frozenset(range(16)), frozenset(UUIDS), kernel="6.12.57-1-cachyos")
+    assert Capacity().process(output) == expected
+
+
+def test_capacity_of_this_machine() -> None:
+    """Its command, run where the tests run."""
+    output = subprocess.run(["sh", "-c", Capacity().command()], capture_output=True, text=True, check=True).stdout
+    box = Capacity().process(output.splitlines())
+    assert box.kernel == platform.release()
+    assert box.ram > 0
 
 
 def test_capacity_without_a_driver() -> None:

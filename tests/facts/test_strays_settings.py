@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,22 @@ def test_what_sets_nothing_is_not(tmp_path: Path, line: str) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/.zshrc").write_text(f"{line}\n")
     assert found(tmp_path) == ()
+
+
+def test_the_shared_memory_of_this_machines_servers_is_read_from_the_kernel(tmp_path: Path) -> None:
+    """Pinned buffers of CUDA are shared memory of their process; here a program of the same name maps some."""
+    program = tmp_path / "llama-server"
+    shutil.copy2(sys.executable, program)
+    code = "import mmap, time; kept = mmap.mmap(-1, 48 << 20); kept.write(bytes(48 << 20)); print(1, flush=True); "
+    environment = {**os.environ, "PYTHONHOME": sys.base_prefix}
+    argv = [str(program), "-S", "-c", code + "time.sleep(60)"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"1\n"
+            output = subprocess.run(["sh", "-c", LlamaStrays().command()], capture_output=True, text=True).stdout
+            found = LlamaStrays().process(output.splitlines())
+        finally:
+            server.kill()
+    (mine,) = [one for one in found.servers if one.pid == server.pid]
+    assert 48 << 10 <= mine.shared_kib < 64 << 10

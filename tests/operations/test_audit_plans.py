@@ -10,9 +10,10 @@ from pyinfra.api.operation import operation
 
 from tasks.operations import Commands, audit
 from tasks.operations.audit_run import RUN
-from tasks.operations.plan_file import PlanError, read_plans, write_plan
+from tasks.operations.plan_file import PlanError, read_plans, write_measured, write_plan
 from tasks.operations.planning import models_planned
 from tasks.planning.checks.base import Finding, Severity
+from tasks.spec.plan_file import MeasuredPlacement
 from tasks.spec.rig import Rig
 from tests.operations.fake_run import run_of
 from tests.planning.planned_box import BY_PLAN, H200_UUID, MODEL, planned
@@ -97,3 +98,14 @@ def test_planned_cards_are_looked_at_in_the_one_command(tmp_path: Path) -> None:
     (finding,) = found
     assert finding.severity is Severity.ERROR
     assert "9999 more are held by our own servers" in finding.found
+
+
+def test_a_measured_placement_stays_in_the_plan_file_beside_the_plans(tmp_path: Path) -> None:
+    file = str(tmp_path / "plans.json")
+    write_plan(file, HOST, MODEL, planned())
+    measured = MeasuredPlacement(shards=("1" * 64,), release="r", flags=("--ctx-size", "4096"), left_mib=(-20,))
+    write_measured(file, HOST, "other", measured)
+    write_plan(file, "another box", MODEL, planned())
+    plans = read_plans(file)
+    assert plans.measured == {HOST: {"other": measured}}
+    assert set(plans.boxes) == {HOST, "another box"}

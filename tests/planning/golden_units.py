@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.planning import layout
+from tasks.planning.box import Box
 from tasks.planning.flags import ModelFiles
+from tasks.planning.pinned_weights import load_modes, with_load_mode
 from tasks.planning.release import release_path
 from tasks.planning.serving import Wanted, wanted_unit
 from tasks.spec.model import Model
+from tasks.spec.placement import Fit
 from tasks.spec.rig import Rig
+from tests.planning.profile_memory import PROFILES, RAM
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -58,10 +62,22 @@ def files_of(model: Model) -> ModelFiles:
     return ModelFiles(f"{directory}/{first}", mmproj=f"{directory}/{model.mmproj}" if model.mmproj else None)
 
 
+def served(group: str, rig: Rig) -> Iterator[Model]:
+    """The models of a group as a box with 64 GB of RAM serves them, by the dry runs of profile_memory.py."""
+    profiles = PROFILES[group].models if group in PROFILES else {}
+    memory = {
+        model.name: profiles[model.name].memory(fitted=isinstance(model.serve.placement, Fit))
+        for model in rig.models
+        if model.name in profiles
+    }
+    chosen = load_modes(rig, memory, Box(ram=RAM))
+    return (with_load_mode(rig, model, chosen[model.name].mode) for model in rig.models)
+
+
 def units() -> Iterator[tuple[str, Wanted]]:
     """``group-model`` and its unit, for every profile."""
     for group, rig in rigs().items():
-        for model in rig.models:
+        for model in served(group, rig):
             yield (
                 f"{group}-{model.name}",
                 wanted_unit(

@@ -290,6 +290,7 @@ SHAPES: dict[str, ModelShape] = {
     "qwen3-coder-next-q6": QWEN3_CODER_NEXT,
     "qwen3-coder-next-q6-fused": fused(QWEN3_CODER_NEXT),
     "qwen3-coder-next-mxfp4": replace(QWEN3_CODER_NEXT, quant="MXFP4_MOE"),
+    "qwen3-coder-next-q5": replace(QWEN3_CODER_NEXT, quant="Q5_K"),
     "qwen3-coder-next-q4": replace(QWEN3_CODER_NEXT, quant="Q4_K_M"),
     "gpt-oss-120b": GPT_OSS_120B,
     "qwen35-35b-a3b-q4": QWEN35_35B_A3B,
@@ -303,6 +304,7 @@ FILE_TYPES = {
     "F16": gguf.LlamaFileType.MOSTLY_F16,
     "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
     "Q4_K_M": gguf.LlamaFileType.MOSTLY_Q4_K_M,
+    "Q5_K": gguf.LlamaFileType.MOSTLY_Q5_K_M,
     "Q6_K": gguf.LlamaFileType.MOSTLY_Q6_K,
     "MXFP4_MOE": 38,  # not in gguf's own table yet
 }

@@ -119,6 +119,11 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
         Box(machine=machine(name="nspawn_debian13")),
     ),
     "memory.locked": (B, Box(strays=served(memlock_limit_kib=8192)), Box(strays=served(locked_kib=40_000_000))),
+    "memory.pinned": (
+        B,
+        Box(pinned_mib={UNIT_B: 37000}, strays=served(shared_kib=1_100_000)),
+        Box(pinned_mib={UNIT_B: 37000}, strays=served(shared_kib=39_000_000)),
+    ),
     "cpu.governor": (
         A,
         Box(machine=machine(GENERIC_POWERSAVE)),

@@ -127,3 +127,14 @@ def test_what_a_profile_is_warned_of_is_accepted_with_its_owners_reason(rig: Rig
 def test_the_readme_tells_every_profile() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert [model.name for rig in rigs().values() for model in rig.models if f"`{model.name}`" not in readme] == []
+
+
+def test_pinned_weights_never_swap_where_the_driver_would_not_pin_them() -> None:
+    layers = {"kind": "cpu-moe", "layers": 3}
+    assert "MemorySwapMax=0" in lines(rig(placement=layers, load_mode="none"))
+    assert "MemorySwapMax=0" in lines(rig(placement=layers, load_mode="mlock"))
+    limited = lines(rig(placement=layers, load_mode="none", memory_max_mib=9000))
+    assert [line for line in limited if line.startswith("Memory")] == ["MemoryMax=9000M", "MemorySwapMax=0"]
+    assert "MemorySwapMax=0" not in lines(rig(placement=layers, load_mode="mmap"))
+    cpu: dict[str, object] = {"name": "b", "backend": "cpu"}
+    assert "MemorySwapMax=0" not in lines(rig(cpu, placement={"kind": "cpu-only"}, load_mode="none"))

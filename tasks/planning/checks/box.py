@@ -27,6 +27,8 @@ class ServerProcess:
     listens: tuple[str, ...] = ()
     locked_kib: int = 0
     swapped_kib: int = 0
+    shared_kib: int = 0
+    """Shared memory, as the kernel counts CUDA's pinned buffers."""
     memlock_limit_kib: int | None = None
     """None: unlimited, or not told."""
 
@@ -135,6 +137,8 @@ class Box:
     """Model -> its plan, of the models that a plan places and that have one."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Check id -> why the plan file cannot be read, for the one check that tells it."""
+    pinned_mib: Mapping[str, int] = field(default_factory=dict)
+    """Unit -> MiB of weights that its server should hold in pinned memory."""
     vram_held_mib: Mapping[str, int] = field(default_factory=dict)
     """UUID -> what our own servers hold of that card now, as far as the driver tells."""
     asked: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from tasks.planning import layout
 from tasks.planning.checks.base import Check, Finding, Severity
 from tasks.planning.checks.box import Box
 from tasks.planning.checks.memory_room import MemoryRoom
+from tasks.planning.pinned_pages import PRICE, is_pageable
 from tasks.planning.ram.modules import channels_used
 from tasks.planning.ram.speed import Verdict, judge
 from tasks.spec.rig import Rig
@@ -247,6 +248,32 @@ class LockedMemory(Check):
                 yield self.finding("nothing is locked", "its weights locked in RAM", about=server.unit)
 
 
+class PinnedWeights(Check):
+    """A driver that refuses pinned memory is a debug line in the log: the weights are then ordinary memory."""
+
+    id = "memory.pinned"
+    expects = (
+        "the weights in RAM of a running CUDA model with load_mode none or mlock are pinned memory: RssShmem of its "
+        "process (/proc/PID/status) about their size, which a dry run has shown"
+    )
+    remedy = (
+        "restart the unit when memory is free; if that does not help, look for a limit of the driver on pinned memory"
+    )
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """Of running servers, by their own /proc."""
+        if box.pinned_mib and box.strays.unseen:
+            yield self.not_known(box.strays.unseen)
+        for server in box.strays.servers:
+            wanted = box.pinned_mib.get(server.unit)
+            if wanted and is_pageable(server.shared_kib // 1024, wanted):
+                yield self.finding(
+                    f"{server.shared_kib // 1024} MiB of shared memory, so its weights are not pinned: {PRICE}",
+                    f"{wanted} MiB of pinned weights",
+                    about=server.unit,
+                )
+
+
 ALL: tuple[Check, ...] = (
     MemorySpeed(),
     MemoryChannels(),
@@ -257,4 +284,5 @@ ALL: tuple[Check, ...] = (
     HugePages(),
     OutOfMemory(),
     LockedMemory(),
+    PinnedWeights(),
 )

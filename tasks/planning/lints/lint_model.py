@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tasks.planning.box import Box
 from tasks.planning.coverage import covered, rules_of
@@ -30,7 +30,12 @@ def lint_model(model: Model, build: Build, box: Box, model_bytes: int, header: H
     :param model_bytes: of all its shards
     :param header: None where it was not read
     """
-    return [lint for lint in _all(model, build, box, model_bytes, header) if lint.rule not in model.serve.accept]
+    return without_accepted(model, _all(model, build, box, model_bytes, header))
+
+
+def without_accepted(model: Model, lints: Iterable[Lint]) -> list[Lint]:
+    """The lints that the model's owner has not accepted."""
+    return [lint for lint in lints if lint.rule not in model.serve.accept]
 
 
 def coverage_report(model: Model, header: Header) -> list[str]:

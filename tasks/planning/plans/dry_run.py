@@ -96,6 +96,12 @@ def dry_run_arguments(
     return ["--model", header, *memory_arguments(served), *_common(devices), "--fit-print", "on"]
 
 
+def declared_arguments(model: Model, header: str, flags: Collection[str], devices: Sequence[str] = ()) -> list[str]:
+    """What llama-fit-params is told to measure a placement that its owner declared."""
+    served = server_arguments(model, ModelFiles(header), flags)
+    return ["--model", header, *memory_arguments(served), *_common(devices), "--fit-print", "on"]
+
+
 def fit_arguments(
     model: Model,
     header: str,

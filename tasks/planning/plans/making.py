@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.planning.gguf_header import Header
+from tasks.planning.pinned_weights import pinnable_mib, raised_margins
 from tasks.planning.plans.candidate import Candidate, Prediction
 from tasks.planning.plans.conceding import NothingFitsError, decide
 from tasks.planning.plans.device import Device
@@ -42,6 +43,8 @@ class Case:
     simulated: bool
     belongs: Belongs
     ram_available_mib: int
+    pinned_ram_mib: int | None = None
+    """MiB of RAM that the server may take with pinned weights; None where they are not pinned."""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -61,12 +64,35 @@ class TooManyDryRunsError(Exception):
 
 
 def make_plan(case: Case) -> Asking:
-    """The plan of one model.
+    """The plan of one model; with larger margins where its weights in RAM will be pinned.
 
     :raises NothingFitsError: with what could be given up
     :raises DryRunError: when llama-fit-params does not say what it would take
     """
     runs = _Runs(case)
+    plan = yield from _planned(case, runs)
+    margins = raised_margins(case.belongs.margins_mib)
+    if not _to_be_pinned(plan, case) or margins == case.belongs.margins_mib:
+        return plan
+    wider = replace(case, belongs=case.belongs.model_copy(update={"margins_mib": margins}))
+    try:
+        raised = yield from _planned(wider, runs)
+    except NothingFitsError:
+        return plan
+    if not _to_be_pinned(raised, case):
+        return plan
+    before, after = ("/".join(map(str, each)) for each in (case.belongs.margins_mib, margins))
+    note = f"margins are {after} MiB instead of {before}: pinned weights take more of a card than a dry run shows"
+    return raised.model_copy(update={"notes": (*raised.notes, note)})
+
+
+def _to_be_pinned(plan: Plan, case: Case) -> bool:
+    if case.pinned_ram_mib is None or not plan.pinnable_mib:
+        return False
+    return plan.ram.total_mib - plan.ram.reserve_mib <= case.pinned_ram_mib
+
+
+def _planned(case: Case, runs: _Runs) -> Asking:
     serve, auto = case.model.serve, case.model.serve.placement
     assert isinstance(auto, Auto)
     weights = weights_of(case.header)
@@ -88,7 +114,7 @@ def make_plan(case: Case) -> Asking:
             break
         budgets = tuple(budget - more for budget, more in zip(budgets, over, strict=True))
     chosen = decided.found.candidate
-    fit = yield from runs.fit(chosen)
+    fit = yield from runs.fit(chosen, case.belongs.margins_mib)
     ram = ram_budget(serve, final.host, final.checkpoint_mib, case.ram_available_mib)
     refused, known = ram_findings(serve, ram)
     if case.simulated:
@@ -106,6 +132,7 @@ def make_plan(case: Case) -> Asking:
         memory=(*_with_state(final, chosen.placement), final.host),
         output_compute_mib=as_printed,
         ram=ram,
+        pinnable_mib=pinnable_mib(final.host.model_mib, case.header.tensors),
         splits=final.splits,
         next_layer=decided.found.next_layer,
         given_up=decided.given_up,
@@ -180,11 +207,11 @@ class _Runs:
         gpus = (*whole.gpus[:output], row, *whole.gpus[output + 1 :])
         return replace(whole, gpus=gpus), whole.gpus[output].compute_mib
 
-    def fit(self, candidate: Candidate) -> Generator[Sequence[str], str, FitPeer | None]:
+    def fit(self, candidate: Candidate, margins_mib: Sequence[int]) -> Generator[Sequence[str], str, FitPeer | None]:
         """What llama.cpp's own fit makes of the same; None where it gives up."""
         case = self.case
         others = case.belongs.others_mib or (0,) * len(case.devices)
-        margins = [margin + other for margin, other in zip(case.belongs.margins_mib, others, strict=True)]
+        margins = [margin + other for margin, other in zip(margins_mib, others, strict=True)]
         arguments = fit_arguments(case.model, case.path, case.flags, candidate, margins, self._names)
         try:
             answer = fit_answer((yield from self._ask(arguments)))

@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tasks.planning.flags import ModelFiles, server_arguments
+from tasks.planning.pinned_weights import raised_margins
 from tasks.planning.plans.dry_run import memory_arguments
 from tasks.spec.model import Model
 from tasks.spec.placement import AllOnGpu, Auto
-from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
+from tasks.spec.plan_file import Belongs, MeasuredPlacement, Plan, PlannedDevice
 from tasks.spec.simulated_gpu import SimulatedGpu
 
 
@@ -21,7 +22,7 @@ class Present:
     shards: tuple[str, ...]
     release: str
     flags: tuple[str, ...]
-    auto: Auto
+    auto: Auto | None = None
     uuids: frozenset[str] | None = None
     simulated: tuple[SimulatedGpu, ...] = ()
 
@@ -49,9 +50,17 @@ def staleness(plan: Plan, now: Present) -> list[str]:
         found.append(f"llama.cpp: planned with release {_short(belongs.release)}, declared is {_short(now.release)}")
     if belongs.flags != now.flags:
         found.append(f"flags: {_flag_changes(belongs.flags, now.flags)}")
-    found += _margin_changes(belongs, now.auto)
+    found += _margin_changes(belongs, now.auto) if now.auto is not None else []
     found += _device_changes(belongs.devices, now)
     return found
+
+
+def measured_changes(measured: MeasuredPlacement, now: Present) -> list[str]:
+    """A line for each thing that a measured placement is no longer true for; empty where it still is."""
+    found = [] if measured.shards == now.shards else ["the model's files"]
+    found += [] if measured.release == now.release else ["the release"]
+    found += [] if measured.flags == now.flags else [_flag_changes(measured.flags, now.flags)]
+    return found + (_device_changes(measured.devices, now) if measured.devices else [])
 
 
 def _digests(shards: Sequence[str]) -> str:
@@ -92,7 +101,7 @@ def _margin_changes(belongs: Belongs, auto: Auto) -> list[str]:
         margins = auto.margins(len(belongs.devices))
     except ValueError as error:
         return [f"margins: {error}"]
-    if margins == belongs.margins_mib:
+    if belongs.margins_mib in (margins, raised_margins(margins)):
         return []
     return [f"margins: planned with {_mib(belongs.margins_mib)}, declared {_mib(margins)}"]
 

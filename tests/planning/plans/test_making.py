@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -82,7 +82,13 @@ def _gpu(layer: int, shares: Sequence[int]) -> int:
 
 
 def case(
-    *, short: bool = True, ram: int = 90000, others: tuple[int, ...] = (), simulated: bool = False, **serve: Any
+    *,
+    short: bool = True,
+    ram: int = 90000,
+    others: tuple[int, ...] = (),
+    simulated: bool = False,
+    pinned_ram: int | None = None,
+    **serve: Any,
 ) -> Case:
     declared = model(ubatch=4096, batch=4096, **serve)
     devices = tuple(
@@ -97,7 +103,8 @@ def case(
         flags=flags_of(declared, PINNED),
         release="r",
     )
-    return Case(declared, PINNED, HEADER, "/m.gguf", "/short.gguf" if short else None, CARDS, simulated, belongs, ram)
+    shortened = "/short.gguf" if short else None
+    return Case(declared, PINNED, HEADER, "/m.gguf", shortened, CARDS, simulated, belongs, ram, pinned_ram)
 
 
 def made(of: Case, toy: Toy) -> Plan:
@@ -147,6 +154,30 @@ def test_fit_stands_beside_the_plan() -> None:
     assert plan.fit.splits == (9, 98)
     asked = next(arguments for arguments in toy.asked if "--fit-print" not in arguments)
     assert asked[-2:] == ["--fit-target", "484,384"]
+
+
+def test_margins_are_larger_where_weights_in_ram_will_be_pinned() -> None:
+    mapped, pinned = made(case(), Toy()), made(case(pinned_ram=90000), Toy())
+    assert mapped.belongs.margins_mib == (384, 384)
+    assert pinned.belongs.margins_mib == (512, 512)
+    for row, device in zip(pinned.gpus, CARDS, strict=True):
+        assert row.total_mib <= device.free_mib - 512
+    assert any("margins are 512/512 MiB instead of 384/384" in note for note in pinned.notes)
+    assert 0 < pinned.pinnable_mib < pinned.host.model_mib, "without the token embedding"
+    assert pinned.dry_runs <= 40
+
+
+def test_weights_that_cannot_be_pinned_cost_no_margin() -> None:
+    """Too little RAM for them: then the declared margin stays, and the layers it has room for."""
+    plan = made(case(pinned_ram=20000), Toy())
+    assert plan.belongs.margins_mib == (384, 384)
+    assert plan.placement == made(case(), Toy()).placement
+
+
+def test_a_margin_beyond_what_pinned_weights_want_is_kept() -> None:
+    of = case(pinned_ram=90000)
+    larger = replace(of, belongs=of.belongs.model_copy(update={"margins_mib": (2048, 300)}))
+    assert made(larger, Toy()).belongs.margins_mib == (2048, 512)
 
 
 def test_simulated_devices_are_named_in_every_dry_run() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from tasks.planning.plans.ram import memory_limit_mib, ram_budget, ram_findings
 from tasks.planning.plans.report import bar, report
-from tasks.planning.plans.staleness import Present, flags_of, plan_changes, staleness
+from tasks.planning.plans.staleness import Present, flags_of, measured_changes, plan_changes, staleness
 from tasks.spec.placement import Auto, Layers
-from tasks.spec.plan_file import Belongs, DeviceMemory, Plan, PlanFile, PlannedDevice
+from tasks.spec.plan_file import Belongs, DeviceMemory, MeasuredPlacement, Plan, PlanFile, PlannedDevice
 from tasks.spec.serve import Serve
 from tasks.spec.simulated_gpu import SimulatedGpu
 from tests.planning.golden_units import PINNED
@@ -67,6 +67,9 @@ def now(**changes: Any) -> Present:
 
 def test_a_plan_holds_while_nothing_changes() -> None:
     assert staleness(plan(), now()) == []
+    # Margins raised for pinned weights belong to the declared ones, and so do those of a plan without.
+    raised = plan().belongs.model_copy(update={"margins_mib": (512, 512)})
+    assert staleness(plan(belongs=raised), now()) == []
     assert staleness(plan(), now(uuids=None)) == []
 
 
@@ -226,3 +229,35 @@ def test_a_planned_models_unit_has_a_limit_that_every_step_down_fits_into() -> N
     assert plan().ram.total_mib < limit < plan().ram.total_mib + freed
     assert memory_limit_mib(serve(memory_max_mib=4096), plan()) == 4096
     assert memory_limit_mib(serve(load_mode="mmap+mlock"), plan()) is None
+
+
+def measured(**changes: Any) -> MeasuredPlacement:
+    declared = {
+        "shards": SHARDS,
+        "release": RELEASE,
+        "flags": flags_of(model(), PINNED),
+        "devices": plan().belongs.devices,
+        "left_mib": (900, 700),
+        **changes,
+    }
+    return MeasuredPlacement(**declared)
+
+
+def test_a_measured_placement_holds_while_nothing_changes() -> None:
+    assert measured_changes(measured(), now(auto=None)) == []
+    failed = measured(devices=(), left_mib=(), failed="it ended with status 1")
+    assert measured_changes(failed, now(auto=None)) == [], "what cannot be measured is not tried at every run"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shards": ("3" * 64,)},
+        {"release": "f" * 40 + "-12345678"},
+        {"flags": flags_of(model(context=131072), PINNED)},
+        {"uuids": frozenset(UUIDS[:1])},
+        {"simulated": (SimulatedGpu(name="RTX 5090", total_mib=32607, free_mib=32000),)},
+    ],
+)
+def test_a_measured_placement_is_stale_when_something_it_depends_on_changes(changes: dict[str, Any]) -> None:
+    assert measured_changes(measured(), now(auto=None, **changes))

@@ -1,0 +1,68 @@
+"""What the profiles of group_data/ take on their owners' cards, by dry runs of the pinned llama.cpp on simulated ones.
+
+tests/box/test_pinned_weights.py makes these dry runs and compares. Free memory of the cards is what their owners saw
+(RTX 4090 and 5070 Ti), else the card's size less what a driver and a desktop usually take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.planning.pinned_weights import ServerMemory
+from tasks.spec.simulated_gpu import SimulatedGpu
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One model, by the shape of its file (tests/planning/model_shapes.py): MiB that its server takes, and leaves."""
+
+    shape: str
+    left_mib: tuple[int, ...]
+    weights_mib: int
+    rest_mib: int
+    pinnable_mib: int
+    mode: Literal["auto", "none", "mlock"]
+    """How a box with 64 GB of RAM loads it."""
+
+    def memory(self, *, fitted: bool) -> ServerMemory:
+        """For the decision. ``fitted``: llama.cpp itself keeps fit()'s margin free."""
+        return ServerMemory(self.pinnable_mib, self.weights_mib, self.rest_mib, () if fitted else self.left_mib)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cards of a group, and its models."""
+
+    gpus: tuple[SimulatedGpu, ...]
+    models: dict[str, Profile]
+
+
+RAM = 63 << 30
+"""MemTotal of a box with 64 GB, in bytes."""
+
+PROFILES = {
+    "rtx4090_rtx5070ti": Group(
+        (
+            SimulatedGpu(name="RTX 4090", total_mib=24564, free_mib=23671),
+            SimulatedGpu(name="RTX 5070 Ti", total_mib=16303, free_mib=12761),
+        ),
+        {
+            "qwen3-coder": Profile("qwen3-coder-next-q6", (0, 0), 0, 0, 0, "none"),
+            "qwen3-coder-q5": Profile("qwen3-coder-next-q5", (0, 0), 0, 0, 0, "none"),
+            "qwen3-coder-q5-fit": Profile("qwen3-coder-next-q5", (0, 0), 0, 0, 0, "none"),
+            "gpt-oss-120b": Profile("gpt-oss-120b", (0, 0), 0, 0, 0, "none"),
+        },
+    ),
+    "rtx4070": Group(
+        (SimulatedGpu(name="RTX 4070", total_mib=12282, free_mib=11600),),
+        {"qwen3-coder-mxfp4": Profile("qwen3-coder-next-mxfp4", (0,), 0, 0, 0, "mlock")},
+    ),
+    "rtx_16gb": Group(
+        (SimulatedGpu(name="RTX 16 GB", total_mib=16380, free_mib=15700),),
+        {
+            "qwen35-a3b": Profile("qwen35-35b-a3b-q4", (0,), 0, 0, 0, "none"),
+            "qwen35-a3b-q8": Profile("qwen35-35b-a3b-q8", (0,), 0, 0, 0, "none"),
+        },
+    ),
+}

@@ -1,0 +1,251 @@
+"""Weights in RAM are pinned exactly where prompts gain and everything fits; what was lacking is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.planning.box import Box
+from tasks.planning.lints.pinned import memory_max_lints, pinned_lints
+from tasks.planning.pinned_pages import is_pageable
+from tasks.planning.pinned_weights import (
+    Choice,
+    ServerMemory,
+    expected_pinned_mib,
+    load_modes,
+    memory_of_plan,
+    pinnable_mib,
+    pinned_ram_mib,
+    with_load_mode,
+)
+from tasks.spec.placement import Fit
+from tasks.spec.plan_file import PlannedDevice
+from tasks.spec.rig import Rig
+from tests.planning.planned_box import planned
+from tests.planning.test_lints import MIB, qwen3_next
+
+GIB = 1 << 30
+BOX = Box(ram=63 * GIB, kernel="6.12.0-amd64")
+EXPERTS = ServerMemory(pinnable=37000, weights=37400, rest=12000, left=(900, 700))
+LAYERS = {"kind": "layers", "gpu": [13, 6], "split": [32, 17]}
+
+
+def rig(*serves: dict[str, Any], backend: str = "cuda", **fields: Any) -> Rig:
+    build: dict[str, Any] = {"name": "b", "backend": backend}
+    if backend == "cuda":
+        build |= {"architectures": ["89-real"], "cuda_toolkit": "13.0"}
+    models = [
+        {
+            "name": f"m{number}",
+            "repo": "o/r",
+            "quant": "Q",
+            "build": "b",
+            "serve": {"port": 8080 + number, "context": 4096, "placement": LAYERS, **serve},
+        }
+        for number, serve in enumerate(serves)
+    ]
+    return Rig.model_validate({"builds": [build], "models": models, **fields})
+
+
+def chosen(declared: Rig, *memory: ServerMemory, box: Box = BOX) -> dict[str, Choice]:
+    return load_modes(declared, {f"m{number}": each for number, each in enumerate(memory)}, box)
+
+
+def only(declared: Rig, memory: ServerMemory = EXPERTS, box: Box = BOX) -> Choice:
+    return chosen(declared, memory, box=box)["m0"]
+
+
+def test_experts_in_ram_of_a_cuda_model_are_pinned() -> None:
+    assert only(rig({})) == Choice("none")
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        {"placement": {"kind": "cpu-only"}},
+        {"placement": {"kind": "all-on-gpu"}},
+        {"op_offload": False},
+        {"environment": {"GGML_CUDA_NO_PINNED": "1"}},
+        {"extra": ["--no-host"]},
+    ],
+)
+def test_nothing_is_pinned_where_prompts_would_not_gain(serve: dict[str, Any]) -> None:
+    assert only(rig(serve)) == Choice("auto")
+
+
+def test_only_cuda_was_measured() -> None:
+    assert only(rig({}, backend="vulkan")) == Choice("auto")
+    assert only(rig({}, backend="cpu")) == Choice("auto")
+
+
+def test_no_weights_in_ram_need_no_pinning() -> None:
+    assert only(rig({}), ServerMemory(pinnable=0, weights=400, rest=9000, left=(10, 10))) == Choice("auto")
+
+
+@pytest.mark.parametrize("mode", ["none", "mmap", "mlock", "mmap+mlock"])
+def test_a_declared_load_mode_is_the_owners(mode: str) -> None:
+    assert only(rig({"load_mode": mode})).mode == mode
+
+
+def test_without_a_dry_run_nothing_is_pinned_and_its_owner_hears_why() -> None:
+    choice = chosen(rig({}))["m0"]
+    assert choice.mode == "auto"
+    assert "no dry run has shown yet" in choice.lacks
+
+
+@pytest.mark.parametrize("left", [(900, 511), (0, 900), (-300, 900)])
+def test_a_card_with_less_than_512_mib_left_keeps_the_weights_mapped(left: tuple[int, ...]) -> None:
+    memory = ServerMemory(pinnable=37000, weights=37400, rest=12000, left=left)
+    choice = only(rig({}), memory)
+    assert choice.mode == "auto"
+    assert f"a dry run leaves {left[0]}/{left[1]} MiB free on the GPUs, and pinned weights want 512" in choice.lacks
+    assert "one whole layer fewer" in choice.remedy
+    accepted = rig({"accept": {"pinned-margin": "this server is alone on cards without a display"}})
+    assert only(accepted, memory) == Choice("none")
+
+
+def test_512_mib_are_enough() -> None:
+    assert only(rig({}), ServerMemory(37000, 37400, 12000, (512, 512))) == Choice("none")
+
+
+def test_ram_is_memtotal_less_the_declared_reserve() -> None:
+    total = EXPERTS.total
+    fits = Box(ram=(-(-(total + 4096) // 1024)) * GIB)
+    assert only(rig({}), box=fits) == Choice("none")
+    choice = only(rig({}), box=Box(ram=fits.ram - GIB))
+    assert choice.mode == "auto"
+    assert f"it takes {total} MiB of RAM (weights 37400, buffers and full caches 12000)" in choice.lacks
+    assert only(rig({}, host={"memory_reserve_mib": 20000}), box=fits).mode == "auto"
+    assert only(rig({}, host={"memory_reserve_mib": 3000}), box=Box(ram=fits.ram - GIB)) == Choice("none")
+
+
+def test_some_mib_more_or_less_of_memtotal_change_no_unit() -> None:
+    """Kernels differ in what they keep for themselves."""
+    for ram in (62 * GIB + 700 * MIB, 62 * GIB + 760 * MIB, 63 * GIB + 100 * MIB):
+        assert only(rig({}, host={"memory_reserve_mib": 63 * 1024 - EXPERTS.total}), box=Box(ram=ram)).mode == "none"
+
+
+def test_models_that_run_at_the_same_time_share_the_ram() -> None:
+    small = ServerMemory(pinnable=11000, weights=11500, rest=1000, left=(600,))
+    together = chosen(rig({}, {"coexists": True}), EXPERTS, small)
+    assert together["m0"] == Choice("none")
+    assert "m0 beside it 49400 MiB" in together["m1"].lacks
+    # Those that exclude each other are never in RAM at the same time.
+    apart = chosen(rig({}, {}), EXPERTS, small)
+    assert (apart["m0"], apart["m1"]) == (Choice("none"), Choice("none"))
+
+
+def test_a_coexisting_model_that_is_locked_into_ram_is_counted_whole() -> None:
+    other = ServerMemory(pinnable=20000, weights=20000, rest=1000, left=(600,))
+    mapped = chosen(rig({}, {"coexists": True, "load_mode": "mmap"}), EXPERTS, other)
+    assert mapped["m0"] == Choice("none"), "a mapped file's pages can be dropped"
+    locked = chosen(rig({}, {"coexists": True, "load_mode": "mlock"}), EXPERTS, other)
+    assert "m1 beside it 21000 MiB" in locked["m0"].lacks
+
+
+def test_a_memory_limit_made_for_a_mapped_file_is_not_run_into() -> None:
+    choice = only(rig({"memory_max_mib": 20000}))
+    assert choice.mode == "auto"
+    assert "memory_max_mib 20000 is less than the 49400 MiB" in choice.lacks
+    assert "raise memory_max_mib to 49400" in choice.remedy
+    assert only(rig({"memory_max_mib": 49400})) == Choice("none")
+
+
+@pytest.mark.parametrize(
+    ("box", "device", "words"),
+    [
+        (Box(ram=63 * GIB, kernel="5.15.167.4-microsoft-standard-WSL2"), None, "WSL2"),
+        (Box(), None, "does not say how much RAM"),
+        (BOX, ("NVIDIA GB10", 124546), "shares its memory"),
+        (BOX, ("Orin (nvgpu)", 30000), "shares its memory"),
+        (BOX, ("NVIDIA Next", 63 * 1024 + 900), "shares its memory"),
+    ],
+)
+def test_boxes_where_it_was_not_measured(box: Box, device: tuple[str, int] | None, words: str) -> None:
+    devices: tuple[PlannedDevice, ...] = ()
+    if device is not None:
+        devices = (PlannedDevice(name="CUDA0", description=device[0], total_mib=device[1], free_mib=9000),)
+    choice = only(rig({}), ServerMemory(37000, 37400, 12000, (900,), devices), box)
+    assert choice.mode == "auto"
+    assert words in choice.lacks
+
+
+def test_a_plan_whose_margin_is_too_small_says_how_to_plan_anew() -> None:
+    """A plan of an older version, with experts in RAM, does not name their size: its margins decide."""
+    memory = memory_of_plan(planned())
+    assert memory.pinnable == planned().ram.weights_mib
+    choice = only(rig({"placement": {"kind": "auto"}}), memory)
+    assert "its plan leaves 384 MiB free on the GPUs" in choice.lacks
+    assert "tasks/plan.py --data update=m0" in choice.remedy
+
+
+def test_a_planned_model_may_take_what_the_others_and_its_own_limit_leave() -> None:
+    small = {"m1": ServerMemory(pinnable=9000, weights=9500, rest=1000, left=(600,))}
+    room = 63 * 1024 - 4096
+    assert pinned_ram_mib(rig({}, {}), rig({}).models[0], small, BOX) == room
+    both = rig({}, {"coexists": True, "load_mode": "none"})
+    assert pinned_ram_mib(both, both.models[0], small, BOX) == room - 10500
+    limited = rig({"memory_max_mib": 30000})
+    assert pinned_ram_mib(limited, limited.models[0], {}, BOX) == 30000
+    assert pinned_ram_mib(limited, limited.models[0], {}, Box(ram=63 * GIB, kernel="microsoft")) is None
+
+
+@pytest.mark.parametrize(
+    ("serve", "mode", "targets"),
+    [
+        ({}, "none", (512, 1024)),
+        ({"load_mode": "mlock"}, "mlock", (512, 1024)),
+        ({}, "auto", (128, 1024)),
+        ({"accept": {"pinned-margin": "measured on this box for a month"}}, "none", (128, 1024)),
+    ],
+)
+def test_fits_margin_is_raised_for_pinned_weights_alone(
+    serve: dict[str, Any], mode: Any, targets: tuple[int, ...]
+) -> None:
+    declared = rig({"placement": {"kind": "fit", "target_mib": [128, 1024]}, **serve})
+    served = with_load_mode(declared, declared.models[0], mode)
+    placement = served.serve.placement
+    assert isinstance(placement, Fit)
+    assert placement.target_mib == targets
+    found = [lint for lint in pinned_lints(declared, declared.models[0], Choice(mode)) if lint.rule == "pinned-margin"]
+    assert bool(found) == (targets[0] == 512)
+    assert not found or "fit(target_mib=(128, 1024)) is served as (512, 1024)" in str(found[0])
+
+
+def test_the_price_of_mapped_weights_is_named() -> None:
+    declared = rig({})
+    (lint,) = pinned_lints(declared, declared.models[0], Choice("auto", "something lacks", "mend it"))
+    assert (lint.rule, lint.severity) == ("weights-not-pinned", "warning")
+    assert "something lacks; so prompts are read several times more slowly" in str(lint)
+    assert not list(pinned_lints(declared, declared.models[0], Choice("auto")))
+
+
+@pytest.mark.parametrize("mode", ["none", "mlock", "mmap+mlock"])
+def test_a_declared_mode_beyond_its_memory_limit_is_refused(mode: str) -> None:
+    declared = rig({"load_mode": mode, "memory_max_mib": 8000})
+    (lint,) = memory_max_lints(declared, declared.models[0], 9000 * MIB)
+    assert lint.severity == "refusal"
+    assert "9000 MiB of weights" in str(lint)
+    assert not list(memory_max_lints(declared, declared.models[0], 7000 * MIB))
+    mapped = rig({"load_mode": "mmap", "memory_max_mib": 8000})
+    assert not list(memory_max_lints(mapped, mapped.models[0], 9000 * MIB))
+
+
+def test_the_token_embedding_is_not_read_by_prompts() -> None:
+    tensors = qwen3_next(4).tensors
+    embedding = next(tensor.size for tensor in tensors if tensor.name == "token_embd.weight") // MIB
+    assert pinnable_mib(embedding, tensors) == 0
+    assert pinnable_mib(embedding + 1260, tensors) == 1260
+
+
+def test_a_server_without_pinned_weights_is_known_by_its_shared_memory() -> None:
+    assert is_pageable(shared_mib=1100, pinned_mib=37000)
+    assert not is_pageable(shared_mib=38100, pinned_mib=37000)
+    served = rig({"load_mode": "none"})
+    assert expected_pinned_mib(served, served.models[0], {"m0": EXPERTS}) == 37000
+    assert expected_pinned_mib(served, served.models[0], {}) is None
+    planned_only = rig(
+        {"load_mode": "none"}, backend="cpu", simulated_gpus=[{"name": "RTX", "total_mib": 9000, "free_mib": 8000}]
+    )
+    assert expected_pinned_mib(planned_only, planned_only.models[0], {"m0": EXPERTS}) is None
