@@ -1,7 +1,7 @@
 """One 16 GB NVIDIA GPU, 64 GB RAM or more: Qwen3.5 35B-A3B with vision, one model at a time on port 8080.
 
 Experts in RAM are pinned for the GPU (`--load-mode none`), which reads prompts about four times as fast as a mapped
-file: where a dry run leaves 512 MiB of the card, and the RAM is large enough. A deploy says what lacked where it is not.
+file: where a dry run leaves 512 MiB of the card, and the RAM is large enough. If not, a deploy says what lacked.
 
 The owner lost 30 % of his speed to an unpinned `git clone` of llama.cpp; since then he pins it (b8149, then).
 A second build is one more entry of `builds`; it stands beside the first, and each model names the one it runs on.

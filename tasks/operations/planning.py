@@ -132,20 +132,29 @@ def _plan_missing(state: State, host: Host, rig: Rig, models: list[Model]) -> bo
 
 @operation()
 def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Commands:
-    """Each model's plan as it would be made now, beside the one in the plan file; ``update`` writes it there."""
+    """Each model's plan as it would be made now, beside the one in the plan file; ``update`` writes it there.
+
+    Of a model that its owner placed, ``update`` measures anew whether its weights in RAM may be pinned.
+    """
     models = planned_by_us(rig)
-    names = [model.name for model in models]
+    anew = [model for model in measured_models(rig) if model.name in update or "all" in update]
+    names = [model.name for model in (*models, *anew)]
     if unknown := [name for name in (*only, *update) if name not in (*names, "all")]:
         yield from refuse(
             f"{', '.join(unknown)} is no model of this box with auto() as its placement: name "
             f"{', '.join(names) or 'none, there is none'}"
         )
         return
-    if not models:
+    if not models and not anew:
         host.noop("no model of this box has auto() as its placement, so there is nothing to plan")
         return
     chosen = [model for model in models if not only or model.name in only]
     if state.is_executing:
+        measurable = _measurable_now(rig, anew) if anew else []
+        for model in anew:
+            if model not in measurable:
+                host.log(f"{model.name}: not measured beside a running model; stop that one first")
+        yield FunctionCommand(_measure, [rig, measurable], {})
         yield FunctionCommand(_show, [rig, chosen, update], {})
     else:
         yield FunctionCommand(lambda state, host: True, [], {})
