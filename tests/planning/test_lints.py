@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.planning.box import Box, cpu_list
-from tasks.planning.coverage import covered, host_bytes, layer_count, ranges
+from tasks.planning.coverage import LayerCounts, covered, host_bytes, layer_counts, ranges
 from tasks.planning.gguf_header import Header, Tensor, Value
 from tasks.planning.lints import lint as lint_module
 from tasks.planning.lints.lint import Lint
@@ -155,9 +155,10 @@ def test_a_split_has_to_add_up_to_the_models_layers_and_its_output(split: tuple[
     assert [(lint.rule, lint.severity) for lint in found] == [("layers-of-another-model", "refusal")] * refused
 
 
-def test_layers_counts_what_llama_cpp_places() -> None:
-    assert layer_count(qwen3_next().tensors) == 48
-    assert layer_count(qwen3_next(nextn=True).tensors) == 48
+def test_layers_of_a_header_without_their_number_are_counted_by_its_tensors() -> None:
+    """What llama.cpp reads from metadata is tested in test_mtp_layers.py."""
+    for header, counts in ((qwen3_next(), LayerCounts(48)), (qwen3_next(nextn=True), LayerCounts(48, 1))):
+        assert layer_counts(header.tensors, header.metadata) == counts
 
 
 def test_mtp_needs_its_layer() -> None:
@@ -250,7 +251,7 @@ def test_state_of_a_checkpoint_is_what_was_measured() -> None:
     ],
 )
 def test_weights_that_stay_in_ram(placement: Placement, mebibytes: int) -> None:
-    assert host_bytes(placement, qwen3_next().tensors) == mebibytes * MIB
+    assert host_bytes(placement, qwen3_next()) == mebibytes * MIB
 
 
 def test_ram_that_is_not_enough_for_all_of_it() -> None:
