@@ -66,10 +66,10 @@ def rules(declared: Model, **kwargs: Any) -> list[str]:
 SAID: dict[str, tuple[dict[str, Any], str, str]] = {
     "4-bit KV": ({"cache_type_k": "q4_1", "cache_type_v": "q4_1"}, "kv-4-bit", "nobody has measured it anew"),
     "KV no kernel reads": ({"cache_type_k": "iq4_nl"}, "kv-without-kernel", "iq4_nl on this backend"),
-    "quantized KV under tensor split": (
-        {"cache_type_k": "q8_0", "split_mode": "tensor"},
+    "KV types that abort under tensor split": (
+        {"cache_type_k": "q5_1", "cache_type_v": "q8_0", "split_mode": "tensor"},
         "kv-under-tensor-split",
-        "does not load",
+        "a KV cache of q5_1 under split_mode tensor is reported to abort",
     ),
     "fit under tensor split": (
         {"split_mode": "tensor", "placement": {"kind": "fit"}},
@@ -117,6 +117,8 @@ def test_what_is_said(serve: dict[str, Any], rule: str, words: str) -> None:
     [
         {},
         {"cache_type_k": "q8_0", "cache_type_v": "q8_0"},
+        {"cache_type_k": "q8_0", "cache_type_v": "q8_0", "split_mode": "tensor"},
+        {"cache_type_k": "q8_0", "split_mode": "tensor", "accept": {"kv-under-tensor-split": "it was refused once"}},
         {"placement": {"kind": "fit"}},
         {"placement": {"kind": "cpu-moe", "layers": 24}, "gpus": [GPU0]},
         {"placement": {"kind": "layers", "gpu": [13, 6], "split": [32, 17]}, "gpus": [GPU0, GPU1]},
