@@ -13,10 +13,11 @@ from pyinfra.context import host
 from tasks.facts.model_headers import ModelHeaders
 from tasks.facts.proofs import BackOffs
 from tasks.operations.lock_file import ONE_WRITER
-from tasks.operations.plan_file import PlanError, read_plans, write_plan
+from tasks.operations.plan_file import PlanError, read_plans, replan, write_plan
 from tasks.operations.refuse import report
 from tasks.planning.gguf_header import Header
 from tasks.planning.plans.first_start import proposal_line, start_plan, with_back_off
+from tasks.planning.plans.ladder import fits_model, in_force
 from tasks.planning.plans.weights import weights_of
 from tasks.planning.serving import Wanted
 from tasks.planning.shards import target
@@ -37,10 +38,16 @@ def first_start(item: Wanted, lock: LockedModel, rendered: Callable[[Model], Wan
     if any(shard not in headers for shard in shards):
         return None  # the server will say what is wrong with its files
     tensors = tuple(tensor for shard in shards for tensor in headers[shard].tensors)
-    model = item.model
+    model, weights = item.model, weights_of(Header(tensors, headers[shards[0]].metadata))
+    if not fits_model(in_force(item.plan), weights):
+        warning = (
+            f"{model.name}: its plan splits another number of layers than the model has, {weights.positions} with the "
+            f"output, so a start that lacks memory takes no step down; {replan(model)}"
+        )
+        host.log_styled(warning, fg="yellow", log_func=logger.warning)
     return start_plan(
         item.plan,
-        weights_of(Header(tensors, headers[shards[0]].metadata)),
+        weights,
         lambda placement: rendered(
             model.model_copy(update={"serve": model.serve.model_copy(update={"placement": placement})})
         ),

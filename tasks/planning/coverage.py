@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.planning.gguf_header import Tensor
+from tasks.planning.gguf_header import Header, Tensor, Value
 from tasks.planning.placement import placement_arguments
 from tasks.spec.placement import CpuMoe, CpuOnly, Layers, Override, Placement
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
+_MOST_LAYERS = 512
+"""llama.cpp's LLAMA_MAX_LAYERS (src/llama-hparams.h:11, pinned commit): it loads no model with more."""
 MIB = 1 << 20
 
 
@@ -44,11 +46,53 @@ def layer_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def layer_count(tensors: Iterable[Tensor]) -> int:
-    """How many layers llama.cpp places: those of multi-token prediction (``nextn``) come after them."""
+@dataclass(frozen=True)
+class LayerCounts:
+    """How many layers a model has, as llama.cpp counts them (src/llama-hparams.cpp:348, pinned commit).
+
+    ``trunk``: those that compute every token. ``nextn``: those of multi-token prediction, numbered after them; each
+    has a position in every split, and is loaded for speculation draft-mtp alone (common/common.cpp:1625).
+    """
+
+    trunk: int
+    nextn: int = 0
+
+    @property
+    def all(self) -> int:
+        """Every layer: block_count in the header, n_layer_all in llama.cpp."""
+        return self.trunk + self.nextn
+
+    @property
+    def positions(self) -> int:
+        """What --tensor-split and --n-gpu-layers count: every layer, and the output (src/llama-model.cpp:1589-1597)."""
+        return self.all + 1
+
+
+def layer_counts(tensors: Sequence[Tensor], metadata: Mapping[str, Value]) -> LayerCounts:
+    """A model's layers by its header's own numbers, as llama.cpp reads them (src/llama-model.cpp:1327-1330).
+
+    A file may say that it has layers of multi-token prediction and hold none of their tensors: they have their
+    positions all the same. Only a header without a block_count, which llama.cpp loads no model from, is counted by
+    the layers its tensors name.
+    """
+    architecture = metadata.get("general.architecture")
+    count, nextn = metadata.get(f"{architecture}.block_count"), metadata.get(f"{architecture}.nextn_predict_layers", 0)
+    if isinstance(count, int) and isinstance(nextn, int) and 0 <= nextn <= count <= _MOST_LAYERS and count:
+        return LayerCounts(count - nextn, nextn)
     numbers = {layer_of(tensor.name) for tensor in tensors} - {None}
-    extra = {layer_of(tensor.name) for tensor in tensors if ".nextn." in tensor.name}
-    return len(numbers - extra)
+    predicting = {layer_of(tensor.name) for tensor in tensors if ".nextn." in tensor.name}
+    return LayerCounts(len(numbers - predicting), len(predicting))
+
+
+def loaded_tensors(header: Header, *, mtp: bool) -> tuple[Tensor, ...]:
+    """The tensors llama.cpp loads: layers of multi-token prediction are left in the file without draft-mtp.
+
+    (TENSOR_SKIP in src/models/, for example qwen35moe.cpp:41 and glm4-moe.cpp:38, pinned commit.)
+
+    :param mtp: whether the model is served with speculation draft-mtp
+    """
+    trunk = layer_counts(header.tensors, header.metadata).trunk
+    return tuple(tensor for tensor in header.tensors if mtp or (layer_of(tensor.name) or 0) < trunk)
 
 
 def covered(rules: Sequence[str], tensors: Sequence[Tensor]) -> list[Covered]:
@@ -80,11 +124,14 @@ def rules_of(placement: Placement) -> list[str]:
     return said["--override-tensor"].split(",") if "--override-tensor" in said else []
 
 
-def host_bytes(placement: Placement, tensors: Sequence[Tensor]) -> int | None:
+def host_bytes(placement: Placement, header: Header, *, mtp: bool = False) -> int | None:
     """Bytes of weights that stay in RAM; None where llama.cpp decides that when it loads.
 
     The token embedding always does (src/llama-model.cpp, pinned commit).
+
+    :param mtp: whether the model is served with speculation draft-mtp, which loads more layers
     """
+    tensors = loaded_tensors(header, mtp=mtp)
     total = sum(tensor.size for tensor in tensors)
     if isinstance(placement, CpuOnly):
         return total
@@ -93,11 +140,12 @@ def host_bytes(placement: Placement, tensors: Sequence[Tensor]) -> int | None:
     found = covered(rules_of(placement), tensors)
     on_cpu = {tensor.name for rule in found if rule.device == "CPU" for tensor in rule.tensors}
     elsewhere = {tensor.name for rule in found if rule.device != "CPU" for tensor in rule.tensors}
+    # The layers beyond --n-gpu-layers are the first ones; the output counts as the last.
+    in_ram = placement.in_ram if isinstance(placement, Layers) else 0
     if isinstance(placement, Override):
-        # The layers beyond --n-gpu-layers are the first ones; the output counts as the last.
-        on_gpu_from = layer_count(tensors) + 1 - placement.gpu_layers
-        first = {t.name for t in tensors if (number := layer_of(t.name)) is not None and number < on_gpu_from}
-        on_cpu |= first - elsewhere
+        in_ram = layer_counts(header.tensors, header.metadata).positions - placement.gpu_layers
+    first = {t.name for t in tensors if (number := layer_of(t.name)) is not None and number < in_ram}
+    on_cpu |= first - elsewhere
     on_cpu.add("token_embd.weight")
     return sum(tensor.size for tensor in tensors if tensor.name in on_cpu)
 

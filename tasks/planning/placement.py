@@ -20,6 +20,23 @@ def experts_on_cpu(layers: Iterable[int]) -> str:
     return f"blk[.]({numbers})[.]{_EXPERTS}=CPU"
 
 
+def gpu_of(position: int, shares: Sequence[int], positions: int) -> int:
+    """Index of the GPU that a position of the split lies on: the first whose share, added up, is beyond it.
+
+    (std::upper_bound in src/llama-model.cpp:1597, pinned commit.)
+
+    :param position: counted from the first layer that is on any GPU; the output comes last
+    :param shares: --tensor-split, or free memory where there is none
+    :param positions: of all layers on GPUs and the output
+    """
+    reached, total = 0, sum(shares)
+    for gpu, share in enumerate(shares):
+        reached += share
+        if reached / total > position / positions:
+            return gpu
+    return len(shares) - 1
+
+
 def layers_with_experts_on_cpu(placement: Layers) -> list[int]:
     """Layer numbers whose experts stay in RAM: on each GPU, those after its first ``gpu[i]`` layers."""
     cpu: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 LINT_RULES = {
     "kv-4-bit": "a KV cache of 4 bits an element",
     "kv-without-kernel": "a pair of KV cache types that no flash-attention kernel is compiled for",
-    "kv-under-tensor-split": 'split_mode = "tensor" with a quantized KV cache',
+    "kv-under-tensor-split": 'split_mode = "tensor" with a KV cache type that is reported to abort',
     "fit-under-tensor-split": 'fit() with split_mode = "tensor"',
     "fit-with-cpu-ffn": "fit() with --n-cpu-ffn as extra",
     "cpu-moe-on-several-gpus": "cpu_moe() on more than one GPU",

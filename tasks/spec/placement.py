@@ -32,9 +32,12 @@ class Layers(Declaration):
     """Whole layers on each GPU, in device order; the experts of every other layer in RAM.
 
     ``split`` says which GPU holds the attention, KV cache and state of which layers, as llama.cpp's
-    ``--tensor-split``: integers whose sum is the model's layer count plus one (the output layer), less ``in_ram``.
+    ``--tensor-split``: integers whose sum is the header's block_count plus one (the output layer), less ``in_ram``.
     ``gpu[i]`` of the ``split[i]`` layers keep their experts there too, counted from the first; of the layer after
     them, the expert tensors named in ``partial[i]`` do.
+
+    block_count includes layers of multi-token prediction. They are the last ones, and without draft-mtp they are not
+    loaded; ``nextn`` says how many of them are to be left out of ``gpu`` and of what stays in RAM.
     """
 
     kind: Literal["layers"] = "layers"
@@ -42,13 +45,19 @@ class Layers(Declaration):
     split: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     partial: tuple[tuple[Experts, ...], ...] = ()
     in_ram: int = Field(default=0, ge=0, description="the first layers, wholly in RAM: attention and KV cache too")
+    nextn: int = Field(
+        default=0, ge=0, description="layers of multi-token prediction in split: wholly where the split puts them"
+    )
 
     @property
     def room(self) -> tuple[int, ...]:
-        """How many layers lie on each GPU: its share, less the output layer on the last GPU that has one."""
-        room = list(self.split)
-        last = max(index for index, share in enumerate(self.split) if share)
-        room[last] -= 1
+        """How many layers lie on each GPU: its share, less the output and the layers of multi-token prediction, which
+        have the last positions."""
+        room, left = list(self.split), 1 + self.nextn
+        for index in reversed(range(len(room))):
+            taken = min(room[index], left)
+            room[index] -= taken
+            left -= taken
         return tuple(room)
 
     @model_validator(mode="after")
@@ -59,6 +68,11 @@ class Layers(Declaration):
             raise ValueError(f"partial is for {len(self.partial)} GPUs, split for {len(self.split)}: one a GPU")
         if not any(self.split):
             raise ValueError("split gives no GPU a layer: declare cpu_only()")
+        if sum(self.split) <= self.nextn:
+            raise ValueError(
+                f"split adds up to {sum(self.split)}, too few for the output and {self.nextn} layers of multi-token "
+                "prediction: lower nextn or raise split"
+            )
         for index, (whole, layers) in enumerate(zip(self.gpu, self.room, strict=True)):
             more = bool(self.partial and self.partial[index])
             if whole + more > layers:

@@ -158,6 +158,14 @@ class Serve(Declaration):
         default={}, description="lints that are meant to be so: name (tasks/spec/lint_rules.py) -> reason"
     )
 
+    @property
+    def loads_mtp(self) -> bool:
+        """Whether llama.cpp loads the model's own layers of multi-token prediction.
+
+        (src/models/ skip them unless load_mtp, which common/common.cpp:1625 of the pinned commit takes from the types.)
+        """
+        return self.speculation is not None and "draft-mtp" in self.speculation.types
+
     @field_validator("host")
     @classmethod
     def _address(cls, value: str) -> str:

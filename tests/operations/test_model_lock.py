@@ -32,6 +32,9 @@ PATHS = (
 )
 
 
+DRAFTING = d.serve(port=8080, context=4096, speculation=d.speculation(types=("draft-mtp",)))
+
+
 def model(**fields: Any) -> Model:
     return d.model(**{"name": "m", "repo": REPO, "build": "cpu", "serve": d.serve(port=8080, context=4096), **fields})
 
@@ -63,13 +66,40 @@ def test_a_branch_is_frozen_with_every_file(served: Hub, files: dict[str, Path])
     assert resolve(model(quant="UD-Q6", revision=commit), served.endpoint, None).commit == commit
 
 
+@pytest.mark.parametrize("projector", ["Orn-9B.mmproj-Q8_0.gguf", "Orn-9B-mmproj-F16.gguf", "MMProj/Orn-Q8_0.gguf"])
+def test_a_projector_is_locked_where_it_is_named_and_nowhere_else(
+    served: Hub, files: dict[str, Path], projector: str
+) -> None:
+    file, draft = files["a/m-Q4.gguf"], "MTP/Orn-9B-MTP-Q8_0.gguf"
+    served.add_repo("acme/Orn-GGUF", dict.fromkeys(("Orn-9B.Q8_0.gguf", draft, projector), file))
+    locked = resolve(
+        model(repo="acme/Orn-GGUF", quant="Q8_0", mmproj=projector, draft=draft, serve=DRAFTING), served.endpoint, None
+    )
+    assert [shard.path for shard in locked.shards] == ["Orn-9B.Q8_0.gguf"]
+    assert locked.mmproj is not None
+    assert locked.draft is not None
+    assert (locked.mmproj.path, locked.draft.path) == (projector, draft)
+
+
+def test_a_quant_that_only_a_draft_head_has_is_refused(served: Hub, files: dict[str, Path]) -> None:
+    names = ("gem-12B-it-UD-Q4_K_XL.gguf", "MTP/gem-12B-it-MTP-Q8_0.gguf")
+    served.add_repo("acme/gem-GGUF", dict.fromkeys(names, files["a/m-Q4.gguf"]))
+    with pytest.raises(LockError) as refused:
+        resolve(model(repo="acme/gem-GGUF", quant="Q8_0"), served.endpoint, None)
+    assert str(refused.value) == (
+        "model 'm': acme/gem-GGUF has Q8_0 only as what is loaded beside a model: MTP/gem-12B-it-MTP-Q8_0.gguf (draft "
+        "head); of a model it has gem-12B-it-UD-Q4_K_XL: end quant as one of them ends, or name the model's own in "
+        "files"
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"quant": "Q8"}, "the shard set m-Q8 is incomplete, missing m-Q8-00002-of-00002.gguf"),
         ({"files": ("m-Q8-00001-of-00002.gguf",)}, "the shard set m-Q8 is incomplete"),
         ({"quant": "Q4"}, "quant Q4 means several sets of acme/m-GGUF: a/m-Q4.gguf, b/m-Q4.gguf"),
-        ({"quant": "Q5"}, "has no quant Q5; it has m-UD-Q6, m-Q4, m-Q4, m-Q8"),
+        ({"quant": "Q5"}, "has no quant Q5; it has m-UD-Q6, a/m-Q4, b/m-Q4, m-Q8"),
         ({"files": ("none.gguf",)}, "has no file none.gguf; it has UD-Q6/m-UD-Q6-00001-of-00002.gguf"),
         ({"quant": "UD-Q6", "mmproj": "mmproj-F32.gguf"}, "has no file mmproj-F32.gguf"),
         ({"quant": "UD-Q6", "mmproj": "README.md"}, "has no sha256 on the Hub"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.planning.box import Box, cpu_list
-from tasks.planning.coverage import covered, host_bytes, layer_count, ranges
+from tasks.planning.coverage import LayerCounts, covered, host_bytes, layer_counts, ranges
 from tasks.planning.gguf_header import Header, Tensor, Value
 from tasks.planning.lints import lint as lint_module
 from tasks.planning.lints.lint import Lint
@@ -66,10 +66,10 @@ def rules(declared: Model, **kwargs: Any) -> list[str]:
 SAID: dict[str, tuple[dict[str, Any], str, str]] = {
     "4-bit KV": ({"cache_type_k": "q4_1", "cache_type_v": "q4_1"}, "kv-4-bit", "nobody has measured it anew"),
     "KV no kernel reads": ({"cache_type_k": "iq4_nl"}, "kv-without-kernel", "iq4_nl on this backend"),
-    "quantized KV under tensor split": (
-        {"cache_type_k": "q8_0", "split_mode": "tensor"},
+    "KV types that abort under tensor split": (
+        {"cache_type_k": "q5_1", "cache_type_v": "q8_0", "split_mode": "tensor"},
         "kv-under-tensor-split",
-        "does not load",
+        "a KV cache of q5_1 under split_mode tensor is reported to abort",
     ),
     "fit under tensor split": (
         {"split_mode": "tensor", "placement": {"kind": "fit"}},
@@ -117,6 +117,8 @@ def test_what_is_said(serve: dict[str, Any], rule: str, words: str) -> None:
     [
         {},
         {"cache_type_k": "q8_0", "cache_type_v": "q8_0"},
+        {"cache_type_k": "q8_0", "cache_type_v": "q8_0", "split_mode": "tensor"},
+        {"cache_type_k": "q8_0", "split_mode": "tensor", "accept": {"kv-under-tensor-split": "it was refused once"}},
         {"placement": {"kind": "fit"}},
         {"placement": {"kind": "cpu-moe", "layers": 24}, "gpus": [GPU0]},
         {"placement": {"kind": "layers", "gpu": [13, 6], "split": [32, 17]}, "gpus": [GPU0, GPU1]},
@@ -155,9 +157,10 @@ def test_a_split_has_to_add_up_to_the_models_layers_and_its_output(split: tuple[
     assert [(lint.rule, lint.severity) for lint in found] == [("layers-of-another-model", "refusal")] * refused
 
 
-def test_layers_counts_what_llama_cpp_places() -> None:
-    assert layer_count(qwen3_next().tensors) == 48
-    assert layer_count(qwen3_next(nextn=True).tensors) == 48
+def test_layers_of_a_header_without_their_number_are_counted_by_its_tensors() -> None:
+    """What llama.cpp reads from metadata is tested in test_mtp_layers.py."""
+    for header, counts in ((qwen3_next(), LayerCounts(48)), (qwen3_next(nextn=True), LayerCounts(48, 1))):
+        assert layer_counts(header.tensors, header.metadata) == counts
 
 
 def test_mtp_needs_its_layer() -> None:
@@ -250,7 +253,7 @@ def test_state_of_a_checkpoint_is_what_was_measured() -> None:
     ],
 )
 def test_weights_that_stay_in_ram(placement: Placement, mebibytes: int) -> None:
-    assert host_bytes(placement, qwen3_next().tensors) == mebibytes * MIB
+    assert host_bytes(placement, qwen3_next()) == mebibytes * MIB
 
 
 def test_ram_that_is_not_enough_for_all_of_it() -> None:

@@ -33,7 +33,7 @@ def weights_in_ram(model: Model, model_bytes: int, header: Header | None, vram: 
         return 0  # but for the token embedding, a few hundred MiB
     if isinstance(placement, Fit):
         return max(model_bytes - vram, 0) if vram else None
-    return host_bytes(placement, header.tensors) if header else None
+    return host_bytes(placement, header, mtp=model.serve.loads_mtp) if header else None
 
 
 def wants_vram(model: Model) -> bool:

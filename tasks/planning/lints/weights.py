@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tasks.planning.coverage import Covered, covered, layer_count, layer_of, ranges
+from tasks.planning.coverage import Covered, LayerCounts, covered, layer_counts, layer_of, loaded_tensors, ranges
 from tasks.planning.gguf_header import Header, Tensor
 from tasks.planning.lints.lint import Lint
+from tasks.planning.placement import gpu_of, layers_with_experts_on_cpu
 from tasks.spec.model import Model
 from tasks.spec.placement import CpuMoe, Layers, Override
 
@@ -17,15 +18,11 @@ _EXPERTS = re.compile(r"ffn_(up|down|gate|gate_up)_(ch|)exps")
 def weight_lints(model: Model, header: Header) -> Iterator[Lint]:
     """What the declared placement does to this very model."""
     placement = model.serve.placement
-    layers = layer_count(header.tensors)
-    if isinstance(placement, Layers) and sum(placement.split) != layers + 1:
-        yield Lint(
-            "layers-of-another-model",
-            "refusal",
-            f"split {placement.split} adds up to {sum(placement.split)}, but this model has {layers} layers and the "
-            f"output, {layers + 1} in all: other layers than meant would go to each GPU",
-            f"make split add up to {layers + 1}",
-        )
+    counts = layer_counts(header.tensors, header.metadata)
+    tensors = loaded_tensors(header, mtp=model.serve.loads_mtp)
+    if isinstance(placement, Layers):
+        yield from _layer_lints(placement, counts, mtp=model.serve.loads_mtp)
+    layers = counts.all if model.serve.loads_mtp else counts.trunk
     if isinstance(placement, CpuMoe) and placement.layers > layers:
         yield Lint(
             "layers-of-another-model",
@@ -40,9 +37,7 @@ def weight_lints(model: Model, header: Header) -> Iterator[Lint]:
             "this model has no experts, so nothing stays in RAM",
             "declare all_on_gpu(), or fit()",
         )
-    speculation = model.serve.speculation
-    guesses_itself = speculation is not None and "draft-mtp" in speculation.types and model.draft is None
-    if guesses_itself and not any(".nextn." in tensor.name for tensor in header.tensors):
+    if model.serve.loads_mtp and model.draft is None and not any(".nextn." in tensor.name for tensor in header.tensors):
         yield Lint(
             "mtp-missing",
             "refusal",
@@ -50,17 +45,58 @@ def weight_lints(model: Model, header: Header) -> Iterator[Lint]:
             "fetch a GGUF that has it, name a draft, or choose another type",
         )
     if isinstance(placement, Override):
-        yield from override_lints(placement, header.tensors)
+        yield from override_lints(placement, tensors, counts)
 
 
-def override_lints(placement: Override, tensors: Sequence[Tensor]) -> Iterator[Lint]:
+def _layer_lints(placement: Layers, counts: LayerCounts, *, mtp: bool) -> Iterator[Lint]:
+    """Whether the split is for as many layers as llama.cpp places, and what becomes of those only draft-mtp loads."""
+    meant = counts.positions - placement.in_ram
+    predicting = f", {counts.nextn} of them for multi-token prediction," if counts.nextn else ""
+    if sum(placement.split) != meant:
+        others = f", less the {placement.in_ram} of in_ram" if placement.in_ram else ""
+        yield Lint(
+            "layers-of-another-model",
+            "refusal",
+            f"split {placement.split} adds up to {sum(placement.split)}, but this model has {counts.all} layers"
+            f"{predicting} and the output, {meant} in all{others}: other layers than meant would go to each GPU",
+            f"make split add up to {meant}" if meant > 0 else "lower in_ram",
+        )
+    elif placement.nextn not in (0, counts.nextn):
+        yield Lint(
+            "layers-of-another-model",
+            "refusal",
+            f"nextn = {placement.nextn}, but this model has {counts.nextn} layers of multi-token prediction: experts "
+            "of other layers than meant would stay in RAM",
+            f"set nextn to {counts.nextn}",
+        )
+    elif not placement.nextn:
+        in_ram = layers_with_experts_on_cpu(placement)
+        extra = [layer for layer in in_ram if layer >= counts.trunk]
+        if extra and mtp:
+            yield Lint(
+                "layers-of-another-model",
+                "warning",
+                f"gpu leaves the experts of layer {ranges(extra)} in RAM, the model's own for multi-token prediction: "
+                "draft-mtp reads them there for every guess",
+                f"set nextn = {counts.nextn}, which keeps it whole on its GPU",
+            )
+        elif extra and extra == in_ram and sum(share > 0 for share in placement.split) > 1:
+            yield Lint(
+                "layers-of-another-model",
+                "warning",
+                f"gpu leaves the experts of layer {ranges(extra)} alone in RAM, which is not loaded without draft-mtp; "
+                "the rule that keeps them there stops llama.cpp from computing prompts on several GPUs at once",
+                f"set nextn = {counts.nextn}",
+            )
+
+
+def override_lints(placement: Override, tensors: Sequence[Tensor], counts: LayerCounts) -> Iterator[Lint]:
     """Each rule of the owner's own: what it covers that was hardly meant."""
     broken = [(rule, error) for rule in placement.rules if (error := _compile_error(rule.partition("=")[0]))]
     for rule, error in broken:
         yield Lint("override-not-a-regex", "refusal", f"{rule!r} is no regular expression ({error})", "mend it")
     if broken:
         return
-    layers = layer_count(tensors)
     found = covered(placement.rules, tensors)
     for item in found:
         if not item.tensors:
@@ -68,7 +104,7 @@ def override_lints(placement: Override, tensors: Sequence[Tensor]) -> Iterator[L
             yield Lint(
                 "override-matches-nothing", "warning", f"{item.rule!r} matches {why}", "remove it, or put it earlier"
             )
-        if missed := _missed_numbers(item, layers):
+        if missed := _missed_numbers(item, counts.trunk):
             yield Lint(
                 "override-misses-numbers",
                 "warning",
@@ -84,7 +120,7 @@ def override_lints(placement: Override, tensors: Sequence[Tensor]) -> Iterator[L
                 "fused ffn_gate_up_exps, so each of these layers is computed in two places",
                 "use ffn_(up|down|gate|gate_up)_(ch|)exps",
             )
-    yield from _away_from_kv(placement, found, layers)
+    yield from _away_from_kv(placement, found, counts)
 
 
 def _compile_error(pattern: str) -> str:
@@ -130,7 +166,7 @@ def _experts_split(item: Covered, tensors: Sequence[Tensor]) -> list[int]:
     return sorted(number for number in left & touched if number is not None)
 
 
-def _away_from_kv(placement: Override, found: Sequence[Covered], layers: int) -> Iterator[Lint]:
+def _away_from_kv(placement: Override, found: Sequence[Covered], counts: LayerCounts) -> Iterator[Lint]:
     """llama.cpp keeps the KV cache of a layer where the split puts the layer, whatever a rule does to its weights."""
     moved: dict[str, set[int]] = {}
     for item in found:
@@ -149,7 +185,7 @@ def _away_from_kv(placement: Override, found: Sequence[Covered], layers: int) ->
                 "declare layers(gpu=..., split=...), or a split with the override",
             )
         return
-    homes = _homes(placement.split, layers)
+    homes = _homes(placement.split, counts, placement.gpu_layers)
     for device, numbers in sorted(moved.items()):
         index = re.search(r"\d+$", device)
         away = [number for number in sorted(numbers) if index and homes.get(number) != int(index[0])]
@@ -162,11 +198,7 @@ def _away_from_kv(placement: Override, found: Sequence[Covered], layers: int) ->
             )
 
 
-def _homes(split: Sequence[int], layers: int) -> dict[int, int]:
-    """Layer -> index of the GPU whose share of the split it falls into (src/llama-model.cpp, pinned commit)."""
-    total = sum(split)
-    shares = [sum(split[: index + 1]) / total for index in range(len(split))]
-    return {
-        layer: next((index for index, share in enumerate(shares) if share > layer / (layers + 1)), len(split) - 1)
-        for layer in range(layers)
-    }
+def _homes(split: Sequence[int], counts: LayerCounts, gpu_layers: int) -> dict[int, int]:
+    """Layer -> index of the GPU whose share of the split it falls into; none for those wholly in RAM."""
+    first = max(0, counts.positions - gpu_layers)
+    return {layer: gpu_of(layer - first, split, counts.positions - first) for layer in range(first, counts.all)}

@@ -33,11 +33,14 @@ class Assignment:
         """Whether every layer of the model is whole on a GPU."""
         return self.bounds[0] == 0 and sum(self.whole) == self.bounds[-1]
 
-    def layers(self) -> Layers:
-        """The same as a placement."""
+    def layers(self, nextn: int) -> Layers:
+        """The same as a placement.
+
+        :param nextn: layers of multi-token prediction the model has; their positions are with the output's
+        """
         split = [end - start for start, end in pairwise(self.bounds)]
-        split[self.last] += 1
-        return Layers(gpu=self.whole, split=tuple(split), in_ram=self.bounds[0])
+        split[self.last] += nextn + 1
+        return Layers(gpu=self.whole, split=tuple(split), in_ram=self.bounds[0], nextn=nextn)
 
 
 class Estimate:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tasks.planning.coverage import covered, layer_of
 from tasks.planning.gguf_header import Tensor
+from tasks.planning.placement import gpu_of
 from tasks.planning.plans.device import Device
 from tasks.planning.plans.dry_run import DryRunError, failure
 from tasks.planning.plans.weights import EXPERTS, Weights
@@ -38,9 +39,9 @@ def fit_layers(
 ) -> FitLayers:
     """What fit's answer does with each layer's experts. Without a split llama.cpp goes by free memory."""
     said = dict(zip(answer[::2], answer[1::2], strict=False))
-    layers = weights.layers
+    layers, positions = weights.layers, weights.positions
     on_gpu = int(said.get("-ngl", -1))
-    first = max(0, layers + 1 - on_gpu) if on_gpu >= 0 else 0
+    first = max(0, positions - on_gpu) if on_gpu >= 0 else 0
     free = [device.free_mib for device in devices]
     shares = [int(share) for share in said["-ts"].split(",")] if "-ts" in said else free
     elsewhere: dict[int, set[str]] = {}
@@ -51,18 +52,8 @@ def fit_layers(
                 elsewhere.setdefault(number, set()).add(rule.device)
     counts, spread = [0] * len(devices), 0
     for layer in range(first, layers):
-        gpu = _gpu_of(layer - first, shares, layers + 1 - first)
+        gpu = gpu_of(layer - first, shares, positions - first)
         others = elsewhere.get(layer, set()) - {devices[gpu].name}
         counts[gpu] += not others
         spread += bool(others) and "CPU" not in others
     return FitLayers(tuple(counts), spread)
-
-
-def _gpu_of(index: int, shares: Sequence[int], placed: int) -> int:
-    """The first GPU whose cumulative share is beyond this layer (src/llama-model.cpp, pinned commit)."""
-    reached, total = 0, sum(shares)
-    for gpu, share in enumerate(shares):
-        reached += share
-        if reached / total > index / placed:
-            return gpu
-    return len(shares) - 1

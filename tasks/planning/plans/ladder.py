@@ -45,9 +45,23 @@ def in_force(plan: Plan) -> Layers:
     return plan.proposals[-1].placement if plan.proposals else plan.placement
 
 
+def fits_model(placement: Layers, weights: Weights) -> bool:
+    """Whether its split is for as many layers as the model has.
+
+    Plans made before layers of multi-token prediction were counted are not: llama.cpp serves them as they were
+    measured, but on other GPUs than their numbers say.
+    """
+    return sum(placement.split) + placement.in_ram == weights.positions
+
+
 def ladder(placement: Layers, weights: Weights) -> list[Rung]:
-    """Up to ``MOST_STEPS`` steps down, in every distribution over the GPUs; what gives up least comes first."""
-    rungs = []
+    """Up to ``MOST_STEPS`` steps down, in every distribution over the GPUs; what gives up least comes first.
+
+    None for a placement whose layers are not where its numbers say: no step would free on the GPU it names.
+    """
+    rungs: list[Rung] = []
+    if not fits_model(placement, weights):
+        return rungs
     for steps in product(range(MOST_STEPS + 1), repeat=len(placement.gpu)):
         if not 0 < sum(steps) <= MOST_STEPS:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from tasks.planning.coverage import covered, layer_count, layer_of
+from tasks.planning.coverage import covered, layer_counts, layer_of
 from tasks.planning.gguf_header import Tensor, Value
 
 _SHORT = {"-ngl": "--n-gpu-layers", "-ot": "--override-tensor"}
@@ -16,8 +16,9 @@ def ram_bytes_per_token(
 ) -> float | None:
     """Bytes of the weights in RAM that one token needs: of experts the used share, of everything else all.
 
-    The token embedding is left out: of it a token reads one row. None where llama.cpp decides when it loads, or the
-    header does not say how many experts a token uses.
+    The token embedding is left out: of it a token reads one row; and layers of multi-token prediction, unless
+    draft-mtp computes them. None where llama.cpp decides when it loads, or the header does not say how many experts a
+    token uses.
 
     :param arguments: of llama-server as llamarig writes them, or of llama-fit-params as it answers
     """
@@ -25,7 +26,8 @@ def ram_bytes_per_token(
     for flag, value in pairwise(arguments):
         if flag.startswith("--") or flag in _SHORT:
             said[_SHORT.get(flag, flag)] = value
-    layers = layer_count(tensors)
+    counts = layer_counts(tensors, metadata)
+    layers = counts.all if "draft-mtp" in said.get("--spec-type", "").split(",") else counts.trunk
     on_gpu = said.get("--n-gpu-layers", "")
     if said.get("--fit", "on") == "on" or not on_gpu.isdigit():
         return None
@@ -35,13 +37,13 @@ def ram_bytes_per_token(
         rules.append(rf"blk\.({first})\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU")
     named = {tensor.name: rule.device for rule in covered(rules, tensors) for tensor in rule.tensors}
     # llama.cpp takes the last --n-gpu-layers layers, and counts the output as one more.
-    first_on_gpu = layers + 1 - int(on_gpu)
+    first_on_gpu = counts.positions - int(on_gpu)
     in_ram = [
         tensor
         for tensor in tensors
         if tensor.name != "token_embd.weight"
-        and named.get(tensor.name, "CPU" if _layer(tensor.name, layers) < first_on_gpu else "GPU") == "CPU"
-        and ".nextn." not in tensor.name
+        and named.get(tensor.name, "CPU" if _position(tensor.name, counts.all) < first_on_gpu else "GPU") == "CPU"
+        and (layer_of(tensor.name) or 0) < layers
     ]
     experts = sum(tensor.size for tensor in in_ram if "exps." in tensor.name)
     rest = sum(tensor.size for tensor in in_ram if "exps." not in tensor.name)
@@ -60,7 +62,7 @@ def used_share(metadata: Mapping[str, Value]) -> float | None:
     return None
 
 
-def _layer(name: str, layers: int) -> int:
-    """The number of a tensor's layer; what belongs to none is the output's."""
+def _position(name: str, output: int) -> int:
+    """The position of a tensor's layer; what belongs to none is the output's."""
     number = layer_of(name)
-    return layers if number is None else number
+    return output if number is None else number

@@ -59,6 +59,7 @@ def _places(plan: Plan) -> Iterator[str]:
     placement, partial = plan.placement, partial_layers(plan.placement)
     cpu = layers_with_experts_on_cpu(placement)
     start = placement.in_ram
+    layers = placement.in_ram + sum(placement.room)
     last = max(gpu for gpu, share in enumerate(placement.split) if share)
     for gpu, (device, count, whole) in enumerate(zip(plan.belongs.devices, placement.room, placement.gpu, strict=True)):
         said = [f"layers {ranges(range(start, start + whole))} whole"] if whole else []
@@ -68,6 +69,9 @@ def _places(plan: Plan) -> Iterator[str]:
         dense = [layer for layer in cpu if start <= layer < start + count]
         if dense:
             said.append(f"of layers {ranges(dense)} only attention, KV cache and state")
+        if placement.nextn and gpu == last:
+            extra = ranges(range(layers, layers + placement.nextn))
+            said.append(f"layer {extra} of multi-token prediction, loaded with draft-mtp alone and not counted")
         said += ["the output"] * (gpu == last)
         yield f"{device.name} {device.description}: {'; '.join(said) or 'nothing'}"
         start += count

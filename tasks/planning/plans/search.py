@@ -75,10 +75,13 @@ class _Run:
     def measure(self, assignment: Assignment) -> Generator[Candidate, Prediction, Prediction]:
         """Ask for a dry run, unless it was made already."""
         if assignment not in self.measured:
-            candidate = replace(self.settings, placement=assignment.layers())
+            candidate = replace(self.settings, placement=self.placement(assignment))
             self.measured[assignment] = yield candidate
             self.estimate.learn(assignment, self.measured[assignment])
         return self.measured[assignment]
+
+    def placement(self, assignment: Assignment) -> Layers:
+        return assignment.layers(self.estimate.weights.nextn)
 
     def fits(self, prediction: Prediction) -> bool:
         return all(need <= budget for need, budget in zip(prediction.totals, self.budgets, strict=True))
@@ -105,7 +108,7 @@ class _Run:
             prediction = yield from self.measure(least)
             if self.fits(prediction):
                 return least
-            self.closest = (replace(self.settings, placement=least.layers()), prediction)
+            self.closest = (replace(self.settings, placement=self.placement(least)), prediction)
         return best
 
     def _best_measured(self) -> Assignment | None:
@@ -131,7 +134,7 @@ class _Run:
         """Single expert tensors of each GPU's next layer, where they fit and cost no further graph split."""
         prediction = self.measured[best]
         splits = prediction.splits[1] if prediction.splits else None
-        layers = best.layers()
+        layers = self.placement(best)
         kept: list[tuple[Experts, ...]] = [()] * len(self.budgets)
         for gpu, (start, end) in enumerate(pairwise(best.bounds)):
             layer = start + best.whole[gpu]

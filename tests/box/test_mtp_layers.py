@@ -1,0 +1,176 @@
+"""Models with a layer of multi-token prediction: each layer is on the device that the pinned llama.cpp's own log names.
+
+The headers are those of tests/planning/mtp_models.py, the GPUs simulated.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tasks.operations.header_files import sparse_paths
+from tasks.operations.lock_file import read_lock
+from tasks.operations.plan_file import read_plans
+from tasks.operations.simulated_gpus import simulation_library
+from tasks.planning import layout
+from tasks.planning.release import release_path
+from tasks.spec.model_lock import lock_key
+from tasks.spec.placement import Layers, Override, Placement
+from tasks.spec.plan_file import Plan
+from tasks.spec.rig import Rig
+from tests.box.deployment import HOST, Deployment
+from tests.box.hub import Hub
+from tests.planning.mtp_models import (
+    NAMES,
+    POSITIONS,
+    flags,
+    header,
+    header_bytes,
+    layers_by_plan,
+    loaded,
+    trunk_only,
+    trunk_only_bytes,
+)
+
+pytestmark = pytest.mark.box
+
+GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+REPO = "acme/MTP-GGUF"
+CARDS = (("RTX 4090", 24564, 23671), ("RTX 5070 Ti", 16303, 12761))
+MODELS = {name: (header_bytes(name), header(name)) for name in NAMES} | {
+    f"{name}-trunk": (trunk_only_bytes(name), trunk_only(name)) for name in NAMES
+}
+_ASSIGNED = re.compile(r"load_tensors: layer +(\d+) assigned to device (\w+)")
+
+
+@dataclass
+class Planned:
+    """A box with plans for these models, and llama-fit-params beside it."""
+
+    plans: dict[str, Plan]
+    report: str
+    deployment: Deployment
+    headers: dict[str, str]
+    program: str
+    environment: dict[str, str]
+
+    def devices(self, model: str, placement: Placement) -> tuple[dict[int, str], str]:
+        """Layer -> device by llama.cpp's own log, the output as the layer after the last; and the whole log."""
+        cards = ",".join(f"CUDA{index}" for index in range(len(CARDS)))
+        words = [self.program, "-m", self.headers[model], "-dev", cards, "-c", "4096", *flags(placement)]
+        variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
+        log = self.deployment.shell(f"{variables} {shlex.join([*words, '-fitp', 'on', '-lv', '5'])} 2>&1", timeout=120)
+        return {int(found[1]): found[2] for found in _ASSIGNED.finditer(log)}, log
+
+
+@pytest.fixture(scope="module")
+def planned(first_run: tuple[Deployment, Any], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
+    """The converged box, with every model placed by auto() on two simulated cards."""
+    directory, files = tmp_path_factory.mktemp("mtp"), {}
+    for name, (data, read) in MODELS.items():
+        files[f"{name}.gguf"] = file = directory / f"{name}.gguf"
+        with file.open("wb") as out:
+            out.write(data)
+            out.truncate(read.least_file_size)
+    hub.add_sparse_repo(REPO, files)
+    deployment = first_run[0].variant(tmp_path_factory.mktemp("planned"))
+    tiny = deployment.rig["models"][0]
+    placed = {"port": 8080, "context": 32768, "placement": {"kind": "auto"}}
+    deployment.rig["models"] = [
+        {
+            **tiny,
+            "name": name.replace("_", "-"),
+            "repo": REPO,
+            "quant": None,
+            "files": [f"{name}.gguf"],
+            "serve": placed,
+        }
+        for name in MODELS
+    ]
+    deployment.rig["simulated_gpus"] = [
+        {"name": name, "total_mib": all_, "free_mib": free} for name, all_, free in CARDS
+    ]
+    ground = deployment.run(script=GROUND)
+    assert ground.code == 0, str(ground)
+    done = deployment.run("--data", "update=all", script=PLAN)
+    assert done.code == 0, str(done)
+    rig = Rig.model_validate(deployment.rig)
+    lock, plans = read_lock(rig.model_lock), read_plans(rig.plan_file).boxes[HOST]
+    by_name = dict(zip(MODELS, rig.models, strict=True))
+    yield Planned(
+        plans={name: plans[model.name] for name, model in by_name.items()},
+        report=done.output,
+        deployment=deployment,
+        headers={name: sparse_paths(lock.models[lock_key(model)])[0] for name, model in by_name.items()},
+        program=f"{release_path(rig.builds[0], rig.models)}/bin/llama-fit-params",
+        environment={
+            "GGML_BACKEND_PATH": simulation_library(rig.builds[0]),
+            "LLAMARIG_SIMULATED_GPUS": ",".join(f"{name}:{all_}:{free}" for name, all_, free in CARDS),
+        },
+    )
+    deployment.shell(f"rm -rf {layout.HEADERS}/*")
+
+
+def named(gpu: int | None) -> str:
+    return "CPU" if gpu is None else f"CUDA{gpu}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_plans_layers_are_on_the_devices_llama_cpp_names(model: str, planned: Planned) -> None:
+    placement = planned.plans[model].placement
+    positions = POSITIONS[model.removesuffix("-trunk")]
+    assert sum(placement.split) + placement.in_ram == positions
+    devices, log = planned.devices(model, placement)
+    assert set(devices) == set(range(positions))
+    assert f"offloaded {positions}/{positions} layers to GPU" in log
+    mine = layers_by_plan(placement)
+    assert list(mine) == list(range(positions - 2))
+    assert {layer: named(gpu) for layer, gpu in mine.items()} == {layer: devices[layer] for layer in mine}
+    last = named(max(gpu for gpu, share in enumerate(placement.split) if share))
+    assert (devices[positions - 2], devices[positions - 1]) == (last, last)
+
+
+SPLITS = [(25, 17), (24, 18), (9, 33), (1, 41), (42, 0), (38, 1), (20, 19), (1, 1), (12, 30)]
+"""Of 42 positions; where there are fewer, the first layers are in RAM."""
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_split_and_in_ram_mean_what_llama_cpp_makes_of_them(model: str, planned: Planned) -> None:
+    positions = POSITIONS[model.removesuffix("-trunk")]
+    for first, second in SPLITS:
+        split, in_ram = (first, second + (positions - 42) * (second > 1)), 0
+        in_ram = positions - sum(split)
+        nextn = min(1, split[1])
+        placement = Layers(gpu=(0, 0), split=split, in_ram=in_ram, nextn=nextn)
+        devices, _ = planned.devices(model, placement)
+        mine = layers_by_plan(placement)
+        assert {layer: named(gpu) for layer, gpu in mine.items()} == {layer: devices[layer] for layer in mine}, split
+        assert [layer for layer, device in devices.items() if device == "CPU"] == list(range(in_ram)), split
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_tests_own_rule_is_llama_cpps(model: str, planned: Planned) -> None:
+    """Whatever the shares add up to, the wrong ones too; tests without a box go by that rule."""
+    for split, on_gpu in (((24, 17), 99), ((3, 2), 99), ((9, 38), 30), ((1, 1), 41), ((7, 5), 1)):
+        placement = Override(rules=("exps=CPU",), split=split, gpu_layers=on_gpu)
+        devices, _ = planned.devices(model, placement)
+        expected = loaded(flags(placement), MODELS[model][1], 2).homes
+        assert {layer: named(gpu) for layer, gpu in expected.items()} == {layer: devices[layer] for layer in expected}
+
+
+def test_the_layer_of_multi_token_prediction_weighs_nothing(planned: Planned) -> None:
+    """The same plan comes out for the file with it as for the file without it."""
+    for name in NAMES:
+        whole, trunk = planned.plans[name], planned.plans[f"{name}-trunk"]
+        assert whole.placement == trunk.placement
+        assert [row.model_mib for row in whole.memory] == [row.model_mib for row in trunk.memory]
+        there = loaded(flags(whole.placement), header(name), 2)
+        for row, mib in zip(whole.memory, (*there.gpus, there.ram), strict=True):
+            assert abs(row.model_mib - mib) <= 3, name  # rounded and padded, tensor by tensor
+    assert "of 40 layers whole on the GPUs" in planned.report
+    assert "of 46 layers whole on the GPUs" in planned.report
