@@ -12,7 +12,7 @@ from tasks.facts.sections import answers, ask
 from tasks.planning.compilers import RSQRT_SINCE, Compilers, Limits, ToolkitHere
 
 # What the distribution would install for build-essential or base-devel, by the package lists the box has already.
-# Fedora's are read from a mirror at a whim, and so are not asked.
+# Fedora's lists may have to be fetched first, so they are not read.
 _OFFERED = (
     "apt-cache policy g++ | sed -n 's/^  Candidate: //p'; pacman -Si gcc | sed -n 's/^Version *: //p' | head -n 1"
 )
@@ -22,7 +22,7 @@ _CALLED = "{0}/bin/nvcc -x c++ -E -Xcompiler -dM /dev/null | grep '__GNUC__ '"
 
 
 class CompilersFound(FactBase[Compilers]):
-    """Nothing of it asks a mirror, writes a file, or compiles anything."""
+    """In one command, which neither asks a mirror nor compiles anything."""
 
     @staticmethod
     @override
@@ -53,9 +53,7 @@ class CompilersFound(FactBase[Compilers]):
             gcc=installed or _major(said.get("offered", [])),
             is_installed=installed is not None,
             toolkits={
-                path: ToolkitHere(
-                    _limits(path, said.get(f"headers {path}", [])), _called(said.get(f"called {path}", []))
-                )
+                path: ToolkitHere(_limits(said.get(f"headers {path}", [])), _called(said.get(f"called {path}", [])))
                 for path in sorted(paths)
             },
         )
@@ -67,16 +65,14 @@ def _major(lines: list[str]) -> int | None:
     return int(found[1]) if found else None
 
 
-def _limits(path: str, lines: list[str]) -> Limits | None:
+def _limits(lines: list[str]) -> Limits | None:
     """Of ``#if __GNUC__ > 15`` and of the declaration of rsqrt, with what follows its parameters."""
     text = "\n".join(lines)
     newest = re.search(r"__GNUC__ > (\d{1,3})", text)
     rsqrt = re.search(r"rsqrt\(double x\)\s*(;?)", text)
     if newest is None or rsqrt is None:
         return None
-    # In the system's own directory of headers the compiler takes two declarations that differ.
-    differs = rsqrt[1] == ";" and path != "/usr"
-    return Limits(int(newest[1]), RSQRT_SINCE if differs else None)
+    return Limits(int(newest[1]), RSQRT_SINCE if rsqrt[1] else None)
 
 
 def _called(lines: list[str]) -> int | None:

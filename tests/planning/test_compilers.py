@@ -187,10 +187,10 @@ def test_a_compiler_that_is_yet_to_come(offered: str, gcc: int | None) -> None:
 
 
 def test_headers_that_declare_rsqrt_without_noexcept() -> None:
-    lines = ["#if __GNUC__ > 14", "__device_builtin__ double                 rsqrt(double x);"]
-    box = CompilersFound().process(["== headers /opt/cuda", *lines, "== headers /usr", *lines])
-    assert box.toolkits == {
-        "/opt/cuda": ToolkitHere(Limits(14, (2, 42))),
-        # Two declarations that differ are no error among the system's own headers.
-        "/usr": ToolkitHere(Limits(14)),
-    }
+    lines = ["#if __GNUC__ > 15", "__device_builtin__ double                 rsqrt(double x);"]
+    said = ["== glibc", "glibc 2.43", "== headers /opt/cuda", *lines, "== headers /usr", *lines]
+    box = CompilersFound().process(said)
+    assert dict(box.toolkits) == dict.fromkeys(["/opt/cuda", "/usr"], ToolkitHere(Limits(15, (2, 42))))
+    builds = [cuda("/opt/cuda"), cuda("/usr")]
+    (found,) = compile_differences(builds, box, dict.fromkeys(["/opt/cuda", "/usr"], (13, 0)))
+    assert "declared CUDA 13.0, which compiles with glibc before 2.42" in str(found)
