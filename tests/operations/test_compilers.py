@@ -16,7 +16,8 @@ from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_path
 from tasks.spec import declare as d
 from tasks.spec.rig import Rig
-from tests.operations.fake_run import Call, told
+from tasks.toolchain import toolchain
+from tests.operations.fake_run import Call, run_of, told
 from tests.operations.test_packages import box
 
 DATA = Path(__file__).parents[1] / "facts/data/compilers"
@@ -91,3 +92,15 @@ def test_a_release_that_is_whole_needs_no_compiler() -> None:
 
 def test_what_another_box_builds_is_not_compiled_here() -> None:
     assert installs(asked(rig("13.0", built_by="big.lan"), SID))
+
+
+def test_a_deploy_asks_before_it_installs_anything() -> None:
+    responses = {"GNU_LIBC_VERSION": FRESH_ARCH, **box("arch", [])}
+    declared = rig("13.0").to_json()
+    with (
+        pytest.raises(AssertionError) as failed,
+        run_of(responses=responses, deploys=[toolchain], rig=declared),
+    ):
+        pass
+    assert any("GNU_LIBC_VERSION" in command for command in failed.value.args[1])
+    assert not installs(failed.value.args[1])
