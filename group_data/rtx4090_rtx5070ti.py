@@ -25,7 +25,7 @@ rig = d.rig(
             name="cuda",
             source=d.git_source(commit=llama_cpp_commit),
             architectures=("89-real", "120a-real"),  # RTX 4090, RTX 5070 Ti
-            cuda_toolkit="13.0",
+            cuda_toolkit="13.5",
         )
     ],
     # `main` is what you follow; the model lock freezes it to a commit and sha256s at the first deploy.

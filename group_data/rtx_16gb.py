@@ -17,7 +17,7 @@ rig = d.rig(
             source=d.git_source(commit=llama_cpp_commit),
             # RTX 40xx and RTX 50xx; with one card, keeping its line alone halves the build.
             architectures=("89-real", "120a-real"),
-            cuda_toolkit="13.0",
+            cuda_toolkit="13.5",
         )
     ],
     # `main` is what you follow; the model lock freezes it to a commit and sha256s at the first deploy.

@@ -40,7 +40,10 @@ def main(version: str) -> int:
         return 1
     target.write_text(f"# {wanted}\n# Made by: make cuda-lock VERSION={version}\n{done.stdout}")
     shown = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
-    print(f"{shown} written; name the version in CUDA_FROM_PYPI (tasks/spec/build.py), and compile with it once")
+    print(
+        f"{shown} written; name the version in CUDA_FROM_PYPI (tasks/spec/build.py), and what its headers compile with "
+        f"in FROM_PYPI (tasks/planning/compilers.py); then compile with it once (LLAMARIG_TEST_CUDA={version})"
+    )
     return 0
 
 

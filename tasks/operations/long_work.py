@@ -58,7 +58,7 @@ def read_releases(rig: Rig, *, fresh: bool = False) -> dict[str, Release]:
     return read_once(Releases, fresh=fresh, directories=release_directories(rig))
 
 
-def _to_build_here(rig: Rig, *, fresh: bool = False) -> list[tuple[Build, list[Difference]]]:
+def to_build_here(rig: Rig, *, fresh: bool = False) -> list[tuple[Build, list[Difference]]]:
     """Those of them that this box builds; what others build for it, it receives (tasks/operations/sharing.py)."""
     if all(is_received(build, host.name) for build in rig.builds):
         return []
@@ -83,7 +83,7 @@ def files_to_fetch(
 @closes(ReleasesWhole)
 def builds_started(rig: Rig) -> Commands:
     """The build of every release of its own that is not whole is under way on the box."""
-    unfinished = _to_build_here(rig)
+    unfinished = to_build_here(rig)
     if not unfinished:
         host.noop("every release is whole")
         return
@@ -158,7 +158,7 @@ def downloads_started(rig: Rig, deep: bool = False) -> Commands:
 @closes(ModelFiles, ReleasesWhole, ModelLock)
 def long_work_finished(rig: Rig) -> Commands:
     """Every build and download has ended well: releases are whole, model files are as locked."""
-    unfinished = _to_build_here(rig)
+    unfinished = to_build_here(rig)
     labels = {build_job_name(build, rig): f"build {build.name}" for build, _ in unfinished}
     if _lacks_model_files(rig):
         labels[FETCH] = "models"
@@ -166,7 +166,7 @@ def long_work_finished(rig: Rig) -> Commands:
         host.noop("releases are whole, model files are as locked")
         return
     yield await_jobs(labels)
-    still = [str(item) for _, found in _to_build_here(rig, fresh=True) for item in found]
+    still = [str(item) for _, found in to_build_here(rig, fresh=True) for item in found]
     if _lacks_model_files(rig, fresh=True):
         still.append("model files are not all as locked")
     if still:

@@ -89,7 +89,7 @@ class Build(Declaration):
     )
     cuda_toolkit: str | None = Field(
         default=None,
-        description="a version to install from PyPI (13.0), or the path of a toolkit on the box, the directory "
+        description="a version to install from PyPI (13.5), or the path of a toolkit on the box, the directory "
         "above bin/nvcc: /usr for Debian's own package",
     )
     cmake: dict[str, str] = Field(default={}, description="further -D definitions for CMake")
@@ -150,7 +150,7 @@ class Build(Declaration):
     @model_validator(mode="after")
     def _backend_needs(self) -> Build:
         if self.backend == "cuda" and self.cuda_toolkit is None:
-            raise ValueError('a cuda build needs cuda_toolkit, for example "13.0"')
+            raise ValueError('a cuda build needs cuda_toolkit, for example "13.5"')
         if self.backend == "hip" and not self.architectures:
             raise ValueError('a hip build needs architectures, for example ("gfx1100",) for an RX 7900')
         if self.backend in ("cpu", "vulkan") and (self.architectures or self.cuda_toolkit):

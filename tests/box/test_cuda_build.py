@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tasks.facts.compilers import CompilersFound
+from tasks.planning import layout
+from tasks.planning.compilers import FROM_PYPI
 from tasks.planning.release import build_job
 from tasks.spec.build import CUDA_FROM_PYPI
 from tasks.spec.rig import Rig
 from tests.box import machine
 from tests.box.deployment import Deployment
+from tests.box.test_audit import audit
 
 pytestmark = pytest.mark.box
 
 VERSIONS = os.environ.get("LLAMARIG_TEST_CUDA", f"{CUDA_FROM_PYPI[0]} {CUDA_FROM_PYPI[-1]}").split()
 OLDEST = VERSIONS[0]
+GCC = "/usr/local/bin/gcc"
+TOO_NEW = max(limits.newest_gcc or 0 for limits in FROM_PYPI.values()) + 1
 SCRIPT = "tests/box/toolchain_only.py"
 OBJECT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o"
 COMPILE = """
@@ -58,6 +66,36 @@ def cuda(variant: Deployment) -> Deployment:
     return variant
 
 
+@pytest.fixture
+def newer_compiler(cuda: Deployment) -> Iterator[Deployment]:
+    """The box as if its distribution's GCC were one that no toolkit takes; it still compiles as it did."""
+    cuda.write(GCC, f'#!/bin/sh\n[ "$*" = -dumpversion ] && echo {TOO_NEW} || exec /usr/bin/gcc "$@"\n')
+    cuda.shell(f"chmod 755 {GCC}; rm -rf {layout.CUDA}")
+    yield cuda
+    cuda.shell(f"rm {GCC}")
+
+
+def test_a_compiler_that_no_toolkit_takes_is_refused_before_anything_is_installed(
+    newer_compiler: Deployment, tmp_path: Path
+) -> None:
+    refused = newer_compiler.run(script=SCRIPT)
+    assert (refused.code, refused.changed) == (1, []), str(refused)
+    assert refused.failed == ["Toolchain | CUDA toolkits and compilers"]
+    for version in VERSIONS:
+        said = f"g++ {TOO_NEW}, declared CUDA {version}, which compiles with"
+        (line,) = (line for line in refused.output.splitlines() if said in line)
+        assert "[rehearsal-box]" in line
+        assert "CMAKE_CUDA_HOST_COMPILER" in line
+    assert newer_compiler.shell(f"ls {layout.CUDA} 2>/dev/null || true") == ""
+
+    outcome, host = audit(newer_compiler, tmp_path / "report.json")
+    findings = host["findings"]
+    assert isinstance(findings, list)
+    remedies = [item["remedy"] for item in findings if item["check"] == "llama.release"]
+    assert len(remedies) == len(VERSIONS), str(outcome)
+    assert all("deploy.py refuses: CUDA toolkit, C library and compiler" in remedy for remedy in remedies)
+
+
 def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> None:
     cuda.shell("rm -rf /opt/llamarig/cuda")  # of an earlier run, on a box that is kept
     first = cuda.run(script=SCRIPT)
@@ -65,6 +103,14 @@ def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> No
     assert {f"Toolchain | CUDA {version} from PyPI" for version in VERSIONS} <= set(first.changed)
     assert "no nvidia-smi on this box" in first.output, "a box without a driver is told so"
     assert cuda.run(script=SCRIPT).changed == []
+
+    roots = {version: f"{layout.CUDA}/{version}/root" for version in VERSIONS}
+    said = cuda.shell(CompilersFound().command(paths=roots.values()))
+    found = CompilersFound().process(said.splitlines())
+    assert {version: found.toolkits[root].limits for version, root in roots.items()} == {
+        version: FROM_PYPI[version] for version in VERSIONS
+    }
+    assert {found.toolkits[root].gcc for root in roots.values()} == {found.gcc}
 
     rig = Rig.model_validate(cuda.rig)
     for build in rig.builds[1:]:

@@ -15,6 +15,7 @@ import tasks.facts
 DATA = Path(__file__).parent / "data"
 # Answers that the checks are tried on too have a directory of their own, named after what they are about.
 _DIRECTORIES = {
+    "CompilersFound": "compilers",
     "Gpus": "gpu",
     "LlamaStrays": "strays",
     "MachineState": "machine",

@@ -18,8 +18,9 @@ from pyinfra.facts.files import File
 from pyinfra.facts.pacman import PacmanPackages
 from pyinfra.facts.rpm import RpmPackages
 
-from tasks.operations import Commands, audit, cuda_toolkit, driver, gpus, interpreter, memory, packages, rocm
+from tasks.operations import Commands, audit, compilers, cuda_toolkit, driver, gpus, interpreter, memory, packages, rocm
 from tasks.operations.audit import Options, everything_asked
+from tasks.operations.long_work import release_directories
 from tasks.operations.serving import read_units
 from tasks.planning import layout
 from tasks.planning.packages import FAMILIES, wanted_packages
@@ -68,12 +69,14 @@ def asked_beside(rig: Rig, answers: dict[str, str], *operations: tuple[Any, dict
 def test_a_box_with_cards() -> None:
     rig = Rig.model_validate({**B, "host": {**B["host"], "nvidia_driver": d.nvidia_driver()}})
     assert rig.host.nvidia_driver is not None
+    (release,) = release_directories(rig)
     text = hashlib.sha256(SYSCTL.encode()).hexdigest()
     answers = {
         f"Sha256Sums {[layout.SYSCTL_FILE]}": f"{text}  {layout.SYSCTL_FILE}",
         f"Ownership {[layout.SYSCTL_FILE]}": f"{layout.SYSCTL_FILE}\troot root 644 regular file",
         "MachineState": f"== swappiness\n0\n== at-boot\n# {layout.SYSCTL_FILE}\nvm.swappiness = 0",
         "Gpus": CARD,
+        f"Releases {[release]}": f'release\t{release}\nmanifest\t{{"commit": "", "flags": [], "files": {{}}}}',
     }
     operations: list[tuple[Any, dict[str, Any]]] = [
         (memory.swappiness_set, {"value": 0}),
@@ -81,7 +84,8 @@ def test_a_box_with_cards() -> None:
         (driver.installed, {"rig": rig, "driver": rig.host.nvidia_driver}),
         (interpreter.linked, {"rig": rig}),
         (gpus.fit_the_builds, {"rig": rig}),
-        (cuda_toolkit.linked, {"version": "13.0"}),
+        (compilers.suit_the_toolkits, {"rig": rig}),
+        (cuda_toolkit.linked, {"version": rig.builds[0].cuda_toolkit}),
         (units_read, {"rig": rig}),
     ]
     assert asked_beside(rig, answers, *operations) == []
