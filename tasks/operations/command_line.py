@@ -118,7 +118,7 @@ def check_command_line() -> None:
 
 
 def _lost_groups(line: CommandLine) -> list[str]:
-    """Groups of the inventory file whose hosts pyinfra would drop, or take apart into letters, without a word."""
+    """Groups of the inventory file whose hosts pyinfra would silently drop, or take apart into letters."""
     if not line.commands:
         return []
     return [

@@ -55,7 +55,7 @@ class Box:
         return output.splitlines()
 
     def accepts(self, *arguments: str) -> None:
-        """The run goes on to connect, which fails: nobody listens there any more."""
+        """The run goes on to connect, which fails: nothing listens there any more."""
         self._listening.close()
         done = self.run(*arguments)
         assert "Connecting to hosts..." in done.stdout + done.stderr, done.stdout + done.stderr
@@ -193,7 +193,7 @@ def test_a_name_without_a_value_is_no_traceback(box: Box) -> None:
     assert box.refusal("deploy.py", "--data", "deep") == "--data deep has no value: write --data deep=VALUE"
 
 
-def test_names_that_somebody_reads_are_accepted(box: Box) -> None:
+def test_names_that_are_declared_or_pyinfras_own_are_accepted(box: Box) -> None:
     declared = box.directory / "group_data"
     declared.mkdir()
     (declared / "boxes.py").write_text("of_the_group = 1\n")
