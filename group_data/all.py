@@ -3,9 +3,4 @@
 Upgrading all boxes is one line here. The old release stays beside the new one until it is pruned.
 """
 
-from tasks.operations.audit_run import told_at_exit
-
 llama_cpp_commit = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
-
-# This is read before any connection is made: the audit's files tell the truth even when no box can be reached.
-told_at_exit()

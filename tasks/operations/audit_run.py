@@ -7,7 +7,7 @@ the first host is looked at, again with every host that is told, and once more w
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +30,15 @@ _COLOURS = {"clean": "green", "findings": "red"}
 class Run:
     """What this process's audit has found so far; every host adds its own. ``failed``: host -> why not looked at.
 
-    ``told``: hosts whose line has been shown. ``written``: file -> the records it should hold. ``is_for_files``: false
-    where this is no audit, or one that only asks what it would do (--dry).
+    ``refused``: why this run looks at no host at all. ``told``: hosts whose line has been shown. ``written``: file ->
+    the records it should hold. ``is_for_files``: false where this is no audit, or one that only asks what it would do
+    (--dry).
     """
 
     found: dict[str, list[Finding]] = field(default_factory=dict)
     records: dict[str, HostRecord] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    refused: str = ""
     told: set[str] = field(default_factory=set)
     written: dict[str, list[HostRecord]] = field(default_factory=dict)
     listed: bool = False
@@ -83,6 +85,8 @@ class Run:
     def _record(self, state: State, one: Host) -> HostRecord:
         if one.name in self.records:
             return self.records[one.name]
+        if self.refused:
+            return not_looked_at(one.name, f"this run was refused: {self.refused}")
         if one not in state.activated_hosts:
             return not_looked_at(one.name, "it could not be reached")
         if one.name in self.failed:
@@ -117,27 +121,38 @@ RUN = Run()
 
 def _meant(state: State) -> Iterator[Host]:
     """The hosts of this run: those of the inventory, less what --limit and --exclude leave out."""
-    return (one for one in state.inventory if state.is_host_in_limit(one))
+    if getattr(state, "initialised", False):  # not so where the inventory could not be read
+        yield from (one for one in state.inventory if state.is_host_in_limit(one))
 
 
 def told_at_exit() -> None:
     """Where this process is an audit, every host is told and its files are true when it ends, whoever was reached.
 
-    pyinfra ends such a run before it reads tasks/audit.py, so this has to be called by something that is read before
-    any connection is made: group_data/all.py.
+    pyinfra ends such a run before it reads tasks/audit.py, and may read no group_data where there is no inventory, so
+    this has to be called by something that is read whatever happens: config.py.
     """
     asked = click.get_current_context(silent=True)
     scripts = asked.params.get("operations") or () if asked is not None else ()
     if asked is None or asked.params.get("dry") or not any(Path(name).name == SCRIPT for name in scripts):
         return
     RUN.is_for_files = True
-    atexit.register(_told_at_exit, ctx_state.get())  # type: ignore[no-untyped-call]  # pyinfra gives it no types
+    data = dict(item.partition("=")[::2] for item in asked.params.get("data") or ())
+    atexit.register(_tell_at_last, ctx_state.get(), data)  # type: ignore[no-untyped-call]  # pyinfra gives it no types
 
 
-def _told_at_exit(state: State) -> None:
+def refused(state: State, why: str) -> None:
+    """Where this process is an audit, tell now that no host of it is looked at, and why; both files say so too."""
+    if RUN.is_for_files:
+        RUN.refused = why
+        _tell_at_last(state, {})
+
+
+def _tell_at_last(state: State, data: Mapping[str, str]) -> None:
+    """``data``: what the command line asked for, which is all there is to go by without a host."""
     first = next(iter(state.inventory), None) if getattr(state, "initialised", False) else None
-    if first is None or first.data.get("list"):
+    requested = first.data.get if first is not None else data.get
+    if requested("list"):
         return
-    files = (str(first.data.get(key) or "") for key in ("json", "prometheus"))
+    files = (str(requested(key) or "") for key in ("json", "prometheus"))
     if (trouble := RUN.told_at_last(state, *files)) is not None:
         logger.error(trouble)
