@@ -20,6 +20,8 @@ from tests.box.paths import cache_directory
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON = REPOSITORY / ".venv/bin/python"
 
+# Every program that the tests, the rehearsal and the benchmarks start here is in one of these or is Essential to
+# Debian: tests/test_programs.py compares.
 PACKAGES = (
     "mmdebstrap",
     "systemd-container",
@@ -30,6 +32,11 @@ PACKAGES = (
     "git",
     "uidmap",
     "python3-venv",
+    "curl",
+    "e2fsprogs",
+    "mount",
+    "openssl",
+    "aria2",
 )
 UV_VERSION = "0.13.8"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

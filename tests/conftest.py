@@ -10,16 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from tests import apart
 from tests.box import local_hub, machine
 from tests.box.deployment import Deployment, Outcome, rehearsal_rig
 from tests.box.hub import Hub
-from tests.box.paths import Rehearsal, cache_directory
+from tests.box.paths import Rehearsal
 
 PORT = 23022
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(apart)
+
+
 @pytest.fixture(scope="session")
-def rehearsal() -> Iterator[Rehearsal]:
+def rehearsal(users_box: Rehearsal) -> Iterator[Rehearsal]:
     """A fresh box of the tests' own; the owner's rehearsal is not touched.
 
     LLAMARIG_TEST_BOX names another one (and LLAMARIG_TEST_PORT its port), so that two test runs can go side by side;
@@ -31,7 +36,7 @@ def rehearsal() -> Iterator[Rehearsal]:
             pytest.fail("the box needs root, and in CI it may not be left out")
         pytest.skip("the box needs root: run `sudo python3 -m tests check`")
     port = int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
-    box = Rehearsal(cache_directory() / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port)
+    box = Rehearsal(users_box.cache / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port, users_box.cache)
     with _of_this_run_alone(box):
         if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
             machine.destroy(box)

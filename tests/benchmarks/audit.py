@@ -21,14 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.converge.measure import RunFailedError, Tool, timed
-from tests.box import local_hub, machine
-from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment, rehearsal_rig
-from tests.box.hub import Hub
+from tests.benchmarks.converge.measure import RunFailedError, Tool, converged, many_logins, timed
+from tests.box import machine
+from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment
 from tests.box.paths import Rehearsal, cache_directory
 
 PORT = 25222
-_SSHD = "MaxStartups 200\nMaxSessions 100\n"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +55,7 @@ def main() -> int:
     box = Rehearsal(cache_directory() / options.box, options.port)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            measure(box, Path(directory), options.boxes, options.runs)
+            measure(converged(box, Path(directory)), Path(directory), options.boxes, options.runs)
     except (machine.BoxError, RunFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -67,18 +65,18 @@ def main() -> int:
     return 0
 
 
-def measure(box: Rehearsal, directory: Path, boxes: int, runs: int) -> None:
-    """Everything between a box that may not exist yet and a printed table."""
-    machine.up(box)
-    local_hub.make_model(box)
-    one = Deployment(box, directory / "one", rehearsal_rig(box))
-    one.directory.mkdir()
-    with Hub(box.hub_directory, box.hub_port, box.hub_port + 1) as hub:
-        hub.add_root()
-        first = one.run()
-    if first.code:
-        raise RunFailedError(f"the box did not converge: {first}")
-    one.shell(f"printf '{_SSHD!s}' >/etc/ssh/sshd_config.d/10-benchmark.conf && systemctl reload ssh")
+def measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
+    """Everything between a box that has converged and a printed table.
+
+    :param boxes: logins at once in the larger cases
+    :param runs: counted runs of each case
+    :raises RunFailedError: when one fails
+    """
+    with many_logins(one):
+        _measure(one, directory, boxes, runs)
+
+
+def _measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
     empty = directory / "empty.py"
     empty.write_text('"""Connects, and does nothing."""\n')
     cases = [

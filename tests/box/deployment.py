@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.box import machine
 from tests.box.fetching import PATIENCE_S
@@ -147,6 +148,8 @@ class Deployment:
             **os.environ,
             "LLAMARIG_REHEARSAL_DIR": str(self.box.directory),
             "LLAMARIG_REHEARSAL_PORT": str(self.box.port),
+            # The tests have a home of their own; what is fetched or compiled for boxes is kept in the user's.
+            "XDG_CACHE_HOME": str(self.box.cache.parent),
         }
 
     def shell(self, command: str, *, timeout: float = 60) -> str:
@@ -179,11 +182,11 @@ def _outcome(code: int, stdout: str, stderr: str) -> Outcome:
 
 def rehearsal_rig(box: Rehearsal) -> dict[str, Any]:
     """group_data/rehearsal.py as it reads for another box."""
-    os.environ["LLAMARIG_REHEARSAL_DIR"] = str(box.directory)
-    os.environ["LLAMARIG_REHEARSAL_PORT"] = str(box.port)
     names: dict[str, Any] = {}
     source = REPOSITORY_ROOT / "group_data" / "rehearsal.py"
-    exec(compile(source.read_text(), str(source), "exec"), names)
+    named = {"LLAMARIG_REHEARSAL_DIR": str(box.directory), "LLAMARIG_REHEARSAL_PORT": str(box.port)}
+    with patch.dict(os.environ, named):  # afterwards as before: other tests have boxes of other names, or none
+        exec(compile(source.read_text(), str(source), "exec"), names)
     rig: dict[str, Any] = names["rig"]
     return rig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ADDRESS = "127.0.0.1"
@@ -14,13 +14,15 @@ DEFAULT_PORT = 22022
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """One disposable box: a state directory and the loopback port of its sshd.
+    """One disposable box: a state directory, the loopback port of its sshd, and the cache that outlives it.
 
-    Two boxes may run at once if both differ.
+    Two boxes may run at once if directory and port differ; they may share a cache.
     """
 
     directory: Path
     port: int = DEFAULT_PORT
+    cache: Path = field(default_factory=lambda: cache_directory())
+    """llamarig's own directory under the user's cache when the box was named: a later HOME does not change it."""
 
     @classmethod
     def from_environment(cls) -> Rehearsal:
@@ -76,7 +78,7 @@ class Rehearsal:
     @property
     def build_cache(self) -> Path:
         """ccache and source archives of the box; kept when the box is thrown away."""
-        return cache_directory() / "build-cache"
+        return self.cache / "build-cache"
 
     @property
     def hub_directory(self) -> Path:

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.box
 
 
 @pytest.fixture(scope="module")
-def box() -> Iterator[Rehearsal]:
+def box(users_box: Rehearsal) -> Iterator[Rehearsal]:
     """A box of this module's own; the tests below start and stop it as they need."""
     # Not pytest's tmp_path: it is kept for three runs, 350 MB each, and may be a small tmpfs.
     parent = Path(tempfile.mkdtemp(prefix="llamarig-test-", dir="/var/tmp"))
-    rehearsal = Rehearsal(parent / "box", _free_port())
+    rehearsal = Rehearsal(parent / "box", _free_port(), users_box.cache)
     try:
-        machine.bootstrap(rehearsal, seed=_seed())
+        machine.bootstrap(rehearsal, seed=_seed(users_box))
         yield rehearsal
     finally:
         machine.destroy(rehearsal)
@@ -235,9 +235,8 @@ def test_destroy_removes_a_running_box(box: Rehearsal) -> None:
     assert not Path(f"/proc/{leader}/cmdline").exists() or not Path(f"/proc/{leader}/cmdline").read_bytes()
 
 
-def _seed() -> Path | None:
+def _seed(usual: Rehearsal) -> Path | None:
     """The usual box's file system, if copying it beats a bootstrap and what is copied is as good as fresh."""
-    usual = Rehearsal.from_environment()
     if not usual.root.is_dir() or machine.is_up(usual) or (usual.root / "opt/llamarig").exists():
         return None
     return usual.root

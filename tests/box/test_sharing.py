@@ -59,7 +59,8 @@ class Pair:
 @pytest.fixture(scope="module")
 def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
     """A fresh Debian beside the first, in the same network."""
-    box = Rehearsal(rehearsal.directory.with_name(f"{rehearsal.directory.name}-second"), rehearsal.port + 15)
+    directory = rehearsal.directory.with_name(f"{rehearsal.directory.name}-second")
+    box = Rehearsal(directory, rehearsal.port + 15, rehearsal.cache)
     if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
         machine.destroy(box)
     machine.up(box)

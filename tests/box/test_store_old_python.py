@@ -16,7 +16,7 @@ from tests.box.fetching import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, rando
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
-from tests.box.paths import cache_directory
+from tests.box.paths import Rehearsal
 
 pytestmark = pytest.mark.box
 
@@ -24,13 +24,13 @@ CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 
 
 @pytest.fixture(scope="module")
-def debian_11() -> Iterator[Path]:
+def debian_11(users_box: Rehearsal) -> Iterator[Path]:
     """A file system to chroot into; made once, in about a minute."""
     if os.geteuid() != 0:
         if os.environ.get("CI"):
             pytest.fail("a chroot needs root, and in CI it may not be left out")
         pytest.skip("a chroot needs root: run `sudo python3 -m tests check`")
-    root = cache_directory() / "debian-11"
+    root = users_box.cache / "debian-11"
     if not root.exists():
         part = root.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)

@@ -16,7 +16,7 @@ from tasks.planning.flags import ModelFiles
 from tasks.planning.serving import wanted_unit
 from tasks.spec.rig import Rig
 from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
-from tests.box.paths import Rehearsal, cache_directory
+from tests.box.paths import Rehearsal
 from tests.planning.golden_units import PINNED
 from tests.vm.emulator import VirtualMachine
 
@@ -29,12 +29,12 @@ PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
 
 
 @pytest.fixture
-def vm() -> Iterator[VirtualMachine]:
+def vm(users_box: Rehearsal) -> Iterator[VirtualMachine]:
     if os.geteuid() != 0:
         if os.environ.get("CI"):
             pytest.fail("the virtual machine needs root, and in CI it may not be left out")
         pytest.skip("the virtual machine needs root to be made: run `sudo python3 -m tests check`")
-    machine = VirtualMachine(cache_directory() / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
+    machine = VirtualMachine(users_box.cache / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
     machine.make()
     try:
         yield machine

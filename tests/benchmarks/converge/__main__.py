@@ -19,18 +19,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.converge.measure import RunFailedError, Tool, alternately, table, timed
+from tests.benchmarks.converge.measure import (
+    RunFailedError,
+    Tool,
+    alternately,
+    converged,
+    many_logins,
+    table,
+    timed,
+)
 from tests.benchmarks.converge.values import PLAYBOOK, NotConvergedError, playbook_values, unmirrored
-from tests.box import local_hub, machine
-from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment, rehearsal_rig
-from tests.box.hub import Hub
+from tests.box import machine
+from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment
 from tests.box.paths import ADDRESS, Rehearsal, cache_directory
 
 PORT = 25022
 LLAMARIG, ANSIBLE = "llamarig", "Ansible"
-
-# Ten entries are ten connections at once to one sshd, which starts to drop them at ten (sshd_config: MaxStartups).
-_SSHD = "MaxStartups 200\nMaxSessions 100\n"
 
 
 def main() -> int:
@@ -49,7 +53,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             if options.compile:
                 compile_packages(Path(directory))
-            measure(box, Path(directory), options.hosts, options.runs)
+            measure(converged(box, Path(directory)), Path(directory), options.hosts, options.runs)
     except (machine.BoxError, NotConvergedError, RunFailedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,21 +63,21 @@ def main() -> int:
     return 0
 
 
-def measure(box: Rehearsal, directory: Path, hosts: Sequence[int], runs: int) -> None:
-    """Everything between a box that may not exist yet and a printed table."""
-    machine.up(box)
-    local_hub.make_model(box)
-    one = Deployment(box, directory / "one", rehearsal_rig(box))
-    one.directory.mkdir()
-    with Hub(box.hub_directory, box.hub_port, box.hub_port + 1) as hub:
-        hub.add_root()
-        first = one.run()
-    if first.code:
-        raise NotConvergedError(f"the box did not converge: {first}")
+def measure(one: Deployment, directory: Path, hosts: Sequence[int], runs: int) -> None:
+    """Everything between a box that has converged and a printed table.
+
+    :param hosts: how many inventory entries, each a series of its own
+    :param runs: counted runs of each tool in a series
+    :raises NotConvergedError: when the box, or the playbook, is not what a no-change run can be measured with
+    :raises RunFailedError: when a counted run fails
+    """
     # apt's module needs python3-apt on the box, and would install it by itself in its first run.
     one.shell("command -v apt-get && apt-get -qq install --no-install-recommends python3-apt", timeout=300)
-    one.shell(f"printf '{_SSHD!s}' >/etc/ssh/sshd_config.d/10-benchmark.conf && systemctl reload ssh")
+    with many_logins(one):
+        _measure(one, directory, hosts, runs)
 
+
+def _measure(one: Deployment, directory: Path, hosts: Sequence[int], runs: int) -> None:
     operations = unchanged_operations(one)
     values = directory / "values.json"
     values.write_text(json.dumps(playbook_values(one)))
@@ -86,7 +90,7 @@ def measure(box: Rehearsal, directory: Path, hosts: Sequence[int], runs: int) ->
         place = directory / str(count)
         place.mkdir()
         more: list[tuple[str, dict[str, Any]]] = [(f"{HOST}-{number}", {}) for number in range(2, count + 1)]
-        deployment = Deployment(box, place, one.rig, more_hosts=more)
+        deployment = Deployment(one.box, place, one.rig, more_hosts=more)
         ours, theirs = llamarig(deployment), ansible(deployment, values)
         try:
             verify(deployment, theirs, count)
@@ -94,7 +98,7 @@ def measure(box: Rehearsal, directory: Path, hosts: Sequence[int], runs: int) ->
             series = alternately([ours, theirs], runs)
             verify(deployment, theirs, count)
         finally:
-            close_connections(box, place)
+            close_connections(place)
         print(f"{count} entries: load average {before:.2f} before, {os.getloadavg()[0]:.2f} after", flush=True)
         for name, seconds in series.items():
             print(f"  {name}: {' '.join(f'{wall:.2f}' for wall in seconds.wall)}", flush=True)
@@ -202,7 +206,7 @@ def ansible(deployment: Deployment, values: Path) -> Tool:
     return Tool(ANSIBLE, command, environment, place, place / "ansible.out")
 
 
-def close_connections(box: Rehearsal, place: Path) -> None:
+def close_connections(place: Path) -> None:
     """End the connections that ControlPersist keeps open."""
     for path in place.glob("*.ssh"):
         subprocess.run(

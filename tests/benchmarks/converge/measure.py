@@ -6,9 +6,19 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.box import local_hub, machine
+from tests.box.deployment import Deployment, rehearsal_rig
+from tests.box.hub import Hub
+from tests.box.paths import Rehearsal
+
+# Ten entries are ten connections at once to one sshd, which starts to drop them at ten (sshd_config: MaxStartups).
+_SSHD = "MaxStartups 200\\nMaxSessions 100\\n"
+_SSHD_FILE = "/etc/ssh/sshd_config.d/10-benchmark.conf"
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,33 @@ class Series:
 
 class RunFailedError(Exception):
     """A run ended badly, so there is nothing to time."""
+
+
+def converged(box: Rehearsal, directory: Path) -> Deployment:
+    """A box that may not exist yet, deployed once.
+
+    :raises RunFailedError: when that fails
+    """
+    machine.up(box)
+    local_hub.make_model(box)
+    one = Deployment(box, directory / "one", rehearsal_rig(box))
+    one.directory.mkdir()
+    with Hub(box.hub_directory, box.hub_port, box.hub_port + 1) as hub:
+        hub.add_root()
+        first = one.run()
+    if first.code:
+        raise RunFailedError(f"the box did not converge: {first}")
+    return one
+
+
+@contextmanager
+def many_logins(box: Deployment) -> Iterator[None]:
+    """The box's sshd takes many logins at once; afterwards it is as it was."""
+    box.shell(f"printf '{_SSHD}' >{_SSHD_FILE} && systemctl reload ssh")
+    try:
+        yield
+    finally:
+        box.shell(f"rm {_SSHD_FILE} && systemctl reload ssh")
 
 
 def timed(tool: Tool) -> tuple[float, float]:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tasks.facts.capacity import Capacity
+from tasks.facts.interpreters import Interpreters
 from tasks.facts.model_store import ModelStore
 from tasks.facts.releases import Releases
 from tasks.facts.units import Units
 from tasks.facts.venvs import VirtualEnvironment
+from tasks.host import PROGRAMS
+from tasks.operations.interpreter import LOOKED_AT
 from tasks.operations.lock_file import locked_models
 from tasks.operations.long_work import files_to_fetch, releases_to_build
+from tasks.operations.plan_file import planned_by_us
 from tasks.operations.serving import wanted_units
 from tasks.operations.venvs import missing_from
 from tasks.planning import layout
@@ -30,6 +34,7 @@ PLAYBOOK = Path(__file__).with_name("playbook.yml")
 WITHOUT_A_TASK = {
     "Models | Model lock": "reads a file of the controller; Ansible reads its values from one",
     "Models | Builds and downloads finished": "looks at releases and model files once more",
+    "Services | Models planned": "looks at nothing where no model is placed by auto(), and none is here",
 }
 """Operations the playbook leaves out, and why."""
 
@@ -43,12 +48,12 @@ def unmirrored(operations: list[str]) -> list[str]:
 
     :param operations: names as pyinfra reports them
     """
-    names = re.findall(r'^ +- name: "([^":]+)', PLAYBOOK.read_text(), re.MULTILINE)
-    return [
-        operation
-        for operation in operations
-        if operation not in WITHOUT_A_TASK and not any(operation.startswith(name) for name in names)
-    ]
+    return [operation for operation in operations if operation not in WITHOUT_A_TASK and operation not in mirrored()]
+
+
+def mirrored() -> set[str]:
+    """The operations that tasks of the playbook stand for."""
+    return set(re.findall(r'^ +- name: "([^":]+)', PLAYBOOK.read_text(), re.MULTILINE))
 
 
 def playbook_values(deployment: Deployment) -> dict[str, Any]:
@@ -57,6 +62,8 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
     :raises NotConvergedError: when the box is not as declared by llamarig's own comparisons
     """
     rig = Rig.model_validate(deployment.rig)
+    if planned_by_us(rig):
+        raise NotConvergedError("a model is placed by auto(), which the playbook has no task for")
     locked = locked_models(rig)
     if locked is None:
         raise NotConvergedError("a model has no entry in the model lock")
@@ -65,6 +72,10 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
     venv_lines = deployment.shell(venv_command).splitlines()
     lock = (REPOSITORY_ROOT / "tasks/files/hub-requirements.txt").read_text()
     _same(missing_from(VirtualEnvironment().process(venv_lines), lock))
+
+    python_command = Interpreters().command(LOOKED_AT)
+    python_lines = deployment.shell(python_command).splitlines()
+    _same([] if Interpreters().process(python_lines)[layout.PYTHON].is_usable else [f"{layout.PYTHON} does not run"])
 
     release_command = Releases().command([release_path(build, rig.models) for build in rig.builds])
     release_lines = deployment.shell(release_command).splitlines()
@@ -88,10 +99,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
     return {
         "service_user": {"name": layout.USER, "home": layout.STATE},
         "directories": list(layout.DIRECTORIES),
-        "programs": [
-            {"src": str(path), "dest": f"{layout.PROGRAMS}/tasks/files/{path.name}"}
-            for path in sorted((REPOSITORY_ROOT / "tasks/files").glob("*.py"))
-        ],
+        "programs": [{"src": source, "dest": target} for source, target in PROGRAMS.items()],
         "packages": wanted_packages(rig, HOST)["debian"],
         "capacity": {"command": Capacity().command()},
         "liveness": [
@@ -99,6 +107,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
             {"path": f"{layout.UNITS}/{TIMER}", "text": timer_text()},
         ],
         "liveness_timer": TIMER,
+        "interpreters": {"command": python_command, "lines": python_lines},
         # As llamarig does: more in the environment than the lock asks for is no difference.
         "hub_client": {"command": venv_command, "lines": _distributions(venv_lines, lock)},
         "releases": {"command": release_command, "lines": release_lines},

@@ -1,0 +1,153 @@
+"""Tests see nothing of the user who runs them: shown by running tests as a user whose home is full of state."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT
+
+REGRESSION = "tests/operations/test_audit_refusals.py"
+
+
+@dataclass
+class User:
+    """Somebody with a home, who has rehearsed before, and runs pytest."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self.home, self.temporary = self.directory / "home", self.directory / "tmp"
+        self.cache = self.home / ".cache" / "llamarig"
+        self.lock = self.cache / "rehearsal" / "models.lock.json"
+        self.lock.parent.mkdir(parents=True)
+        self.temporary.mkdir()
+        # What a rehearsal leaves: its tiny model, locked.
+        shard = {"path": "F16/Tiny-Qwen3-Next-F16.gguf", "size": 4096, "sha256": "0" * 64}
+        model = {"repo": "llamarig/Tiny-Qwen3-Next-GGUF", "commit": "1" * 40, "shards": [shard]}
+        self.lock.write_text(json.dumps({"models": {f"{model['repo']}@main quant=F16": model}}))
+
+    def pytest(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        # Away from the place for temporary files, where everybody may open what he likes.
+        state = {"HOME": str(self.home), "TMPDIR": str(self.temporary), **variables}
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **state},
+            capture_output=True,
+            text=True,
+        )
+
+    def runs(self, source: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A module of tests with this text, under the plugin that tests/conftest.py registers."""
+        module = self.directory / "test_written.py"
+        module.write_text(source)
+        return self.pytest("-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.apart", module, **variables)
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> User:
+    return User(tmp_path)
+
+
+def test_what_a_rehearsal_left_is_nothing_to_a_fast_test(user: User) -> None:
+    """It was to this one: it read the lock of the box that the user had rehearsed on."""
+    done = user.pytest(REGRESSION)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SEES_NOTHING = """
+import os
+from pathlib import Path
+from tests.box.paths import Rehearsal, cache_directory
+from group_data import rehearsal
+
+def test_it():
+    text = repr([*os.environ.items(), Path.home(), Path("~/x").expanduser(), Rehearsal.from_environment(),
+                 cache_directory(), rehearsal.rig])
+    for word in {words!r}:
+        assert word not in text, text
+"""
+
+
+def test_neither_environment_nor_home_of_the_user_is_there(user: User) -> None:
+    theirs = {
+        "XDG_CACHE_HOME": str(user.home / "xdg-cache"),
+        "XDG_CONFIG_HOME": str(user.home / "xdg-config"),
+        "LLAMARIG_REHEARSAL_DIR": str(user.home / "my-box"),
+        "LLAMARIG_REHEARSAL_PORT": "31999",
+        "HF_TOKEN": "hf_theirs",
+        "HF_HOME": str(user.home / "hub"),
+        "HTTPS_PROXY": "http://proxy.theirs:3128",
+        "http_proxy": "http://proxy.theirs:3128",
+        "SSH_AUTH_SOCK": str(user.home / "agent"),
+        "GIT_DIR": str(user.home / "git"),
+    }
+    words = [str(user.home), "31999", "hf_theirs", "proxy.theirs"]
+    done = user.runs(SEES_NOTHING.replace("{words!r}", repr(words)), **theirs)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_box_is_still_made_in_the_users_cache_with_his_proxy(user: User) -> None:
+    source = """
+import os, pytest
+from tests.box.paths import Rehearsal
+
+@pytest.mark.box
+def test_it(users_box):
+    assert str(users_box.cache) == {cache!r}
+    assert str(users_box.build_cache) == {cache!r} + "/build-cache"
+    assert (users_box.port, str(users_box.directory)) == (31999, {cache!r} + "/rehearsal")
+    assert os.environ["https_proxy"] == "http://proxy.theirs:3128"
+    assert open({lock!r}).read()
+"""
+    text = source.replace("{cache!r}", repr(str(user.cache))).replace("{lock!r}", repr(str(user.lock)))
+    done = user.runs(text, https_proxy="http://proxy.theirs:3128", LLAMARIG_REHEARSAL_PORT="31999")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        "open({lock!r}).close()",
+        "from pathlib import Path; Path({lock!r}).read_text()",
+        "import os; os.listdir({home!r})",
+        "import os; os.mkdir({home!r} + '/new')",
+        "import os; os.chdir({home!r}); open('.cache/llamarig/rehearsal/models.lock.json').close()",
+        "try:\n        open({home!r} + '/none')\n    except OSError:\n        pass",
+    ],
+)
+def test_whatever_is_opened_below_the_users_home_fails_the_test_that_did_it(user: User, opens: str) -> None:
+    statement = opens.replace("{lock!r}", repr(str(user.lock))).replace("{home!r}", repr(str(user.home)))
+    done = user.runs(f"def test_it():\n    {statement}\n\ndef test_other():\n    pass\n")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "below the home of the user who runs the tests" in done.stdout
+    assert "test_written.py" in done.stdout, "where it did so"
+
+
+def test_so_does_what_a_module_does_when_it_is_imported(user: User) -> None:
+    done = user.runs(f"open({str(user.lock)!r}).close()\n\ndef test_it():\n    pass\n")
+    assert done.returncode != 0
+    assert "below the home of the user who runs the tests" in done.stdout + done.stderr
+
+
+def test_a_program_that_no_scan_found_fails_the_test_that_starts_it(user: User) -> None:
+    started = 'import subprocess\n\ndef test_it():\n    subprocess.run(["".join(["u", "name"])], check=True)\n'
+    done = user.runs(started)
+    assert done.returncode == 1
+    assert "started the program 'uname', which tests/programs.py does not find" in done.stdout
+
+
+def test_a_port_that_is_none_is_said_without_a_traceback(user: User) -> None:
+    done = user.pytest(REGRESSION, LLAMARIG_REHEARSAL_PORT="many")
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "LLAMARIG_REHEARSAL_PORT must be a port number" in said
+    assert "Traceback" not in said
