@@ -7,8 +7,9 @@ from pathlib import Path
 from pyinfra.api.deploy import deploy
 
 from tasks.box import rig_of_host
-from tasks.operations import gpus, ground, memory
+from tasks.operations import gpus, ground, key_files, memory
 from tasks.planning import layout
+from tasks.planning.key_files import key_paths
 
 _TASKS = Path(__file__).parent
 _OURS = (
@@ -27,6 +28,9 @@ PROGRAMS = {str(path): f"{layout.PROGRAMS}/tasks/{path.relative_to(_TASKS)}" for
 def host_settings() -> None:
     """Settings of the box, its service user, its directories, and our programs on it."""
     rig = rig_of_host()
+    if key_paths(rig):
+        # First of all: what only the owner can mend is told before hours of work.
+        key_files.key_files_usable(name="API key files", rig=rig)
     memory.speed_reported(name="RAM speed", rig=rig)
     if rig.host.swappiness is not None:
         memory.swappiness_set(name="Swappiness", value=rig.host.swappiness)

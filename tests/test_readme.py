@@ -67,6 +67,23 @@ def test_api_key_command(deployment: Deployment) -> None:
     deployment.shell("rm -r /etc/llamarig")
 
 
+def test_api_key_command_without_openssl_leaves_no_file(tmp_path: Path) -> None:
+    """An empty file would be one without a key."""
+    command = next(command for command in COMMANDS if command.startswith("install -d"))
+    (tmp_path / "bin").mkdir()
+    for program in ("install", "sh"):
+        (tmp_path / "bin" / program).symlink_to(f"/usr/bin/{program}")
+    done = subprocess.run(
+        [f"{tmp_path}/bin/sh", "-c", command.replace("/etc/llamarig", str(tmp_path / "etc"))],
+        env={"PATH": f"{tmp_path}/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "openssl" in done.stderr
+    assert list((tmp_path / "etc/keys").iterdir()) == []
+
+
 @pytest.mark.box
 @pytest.mark.parametrize("command", CLIENT)
 def test_client_command(command: str, deployment: Deployment) -> None:

@@ -25,6 +25,10 @@ class JobFailedError(Exception):
         self.lines = lines or []
 
 
+class StoppedError(BaseException):
+    """SIGTERM came. No Exception, so that nothing on the way takes it for a failure of its own and goes on."""
+
+
 def own_unit() -> str:
     """The systemd unit this job runs as, where the journal keeps all it printed."""
     return f"'llamarig-job-{Path(sys.argv[1]).name}_*'"
@@ -37,6 +41,8 @@ class Progress:
         self._file = directory / "status.json"
         self._status: dict[str, Any] = {"state": "running", "step": "starting", "started": time.time()}
         self._written = 0.0
+        self.must_write = True
+        """Whether the job fails where its status cannot be written; one that mends something goes on."""
 
     def step(self, step: str, *, done: int = 0, total: int = 0, unit: str = "") -> None:
         """Name the work at hand. ``done`` and ``total`` are in ``unit``: objects, bytes, seconds or nothing."""
@@ -63,7 +69,9 @@ class Progress:
             part.replace(self._file)
         except OSError as error:
             if error.errno != errno.ENOSPC or not self._file.exists():
-                raise
+                if self.must_write:
+                    raise
+                return
             # On a full disk there is no room for another file; the one that is there has its block already.
             part.unlink(missing_ok=True)
             with self._file.open("r+") as file:
@@ -71,12 +79,18 @@ class Progress:
                 file.truncate()
 
 
-def run_job(work: Callable[[dict[str, Any], Progress], str]) -> NoReturn:
-    """Run ``work(job, progress)`` for the job directory named on the command line; its text is the closing line."""
+def run_job(work: Callable[[dict[str, Any], Progress], str], *, unwinds: bool = False) -> NoReturn:
+    """Run ``work(job, progress)`` for the job directory named on the command line; its text is the closing line.
+
+    :param unwinds: SIGTERM, the first one, is raised in it as StoppedError, because it has something to put back
+    """
     directory = Path(sys.argv[1])
     progress = Progress(directory)
 
     def stopped(signum: int, frame: FrameType | None) -> None:
+        if unwinds:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise StoppedError("stopped before it was finished")
         progress.end("stopped", "stopped before it was finished")
         os._exit(0)
 
@@ -88,6 +102,10 @@ def run_job(work: Callable[[dict[str, Any], Progress], str]) -> NoReturn:
         progress.end("failed", str(failure), failure.lines)
         print(f"failed: {failure}", *failure.lines, sep="\n", file=sys.stderr)
         sys.exit(1)
+    except StoppedError as stop:
+        progress.end("stopped", str(stop))
+        print(stop, file=sys.stderr)
+        sys.exit(0)
     except OSError as error:
         progress.end("failed", f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
         raise

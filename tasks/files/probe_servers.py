@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.files.server_client import Server
+from tasks.files.key_file import first_key
+from tasks.files.server_client import NoAnswerError, Server
 
 ASK_EVERY_S = 3600.0
 """An idle server is asked for a token this long after the last sign that it completes."""
@@ -52,8 +53,8 @@ def probe(unit: str, pid: str, key: str | None, known: dict[str, Any], now: floa
         return known
     try:
         server.post("/completion", {"prompt": "1", "n_predict": 1, "cache_prompt": False}, timeout=ANSWER_WITHIN_S)
-    except OSError as error:
-        if str(error).startswith("HTTP 4"):  # refused by a key or a rule, at once: not hung
+    except NoAnswerError as error:
+        if 400 <= error.status < 500:  # refused by a key or a rule, at once: not hung
             return {**known, "strikes": 0, "asked": now}
         print(f"{unit} answers /health but no completion ({error})")
         return {**known, "strikes": known.get("strikes", 0) + 1}
@@ -70,9 +71,9 @@ def slots(server: Server) -> list[list[Any]] | None:
     :raises SilentError: when the compute loop does not answer between two batches
     """
     try:
-        answer = server.get("/slots", timeout=ANSWER_WITHIN_S)
-    except OSError as error:
-        if str(error).startswith("HTTP"):
+        answer = server.get_list("/slots", timeout=ANSWER_WITHIN_S)
+    except NoAnswerError as error:
+        if error.answered:
             return None
         raise SilentError from None
     return [
@@ -80,10 +81,15 @@ def slots(server: Server) -> list[list[Any]] | None:
             slot.get("is_processing", False),
             slot.get("id_task", -1),
             slot.get("n_prompt_tokens_processed", 0),
-            [token.get("n_decoded", 0) for token in slot.get("next_token", [])],
+            [token.get("n_decoded", 0) for token in _objects(slot.get("next_token"))],
         ]
         for slot in answer
     ]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, none where it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def running_servers() -> dict[str, str]:
@@ -95,16 +101,13 @@ def running_servers() -> dict[str, str]:
 
 
 def key_of(unit: str) -> str | None:
-    """The first API key of the file that the unit is given; None where it has none.
+    """The first API key of the file that the unit is given; None where it is given none.
 
-    :raises OSError: when the file is gone
+    :raises OSError: when the file is gone, or holds no usable key
     """
     text = Path(f"/etc/systemd/system/{unit}").read_text()
     found = re.search(r"^LoadCredential=api-key:(.+)$", text, re.MULTILINE)
-    if found is None:
-        return None
-    keys = Path(found[1]).read_text().splitlines()
-    return next((line for line in keys if line and not line.startswith("#")), None)
+    return None if found is None else first_key(found[1])
 
 
 def run(command: list[str]) -> str:

@@ -1,37 +1,53 @@
 """Puts a model's unit in place on the box: checked first, proved by a real answer, or everything as it was before.
 
 Runs on the box as a transient systemd unit: once begun, it ends in a serving model even if the connection that began
-it is gone.
+it is gone, whatever goes wrong on the way, and also where it is stopped itself (SIGTERM).
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import subprocess
+import sys
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tasks.files.first_start import started_as_planned
-from tasks.files.job_status import JobFailedError, Progress, run_job
-from tasks.files.server_client import Server
-
-UNITS = Path("/etc/systemd/system")
-BEGAN = time.time()
+from tasks.files.job_status import JobFailedError, Progress, StoppedError, own_unit, run_job
+from tasks.files.key_file import first_key
+from tasks.files.model_units import (
+    has_ended,
+    journal,
+    put_unit,
+    run,
+    state_of,
+    systemctl,
+    wait_until_healthy,
+    write_whole,
+)
+from tasks.files.pinned_memory import not_pinned
+from tasks.files.served_before import Before, read_proof
+from tasks.files.server_client import NoAnswerError, Server
 
 
 def switch(job: dict[str, Any], progress: Progress) -> str:
     """Install the unit; where asked, start it and prove it. Returns the closing line."""
+    with the_only_switch(Path(job["proof"]).parent):
+        return _switch(job, progress)
+
+
+def _switch(job: dict[str, Any], progress: Progress) -> str:
     unit = job["unit"]
     progress.step("checking the flags against the build")
-    if job["api_key_file"] and not Path(job["api_key_file"]).exists():
-        raise JobFailedError(
-            f"api_key_file {job['api_key_file']} is not on this box: create it with one key a line "
-            "(`openssl rand -hex 32`), root-owned and mode 600; nothing was changed"
-        )
+    check_key_file(job)
     check_flags(job["check"])
     if job["needs_gpu"]:
         check_gpu(job["check"][0], job["environment"])
@@ -39,7 +55,8 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
         put_unit(unit, job["text"])
         return f"{unit} installed; `systemctl start {unit}` switches to it"
     check_port(job)
-    before = Before(unit, job["peers"])
+    before = Before(job)
+    before.keep()
     began = time.monotonic()
 
     def attempt(job: dict[str, Any]) -> dict[str, Any]:
@@ -48,20 +65,68 @@ def switch(job: dict[str, Any], progress: Progress) -> str:
         return prove(job, progress)
 
     try:
-        job, answer, said = started_as_planned(job, progress, attempt)
-    except JobFailedError as failure:
-        restored = before.restore(progress)
-        raise JobFailedError(f"{failure}; {restored}", failure.lines) from None
-    record_proof(job, answer)
+        try:
+            job, answer, said = started_as_planned(job, progress, attempt)
+            record_proof(job, answer)
+        except StoppedError:
+            raise
+        # Whatever it is, foreseen or not: a model served here, and its owner is perhaps asleep.
+        except BaseException as failure:
+            restored = before.restore(progress)
+            lines = failure.lines if isinstance(failure, JobFailedError) else []
+            raise JobFailedError(f"{in_words(failure)}; {restored}", lines) from None
+    except StoppedError as stop:
+        # Heard once, wherever it came: also while what served was being put back. SIGKILL follows some time later.
+        raise StoppedError(f"{stop}; {before.restore(progress, wait=False)}") from None
+    before.forget()
     for retired in job["retired"]:
         systemctl("disable", "--quiet", retired)
     if job["enable"]:
         systemctl("enable", "--quiet", unit)
     away = f"{unit} answers; it was away for {time.monotonic() - began:.0f} s"
-    return f"{away}; {said}" if said else away
+    pageable = not_pinned(state_of(unit)["MainPID"], job.get("pinned_mib"))
+    return "; ".join(filter(None, (away, said, pageable)))
+
+
+def in_words(failure: BaseException) -> str:
+    """What went wrong; what nobody foresaw has its traceback in this program's journal."""
+    if isinstance(failure, JobFailedError):
+        return str(failure)
+    if isinstance(failure, OSError):
+        return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
+    traceback.print_exception(type(failure), failure, failure.__traceback__, file=sys.stderr)
+    return f"{type(failure).__name__}: {failure} (a fault of llamarig: `journalctl -u {own_unit()}`)"
 
 
 # --- before anything is touched -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def the_only_switch(proofs: Path) -> Iterator[None]:
+    """Two of them would each take the other's half-started model for what served before.
+
+    :param proofs: where what switches remember lies
+    :raises JobFailedError: while another one is under way on this box
+    """
+    proofs.mkdir(parents=True, exist_ok=True)
+    with (proofs / ".switch-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobFailedError(
+                "another switch is under way on this box: wait for its end and run deploy.py again; nothing was changed"
+            ) from None
+        yield
+
+
+def check_key_file(job: dict[str, Any]) -> None:
+    """Without a usable key llama-server would not start, or let everyone in."""
+    try:
+        key(job)
+    except OSError as error:
+        raise JobFailedError(
+            f"{error}: write it on the box, one key a line, owned by root and mode 600; nothing was changed"
+        ) from None
 
 
 def check_flags(command: list[str]) -> None:
@@ -112,49 +177,7 @@ def unit_of(pid: str) -> str:
     return found[0] if found else ""
 
 
-class Before:
-    """What served before, so that it can serve again."""
-
-    def __init__(self, unit: str, peers: list[str]) -> None:
-        self.unit = unit
-        self.began = time.monotonic()
-        path = UNITS / unit
-        proof = read_proof(unit)
-        # A text that was proved once is preferred to whatever a broken-off switch may have left in the file.
-        self.text = proof["text"] if proof else (path.read_text() if path.exists() else None)
-        self.active = [name for name in [unit, *peers] if state_of(name)["ActiveState"] in ("active", "activating")]
-        if not self.active and proof:
-            self.active = [unit]
-
-    def restore(self, progress: Progress) -> str:
-        """The old text and the old models back; says what serves now."""
-        progress.step("restoring what served before")
-        systemctl("stop", self.unit)
-        if self.text is None:
-            (UNITS / self.unit).unlink(missing_ok=True)
-            systemctl("daemon-reload")
-        else:
-            put_unit(self.unit, self.text)
-        systemctl("reset-failed", self.unit)
-        if not self.active:
-            return "nothing served before, nothing serves now"
-        for name in self.active:
-            if name == self.unit and self.text is None:
-                continue
-            systemctl("start", name)
-            if not wait_until_healthy(name, 900, progress):
-                return f"and {name}, which served before, does not start either: see `journalctl -u {name}`"
-        return f"{', '.join(self.active)} serves again as before; it was away for {time.monotonic() - self.began:.0f} s"
-
-
 # --- the switch -----------------------------------------------------------------------------------------------------
-
-
-def put_unit(unit: str, text: str) -> None:
-    """Replace the unit file in one step and let systemd read it."""
-    write_whole(UNITS / unit, text)
-    (UNITS / unit).chmod(0o644)
-    systemctl("daemon-reload")
 
 
 def start(unit: str, peers: list[str]) -> None:
@@ -182,13 +205,31 @@ def prove(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
             else f"was not ready after {job['load_timeout_s']} s (serve.load_timeout_s)"
         )
         raise JobFailedError(f"{unit} {reason}", journal(unit))
-    server = Server.of_process(state_of(unit)["MainPID"], key(job))
+    try:
+        return answers(job, state_of(unit)["MainPID"], progress)
+    except OSError as error:
+        raise JobFailedError(f"{unit} does not answer as a llama-server does ({error})", journal(unit)) from None
+
+
+def answers(job: dict[str, Any], pid: str, progress: Progress) -> dict[str, Any]:
+    """What the server tells of itself and its speed, after it has told nothing to one without the key.
+
+    :raises JobFailedError: when it is another build, has another context, or does not complete
+    :raises OSError: when it does not answer
+    """
+    unit = job["unit"]
+    if job["api_key_file"]:
+        progress.step("asking without the key")
+        refuses_without_key(Server.of_process(pid, None), unit)
+    server = Server.of_process(pid, key(job))
     properties = server.get("/props")
     built = str(properties.get("build_info", ""))
     commit = re.search(r"[0-9a-f]{7,40}$", built)
     if commit is None or not job["commit"].startswith(commit[0]):
         raise JobFailedError(f"{unit} reports build {built!r}, declared {job['commit']}", journal(unit))
-    context = properties.get("default_generation_settings", {}).get("n_ctx", 0)
+    context = at(properties, "default_generation_settings", "n_ctx")
+    if not isinstance(context, int):
+        raise JobFailedError(f"{unit} does not say its context: {json.dumps(properties)[:200]}", journal(unit))
     if context < job["context_per_slot"]:
         raise JobFailedError(
             f"{unit} serves a context of {context} tokens a slot, declared {job['context_per_slot']}: the model may be "
@@ -201,6 +242,30 @@ def prove(job: dict[str, Any], progress: Progress) -> dict[str, Any]:
         progress.step("asking for a completion of a long prompt")
         canary(server, unit, "All the boxes in the house hum quietly at night. " * 120)
     return {"build_info": built, "n_ctx": context, "tokens_per_second": short}
+
+
+def refuses_without_key(server: Server, unit: str) -> None:
+    """A completion without the key has to end in HTTP 401.
+
+    :raises JobFailedError: when it does not
+    """
+    request = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 1}
+    try:
+        server.post("/v1/chat/completions", request, timeout=600)
+    except NoAnswerError as error:
+        if error.status == 401:
+            return
+        raise JobFailedError(
+            f"{unit}, asked without its key, does not refuse with HTTP 401 ({error})", journal(unit)
+        ) from None
+    raise JobFailedError(f"{unit} answers a completion without its key, and so anyone's", journal(unit))
+
+
+def at(answer: Any, *names: str) -> Any:
+    """What an answer has under these names, one inside the other; None where it is of another shape."""
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
 
 
 def canary(server: Server, unit: str, prompt: str) -> float:
@@ -216,53 +281,12 @@ def canary(server: Server, unit: str, prompt: str) -> float:
     }
     try:
         answer = server.post("/v1/chat/completions", request, timeout=600)
-    except OSError as error:
+    except NoAnswerError as error:
         raise JobFailedError(f"{unit} does not answer a completion ({error})", journal(unit)) from None
-    if not answer.get("usage", {}).get("completion_tokens"):
+    if not at(answer, "usage", "completion_tokens"):
         raise JobFailedError(f"{unit} answered a completion without a token: {json.dumps(answer)[:200]}", journal(unit))
-    return float(answer.get("timings", {}).get("predicted_per_second", 0.0))
-
-
-def wait_until_healthy(unit: str, timeout: float, progress: Progress, model_bytes: int = 0) -> bool:
-    """Whether /health turned 200; 503 while loading is normal. False once the process ended or time is up."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        state = state_of(unit)
-        if has_ended(state):
-            return False
-        if is_healthy(state["MainPID"]):
-            return True
-        read = min(resident(state["MainPID"]), model_bytes)
-        progress.step("loading the model", done=read >> 20, total=model_bytes >> 20, unit="MiB")
-        time.sleep(0.5)
-    return False
-
-
-def has_ended(state: dict[str, str]) -> bool:
-    """Whether the process that was started is gone, even if systemd is about to start another, or has."""
-    return (
-        state["ActiveState"] not in ("active", "activating")
-        or state["SubState"] == "auto-restart"
-        or int(state["NRestarts"] or 0) > 0
-    )
-
-
-def is_healthy(pid: str) -> bool:
-    """Whether the server a process is answers /health with 200."""
-    try:
-        return Server.of_process(pid, None).is_healthy()
-    except OSError:  # the process went away in between
-        return False
-
-
-def resident(pid: str) -> int:
-    """Bytes a process has read or mapped so far: how far its load is, closely enough for an owner's patience."""
-    try:
-        read = re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    except OSError:
-        return 0
-    return max(int(read[1]) if read else 0, int(pages) * 4096)
+    speed = at(answer, "timings", "predicted_per_second")
+    return float(speed) if isinstance(speed, (int, float)) else 0.0
 
 
 def record_proof(job: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -276,62 +300,24 @@ def record_proof(job: dict[str, Any], answer: dict[str, Any]) -> None:
     }
     path = Path(job["proof"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    last = read_proof(job["unit"])
+    last = read_proof(path.parent, job["unit"])
     if last is not None and last["text"] != job["text"]:
-        # What a rollback returns to.
+        # What a rollback returns to. Both are written before either takes its place: a disk may be full in between.
+        part = path.with_suffix(".llamarig-new")
+        part.write_text(json.dumps(proof))
         write_whole(path.with_name(f"{job['unit']}.previous.json"), json.dumps(last))
+        part.replace(path)
+        return
     write_whole(path, json.dumps(proof))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: at no moment is there none, or half of one."""
-    part = path.with_suffix(".llamarig-part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def read_proof(unit: str) -> dict[str, Any] | None:
-    """The last proof of a unit, None where there is none."""
-    path = Path("/var/lib/llamarig/proofs") / f"{unit}.json"
-    try:
-        proof: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return proof
-
-
 def key(job: dict[str, Any]) -> str | None:
-    """The first API key of the declared key file."""
-    if not job["api_key_file"]:
-        return None
-    lines = Path(job["api_key_file"]).read_text().splitlines()
-    return next((line for line in lines if line and not line.startswith("#")), None)
+    """The first API key of the declared key file, None where none is declared.
 
-
-# --- systemd --------------------------------------------------------------------------------------------------------
-
-
-def state_of(unit: str) -> dict[str, str]:
-    """ActiveState and what else is needed of a unit; a unit that does not exist is inactive."""
-    text = run(["systemctl", "show", unit, "-p", "ActiveState,SubState,MainPID,NRestarts,ExecMainStatus"])
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def journal(unit: str) -> list[str]:
-    """The last lines of a unit since this program began."""
-    since = f"--since=@{int(BEGAN)}"
-    return run(["journalctl", "-u", unit, since, "-n", "20", "-o", "cat", "--no-pager", "--quiet"]).splitlines()
-
-
-def systemctl(*arguments: str) -> None:
-    """systemctl, whose refusals show in the states read afterwards."""
-    subprocess.run(["systemctl", *arguments], capture_output=True)
-
-
-def run(command: list[str]) -> str:
-    """Standard output of a command."""
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+    :raises OSError: when there is no usable one
+    """
+    return first_key(job["api_key_file"]) if job["api_key_file"] else None
 
 
 if __name__ == "__main__":
-    run_job(switch)
+    run_job(switch, unwinds=True)

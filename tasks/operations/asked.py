@@ -17,6 +17,7 @@ from tasks.facts.capacity import Capacity
 from tasks.facts.driver import NvidiaPackages
 from tasks.facts.files import Ownership, Sha256Sums, UserExists
 from tasks.facts.interpreters import Interpreters
+from tasks.facts.key_files import KeyFiles
 from tasks.facts.model_store import ModelStore
 from tasks.facts.proofs import BackOffs
 from tasks.facts.releases import Releases
@@ -33,6 +34,7 @@ from tasks.operations.serving import health_addresses
 from tasks.operations.simulated_gpus import simulation_directories
 from tasks.planning import layout
 from tasks.planning.driver import asked_for
+from tasks.planning.key_files import key_paths
 from tasks.planning.liveness import SERVICE, TIMER
 from tasks.planning.pinned_weights import wants_measuring
 from tasks.spec.rig import Rig
@@ -57,6 +59,8 @@ def asked_by_deploy(rig: Rig, programs: Collection[str]) -> list[Asked]:
         (Units, {"health": health_addresses(rig)}),
         (UnitFiles, {"names": [SERVICE, TIMER]}),
     ]
+    if paths := key_paths(rig):
+        asked.append((KeyFiles, {"paths": paths}))
     if rig.host.swappiness is not None:
         asked += [(fact, {"paths": [layout.SYSCTL_FILE]}) for fact in (Sha256Sums, Ownership)]
     asked += _asked_about_gpus(rig)

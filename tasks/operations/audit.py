@@ -27,6 +27,7 @@ from tasks.operations import Commands, closed_by
 from tasks.operations.asked import asked_by_deploy
 from tasks.operations.audit_run import RUN
 from tasks.operations.gpus import read_toolkits
+from tasks.operations.key_files import key_files_found_wrong
 from tasks.operations.load_modes import read_load_modes
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import files_to_fetch, read_releases, releases_to_build
@@ -295,6 +296,7 @@ def _differences(rig: Rig, deep: bool) -> tuple[Sequence[LockedModel], dict[str,
     releases, units = read_releases(rig), read_units(rig)
     differences = {
         "llama.release": [item for _, found in releases_to_build(rig, releases) for item in found],
+        "llama.key-files": list(key_files_found_wrong(rig).values()),
         "llama.units": [
             Difference(name, "of no declared model, so stopped", "running or started at boot")
             for name in retired_units(rig, units)

@@ -55,8 +55,11 @@ def is_running(job: Job | None, asked: dict[str, Any]) -> bool:
 
 
 def none_runs(name: str) -> StringCommand:
-    """Fails while a job of that name runs: after it was looked for, for the deploy that was quicker since then."""
-    said = f"another {name} has just begun on the box, by another deploy: run deploy.py again"
+    """Fails while a job of that name runs: after it was looked for, for the deploy that was quicker since then.
+
+    :param name: may end in `-*`, for all that begin so
+    """
+    said = f"another {name.removesuffix('-*')} has just begun on the box, by another deploy: run deploy.py again"
     return StringCommand(
         f"! systemctl is-active --quiet '{layout.job_unit(name)}*' || {{ echo '{said}' >&2; exit 1; }}"
     )
@@ -84,10 +87,8 @@ def start_job(
     unit = f"{layout.job_unit(name)}{secrets.token_hex(4)}.service"
     if not stops_another:
         yield none_runs(name)
-    yield StringCommand(
-        f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; "
-        f"mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json"
-    )
+    stop = f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; " if stops_another else ""
+    yield StringCommand(f"{stop}mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json")
     yield FileUploadCommand(io.StringIO(job_text(job)), f"{directory}/job.json")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:

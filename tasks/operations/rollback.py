@@ -7,9 +7,9 @@ from pyinfra.context import host
 
 from tasks.facts.proofs import PreviousProofs
 from tasks.operations import Commands
-from tasks.operations.jobs import await_jobs, start_job
 from tasks.operations.refuse import refuse
 from tasks.operations.serving import read_units
+from tasks.operations.switches import run_switch, switches_awaited
 from tasks.planning import layout
 from tasks.spec.rig import Rig
 
@@ -21,6 +21,12 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
         yield from refuse(f"no model is called {only!r}; this box has {', '.join(model.name for model in rig.models)}")
         return
     units, previous = read_units(rig), host.get_fact(PreviousProofs)
+    waited = yield from switches_awaited({unit: proof["text"] for unit, proof in previous.items()})
+    if waited is None:
+        return
+    if waited:
+        host.log("that was this rollback already: nothing more was done")
+        return
     names = [only] if only is not None else [model.name for model in rig.models]
     running = [name for name in names if (unit := units.get(layout.unit_name(name))) is not None and unit.is_active]
     found = {name: previous[layout.unit_name(name)] for name in running if layout.unit_name(name) in previous}
@@ -29,8 +35,6 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
         return
     for name, proof in found.items():
         host.log(f"{name}: back to what answered on {proof.get('proved_at', 'an unknown day')}")
-        job = f"switch-{name}"
-        yield from start_job(job, "switch_unit", proof["job"], sandboxed=False)
-        yield await_jobs({job: name})
+        yield from run_switch(name, proof["job"])
     commits = sorted({str(proof["job"]["commit"]) for proof in found.values()})
     host.log(f"the next deploy goes forward again, unless you declare this: llama.cpp {', '.join(commits)}")

@@ -16,13 +16,13 @@ from tasks.facts.releases import Release
 from tasks.facts.units import Units
 from tasks.operations import Commands, closes
 from tasks.operations.first_starts import first_start, not_recorded, record_back_off
-from tasks.operations.jobs import await_jobs, start_job
 from tasks.operations.load_modes import read_load_modes
 from tasks.operations.long_work import read_releases
 from tasks.operations.model_lock import locked_or_refused
 from tasks.operations.once import read_once
 from tasks.operations.plan_file import PlanError, as_planned, plan_that_holds, planned_by_us
 from tasks.operations.refuse import refuse
+from tasks.operations.switches import run_switch, switches_awaited
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.checks.llama_cpp import ModelFiles, ModelLock, ReleasesWhole, UnitsAsDeclared
@@ -59,20 +59,27 @@ def health_addresses(rig: Rig) -> dict[str, str]:
     return health
 
 
-def read_units(rig: Rig) -> dict[str, Unit]:
+def read_units(rig: Rig, *, fresh: bool = False) -> dict[str, Unit]:
     """The box's model units, with the health of the declared ones."""
-    return read_once(Units, health=health_addresses(rig))
+    return read_once(Units, fresh=fresh, health=health_addresses(rig))
 
 
 def wanted_units(
-    rig: Rig, releases: dict[str, Release], locked: list[LockedModel], store: Store, units: dict[str, Unit]
+    rig: Rig,
+    releases: dict[str, Release],
+    locked: list[LockedModel],
+    store: Store,
+    units: dict[str, Unit],
+    *,
+    fresh: bool = False,
 ) -> list[Wanted]:
     """Every model's unit as it should be on this box, the running ones last: they are started when all is in place.
 
+    :param fresh: a switch has ended since the box was last asked
     :raises NotReadyError: when a release or a model file is not whole, or a build refuses a flag
     """
     running = running_models(rig, units)
-    back_offs = read_once(BackOffs) if planned_by_us(rig) else {}
+    back_offs = read_once(BackOffs, fresh=fresh) if planned_by_us(rig) else {}
     wanted = []
     try:
         modes, memory = read_load_modes(rig, releases, locked)
@@ -120,6 +127,10 @@ def _unit_of(
     )
 
 
+def _differs(item: Wanted, unit: Unit | None) -> bool:
+    return bool(unit_differences(item, unit) or boot_differences(item, unit))
+
+
 @operation()
 @closes(UnitsAsDeclared, ModelFiles, ReleasesWhole, ModelLock)
 def models_served(rig: Rig) -> Commands:
@@ -127,15 +138,24 @@ def models_served(rig: Rig) -> Commands:
     locked = yield from locked_or_refused(rig)
     if locked is None:
         return
-    store, units, releases = read_once(ModelStore), read_units(rig), read_releases(rig)
-    try:
-        wanted = wanted_units(rig, releases, locked, store, units)
-    except NotReadyError as error:
-        yield from refuse(str(error))
-        return
+    store, releases, changed = read_once(ModelStore), read_releases(rig), False
+    while True:
+        units = read_units(rig, fresh=changed)
+        try:
+            wanted = wanted_units(rig, releases, locked, store, units, fresh=changed)
+        except NotReadyError as error:
+            yield from refuse(str(error))
+            return
+        retired = retired_units(rig, units)
+        if changed or not (retired or any(_differs(item, units.get(item.unit)) for item in wanted)):
+            break
+        waited = yield from switches_awaited({item.unit: item.text for item in wanted})
+        if waited is None:
+            return
+        if not waited:
+            break
+        changed = True  # by the switch that was waited for: all of it is looked at again
     locks = {model.name: entry for model, entry in zip(rig.models, locked, strict=True)}
-    retired = retired_units(rig, units)
-    changed = False
     for item in wanted:
         unit, lock, build = units.get(item.unit), locks[item.model.name], rig.build_of(item.model)
         differences = unit_differences(item, unit)
@@ -146,9 +166,7 @@ def models_served(rig: Rig) -> Commands:
             rendered = partial(_unit_of, rig, release=release, lock=lock, store=store, running={item.model.name})
             told = first_start(item, lock, rendered)
             job = switch_job(item, build, retired, sum(file.size for file in lock.files), told)
-            name = f"switch-{item.model.name}"
-            yield from start_job(name, "switch_unit", job, sandboxed=False)
-            yield await_jobs({name: item.model.name})
+            yield from run_switch(item.model.name, job)
         if item.plan is not None and (differences or not_recorded(rig, item)):
             changed = True
             yield FunctionCommand(record_back_off, [rig, item], {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,15 @@ from pathlib import Path
 
 REAL = Path(__file__).with_name("llama-server.real")
 MODE = Path(__file__).with_name("misbehave").read_text().strip()
+SLOW_S = 20
+PROPS = {
+    "props-500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\nboom",
+    "props-reset": b"",
+    "props-incomplete": b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"build_info": "',
+    "props-bad-status": b"this is not HTTP\r\n\r\n",
+    "props-other-shape": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
+}
+"""What is answered to /props, after which the connection is reset."""
 
 
 def main() -> None:
@@ -26,14 +36,20 @@ def main() -> None:
         sys.exit("CUDA error: out of memory (so this stand-in says)")
     if MODE == "hangs-in-load":
         time.sleep(3600)
+    if MODE == "slow-load":
+        time.sleep(SLOW_S)
+        os.execv(REAL, [str(REAL), *arguments])
+    if MODE == "no-key":
+        at = arguments.index("--api-key-file")
+        os.execv(REAL, [str(REAL), *arguments[:at], *arguments[at + 2 :]])
     if MODE == "wrong-context":
         os.execv(REAL, [str(REAL), *arguments, "--ctx-size", "512"])
-    if MODE == "dies-on-long-prompt":
+    if MODE == "dies-on-long-prompt" or MODE in PROPS:
         forward(arguments)
 
 
 def forward(arguments: list[str]) -> None:
-    """The real server on a port of its own, and everything passed on to it, until a request is long."""
+    """The real server on a port of its own, and everything passed on to it but what MODE answers otherwise."""
     at = arguments.index("--port") + 1
     port, inner = int(arguments[at]), int(arguments[at]) + 500
     server = subprocess.Popen([str(REAL), *arguments[:at], str(inner), *arguments[at + 1 :]])
@@ -47,11 +63,17 @@ def serve(client: socket.socket, port: int, server: subprocess.Popen[bytes]) -> 
     request = client.recv(65536)
     if b"content-length" in request.lower():
         length = int(request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        if length > 2000:
+        if length > 2000 and MODE == "dies-on-long-prompt":
             server.kill()
             os.abort()
         while len(request.split(b"\r\n\r\n", 1)[1]) < length:
             request += client.recv(65536)
+    if MODE in PROPS and request.startswith(b"GET /props"):
+        client.sendall(PROPS[MODE])
+        time.sleep(0.2)  # a reset overtakes what was sent and not yet read
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        return
     try:
         upstream = socket.create_connection(("127.0.0.1", port))
     except OSError:

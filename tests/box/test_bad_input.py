@@ -18,6 +18,14 @@ from tests.box.rehearse import chat
 pytestmark = pytest.mark.box
 
 KEY_FILE = "/etc/llamarig/keys/api"
+UNUSABLE = (
+    (None, "is not there"),
+    ("", "is empty"),
+    ("# sk-none\\n", "has no usable line"),
+    ("sk-0123\\r\\n", "has carriage returns"),
+    ("\\357\\273\\277sk-0123\\n", "begins with a byte order mark"),
+)
+"""What printf makes of it, and what is said of that; nothing of a key."""
 
 
 @pytest.fixture
@@ -135,8 +143,22 @@ def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
     with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
         before = invocation(variant)
         variant.rig["models"][0]["serve"]["api_key_file"] = KEY_FILE
-        variant.shell("rm -rf /etc/llamarig/keys")
-        refusal(variant.run(), "api_key_file", KEY_FILE, "mode 600", "nothing was changed")
+        # Another release would have to be built: it is not begun, because the key file is looked at before.
+        variant.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_KEY=1"}
+        variant.shell("rm -rf /etc/llamarig/keys; install -d -m 700 /etc/llamarig/keys")
+        jobs = variant.shell("ls /var/lib/llamarig/jobs /var/lib/llamarig/work")
+        for content, why in UNUSABLE:
+            if content is not None:
+                variant.shell(f"umask 077; printf '{content}' >{KEY_FILE}")
+            tried = variant.run()
+            refusal(tried, f"api_key_file {KEY_FILE} {why}", "mode 600", "nothing was changed")
+            assert tried.failed == ["Host | API key files"], str(tried)
+            assert tried.changed == []
+            audited = variant.run("--data", "only=llama.key-files", script="tasks/audit.py")
+            assert audited.code == 1, str(audited)
+            assert why in audited.output
+        assert variant.shell("ls /var/lib/llamarig/jobs /var/lib/llamarig/work") == jobs
+        del variant.rig["builds"][0]["cmake"]
         assert invocation(variant) == before
         assert chat(variant.address, "Do you still serve?")
 
@@ -145,6 +167,13 @@ def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
         assert outcome.code == 0, str(outcome)
         assert outcome.changed == [SERVED]
         assert variant.run().changed == []
+        served = invocation(variant)
+        variant.shell(f"chown nobody {KEY_FILE}; chmod 644 {KEY_FILE}")
+        assert variant.run("--data", "only=llama.key-files", script="tasks/audit.py").code == 1
+        assert variant.run().changed == ["Host | API key files"]
+        assert variant.shell(f"stat -c '%a %U' {KEY_FILE}; chmod 400 {KEY_FILE}") == "600 root"
+        assert variant.run().changed == []
+        assert invocation(variant) == served, "whose the file is takes no restart"
         with pytest.raises(urllib.error.HTTPError) as refused:
             chat(variant.address, "Without a key?")
         assert refused.value.code == 401

@@ -117,6 +117,11 @@ def test_a_no_change_run_costs_no_command_for_one_more_build(
         ("hangs-in-load", "was not ready after 10 s"),
         ("wrong-context", "serves a context of 512 tokens a slot, declared 8192"),
         ("dies-on-long-prompt", "does not answer a completion"),
+        ("props-500", "does not answer as a llama-server does (HTTP 500"),
+        ("props-reset", "does not answer as a llama-server does ("),
+        ("props-incomplete", "does not answer as a llama-server does ("),
+        ("props-bad-status", "does not answer as a llama-server does (no whole answer (BadStatusLine"),
+        ("props-other-shape", "does not answer as a llama-server does (no object: [1])"),
     ],
 )
 def test_bad_release_is_taken_back(
@@ -153,6 +158,131 @@ def test_switch_ends_well_without_the_machine_that_began_it(
     assert serving_release(deployment) == first
     assert chat(deployment.address, "Who put you back?")
     assert deployment.run().changed == []
+
+
+SWITCH = "llamarig-job-switch-tiny_*"
+
+
+@pytest.fixture
+def as_before(deployment: Deployment, other_release: tuple[Deployment, str]) -> Iterator[str]:
+    """The release that serves; afterwards it serves, and nothing of a switch is left."""
+    assert deployment.run().code == 0
+    first = serving_release(deployment)
+    yield first
+    assert serving_release(deployment) == first
+    assert chat(deployment.address, "As before?")
+    left = "ls -d /etc/systemd/system/*before /var/lib/llamarig/proofs/*before 2>/dev/null; true"
+    assert deployment.shell(left) == ""
+    assert deployment.run().changed == []
+
+
+def switch_status(deployment: Deployment) -> dict[str, object]:
+    status: dict[str, object] = json.loads(deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"))
+    return status
+
+
+def test_a_switch_that_is_stopped_puts_back_what_served(
+    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+) -> None:
+    variant, other = other_release
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
+    put_stand_in(deployment, other, "hangs-in-load")
+    running = variant.start(log=tmp_path / "log")
+    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    deployment.shell(f"systemctl stop '{SWITCH}'", timeout=120)
+    assert running.ended() != 0
+    assert "stopped before it was finished; llamarig-tiny.service, which served before" in running.said()
+    wait_for(lambda: serving_release(deployment) == as_before, "the old release")
+    health = f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' {deployment.address}/health"
+    wait_for(lambda: deployment.shell(health) == "200", "the old model's answers")
+
+
+def test_a_full_disk_is_no_reason_not_to_put_back_what_served(
+    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+) -> None:
+    variant, other = other_release
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 20
+    put_stand_in(deployment, other, "hangs-in-load")
+    units = "/etc/systemd/system"
+    deployment.shell(
+        f"mkdir -p /run/small && mount -t tmpfs -o size=512k tmpfs /run/small && cp -a {units}/. /run/small && "
+        f"mount --bind /run/small {units} && systemctl daemon-reload"
+    )
+    try:
+        running = variant.start(log=tmp_path / "log")
+        new = f"grep -c {other} {units}/llamarig-tiny.service; true"
+        wait_for(lambda: deployment.shell(new) != "0", "the new unit's text", by=running)
+        deployment.shell(f"dd if=/dev/zero of={units}/fill bs=1k 2>/dev/null; true")
+        assert running.ended() != 0
+        assert "llamarig-tiny.service serves again as before" in running.said()
+        assert serving_release(deployment) == as_before
+    finally:
+        deployment.shell(f"umount {units} /run/small; systemctl daemon-reload")
+
+
+def test_a_switch_under_way_is_waited_for_and_never_stopped(
+    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+) -> None:
+    """Deployed, killed, deployed again at once; and by somebody else, who declares what served before."""
+    variant, other = other_release
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
+    put_stand_in(deployment, other, "slow-load")
+    running = variant.start(log=tmp_path / "log")
+    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    kill(running)
+    begun = deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value")
+    assert begun, "the switch ended with the connection that began it"
+    again = variant.start(log=tmp_path / "again")
+    wait_for(lambda: "the switch of tiny is already under way" in again.said(), "the next run finding it", by=again)
+    assert deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value") == begun
+    refused = deployment.run()
+    assert refused.code != 0, str(refused)
+    assert "a switch of model 'tiny' is under way on the box since" in refused.output
+    assert f"systemctl stop '{SWITCH}'" in refused.output
+    assert again.ended() == 0, again.said()
+    assert "llamarig-tiny.service answers; it was away for" in again.said()
+    assert serving_release(deployment) == other
+    assert variant.run().changed == []
+    # What served is not forgotten: a rollback returns to it.
+    back = variant.run(script="tasks/rollback.py")
+    assert back.code == 0, str(back)
+    assert serving_release(deployment) == as_before
+
+
+def test_a_switch_that_fails_is_the_end_of_whoever_waits_for_it(
+    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+) -> None:
+    variant, other = other_release
+    variant.rig["models"][0]["serve"]["load_timeout_s"] = 40
+    put_stand_in(deployment, other, "hangs-in-load")
+    running = variant.start(log=tmp_path / "log")
+    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    kill(running)
+    again = variant.start(log=tmp_path / "again")
+    assert again.ended() != 0
+    assert "the switch of tiny is already under way" in again.said()
+    assert "was not ready after 40 s" in again.said()
+    assert "llamarig-tiny.service serves again as before" in again.said()
+    assert serving_release(deployment) == as_before
+
+
+def test_a_release_that_answers_without_the_key_is_taken_back(
+    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str
+) -> None:
+    variant, other = other_release
+    key_file = "/etc/llamarig/keys/api"
+    variant.rig["models"][0]["serve"]["api_key_file"] = key_file
+    deployment.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-of-a-test >{key_file}")
+    try:
+        put_stand_in(deployment, other, "no-key")
+        outcome = variant.run()
+        assert outcome.code != 0, str(outcome)
+        assert "answers a completion without its key" in outcome.output
+        assert "serves again as before" in outcome.output
+        assert "sesame-of-a-test" not in outcome.output
+    finally:
+        del variant.rig["models"][0]["serve"]["api_key_file"]
+        deployment.shell("rm -r /etc/llamarig")
 
 
 def test_rollback_and_forward_again(deployment: Deployment, other_release: tuple[Deployment, str]) -> None:

@@ -18,11 +18,24 @@ from pyinfra.facts.files import File
 from pyinfra.facts.pacman import PacmanPackages
 from pyinfra.facts.rpm import RpmPackages
 
-from tasks.operations import Commands, audit, compilers, cuda_toolkit, driver, gpus, interpreter, memory, packages, rocm
+from tasks.operations import (
+    Commands,
+    audit,
+    compilers,
+    cuda_toolkit,
+    driver,
+    gpus,
+    interpreter,
+    key_files,
+    memory,
+    packages,
+    rocm,
+)
 from tasks.operations.audit import Options, everything_asked
 from tasks.operations.long_work import release_directories
 from tasks.operations.serving import read_units
 from tasks.planning import layout
+from tasks.planning.key_files import key_paths
 from tasks.planning.packages import FAMILIES, wanted_packages
 from tasks.spec import declare as d
 from tasks.spec.rig import Rig
@@ -78,7 +91,10 @@ def test_a_box_with_cards() -> None:
         "Gpus": CARD,
         f"Releases {[release]}": f'release\t{release}\nmanifest\t{{"commit": "", "flags": [], "files": {{}}}}',
     }
+    (key_file,) = key_paths(rig)
+    answers[f"KeyFiles {[key_file]}"] = f"key={key_file}\nstat=root 600 65 regular file\nbom=0\ncr=0\nusable=1"
     operations: list[tuple[Any, dict[str, Any]]] = [
+        (key_files.key_files_usable, {"rig": rig}),
         (memory.swappiness_set, {"value": 0}),
         (gpus.made_ready, {"rig": rig}),
         (driver.installed, {"rig": rig, "driver": rig.host.nvidia_driver}),

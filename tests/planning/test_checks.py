@@ -172,6 +172,7 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "llama.release": (A, Box(differences={"llama.release": [Difference("r", "built", "not there")]}), Box()),
     "llama.model-files": (A, Box(differences={"llama.model-files": [Difference("f", "a", "b")]}), Box()),
     "llama.model-lock": (A, Box(differences={"llama.model-lock": [Difference("l", "a", "b")]}), Box()),
+    "llama.key-files": (A, Box(differences={"llama.key-files": [Difference("k", "a key", "is empty")]}), Box()),
     "llama.units": (A, Box(differences={"llama.units": [Difference("u", "running", "failed")]}), Box()),
     "llama.config-files": (A, Box(strays=Strays(config_files=("/etc/llama.cpp/config.ini",))), Box()),
     "llama.environment": (

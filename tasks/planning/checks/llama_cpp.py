@@ -54,6 +54,13 @@ class UnitsAsDeclared(_OfDeploy):
     )
 
 
+class KeyFilesUsable(_OfDeploy):
+    """A key file without a key opens a server to everyone at its next start."""
+
+    id = "llama.key-files"
+    expects = "every declared api_key_file there, with a usable key, owned by root and with mode 600 or 400"
+
+
 class OtherOperations(_OfDeploy):
     """Everything else deploy.py would change: packages, directories, programs, toolkits."""
 
@@ -176,6 +183,7 @@ ALL: tuple[Check, ...] = (
     ModelFiles(),
     ModelLock(),
     UnitsAsDeclared(),
+    KeyFilesUsable(),
     ConfigFiles(),
     Environment(),
     OtherServers(),
