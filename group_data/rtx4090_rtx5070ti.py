@@ -10,7 +10,8 @@ CUDA0, which is 32 + 17 for 48 layers and the output, 25 + 12 for gpt-oss's 36. 
 
 Prompts are computed on the GPUs from experts in RAM, so these are pinned (`--load-mode none`), which read prompts
 about four times as fast as a mapped file: where a dry run leaves 512 MiB on each card and all of it fits into the RAM
-beside 4 GiB for the system. A deploy measures that once and says what lacked where it does not hold.
+beside 4 GiB for the system. A deploy measures that once and says what lacked where it does not hold: by dry runs on
+simulated cards it holds for the three of Qwen3-Coder, and not for gpt-oss (tests/planning/profile_memory.py).
 
 `--jinja --no-context-shift -np 1 --split-mode layer --main-gpu 0 -ngl 99 --fit off` need no line here: llamarig's
 defaults say the same.
@@ -88,7 +89,9 @@ rig = d.rig(
                 environment={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
             ),
         ),
-        # About 20 t/s. The owner names no sampling for it: the model's own defaults hold.
+        # About 20 t/s. The owner names no sampling for it: the model's own defaults hold. His 12 layers leave 483 MiB on
+        # the 4090 by a dry run, too little for pinned weights, so prompts are read from the mapped file and a deploy says
+        # so. gpu=(11, 5) holds as many layers and leaves more than 1 GiB on each card, by the size of a layer's experts.
         d.model(
             name="gpt-oss-120b",
             repo="unsloth/gpt-oss-120b-GGUF",

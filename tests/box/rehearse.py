@@ -48,6 +48,15 @@ def main() -> int:
     return 0
 
 
+def is_healthy(address: str) -> bool:
+    """Whether the server of an address answers /health with 200."""
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
 def chat(address: str, text: str, key: str | None = None, *, model: str | None = None) -> str:
     """The answer to one user message through the OpenAI-compatible API."""
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **({"model": model} if model else {})}

@@ -12,19 +12,11 @@ import pytest
 from tests.box import machine
 from tests.box.deployment import Deployment, Outcome, wait_for
 from tests.box.hub import Hub
-from tests.box.rehearse import chat
+from tests.box.rehearse import chat, is_healthy
 
 pytestmark = pytest.mark.box
 
 STORE = "/var/lib/llamarig/models/llamarig/Tiny-Qwen3-Next-GGUF"
-
-
-def is_healthy(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def announced(outcome: Outcome) -> list[str]:

@@ -21,9 +21,9 @@ from tasks.planning.plans.device import simulation_environment
 from tasks.spec.plan_file import MeasuredPlacement
 from tasks.spec.rig import Rig
 from tasks.spec.simulated_gpu import SimulatedGpu
-from tests.box.deployment import HOST, Deployment
+from tests.box.deployment import HOST, Deployment, wait_for
 from tests.box.hub import Hub
-from tests.box.rehearse import chat
+from tests.box.rehearse import chat, is_healthy
 from tests.box.sparse_models import write_sparse
 from tests.planning.model_shapes import SHAPES
 from tests.planning.profile_memory import PROFILES, RAM
@@ -152,6 +152,7 @@ def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -
     tiny.write(drop_in, "[Service]\nEnvironment=GGML_CUDA_NO_PINNED=1\n")
     try:
         tiny.shell(f"systemctl daemon-reload && systemctl restart {UNIT}")
+        wait_for(lambda: is_healthy(tiny.address), "/health after a restart")
         assert chat(tiny.address, "Still well?")
         found = audited(tiny)
         assert found.code == 1, str(found)

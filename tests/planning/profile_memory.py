@@ -48,21 +48,21 @@ PROFILES = {
             SimulatedGpu(name="RTX 5070 Ti", total_mib=16303, free_mib=12761),
         ),
         {
-            "qwen3-coder": Profile("qwen3-coder-next-q6", (0, 0), 0, 0, 0, "none"),
-            "qwen3-coder-q5": Profile("qwen3-coder-next-q5", (0, 0), 0, 0, 0, "none"),
-            "qwen3-coder-q5-fit": Profile("qwen3-coder-next-q5", (0, 0), 0, 0, 0, "none"),
-            "gpt-oss-120b": Profile("gpt-oss-120b", (0, 0), 0, 0, 0, "none"),
+            "qwen3-coder": Profile("qwen3-coder-next-q6", (2228, 1582), 36783, 11660, 36539, "none"),
+            "qwen3-coder-q5": Profile("qwen3-coder-next-q5", (2963, 1861), 27660, 11660, 27455, "none"),
+            "qwen3-coder-q5-fit": Profile("qwen3-coder-next-q5", (855, 1284), 23089, 10868, 22884, "none"),
+            "gpt-oss-120b": Profile("gpt-oss-120b", (483, 3002), 33462, 11429, 32357, "auto"),
         },
     ),
     "rtx4070": Group(
         (SimulatedGpu(name="RTX 4070", total_mib=12282, free_mib=11600),),
-        {"qwen3-coder-mxfp4": Profile("qwen3-coder-next-mxfp4", (0,), 0, 0, 0, "mlock")},
+        {"qwen3-coder-mxfp4": Profile("qwen3-coder-next-mxfp4", (570,), 34321, 10740, 34005, "mlock")},
     ),
     "rtx_16gb": Group(
         (SimulatedGpu(name="RTX 16 GB", total_mib=16380, free_mib=15700),),
         {
-            "qwen35-a3b": Profile("qwen35-35b-a3b-q4", (0,), 0, 0, 0, "none"),
-            "qwen35-a3b-q8": Profile("qwen35-35b-a3b-q8", (0,), 0, 0, 0, "none"),
+            "qwen35-a3b": Profile("qwen35-35b-a3b-q4", (5625,), 11366, 10274, 11093, "none"),
+            "qwen35-a3b-q8": Profile("qwen35-35b-a3b-q8", (1367,), 22004, 10274, 21488, "none"),
         },
     ),
 }
