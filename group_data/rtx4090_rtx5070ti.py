@@ -89,9 +89,9 @@ rig = d.rig(
                 environment={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
             ),
         ),
-        # About 20 t/s. The owner names no sampling for it: the model's own defaults hold. His 12 layers leave 483 MiB on
-        # the 4090 by a dry run, too little for pinned weights, so prompts are read from the mapped file and a deploy says
-        # so. gpu=(11, 5) holds as many layers and leaves more than 1 GiB on each card, by the size of a layer's experts.
+        # About 20 t/s. The owner names no sampling for it: the model's own defaults hold. His 12 layers leave 483 MiB
+        # on the 4090 by a dry run, too little for pinned weights: prompts are read from the mapped file, as a deploy
+        # says. gpu=(11, 5) holds as many layers and leaves more than 1 GiB on each card, by the size of their experts.
         d.model(
             name="gpt-oss-120b",
             repo="unsloth/gpt-oss-120b-GGUF",
