@@ -41,9 +41,11 @@ pytestmark = pytest.mark.box
 
 GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
 REPO = "acme/MTP-GGUF"
-CARDS = (("RTX 4090", 24564, 23671), ("RTX 5070 Ti", 16303, 12761))
+CARDS = (("RTX 4070", 12282, 11600), ("RTX 5070 Ti", 16303, 12761))
+TRUNK = "glm45_air"
+"""Also as a file whose last block has no tensors: the pinned commit's qwen35moe.cpp does not load such a one."""
 MODELS = {name: (header_bytes(name), header(name)) for name in NAMES} | {
-    f"{name}-trunk": (trunk_only_bytes(name), trunk_only(name)) for name in NAMES
+    f"{TRUNK}-trunk": (trunk_only_bytes(TRUNK), trunk_only(TRUNK))
 }
 _ASSIGNED = re.compile(r"load_tensors: layer +(\d+) assigned to device (\w+)")
 
@@ -164,11 +166,12 @@ def test_the_tests_own_rule_is_llama_cpps(model: str, planned: Planned) -> None:
 
 
 def test_the_layer_of_multi_token_prediction_weighs_nothing(planned: Planned) -> None:
-    """The same plan comes out for the file with it as for the file without it."""
+    """And the same plan comes out for the file without it."""
+    whole, trunk = planned.plans[TRUNK], planned.plans[f"{TRUNK}-trunk"]
+    assert whole.placement == trunk.placement
+    assert [row.model_mib for row in whole.memory] == [row.model_mib for row in trunk.memory]
     for name in NAMES:
-        whole, trunk = planned.plans[name], planned.plans[f"{name}-trunk"]
-        assert whole.placement == trunk.placement
-        assert [row.model_mib for row in whole.memory] == [row.model_mib for row in trunk.memory]
+        whole = planned.plans[name]
         there = loaded(flags(whole.placement), header(name), 2)
         for row, mib in zip(whole.memory, (*there.gpus, there.ram), strict=True):
             assert abs(row.model_mib - mib) <= 3, name  # rounded and padded, tensor by tensor
