@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.operations import compilers, once, packages
+from tasks.operations import audit, compilers, once, packages
+from tasks.operations.audit_run import RUN
 from tasks.planning.packages import wanted_packages
 from tasks.planning.release import release_path
 from tasks.spec import declare as d
@@ -104,3 +105,18 @@ def test_a_deploy_asks_before_it_installs_anything() -> None:
         pass
     assert any("GNU_LIBC_VERSION" in command for command in failed.value.args[1])
     assert not installs(failed.value.args[1])
+
+
+@pytest.mark.usefixtures("audit_of_its_own")
+def test_an_audit_tells_it_with_the_release_that_is_missing() -> None:
+    declared = rig("13.0")
+    asking = {"rig": declared, "name": "Toolchain | CUDA toolkits and compilers", "_if": lambda: False}
+    options = audit.Options(only=("llama.release", "deploy"))
+    look = {"name": "Audit: looking", "rig": declared, "options": options}
+    responses = {"GNU_LIBC_VERSION": SID}
+    with run_of((compilers.suit_the_toolkits, asking), (audit.box_looked_at, look), responses=responses):
+        (finding,) = RUN.found["@fake"]
+    assert finding.check == "llama.release"
+    assert finding.remedy.startswith("deploy.py refuses: CUDA toolkit, C library and compiler do not go together")
+    assert 'declare cuda_toolkit="13.4"' in finding.remedy
+    assert not finding.by_deploy
