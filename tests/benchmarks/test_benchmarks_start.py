@@ -38,7 +38,7 @@ def declared(source: str) -> tuple[list[str], list[str]]:
             for call in (node for node in ast.walk(statement) if isinstance(node, ast.Call)):
                 for keyword in call.keywords:
                     if keyword.arg == "name" and rooms and isinstance(keyword.value, ast.Constant):
-                        name = f"{ast.literal_eval(rooms[0])} | {keyword.value.value}"
+                        name = f"{ast.literal_eval(rooms[0])} | {ast.literal_eval(keyword.value)}"
                         (always if isinstance(statement, ast.Expr) else sometimes).append(name)
     return always, sometimes
 
