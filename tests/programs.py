@@ -25,16 +25,25 @@ _PROGRAM = re.compile(r"[a-z][a-z0-9_.+-]*")
 _SHELL = {"echo", "test", "cd", "exit", "set", "ulimit", "command", "printf", "true", "exec", "if", "then", "fi", "for"}
 
 
-def sources() -> list[Path]:
-    """What runs on the control machine: the tests and, of tasks/, all but the programs that are sent to a box.
+COMPILES = "build_release.py"
+"""Of tasks/files; its small functions are called here, but it compiles on boxes alone."""
 
-    tests/gpu is for machines with a card, which its README equips; tasks/files runs on boxes, and the tests that start
-    those programs here bring their own stand-ins for what a box has.
+
+def sources() -> list[Path]:
+    """What runs on the control machine: the tests, and tasks/ without the programs that are sent to a box.
+
+    Of those programs, the ones that tests import run here too. tests/gpu is for machines with a card, which its README
+    equips.
     """
-    ours = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
-    return sorted(
-        path for path in ours if not path.is_relative_to(ROOT / "tests/gpu") and path.parent != ROOT / "tasks/files"
-    )
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(ROOT / "tests/gpu")]
+    text = "\n".join(path.read_text() for path in tests)
+    imported = set(re.findall(r"^from tasks\.files\.(\w+) import", text, re.MULTILINE))
+    for names in re.findall(r"^from tasks\.files import ([\w, ]+)$", text, re.MULTILINE):
+        imported |= {name.strip() for name in names.split(",")}
+    programs = ROOT / "tasks/files"
+    here = [programs / f"{name}.py" for name in imported if f"{name}.py" != COMPILES]
+    tasks = [path for path in (ROOT / "tasks").rglob("*.py") if path.parent != programs]
+    return sorted([*tests, *tasks, *here])
 
 
 def started() -> dict[str, list[str]]:
@@ -65,7 +74,7 @@ def started_by(source: str) -> set[str]:
                 found.add(str(first.value))
         elif isinstance(node, ast.Return) and node.value is not None:
             reached.append(node.value)
-    names = {node.id for expression in reached for node in ast.walk(expression) if isinstance(node, ast.Name)}
+    names = {name for expression in reached for name in _variables(expression)}
     written = dict[str, ast.expr]()
     """Variable -> the list that it is given, where that is written out."""
     for node in nodes:
@@ -75,6 +84,21 @@ def started_by(source: str) -> set[str]:
             reached.append(value)
             reached += value.elts if isinstance(node, ast.For) else []
     return found | {word for expression in reached for word in _words(expression, written)}
+
+
+def _variables(expression: ast.expr) -> Iterator[str]:
+    """The variables that may begin with the program: the list itself, or what stands first in it, or after `sh -c`."""
+    if isinstance(expression, ast.Name):
+        yield expression.id
+    if not isinstance(expression, ast.List | ast.Tuple):
+        return
+    words = list(_spread(expression.elts))
+    by_shell = [word.value for word in words[:2] if isinstance(word, ast.Constant)] == ["sh", "-c"]
+    for word in words:
+        if isinstance(word, ast.Starred) and isinstance(word.value, ast.Name):
+            yield word.value.id
+        elif not isinstance(word, ast.Starred) and not by_shell:
+            return
 
 
 def _given(node: ast.AST) -> tuple[str, ast.expr | None]:
