@@ -45,8 +45,8 @@ def key_file_differences(rig: Rig, found: Mapping[str, KeyFile]) -> dict[str, Di
         what = f"api_key_file {path}"
         if file.problem:
             remedy = (
-                f"write it on the box, one key a line ({make_key(path)}), in a directory that is there, owned by root "
-                "and mode 600"
+                f"write it on the box, one key a line, owned by root and mode 600, in a directory that is there: "
+                f"`{make_key(path)}`"
             )
             differences[path] = Difference(what, _EXPECTED, file.problem, remedy=remedy, by_deploy=False)
         elif file.owner != "root" or file.mode not in _MODES:

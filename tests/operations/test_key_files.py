@@ -79,7 +79,7 @@ def test_what_holds_no_key_is_refused_in_words(
     with pytest.raises(AssertionError, match="failed"):
         told(rig(PATH), f"key={PATH}", *lines)
     (message,) = [record.getMessage() for record in caplog.records if "nothing was changed" in record.getMessage()]
-    for words in ("@fake", f"api_key_file {PATH} ", why, "one key a line", f">{PATH})", "mode 600"):
+    for words in ("@fake", f"api_key_file {PATH} ", why, "one key a line", f">{PATH})`", "mode 600"):
         assert words in message
 
 
