@@ -46,6 +46,18 @@ def as_measured(rig: Rig, model: Model) -> Model:
     return with_load_mode(rig, model, "none" if mode == "auto" else mode)
 
 
+def can_be_measured(rig: Rig, model: Model, release: Release) -> bool:
+    """Whether a release can show what a declared placement takes: it has the program, and the flags it is served with.
+
+    Flags that it refuses are reported where the unit is rendered.
+    """
+    try:
+        declared_flags(as_measured(rig, model), release.flags)
+    except FlagRefusedError:
+        return False
+    return "llama-fit-params" in release.files
+
+
 def measurement_that_holds(rig: Rig, model: Model, release: Release, locked: LockedModel) -> MeasuredPlacement | None:
     """The recorded dry run of a declared placement; None where there is none, or it is true for something else.
 

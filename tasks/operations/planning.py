@@ -12,7 +12,7 @@ from pyinfra.context import host, state
 from tasks.facts.gpus import Gpus
 from tasks.facts.plannable import HeldByOurs
 from tasks.operations import Commands, closes
-from tasks.operations.load_modes import as_measured, measured_models, measurement_that_holds
+from tasks.operations.load_modes import as_measured, can_be_measured, measured_models, measurement_that_holds
 from tasks.operations.lock_file import ONE_WRITER
 from tasks.operations.once import read_once
 from tasks.operations.plan_file import (
@@ -59,7 +59,7 @@ def models_planned(rig: Rig) -> Commands:
             model
             for model in declared
             if (found := ground.get(model.name)) is not None
-            and "llama-fit-params" in found.release.files
+            and can_be_measured(rig, model, found.release)
             and measurement_that_holds(rig, model, found.release, found.locked) is None
         ]
         for model in models:
@@ -102,7 +102,12 @@ def _measurable_now(rig: Rig, models: list[Model]) -> list[Model]:
 def _measure(state: State, host: Host, rig: Rig, models: list[Model]) -> bool:
     for model in models:
         try:
-            ground = ground_of(rig, [model])[model.name]
+            ground = ground_of(rig, [model]).get(model.name)
+            if ground is None or not can_be_measured(rig, model, ground.release):
+                raise PlanError(
+                    f"model {model.name!r} cannot be measured: its release or lock entry is missing, or the release "
+                    "lacks llama-fit-params or a declared flag; run deploy.py, which says which"
+                )
             found = measured(rig, as_measured(rig, model), ground)
             with ONE_WRITER:  # several boxes share a plan file
                 write_measured(rig.plan_file, host.name, model.name, found)

@@ -22,30 +22,13 @@ from tasks.planning.pinned_weights import (
 from tasks.spec.placement import Fit
 from tasks.spec.plan_file import PlannedDevice
 from tasks.spec.rig import Rig
+from tests.planning.cuda_rig import rig
 from tests.planning.planned_box import planned
 from tests.planning.test_lints import MIB, qwen3_next
 
 GIB = 1 << 30
 BOX = Box(ram=63 * GIB, kernel="6.12.0-amd64")
 EXPERTS = ServerMemory(pinnable=37000, weights=37400, rest=12000, left=(900, 700))
-LAYERS = {"kind": "layers", "gpu": [13, 6], "split": [32, 17]}
-
-
-def rig(*serves: dict[str, Any], backend: str = "cuda", **fields: Any) -> Rig:
-    build: dict[str, Any] = {"name": "b", "backend": backend}
-    if backend == "cuda":
-        build |= {"architectures": ["89-real"], "cuda_toolkit": "13.0"}
-    models = [
-        {
-            "name": f"m{number}",
-            "repo": "o/r",
-            "quant": "Q",
-            "build": "b",
-            "serve": {"port": 8080 + number, "context": 4096, "placement": LAYERS, **serve},
-        }
-        for number, serve in enumerate(serves)
-    ]
-    return Rig.model_validate({"builds": [build], "models": models, **fields})
 
 
 def chosen(declared: Rig, *memory: ServerMemory, box: Box = BOX) -> dict[str, Choice]:
