@@ -41,7 +41,7 @@ from tasks.planning.checks.box import Box
 from tasks.planning.checks.disk import DiskSpeed
 from tasks.planning.checks.gpu_memory import PlanRoom
 from tasks.planning.checks.llama_cpp import UnitsAsDeclared
-from tasks.planning.checks.memory import MemoryBandwidth
+from tasks.planning.checks.memory import MemoryBandwidth, PinnedWeights
 from tasks.planning.checks.memory_room import MemoryRoom
 from tasks.planning.checks.registry import CHECKS, NoSuchCheckError, findings, is_meant, known_by_name, selected
 from tasks.planning.checks.report import COLOURS, host_record, lines, listing
@@ -222,7 +222,7 @@ def _would_change(state: State, host: Host) -> _Asked:
 def _box(rig: Rig, options: Options, checks: Sequence[Check]) -> Box:
     """All facts of the host at hand, one command a concern."""
     locked, differences = _differences(rig, options.deep) if asks_the_deploy(options) else (_locked(rig), {})
-    pinned = _pinned(rig, locked)
+    pinned = _pinned(rig, locked) if any(isinstance(check, PinnedWeights) for check in checks) else {}
     plans, unread = _plans(rig)
     chosen = {check.id for check in checks}
     teller = next((name for name in _TELL_OF_PLANS if name in chosen), "")
@@ -265,18 +265,24 @@ def _plans(rig: Rig) -> tuple[Mapping[str, Plan], str]:
 
 
 def _pinned(rig: Rig, locked: Sequence[LockedModel]) -> dict[str, int]:
-    """Unit -> MiB of weights that it should hold in pinned memory, for models whose size there is known."""
+    """Unit -> MiB of weights that it should hold in pinned memory, for models whose size there is known.
+
+    Not while a server loads, nor of one that may be asleep: it gives its weights back.
+    """
     if not locked or not any(wants_measuring(rig, model) for model in rig.models):
         return {}
+    units = read_units(rig)
     try:
-        modes, memory = read_load_modes(rig, read_releases(rig), locked)
+        modes, memory = read_load_modes(rig, read_releases(rig), locked, units)
     except PlanError:
         return {}  # reported with the units
     found = {}
     for model in rig.models:
         served = with_load_mode(rig, model, modes[model.name].mode)
-        if (mib := expected_pinned_mib(rig, served, memory)) is not None:
-            found[layout.unit_name(model.name)] = mib
+        name, mib = layout.unit_name(model.name), expected_pinned_mib(rig, served, memory)
+        is_loaded = name in units and units[name].health == 200 and model.serve.sleep_idle_s is None
+        if mib is not None and is_loaded:
+            found[name] = mib
     return found
 
 

@@ -57,11 +57,14 @@ def is_running(job: Job | None, asked: dict[str, Any]) -> bool:
 def none_runs(name: str) -> StringCommand:
     """Fails while a job of that name runs: after it was looked for, for the deploy that was quicker since then.
 
+    One that has written its result may still be ending: it is given 5 s.
+
     :param name: may end in `-*`, for all that begin so
     """
     said = f"another {name.removesuffix('-*')} has just begun on the box, by another deploy: run deploy.py again"
     return StringCommand(
-        f"! systemctl is-active --quiet '{layout.job_unit(name)}*' || {{ echo '{said}' >&2; exit 1; }}"
+        f"n=0; while systemctl is-active --quiet '{layout.job_unit(name)}*'; do n=$((n+1)); "
+        f"test $n -le 20 || {{ echo '{said}' >&2; exit 1; }}; sleep 0.25; done"
     )
 
 

@@ -19,11 +19,12 @@ from tasks.operations.long_work import read_releases
 from tasks.operations.once import read_once
 from tasks.operations.plan_file import PlanError
 from tasks.operations.refuse import refuse
+from tasks.operations.serving import read_units
 from tasks.planning.gguf_header import Header
 from tasks.planning.lints.lint_model import coverage_report, lint_model, wants_header, without_accepted
 from tasks.planning.lints.memory import wants_vram, weights_in_ram
 from tasks.planning.lints.pinned import memory_max_lints, pinned_lints
-from tasks.planning.pinned_weights import Choice
+from tasks.planning.pinned_weights import Choice, ServerMemory
 from tasks.planning.shards import target
 from tasks.spec.model_lock import LockedModel
 from tasks.spec.rig import Rig
@@ -52,11 +53,11 @@ def read_headers(rig: Rig, locked: list[LockedModel]) -> dict[str, Header]:
     }
 
 
-def _load_modes(rig: Rig, locked: list[LockedModel]) -> dict[str, Choice]:
+def _load_modes(rig: Rig, locked: list[LockedModel]) -> tuple[dict[str, Choice], dict[str, ServerMemory]]:
     try:
-        return read_load_modes(rig, read_releases(rig), locked)[0]
+        return read_load_modes(rig, read_releases(rig), locked, read_units(rig))
     except PlanError:
-        return {}  # said in full by the operation that serves the models
+        return {}, {}  # reported in full by the operation that serves the models
 
 
 @operation()
@@ -76,14 +77,17 @@ def models_linted(rig: Rig) -> Commands:
     if any(wants_vram(model) for model in rig.models):
         box = replace(box, vram=sum(card.total_mib for card in read_once(Gpus).cards) << 20)
     refused = []
-    choices = _load_modes(rig, locked)
+    choices, memory = _load_modes(rig, locked)
     for model, lock in zip(rig.models, locked, strict=True):
         size = sum(shard.size for shard in lock.shards)
         header = headers.get(model.name)
         found = [
             *lint_model(model, rig.build_of(model), box, size, header),
             *without_accepted(model, memory_max_lints(rig, model, weights_in_ram(model, size, header, box.vram))),
-            *without_accepted(model, pinned_lints(rig, model, choices[model.name]) if model.name in choices else ()),
+            *without_accepted(
+                model,
+                pinned_lints(rig, model, choices[model.name], memory.get(model.name)) if model.name in choices else (),
+            ),
         ]
         for lint in found:
             if lint.severity == "refusal":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,7 +28,7 @@ from tasks.operations.simulated_gpus import simulation_library
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.gguf_header import Header, digest_of
-from tasks.planning.pinned_weights import may_be_pinned, pinned_ram_mib
+from tasks.planning.pinned_weights import may_be_pinned, pinned_ram_mib, wants_measuring
 from tasks.planning.plans.conceding import LEAST_UBATCH, NothingFitsError
 from tasks.planning.plans.declared import declared_flags, measure_declared
 from tasks.planning.plans.device import Device, simulated_devices, simulation_environment, with_uuids
@@ -106,15 +108,18 @@ def planned(rig: Rig, model: Model) -> Plan:
 
 
 def measured(rig: Rig, model: Model, ground: Ground) -> MeasuredPlacement:
-    """What a declared placement takes, by dry runs on this box made now; with the reason where it cannot be told.
+    """What a declared placement takes, by dry runs on this box made now; with the reason where the program fails.
 
     :param model: as it would be served with pinned weights
+    :raises PlanError: for what may be otherwise at the next run: no GPU, files that are missing, GPUs in use
     """
     directory = f"{layout.HEADERS}/.short-{model.name}"
     try:
         case = _case(rig, model, ground, directory)
         return _performed(measure_declared(case), release_of(rig, model), _environment(rig, model))
-    except (DryRunError, PlanError) as error:
+    except DryRunError as error:
+        if re.search(r"out of memory|CUDA error|exit status 124", str(error)):
+            raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
         return MeasuredPlacement(
             shards=tuple(shard.sha256 for shard in ground.locked.shards),
             release=release_id(rig.build_of(model), rig.models),
@@ -138,8 +143,10 @@ def _performed(asking: Generator[Sequence[str], str, T], release: str, environme
 
 def _pinned_ram_mib(rig: Rig, model: Model) -> int | None:
     """MiB of RAM that a planned model may take with pinned weights, beside what else may run; None for not pinned."""
-    if not may_be_pinned(rig, model) or "pinned-margin" in model.serve.accept:
+    if not wants_measuring(rig, model) or "pinned-margin" in model.serve.accept:
         return None
+    if not may_be_pinned(rig, model):
+        return sys.maxsize  # declared: whether it fits into the RAM is its owner's business
     locked = locked_models(rig)
     memory = server_memory(rig, read_releases(rig), locked) if locked is not None else {}
     return pinned_ram_mib(rig, model, memory, host.get_fact(Capacity))
@@ -228,6 +235,7 @@ def _case(rig: Rig, model: Model, ground: Ground, directory: str, pinned_ram_mib
         belongs=belongs,
         ram_available_mib=held.available_mib,
         pinned_ram_mib=pinned_ram_mib,
+        box_ram_mib=host.get_fact(Capacity).ram >> 20,
     )
 
 

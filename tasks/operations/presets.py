@@ -11,14 +11,18 @@ from pyinfra.operations import files
 
 from tasks.facts.files import Sha256Sums
 from tasks.operations import Commands, closes
+from tasks.operations.load_modes import read_load_modes
 from tasks.operations.lock_file import LockError, locked_models
 from tasks.operations.long_work import read_releases
 from tasks.operations.once import read_once
+from tasks.operations.plan_file import PlanError
 from tasks.operations.refuse import refuse
+from tasks.operations.serving import read_units
 from tasks.planning import layout
 from tasks.planning.build_flags import FlagRefusedError
 from tasks.planning.checks.llama_cpp import ModelLock, ReleasesWhole
 from tasks.planning.flags import server_arguments
+from tasks.planning.pinned_weights import with_load_mode
 from tasks.planning.presets import PresetError, preset_text
 from tasks.planning.release import release_path
 from tasks.planning.shards import model_files
@@ -45,15 +49,17 @@ def written(rig: Rig) -> Commands:
         yield from refuse("the presets need a whole release and a model lock")
         return
     try:
+        modes, _ = read_load_modes(rig, read_releases(rig), locked, read_units(rig))
+        served = [with_load_mode(rig, model, modes[model.name].mode) for model in rig.models]
         text = preset_text(
             [
                 (model, server_arguments(model, model_files(lock), release.flags))
-                for model, lock in zip(rig.models, locked, strict=True)
+                for model, lock in zip(served, locked, strict=True)
                 if model.build == build.name
             ],
             rig.default_model.name,
         )
-    except (PresetError, FlagRefusedError) as error:
+    except (PresetError, PlanError, FlagRefusedError) as error:
         yield from refuse(str(error))
         return
     path = preset_path(build.name)

@@ -20,16 +20,21 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
     if only is not None and only not in {model.name for model in rig.models}:
         yield from refuse(f"no model is called {only!r}; this box has {', '.join(model.name for model in rig.models)}")
         return
+    names = [only] if only is not None else [model.name for model in rig.models]
     units, previous = read_units(rig), host.get_fact(PreviousProofs)
-    waited = yield from switches_awaited({unit: proof["text"] for unit, proof in previous.items()})
+    texts = {unit: proof["text"] for unit, proof in previous.items() if unit in map(layout.unit_name, names)}
+    waited = yield from switches_awaited(texts)
     if waited is None:
         return
     if waited:
-        host.log("that was this rollback already: nothing more was done")
-        return
-    names = [only] if only is not None else [model.name for model in rig.models]
+        # A rollback that was interrupted: what it was doing is done, the other models are still to come.
+        units, previous = read_units(rig, fresh=True), host.get_fact(PreviousProofs)
+        names = [name for name in names if name not in waited]
     running = [name for name in names if (unit := units.get(layout.unit_name(name))) is not None and unit.is_active]
     found = {name: previous[layout.unit_name(name)] for name in running if layout.unit_name(name) in previous}
+    if waited and not found:
+        host.log("that was this rollback already: nothing more was done")
+        return
     if not found:
         yield from refuse("nothing to go back to: no running model has served in another way before")
         return

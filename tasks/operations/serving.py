@@ -82,7 +82,7 @@ def wanted_units(
     back_offs = read_once(BackOffs, fresh=fresh) if planned_by_us(rig) else {}
     wanted = []
     try:
-        modes, memory = read_load_modes(rig, releases, locked)
+        modes, memory = read_load_modes(rig, releases, locked, units)
     except PlanError as error:
         raise NotReadyError(f"{error}; nothing was changed") from None
     for model, lock in zip(rig.models, locked, strict=True):

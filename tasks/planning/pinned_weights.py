@@ -11,7 +11,7 @@ same box gets the same unit at every run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.planning.box import Box
@@ -30,12 +30,12 @@ PINNED_MARGIN_MIB = 512
 margin of 384 MiB 76 were left after two long prompts (H200, pinned commit: tests/gpu/RESULTS.md)."""
 
 _IN_RAM_AT_ONCE = ("none", "mlock", "mmap+mlock")
-_GIB = 1 << 30
 _MIB = 1 << 20
 _INPUTS = ("token_embd.", "per_layer_token_embd.", "position_embd.", "token_types.")
 """Tensors of the input, which llama.cpp always keeps in RAM and looks up there (src/llama-model.cpp, pinned commit)."""
-_UNIFIED = re.compile(r"GB10\b|\b(?:Tegra|Xavier|Orin|Thor)\b|nvgpu")
-"""GPUs whose memory is the box's RAM, by their names."""
+KNOWN_TO_FIT = 'declare load_mode="none" where you know that it fits'
+_UNIFIED = re.compile(r"\bGB10\b|\b(?:Tegra|Xavier|Orin|Thor)\b|nvgpu")
+"""GPUs whose memory is the box's RAM, by their names: a card may well have as much memory of its own as the box."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class ServerMemory:
     left: tuple[int, ...] = ()
     devices: tuple[PlannedDevice, ...] = ()
     planned: bool = False
+    recorded_ram: int = 0
+    """MemTotal of the box when this was recorded, 0 where it was not."""
 
     @property
     def total(self) -> int:
@@ -119,6 +121,11 @@ def expected_pinned_mib(rig: Rig, served: Model, memory: Mapping[str, ServerMemo
     return memory[served.name].pinnable
 
 
+def is_pinned_unit(text: str) -> bool:
+    """Whether a unit's text loads weights as pinned memory: in the words of this llama.cpp, or of older ones."""
+    return "--load-mode none" in text or "--no-mmap" in text
+
+
 def embedding_mib(tensors: Sequence[Tensor]) -> int:
     """MiB of the tensors that llama.cpp keeps in RAM whatever the placement, rounded up."""
     size = sum(tensor.size for tensor in tensors if tensor.name.startswith(_INPUTS))
@@ -140,7 +147,8 @@ def memory_of_plan(plan: Plan) -> ServerMemory:
     rest = ram.buffers_mib + ram.cache_mib + ram.checkpoints_mib
     if not pinnable and (plan.placement.in_ram or layers_with_experts_on_cpu(plan.placement)):
         pinnable = ram.weights_mib  # a plan of an older version, which did not record it
-    return ServerMemory(pinnable, ram.weights_mib, rest, plan.belongs.margins_mib, plan.belongs.devices, planned=True)
+    margins, devices = plan.belongs.margins_mib, plan.belongs.devices
+    return ServerMemory(pinnable, ram.weights_mib, rest, margins, devices, planned=True, recorded_ram=plan.box_ram_mib)
 
 
 def memory_of_measured(measured: MeasuredPlacement, placement: object) -> ServerMemory:
@@ -148,25 +156,32 @@ def memory_of_measured(measured: MeasuredPlacement, placement: object) -> Server
     ram = measured.ram
     left = () if isinstance(placement, Fit) else measured.left_mib
     rest = ram.buffers_mib + ram.cache_mib + ram.checkpoints_mib
-    return ServerMemory(measured.pinnable_mib, ram.weights_mib, rest, left, measured.devices)
+    return ServerMemory(
+        measured.pinnable_mib, ram.weights_mib, rest, left, measured.devices, recorded_ram=measured.box_ram_mib
+    )
 
 
-def load_modes(rig: Rig, memory: Mapping[str, ServerMemory], box: Box) -> dict[str, Choice]:
+def load_modes(
+    rig: Rig, memory: Mapping[str, ServerMemory], box: Box, pinned_now: Collection[str] = ()
+) -> dict[str, Choice]:
     """How each model's weights are loaded: as declared, pinned where they fit, else as llama.cpp does by itself.
 
     Decided in the order of declaration: what is pinned for one model is taken into account for the next.
 
     :param memory: model name -> what it takes; missing where no dry run has been recorded
+    :param pinned_now: models whose installed unit has pinned weights: they keep them while nothing is recorded
     """
     chosen: dict[str, Choice] = {}
     for model in rig.models:
         if not may_be_pinned(rig, model):
             chosen[model.name] = Choice(model.serve.load_mode)
+        elif model.name not in memory and model.name in pinned_now:
+            chosen[model.name] = Choice("none")
         elif model.name not in memory:
             chosen[model.name] = Choice(
                 "auto",
-                "no dry run has shown yet how much memory that takes, because a running model leaves no room for one",
-                "stop the running model (systemctl stop llamarig-NAME), then run deploy.py",
+                "no dry run has shown yet how much memory that takes, because the GPUs were in use",
+                "stop what uses them (a model: systemctl stop its unit), then run deploy.py",
             )
         elif not memory[model.name].pinnable:
             chosen[model.name] = Choice("auto")
@@ -183,6 +198,8 @@ def _lacks(
     own, limit = memory[model.name], model.serve.memory_max_mib
     if why := unsuited(box, own.devices):
         yield why, "nothing is to be done"
+    if model.serve.loads_mtp:
+        yield "no dry run shows what its layer of multi-token prediction takes", KNOWN_TO_FIT
     if limit is not None and own.total > limit:
         yield (
             f"memory_max_mib {limit} is less than the {own.total} MiB of RAM that would count against it (weights "
@@ -196,9 +213,10 @@ def _lacks(
             f"{by} leaves {left} MiB free on the GPUs, and pinned weights want {PINNED_MARGIN_MIB} on each",
             f"plan anew with tasks/plan.py --data update={model.name}"
             if own.planned
-            else "declare one whole layer fewer on that GPU, or a smaller ubatch or context",
+            else "declare one whole layer fewer on that GPU, or a smaller ubatch or context; or free the GPUs and "
+            f"measure anew with tasks/plan.py --data update={model.name}",
         )
-    room = ram_for_models(rig, box)
+    room = ram_for_models(rig, box, own.recorded_ram)
     others = _beside(rig, model, memory, chosen)
     if own.total + sum(others.values()) > room:
         beside = "".join(f", {name} beside it {mib} MiB" for name, mib in others.items())
@@ -216,19 +234,21 @@ def unsuited(box: Box, devices: Sequence[PlannedDevice]) -> str:
         return "the box does not say how much RAM it has"
     if "microsoft" in box.kernel.lower():
         return "under WSL2 pinned memory is limited by Windows, and was not measured"
-    ram = box.ram // _MIB
     for device in devices:
-        if _UNIFIED.search(device.description) or abs(device.total_mib - ram) <= ram * 3 // 100:
+        if _UNIFIED.search(device.description):
             return f"{device.name} ({device.description}) shares its memory with the processor, so there is none to pin"
     return ""
 
 
-def ram_for_models(rig: Rig, box: Box) -> int:
+def ram_for_models(rig: Rig, box: Box, recorded_mib: int = 0) -> int:
     """MiB of RAM that all models together may take.
 
-    MemTotal in whole GiB: it differs by some MiB from kernel to kernel, and no unit may change with that.
+    :param recorded_mib: MemTotal when the model was measured or planned, 0 where not recorded. It counts until the box
+        has a GiB more or less: MemTotal differs by some MiB from kernel to kernel, and no unit may change with that.
     """
-    return round(box.ram / _GIB) * 1024 - rig.host.memory_reserve_mib
+    now = box.ram // _MIB
+    total = recorded_mib if recorded_mib and abs(recorded_mib - now) < 1024 else now
+    return total - rig.host.memory_reserve_mib
 
 
 def pinned_ram_mib(rig: Rig, model: Model, memory: Mapping[str, ServerMemory], box: Box) -> int | None:

@@ -124,6 +124,7 @@ class Plan(Declaration):
     pinnable_mib: Mib = Field(
         default=0, description="weights in RAM that prompts are computed from; 0 too in plans of older versions"
     )
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
     splits: tuple[int, int] | None = None
     next_layer: tuple[NextLayer, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
@@ -159,6 +160,7 @@ class MeasuredPlacement(Declaration):
         weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0
     )
     pinnable_mib: Mib = 0
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
     failed: str = ""
 
 

@@ -35,7 +35,9 @@ def declared_flags(served: Model, build_flags: Collection[str]) -> tuple[str, ..
     """
     arguments = server_arguments(served, ModelFiles("-"), build_flags)
     files = [f"{name}={path}" for name, path in (("mmproj", served.mmproj), ("draft", served.draft)) if path]
-    return (*memory_arguments(arguments), *files)
+    speculation = served.serve.speculation
+    guesses = [f"speculation={kind}" for kind in speculation.types] if speculation is not None else []
+    return (*memory_arguments(arguments), *files, *guesses)
 
 
 def measure_declared(case: Case) -> Measuring:
@@ -65,6 +67,7 @@ def measure_declared(case: Case) -> Measuring:
             for device, row, other in zip(case.devices, whole.gpus, others, strict=True)
         ),
         ram=ram_budget(serve, whole.host, whole.checkpoint_mib, case.ram_available_mib),
+        box_ram_mib=case.box_ram_mib,
         pinnable_mib=pinnable_mib(whole.host.model_mib, case.header.tensors),
     )
 

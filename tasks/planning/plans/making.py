@@ -45,6 +45,8 @@ class Case:
     ram_available_mib: int
     pinned_ram_mib: int | None = None
     """MiB of RAM that the server may take with pinned weights; None where they are not pinned."""
+    box_ram_mib: int = 0
+    """MemTotal of the box, 0 where unknown."""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -77,9 +79,9 @@ def make_plan(case: Case) -> Asking:
     wider = replace(case, belongs=case.belongs.model_copy(update={"margins_mib": margins}))
     try:
         raised = yield from _planned(wider, runs)
-    except NothingFitsError:
+    except (NothingFitsError, DryRunError, TooManyDryRunsError):
         return plan
-    if not _to_be_pinned(raised, case):
+    if not _to_be_pinned(raised, case) or raised.given_up != plan.given_up:
         return plan
     before, after = ("/".join(map(str, each)) for each in (case.belongs.margins_mib, margins))
     note = f"margins are {after} MiB instead of {before}: pinned weights take more of a card than a dry run shows"
@@ -132,6 +134,7 @@ def _planned(case: Case, runs: _Runs) -> Asking:
         memory=(*_with_state(final, chosen.placement), final.host),
         output_compute_mib=as_printed,
         ram=ram,
+        box_ram_mib=case.box_ram_mib,
         pinnable_mib=pinnable_mib(final.host.model_mib, case.header.tensors),
         splits=final.splits,
         next_layer=decided.found.next_layer,

@@ -34,7 +34,7 @@ PLAYBOOK = Path(__file__).with_name("playbook.yml")
 WITHOUT_A_TASK = {
     "Models | Model lock": "reads a file of the controller; Ansible reads its values from one",
     "Models | Builds and downloads finished": "looks at releases and model files once more",
-    "Services | Models planned": "looks at nothing where no model is placed by auto(), and none is here",
+    "Services | Models planned": "looks at nothing where no model leaves layers in RAM to a GPU, and none does here",
 }
 """Operations the playbook leaves out, and why."""
 

@@ -62,7 +62,7 @@ class Toy:
                 gpu = last if layer is None else _gpu(layer, shares)
                 weights[gpu] += size * (0.01 if layer is None and is_short else 1)
         for layer in range(48):
-            context[_gpu(layer, shares)] += 30
+            context[_gpu(layer, shares)] += 30 * int(said.get("--ctx-size") or said["-c"]) // 65536
         logits = 2374 if not is_short else 1
         lines = [
             f"CUDA{gpu} {int(weights[gpu])} {context[gpu]} {900 + (logits if gpu == last else 0)} "
@@ -172,6 +172,22 @@ def test_weights_that_cannot_be_pinned_cost_no_margin() -> None:
     plan = made(case(pinned_ram=20000), Toy())
     assert plan.belongs.margins_mib == (384, 384)
     assert plan.placement == made(case(), Toy()).placement
+
+
+def test_nothing_is_given_up_for_a_margin_of_pinned_weights() -> None:
+    """Cards on which attention and caches just fit: with the larger margin something would have to be lowered."""
+    of = case(pinned_ram=90000, placement={"kind": "auto", "give_up": ["context"]})
+    would_give_up = 0
+    for free in range(2600, 3600, 64):
+        here = replace(of, devices=tuple(replace(device, free_mib=free) for device in CARDS))
+        larger = replace(here, belongs=here.belongs.model_copy(update={"margins_mib": (512, 512)}))
+        try:
+            plain, wide = (made(replace(each, pinned_ram_mib=None), Toy()) for each in (here, larger))
+        except NothingFitsError:
+            continue
+        would_give_up += wide.given_up != plain.given_up
+        assert made(here, Toy()).given_up == plain.given_up
+    assert would_give_up
 
 
 def test_a_margin_beyond_what_pinned_weights_want_is_kept() -> None:
