@@ -24,6 +24,7 @@ PYTHON = REPOSITORY / ".venv/bin/python"
 # Debian: tests/test_programs.py compares.
 PACKAGES = (
     "mmdebstrap",
+    "systemd",
     "systemd-container",
     "iproute2",
     "openssh-client",

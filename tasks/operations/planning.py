@@ -79,7 +79,7 @@ def models_planned(rig: Rig) -> Commands:
             host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     missing = [model for model in models if model.name not in plans]
     # Declared placements first: what they take of RAM decides what is left for pinned weights of a plan.
-    if unmeasured and (unmeasured := _measurable_now(rig, unmeasured)):
+    if unmeasured and (unmeasured := measurable_now(rig, unmeasured)):
         yield FunctionCommand(_measure, [rig, unmeasured], {})
     if missing:
         yield FunctionCommand(_plan_missing, [rig, missing], {})
@@ -87,7 +87,7 @@ def models_planned(rig: Rig) -> Commands:
         host.noop("every plan holds")
 
 
-def _measurable_now(rig: Rig, models: list[Model]) -> list[Model]:
+def measurable_now(rig: Rig, models: list[Model]) -> list[Model]:
     """Those whose dry run takes no memory from what runs on the GPUs; the others wait until that has ended.
 
     A dry run opens a CUDA context on each GPU, and llama.cpp's own fit goes by what is free.
@@ -158,7 +158,7 @@ def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = 
         return
     chosen = [model for model in models if not only or model.name in only]
     if state.is_executing:
-        measurable = _measurable_now(rig, anew) if anew else []
+        measurable = measurable_now(rig, anew) if anew else []
         for model in anew:
             if model not in measurable:
                 host.log(f"{model.name}: not measured while the GPUs are in use; stop what uses them first")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyinfra.api.operation import operation
 
 from tasks.operations import Commands
+from tasks.operations.jobs import none_runs
 from tasks.operations.switches import run_switch, switches_awaited
 from tests.operations.fake_run import run_of
 
@@ -79,3 +83,17 @@ def test_a_switch_of_ones_own_never_stops_another() -> None:
     first, *_, last = asked
     assert "is-active --quiet 'llamarig-job-switch-*_*'" in first, "one that began since it was looked for"
     assert "systemd-run" in last
+
+
+@pytest.mark.parametrize(("active", "code"), [(3, 0), (1000, 1)])
+def test_a_switch_that_is_just_ending_is_no_other_one(active: int, code: int, tmp_path: Path) -> None:
+    """Its result is written a moment before its process is gone; the next model's switch comes right after it."""
+    asked = tmp_path / "asked"
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho x >>{asked}\ntest $(wc -l <{asked}) -le {active}\n")
+    systemctl.chmod(0o755)
+    command = str(none_runs("switch-*"))
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("another switch has just begun" in done.stderr) == bool(code)
