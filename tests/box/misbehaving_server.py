@@ -38,7 +38,8 @@ def main() -> None:
         time.sleep(3600)
     if MODE == "slow-load":
         time.sleep(SLOW_S)
-        os.execv(REAL, [str(REAL), *arguments])
+        # Under the name that the unit starts: another argv would be another server to the next deploy.
+        os.execv(REAL, [str(REAL.with_name("llama-server")), *arguments])
     if MODE == "no-key":
         at = arguments.index("--api-key-file")
         os.execv(REAL, [str(REAL), *arguments[:at], *arguments[at + 2 :]])
