@@ -30,10 +30,11 @@ class PreviousProofs(FactBase[dict[str, dict[str, Any]]]):
     def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
         proofs = {}
         for line in output:
-            unit, _, text = line.partition("\t")
-            value = json_object(text)
-            if {"text", "job"} <= value.keys():
-                proofs[unit] = value
+            unit, _, written = line.partition("\t")
+            proof = json_object(written)
+            text, job = proof.get("text"), proof.get("job")
+            if isinstance(text, str) and isinstance(job, dict) and {"unit", "text", "commit"} <= job.keys():
+                proofs[unit] = proof
         return proofs
 
 

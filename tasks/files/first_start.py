@@ -145,14 +145,14 @@ def _loud(job: dict[str, Any]) -> Iterator[None]:
         yield
         return
     drop_in = directory / "llamarig-first-start.conf"
-    directory.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text(_LOUD)
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        drop_in.write_text(_LOUD)
         # Putting the unit in place makes systemd read this too.
         yield
     finally:
         drop_in.unlink(missing_ok=True)
-        if not any(directory.iterdir()):
+        if directory.exists() and not any(directory.iterdir()):
             directory.rmdir()
         _said("systemctl", "daemon-reload")
 

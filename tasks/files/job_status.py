@@ -25,6 +25,10 @@ class JobFailedError(Exception):
         self.lines = lines or []
 
 
+class OtherOwnsStatusError(Exception):
+    """Another run of this very job is under way, and the status file is its."""
+
+
 class StoppedError(BaseException):
     """SIGTERM came. No Exception, so that nothing on the way takes it for a failure of its own and goes on."""
 
@@ -72,11 +76,16 @@ class Progress:
                 if self.must_write:
                     raise
                 return
-            # On a full disk there is no room for another file; the one that is there has its block already.
-            part.unlink(missing_ok=True)
-            with self._file.open("r+") as file:
-                file.write(text)
-                file.truncate()
+            # On a full disk there is no room for another file; the one that is there has its block already, but for
+            # filesystems that copy on write.
+            try:
+                part.unlink(missing_ok=True)
+                with self._file.open("r+") as file:
+                    file.write(text)
+                    file.truncate()
+            except OSError:
+                if self.must_write:
+                    raise
 
 
 def run_job(work: Callable[[dict[str, Any], Progress], str], *, unwinds: bool = False) -> NoReturn:
@@ -101,6 +110,9 @@ def run_job(work: Callable[[dict[str, Any], Progress], str], *, unwinds: bool = 
     except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
         print(f"failed: {failure}", *failure.lines, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    except OtherOwnsStatusError as other:
+        print(other, file=sys.stderr)
         sys.exit(1)
     except StoppedError as stop:
         progress.end("stopped", str(stop))

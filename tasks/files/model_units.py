@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
 from pathlib import Path
 
-from tasks.files.job_status import Progress
+from tasks.files.job_status import JobFailedError, Progress
 from tasks.files.server_client import Server
 
 UNITS = Path("/etc/systemd/system")
@@ -18,16 +19,23 @@ BEGAN = time.time()
 
 
 def put_unit(unit: str, text: str) -> None:
-    """Replace the unit file in one step and let systemd read it."""
+    """Replace the unit file in one step and let systemd read it.
+
+    :raises JobFailedError: when systemd does not: it would start what it read before
+    """
     write_whole(UNITS / unit, text)
     (UNITS / unit).chmod(0o644)
-    systemctl("daemon-reload")
+    if systemctl("daemon-reload"):
+        raise JobFailedError(f"systemd does not read {unit} (systemctl daemon-reload fails)")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: at no moment is there none, or half of one."""
+    """Replace a file in one step: at no moment is there none, or half of one, nor after a power cut."""
     part = path.with_suffix(".llamarig-part")
-    part.write_text(text)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)
 
 
@@ -93,11 +101,17 @@ def journal(unit: str) -> list[str]:
     return run(["journalctl", "-u", unit, since, "-n", "20", "-o", "cat", "--no-pager", "--quiet"]).splitlines()
 
 
-def systemctl(*arguments: str) -> None:
-    """systemctl, whose refusals show in the states read afterwards."""
-    subprocess.run(["systemctl", *arguments], capture_output=True)
+def systemctl(*arguments: str) -> int:
+    """Exit status of systemctl, not 0 where it could not be run at all."""
+    try:
+        return subprocess.run(["systemctl", *arguments], capture_output=True).returncode
+    except OSError:  # no process can be started: what is being put back must go on
+        return 1
 
 
 def run(command: list[str]) -> str:
-    """Standard output of a command."""
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+    """Standard output of a command, empty where it could not be run at all."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+    except OSError:
+        return ""

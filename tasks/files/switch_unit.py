@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files.first_start import started_as_planned
-from tasks.files.job_status import JobFailedError, Progress, StoppedError, own_unit, run_job
+from tasks.files.job_status import JobFailedError, OtherOwnsStatusError, Progress, StoppedError, own_unit, run_job
 from tasks.files.key_file import first_key
 from tasks.files.model_units import (
     has_ended,
@@ -107,15 +107,20 @@ def the_only_switch(proofs: Path) -> Iterator[None]:
 
     :param proofs: where what switches remember lies
     :raises JobFailedError: while another one is under way on this box
+    :raises OtherOwnsStatusError: while that is this very job, begun a moment earlier by another deploy
     """
     proofs.mkdir(parents=True, exist_ok=True)
+    holder, job_directory = proofs / ".switch-holder", sys.argv[1]
     with (proofs / ".switch-lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if holder.exists() and holder.read_text() == job_directory:
+                raise OtherOwnsStatusError("this switch is under way already") from None
             raise JobFailedError(
                 "another switch is under way on this box: wait for its end and run deploy.py again; nothing was changed"
             ) from None
+        holder.write_text(job_directory)
         yield
 
 

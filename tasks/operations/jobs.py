@@ -20,6 +20,7 @@ from tasks.operations import Commands
 from tasks.operations.refuse import report
 from tasks.planning import layout
 from tasks.planning.progress import progress_line
+from tasks.planning.switch_under_way import SWITCH
 
 _POLL_S = 0.5
 _SAY_EVERY_S = 5.0
@@ -62,9 +63,9 @@ def none_runs(name: str) -> StringCommand:
     :param name: may end in `-*`, for all that begin so
     """
     said = f"another {name.removesuffix('-*')} has just begun on the box, by another deploy: run deploy.py again"
+    runs = f"systemctl is-active '{layout.job_unit(name)}*' | grep -qxE 'active|(de)?activating'"
     return StringCommand(
-        f"n=0; while systemctl is-active --quiet '{layout.job_unit(name)}*'; do n=$((n+1)); "
-        f"test $n -le 20 || {{ echo '{said}' >&2; exit 1; }}; sleep 0.25; done"
+        f"n=0; while {runs}; do n=$((n+1)); test $n -le 20 || {{ echo '{said}' >&2; exit 1; }}; sleep 0.25; done"
     )
 
 
@@ -126,7 +127,7 @@ def _watch(state: State, host: Host, labels: dict[str, str]) -> bool:
     waiting = dict(labels)
     while waiting:
         for name, job in host.get_fact(Jobs, names=sorted(waiting)).items():
-            ended = _ended(job)
+            ended = _ended(job, name)
             if ended is None:
                 _say(host, labels[name], job.status, said, name)
                 continue
@@ -144,7 +145,7 @@ def _watch(state: State, host: Host, labels: dict[str, str]) -> bool:
     return True
 
 
-def _ended(job: Job) -> tuple[str, list[str] | None] | None:
+def _ended(job: Job, name: str) -> tuple[str, list[str] | None] | None:
     """None while it runs; else its message, with lines only when it did not succeed."""
     state = job.status.get("state", "")
     if state == "done":
@@ -154,7 +155,10 @@ def _ended(job: Job) -> tuple[str, list[str] | None] | None:
     if job.running:
         return None
     # A job that died without a word: killed, out of memory, or the box went down.
-    return "was interrupted; run deploy.py again, it goes on where it was", [f"its last step: {job.status.get('step')}"]
+    last = [f"its last step: {job.status.get('step')}"]
+    if name.startswith(SWITCH):
+        return "was interrupted, and what served before may be stopped; run deploy.py again now", last
+    return "was interrupted; run deploy.py again, it goes on where it was", last
 
 
 def _say(host: Host, label: str, status: dict[str, Any], said: dict[str, tuple[float, str]], name: str) -> None:

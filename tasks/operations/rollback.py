@@ -27,9 +27,10 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
     if waited is None:
         return
     if waited:
-        # A rollback that was interrupted: what it was doing is done, the other models are still to come.
+        # A rollback that was interrupted: what it was doing is done, and so are the models before that; a second
+        # rollback of those would go forward again.
         units, previous = read_units(rig, fresh=True), host.get_fact(PreviousProofs)
-        names = [name for name in names if name not in waited]
+        names = names[max(names.index(name) for name in waited) + 1 :]
     running = [name for name in names if (unit := units.get(layout.unit_name(name))) is not None and unit.is_active]
     found = {name: previous[layout.unit_name(name)] for name in running if layout.unit_name(name) in previous}
     if waited and not found:

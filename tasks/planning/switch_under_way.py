@@ -7,24 +7,26 @@ from collections.abc import Mapping
 from tasks.planning import layout
 from tasks.planning.fetch_under_way import RunningJob
 
-_PREFIX = "switch-"
-ALL_SWITCHES = f"{_PREFIX}*"
+SWITCH = "switch-"
+"""What the names of all switches begin with, as jobs."""
+
+ALL_SWITCHES = f"{SWITCH}*"
 """Every switch, as names of jobs are looked for."""
 
 
 def switch_name(model: str) -> str:
     """The job that switches a model."""
-    return f"{_PREFIX}{model}"
+    return f"{SWITCH}{model}"
 
 
 def model_of(name: str) -> str:
     """The model that a switch is of."""
-    return name.removeprefix(_PREFIX)
+    return name.removeprefix(SWITCH)
 
 
 def switches(running: Mapping[str, RunningJob]) -> dict[str, RunningJob]:
     """Of the jobs under way those that are switches."""
-    return {name: job for name, job in running.items() if name.startswith(_PREFIX)}
+    return {name: job for name, job in running.items() if name.startswith(SWITCH)}
 
 
 def is_wanted(running: RunningJob, texts: Mapping[str, str]) -> bool:

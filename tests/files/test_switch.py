@@ -6,6 +6,7 @@ nobody's to switch; tests/box/test_releases.py and test_interrupted.py do the sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tasks.files.job_status import Progress
 from tests.files.server_stand_in import COMMIT
 
 HERE = Path(__file__).parent
@@ -277,6 +279,85 @@ def test_a_second_switch_does_not_take_a_half_started_model_for_what_served(box:
     running.wait(timeout=60)
     wait_for(lambda: box.answers() == "old")
     assert (box.units / UNIT).read_text() == old
+
+
+def test_killed_it_leaves_word_of_what_served_also_where_its_own_unit_was_proved_once(box: SwitchedBox) -> None:
+    """Two that exclude each other, both proved; the switch back to one of them is killed while it loads."""
+    box.prove(PEER, box.serve(PEER, "peer"))
+    text = box.text("hangs", conflicts=PEER)
+    (box.units / UNIT).write_text(text)
+    box.prove(UNIT, text)
+    running = box.start(text, peers=[PEER])
+    wait_for(lambda: box.status().get("step") == "loading the model")
+    running.kill()
+    running.wait()
+    ended = box.switch(box.text("crashes", conflicts=PEER), peers=[PEER])
+    assert f"{PEER} serves again as before" in ended, ended
+    assert box.answers() == "peer"
+
+
+def test_what_answers_is_returned_to_rather_than_what_was_proved_longer_ago(box: SwitchedBox) -> None:
+    """Started by hand after a deploy that only installed it: it serves, and no switch has proved it."""
+    box.prove(UNIT, box.text("older"))
+    text = box.serve(UNIT, "by-hand")
+    ended = box.switch(box.text("crashes"))
+    assert "serves again as before" in ended
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("by-hand", text)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", '{"text": 3}', "no JSON"])
+def test_a_proof_that_is_none_is_no_reason_to_fail(box: SwitchedBox, content: str) -> None:
+    box.serve(UNIT, "old")
+    (box.proofs / f"{UNIT}.json").write_text(content)
+    ended = box.switch(box.text("new"))
+    assert ended.startswith("done: "), ended
+
+
+def test_the_same_switch_begun_twice_goes_on_and_keeps_its_status(box: SwitchedBox) -> None:
+    """Two deploys that looked at the same moment: the later program leaves, and both watch the earlier one."""
+    box.serve(UNIT, "old")
+    running = box.start(box.text("hangs"))
+    wait_for(lambda: box.status().get("step") == "loading the model")
+    second = subprocess.run(running.args, env=box.environment, cwd=box.root, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert "this switch is under way already" in second.stderr
+    assert box.status().get("state") == "running"
+    running.terminate()
+    running.wait(timeout=60)
+    assert box.ended().startswith("stopped: ")
+    wait_for(lambda: box.answers() == "old")
+
+
+def test_a_systemd_that_does_not_answer_is_asked_nothing_more(box: SwitchedBox) -> None:
+    old = box.serve(UNIT, "old")
+    box.program("systemctl", "exit 1")
+    ended = box.switch(box.text("new"))
+    assert ended == f"failed: systemd does not say whether {UNIT} serves (systemctl show); nothing was changed"
+    box.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+
+
+def test_a_systemd_that_reads_no_unit_proves_nothing(box: SwitchedBox) -> None:
+    """It would start what it read before, and that would be recorded as what is declared."""
+    old = box.serve(UNIT, "old")
+    stand_in = f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"'
+    box.program("systemctl", f'test "$1" = daemon-reload && exit 1; {stand_in}')
+    ended = box.switch(box.text("new"))
+    assert f"systemd does not read {UNIT} (systemctl daemon-reload fails)" in ended
+    assert "serves again as before" not in ended, "that is not known"
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+    assert not (box.proofs / f"{UNIT}.json").exists()
+
+
+@pytest.mark.parametrize("must_write", [True, False])
+def test_a_status_that_no_disk_takes_stops_no_repair(tmp_path: Path, must_write: bool) -> None:
+    """/dev/full refuses as a filesystem that copies on write does: an overwrite needs room too."""
+    for name in ("status.json", "status.part"):
+        (tmp_path / name).symlink_to("/dev/full")
+    progress = Progress(tmp_path)
+    progress.must_write = must_write
+    with pytest.raises(OSError, match="No space left") if must_write else contextlib.nullcontext():
+        progress.step("restoring what served before")
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

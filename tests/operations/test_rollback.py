@@ -47,6 +47,15 @@ def started(responses: dict[str, str], only: str | None) -> list[str]:
     return [found[1] for found in units if found is not None]
 
 
+def test_a_model_that_is_back_already_does_not_go_forward_again(responses: dict[str, str]) -> None:
+    """Interrupted at the second one: the first one's proof of before is by now what it came from."""
+    at_the_second = (
+        responses["ActiveEnterTimestamp"].replace("switch-m0", "switch-m1").replace("m0.service", "m1.service")
+    )
+    responses["ActiveEnterTimestamp"] = at_the_second.replace("/before/m0", "/before/m1")
+    assert started(responses, None) == []
+
+
 def test_the_other_model_is_rolled_back_once_the_first_is_done(responses: dict[str, str]) -> None:
     assert started(responses, None) == ["m1"]
 

@@ -38,7 +38,7 @@ def told(running: dict[str, Any] | None, status: dict[str, Any]) -> list[str]:
         "ActiveEnterTimestamp": f"{name}\t{SINCE}\t{json.dumps(running)}" if running else "",
         "echo job=": f"job=switch-m\nstatus={json.dumps(status)}",
     }
-    acts = "systemd-run|systemctl stop|rm -f|is-active --quiet"
+    acts = "systemd-run|systemctl stop|rm -f|while systemctl is-active"
     with run_of((switched, {"name": "Switch"}), responses=responses) as (_, commands):
         return [command for command in commands if re.search(acts, command)]
 
@@ -81,7 +81,7 @@ def test_a_switch_of_ones_own_never_stops_another() -> None:
     asked = told(None, DONE)
     assert [command for command in asked if "systemctl stop" in command] == []
     first, *_, last = asked
-    assert "is-active --quiet 'llamarig-job-switch-*_*'" in first, "one that began since it was looked for"
+    assert "is-active 'llamarig-job-switch-*_*'" in first, "one that began since it was looked for"
     assert "systemd-run" in last
 
 
@@ -90,7 +90,7 @@ def test_a_switch_that_is_just_ending_is_no_other_one(active: int, code: int, tm
     """Its result is written a moment before its process is gone; the next model's switch comes right after it."""
     asked = tmp_path / "asked"
     systemctl = tmp_path / "systemctl"
-    systemctl.write_text(f"#!/bin/sh\necho x >>{asked}\ntest $(wc -l <{asked}) -le {active}\n")
+    systemctl.write_text(f"#!/bin/sh\necho x >>{asked}\ntest $(wc -l <{asked}) -le {active} && echo deactivating\n")
     systemctl.chmod(0o755)
     command = str(none_runs("switch-*"))
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
