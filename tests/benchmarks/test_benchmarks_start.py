@@ -62,9 +62,9 @@ def test_the_comparison_with_ansible(
     deployment: Deployment, short: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     request.addfinalizer(lambda: deployment.shell("apt-get -qq purge python3-apt", timeout=120))
-    converge.measure(deployment, short, hosts=[2], runs=1)
+    converge.measure(deployment, short, hosts=[1], runs=1)
     said = capsys.readouterr().out
-    for row in ("| 2 | llamarig |", "| 2 | Ansible |", "| 2 | **llamarig is** |"):
+    for row in ("| 1 | llamarig |", "| 1 | Ansible |", "| 1 | **llamarig is** |"):
         assert row in said, said
 
 
