@@ -37,7 +37,8 @@ OPENED = {
     *("os.chmod", "os.truncate", "os.utime", "sqlite3.connect"),
 }
 """Audit events whose first argument is a path (docs.python.org, "Audit events table"); `stat` has none."""
-BETWEEN_TWO = {"os.rename", "os.link", "os.symlink"}
+PATHS = {"os.rename": slice(0, 2), "os.link": slice(0, 2), "os.symlink": slice(1, 2)}
+"""Which arguments are paths, where it is not the first alone; what a symbolic link points to is text."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,7 +98,7 @@ class Watch:
             if "/" not in name and name not in self.programs and which(name):
                 self._note(f"started the program {name!r}, which tests/programs.py does not find")
         elif self.fast and event in OPENED:
-            for argument in arguments[: 2 if event in BETWEEN_TWO else 1]:
+            for argument in arguments[PATHS.get(event, slice(0, 1))]:
                 if isinstance(argument, str | bytes | os.PathLike) and self._is_the_users(os.fsdecode(argument)):
                     self._note(f"{event} of {os.fsdecode(argument)}, below the home of the user who runs the tests")
 

@@ -151,3 +151,12 @@ def test_a_port_that_is_none_is_said_without_a_traceback(user: User) -> None:
     said = done.stdout + done.stderr
     assert "LLAMARIG_REHEARSAL_PORT must be a port number" in said
     assert "Traceback" not in said
+
+
+def test_what_a_symbolic_link_points_to_is_text(user: User) -> None:
+    """Relative to the link, and not to a working directory that may lie in a home."""
+    source = f"import os\ndef test(tmp_path):\n    os.chdir({str(user.home)!r})\n"
+    done = user.runs(source + "    (tmp_path / 'link').symlink_to('../elsewhere')\n")
+    assert done.returncode == 0, done.stdout
+    inside = user.runs(source + "    os.symlink('/elsewhere', 'link')\n")
+    assert "below the home of the user" in inside.stdout

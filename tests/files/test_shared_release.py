@@ -142,7 +142,7 @@ def test_an_archive_of_something_else(sent: Sent) -> None:
 def _pack_unchecked(sent: Sent, manifest: str) -> None:
     sent.pack()
     folder = sent.directory / "unpacked"
-    shutil.unpack_archive(sent.archive, folder, "gztar", filter="data")
+    shutil.unpack_archive(sent.archive, folder, "gztar")  # Debian 12's Python 3.11.2 takes no filter yet
     (folder / "manifest.json").write_text(manifest)
     made = shutil.make_archive(str(sent.directory / "made"), "gztar", folder)
     Path(made).replace(sent.archive)
