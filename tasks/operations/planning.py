@@ -39,6 +39,8 @@ from tasks.spec.rig import Rig
 CUDA_CONTEXT_MIB = 1024
 """What must be free on each GPU for a dry run beside what runs there: a CUDA context takes 600 to 730 MiB
 (H200, tests/gpu/RESULTS.md)."""
+SMALL_CARD_MIB = 4 * CUDA_CONTEXT_MIB
+"""Below this a card is not waited for: it holds no model worth planning."""
 
 
 @operation()
@@ -94,7 +96,9 @@ def measurable_now(rig: Rig, models: list[Model]) -> list[Model]:
     """
     if rig.simulated_gpus:
         return models
-    if any(gpu.free_mib < CUDA_CONTEXT_MIB for gpu in read_once(Gpus).gpus):
+    # A card this small only drives a display, and one that tells no memory (0) cannot be judged.
+    serving = [gpu for gpu in read_once(Gpus).gpus if gpu.total_mib >= SMALL_CARD_MIB]
+    if any(gpu.free_mib < CUDA_CONTEXT_MIB for gpu in serving):
         return []
     if not host.get_fact(HeldByOurs).vram_mib:
         return models

@@ -48,7 +48,7 @@ def run_of(
                 add_deploy(state, deploy)
             state.set_stage(StateStage.Execute)
             (host,) = list(inventory)
-            commands = host.connector.executed_commands  # type: ignore[attr-defined]
+            commands = host.connector.executed_commands  # type: ignore[attr-defined]  # only @fake has it
             try:
                 run_ops(state)
             except PyinfraError as error:

@@ -52,6 +52,16 @@ def test_what_is_measured_beside_what_runs(
     assert now(rig({}, FIT), held, free_mib, caplog, monkeypatch).endswith(f"now: {names}")
 
 
+def test_a_small_card_that_drives_a_display_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(once, "_READ", {})
+    caplog.set_level("INFO", logger="pyinfra")
+    gpus = H200.replace("143771, 143156", "1024, 300", 1)
+    with run_of((measured_names, {"rig": rig({})}), responses={"MemAvailable": NOBODY, "--query-gpu": gpus}):
+        assert any("now: ['m0']" in record.getMessage() for record in caplog.records)
+
+
 def test_simulated_cards_are_never_in_use(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     cards = [{"name": "RTX 5090", "total_mib": 32607, "free_mib": 32000}]
     simulated = rig({}, FIT, simulated_gpus=cards)
