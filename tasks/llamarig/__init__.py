@@ -1,0 +1,1 @@
+"""Declarative provisioning of llama.cpp servers, on pyinfra."""

@@ -1,0 +1,1 @@
+"""Builds llama.cpp releases on the box, and passes them on to others."""

@@ -1,0 +1,344 @@
+"""Builds one llama.cpp release on the box: source at the pinned commit, CMake, Ninja, then a directory of its own.
+
+Runs on the box as a transient systemd unit, so that it outlives the connection that started it. After an interruption
+it resumes: a complete source tree is kept, and Ninja knows which objects are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+from llamarig.remote.build import binary_needs, fatbin
+from llamarig.remote.build.release_files import put_in_place
+from llamarig.remote.build.source_tree import build_number, definitions_for
+from llamarig.remote.download.verified_files import sha256_of
+from llamarig.remote.shared.job_status import JobFailedError, Progress, own_unit, run_job
+from llamarig.remote.shared.jobs import BuildJob, Source
+
+BYTES_PER_COMPILER = 2 * 1024**3
+"""A CUDA compiler process of llama.cpp's larger kernels takes about this much memory."""
+
+
+def build(job: BuildJob, progress: Progress) -> str:
+    """Build and install a release; returns the closing line."""
+    started = time.monotonic()
+    work, release = Path(job.work), Path(job.release)
+    source, objects = work / "source", work / "build"
+    work.mkdir(parents=True, exist_ok=True)
+    fetch_source(job.source, source, Path(job.cache), progress)
+    job = replace(job, cmake=definitions_for(source, numbered(job.cmake, work)))
+    configure(source, objects, job, progress)
+    compile_targets(objects, job, progress)
+    install(objects, release, job, progress, seconds=time.monotonic() - started)
+    return f"built {release.name} in {time.monotonic() - started:.0f} s"
+
+
+# --- source ---------------------------------------------------------------------------------------------------------
+
+
+def fetch_source(source: Source, target: Path, cache: Path, progress: Progress) -> None:
+    """Fetch the source tree of the pinned commit into ``target``, unless it is there."""
+    marker = target.parent / "source.commit"
+    if target.is_dir() and marker.exists() and marker.read_text() == source.commit:
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    number = 0
+    progress.step(f"fetching llama.cpp {source.commit[:12]}")
+    if source.kind == "git":
+        fetch_commit(source.url, source.commit, target)
+        number = build_number(source.url, source.commit)
+    else:
+        unpack(download(source, cache, progress), source.subdirectory or "", target)
+    if not (target / "CMakeLists.txt").exists():
+        raise JobFailedError(f"{source.url} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
+    (target.parent / "source.number").write_text(str(number))
+    marker.write_text(source.commit)
+
+
+def numbered(cmake: dict[str, str], work: Path) -> dict[str, str]:
+    """The definitions with the build number that was determined when the source was fetched."""
+    found = work / "source.number"
+    return {**cmake, "LLAMA_BUILD_NUMBER": found.read_text()} if found.exists() else cmake
+
+
+def fetch_commit(url: str, commit: str, target: Path) -> None:
+    """Fetch the pinned commit without its history.
+
+    :raises JobFailedError: when the server does not have it, or cannot be reached
+    """
+    target.mkdir(parents=True)
+    run(["git", "-C", str(target), "init", "--quiet"], "git init")
+    fetched = subprocess.run(
+        ["git", "-C", str(target), "fetch", "--quiet", "--depth=1", url, commit],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+    )
+    if fetched.returncode:
+        raise JobFailedError(
+            f"commit {commit} could not be fetched from {url}: check that it exists there and that this box "
+            "reaches that host",
+            fetched.stderr.splitlines(),
+        )
+    run(["git", "-C", str(target), "checkout", "--quiet", "--force", "--detach", commit], "git checkout")
+
+
+def download(source: Source, cache: Path, progress: Progress) -> Path:
+    """Return the source archive, from the cache or its URL, with the declared sha256.
+
+    :raises JobFailedError: when it cannot be downloaded, or has another sha256
+    """
+    archive = cache / "sources" / (source.sha256 or "")
+    if archive.exists() and sha256_of(archive) == source.sha256:
+        return archive
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_suffix(".part")
+    try:
+        with urllib.request.urlopen(source.url, timeout=60) as response, part.open("wb") as out:
+            total, done = int(response.headers.get("Content-Length") or 0), 0
+            while block := response.read(1 << 20):
+                out.write(block)
+                done += len(block)
+                progress.step("downloading the source archive", done=done, total=total, unit="bytes")
+    except urllib.error.URLError as error:
+        raise JobFailedError(
+            f"{source.url} could not be downloaded ({error.reason}): check this box's network"
+        ) from None
+    found = sha256_of(part)
+    if found != source.sha256:
+        part.unlink()
+        raise JobFailedError(f"{source.url} has sha256 {found}, declared {source.sha256}: not used")
+    part.replace(archive)
+    return archive
+
+
+def unpack(archive: Path, subdirectory: str, target: Path) -> None:
+    """Unpack ``<top>/<subdirectory>`` of the archive as ``target``."""
+    part = target.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        members = tar.getmembers()
+        prefix = f"{members[0].name.split('/')[0]}/{subdirectory.strip('/')}/"
+        inside = [member for member in members if member.name.startswith(prefix)]
+        for member in inside:
+            member.name = member.name[len(prefix) :]
+        # Python releases without extraction filters ignore this attribute.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(part, members=inside)
+    part.replace(target)
+
+
+# --- compile --------------------------------------------------------------------------------------------------------
+
+
+def configure(source: Path, objects: Path, job: BuildJob, progress: Progress) -> None:
+    """Run CMake, which does little where nothing changed."""
+    progress.step("configuring")
+    definitions = [f"-D{name}={value}" for name, value in job.cmake.items()]
+    run(
+        ["cmake", "-S", str(source), "-B", str(objects), "-G", "Ninja", *definitions],
+        "CMake",
+        env=compiler_environment(job),
+    )
+
+
+def compiler_environment(job: BuildJob) -> dict[str, str]:
+    """Environment in which ccache shares object files among the directories of all releases."""
+    return {
+        **os.environ,
+        "CCACHE_DIR": f"{job.cache}/ccache",
+        "CCACHE_BASEDIR": job.work,
+        "CCACHE_NOHASHDIR": "1",
+        "CCACHE_MAXSIZE": "10G",
+        "NINJA_STATUS": "[%f/%t] ",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def compiler_count() -> int:
+    """Parallel compilers, min(cores, memory / 2 GiB): an unbounded -j exhausts the memory (llama.cpp #13375)."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // BYTES_PER_COMPILER))
+
+
+def compile_targets(objects: Path, job: BuildJob, progress: Progress) -> None:
+    """Run Ninja and report its count as progress.
+
+    :raises JobFailedError: with the compiler's errors
+    """
+    command = ["cmake", "--build", str(objects), "--parallel", str(compiler_count()), "--target", *job.targets]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=compiler_environment(job),
+    )
+    assert process.stdout is not None
+    failing: list[str] = []
+    for line in process.stdout:
+        if match := re.match(r"\[(\d+)/(\d+)\]", line):
+            progress.step("compiling", done=int(match[1]), total=int(match[2]), unit="objects")
+        if line.startswith("FAILED:") or failing:
+            failing.append(line.rstrip())
+        print(line, end="", flush=True)
+    if process.wait():
+        # Without the failing command, which is long and is in the journal.
+        shown = [line for line in failing if "error" in line.lower() or line.startswith("FAILED:")]
+        raise JobFailedError(
+            f"llama.cpp {job.source.commit[:12]} did not compile: declare another commit or another cmake "
+            f"setting; the compiler's complete output is in `journalctl -u {own_unit()}` on the box",
+            (shown or failing)[:12],
+        )
+
+
+# --- install --------------------------------------------------------------------------------------------------------
+
+
+def install(objects: Path, release: Path, job: BuildJob, progress: Progress, *, seconds: float) -> None:
+    """Copy binaries and libraries into a new directory, run them there, write the manifest, and rename the directory.
+
+    :raises JobFailedError: when the server does not start, or lacks code for a wanted GPU
+    """
+    progress.step("installing")
+    part = release.with_name(release.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    binaries = part / "bin"
+    binaries.mkdir(parents=True)
+    for path in sorted((objects / "bin").iterdir()):
+        if path.name in job.targets or re.search(r"\.so(\.|$)", path.name):
+            shutil.copy2(path, binaries / path.name, follow_symlinks=False)
+    help_text = run([str(binaries / "llama-server"), "--help"], "llama-server --help")
+    version = run([str(binaries / "llama-server"), "--version"], "llama-server --version")
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(binaries.iterdir())
+        if not path.is_symlink()
+    }
+    architectures = check_architectures(binaries, job.cmake)
+    manifest = {
+        "commit": job.source.commit,
+        "build_number": int(job.cmake["LLAMA_BUILD_NUMBER"]),
+        "source": job.source.to_json(),
+        "backend": job.backend,
+        "toolkit": toolkit(job.cmake),
+        "cmake": job.cmake,
+        "compiler": run([cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0],
+        "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
+        "architectures": architectures,
+        "needs": binary_needs.needs(objects, binaries),
+        "flags": sorted(flags_of(help_text)),
+        "features": features(binaries / "llama-server"),
+        "files": files,
+        "build_seconds": round(seconds, 1),
+        "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    put_in_place(part, release)
+
+
+def cached(objects: Path, name: str) -> str:
+    """Value of a variable in CMake's cache: what CMake used.
+
+    :raises JobFailedError: when it is not there
+    """
+    found = re.search(rf"^{name}:\w+=(.*)$", (objects / "CMakeCache.txt").read_text(), re.MULTILINE)
+    if found is None:
+        raise JobFailedError(f"CMake's cache has no {name}: remove {objects} and deploy again")
+    return found[1]
+
+
+def toolkit(definitions: dict[str, str]) -> dict[str, str]:
+    """Root of the CUDA toolkit and the version nvcc reports; empty for a build without CUDA."""
+    if "CUDAToolkit_ROOT" not in definitions:
+        return {}
+    output = run([definitions["CMAKE_CUDA_COMPILER"], "--version"], "nvcc --version")
+    version = re.search(r"release [\d.]+, V([\d.]+)", output)
+    return {"root": definitions["CUDAToolkit_ROOT"], "version": version[1] if version else output.splitlines()[-1]}
+
+
+def features(server: Path) -> list[str]:
+    """Features the server was compiled with and this processor supports: ``CPU : AVX2 = 1``, ``CUDA : ARCHS = 890``.
+
+    It logs them before it loads a model, so it is started with a file that does not exist.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # A socket, so that it occupies no port of the box.
+        arguments = ["--model", f"{scratch}/none.gguf", "--host", f"{scratch}/api.sock", "--log-verbosity", "5"]
+        done = subprocess.run([str(server), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    return features_of(done.stdout.decode(errors="replace"))
+
+
+def features_of(output: str) -> list[str]:
+    """Parts of llama.cpp's ``system_info:`` line, each with its backend, without the thread counts."""
+    line = re.search(r"system_info:(.*)", output)
+    found, backend = [], ""
+    for part in line[1].split("|")[1:] if line else []:
+        head, colon, rest = part.strip().rpartition(" : ")
+        backend = head if colon else backend
+        if rest:
+            found.append(f"{backend} : {rest}" if backend else rest)
+    return found
+
+
+def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
+    """GPU architectures found in the CUDA library.
+
+    :raises JobFailedError: when a requested one is missing: its GPU would silently run code made for another one
+    """
+    library = binaries / "libggml-cuda.so"
+    if "CMAKE_CUDA_ARCHITECTURES" not in definitions:
+        return []
+    found = fatbin.architectures(library.resolve()) if library.exists() else []
+    wanted = [re.sub(r"[af](?=-|$)", "", name) for name in definitions["CMAKE_CUDA_ARCHITECTURES"].split(";")]
+    missing = [name for name in wanted if not any(architecture.startswith(name) for architecture in found)]
+    if missing:
+        raise JobFailedError(
+            f"the CUDA library holds code for {', '.join(found) or 'no GPU'}, not for {', '.join(missing)}"
+        )
+    return found
+
+
+def flags_of(help_text: str) -> set[str]:
+    """Flags in a ``--help`` text, without those listed as removed.
+
+    An option starts in the first column with its spellings, separated by commas.
+    """
+    flags: set[str] = set()
+    for option in re.split(r"\n(?=-)", help_text):
+        head = re.match(r"(-{1,2}[A-Za-z][\w-]*)(,\s+-{1,2}[A-Za-z][\w-]*)*", option)
+        if head and "argument has been removed" not in option:
+            flags.update(re.findall(r"-{1,2}[A-Za-z][\w-]*", head[0]))
+    return flags
+
+
+def run(command: list[str], what: str, env: dict[str, str] | None = None) -> str:
+    """Run a command; returns its output (both streams).
+
+    :raises JobFailedError: with the last lines of output
+    """
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
+    )
+    if done.returncode:
+        print(done.stdout)
+        raise JobFailedError(f"{what} failed: {shlex.join(command[:4])} ...", done.stdout.splitlines()[-15:])
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run_job(BuildJob, build)

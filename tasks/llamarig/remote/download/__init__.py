@@ -1,0 +1,1 @@
+"""Downloads model files from the Hub to the box."""

@@ -1,0 +1,1 @@
+"""Programs that start, switch, probe and time the model servers of a box."""

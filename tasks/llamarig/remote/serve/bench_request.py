@@ -1,0 +1,118 @@
+"""Times one request of known length on a running model server, and prints the server's own timings as a line of JSON.
+
+    python3 -m llamarig.remote.serve.bench_request UNIT PROMPT_TOKENS GENERATED_TOKENS
+
+PROMPT_TOKENS 0 means 2,048, or fewer where the server's context is smaller. Nothing on the box is changed; no server is
+started or stopped. A busy server is not timed, and the task IDs of its slots show whether another request came during
+the measurement.
+
+Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
+from llamarig.remote.serve.server_client import Server
+from llamarig.remote.shared.timing import Timing
+
+DEFAULT_PROMPT_TOKENS = 2048
+TIMEOUT_S = 3600
+# A prompt without repetition, because a mixture-of-experts model routes each token to experts by its content.
+_WORDS = """
+the a of and to in is was that for it with as his on be at by had not are but from or have an they which one you
+were her all she there would their we him been has when who will more no if out so said what up its about into than
+them can only other new some could time these two may then do first any my now such like our over man me even most
+made after also did many before must through years where much way well down should because each just state people
+those how too little world very year still see own work men day get here old life both between never house under
+last while might us great again come since against go came right used take three function return class import value
+index list number string error file path read write open close server memory layer token
+"""
+
+
+class NotTimedError(Exception):
+    """The server cannot be timed now; the message says why."""
+
+
+def text(words: int) -> str:
+    """Return pseudo-random words, the same ones each time (a linear congruential generator)."""
+    state, chosen, vocabulary = 1, [], _WORDS.split()
+    for _ in range(words):
+        state = (state * 1103515245 + 12345) % 2**31
+        chosen.append(vocabulary[(state >> 16) % len(vocabulary)])
+    return " ".join(chosen)
+
+
+def prompt_of(server: Server, tokens: int) -> list[int]:
+    """Return a prompt of exactly this many tokens."""
+    found: list[int] = server.post("/tokenize", {"content": text(tokens)}, timeout=60)["tokens"]
+    return (found * (1 + tokens // max(1, len(found))))[:tokens]
+
+
+def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
+    """Send one request; return the server's own timings of prompt and generation.
+
+    :raises NotTimedError: when the server is busy, or its context is too small
+    """
+    properties = server.get("/props")
+    context = int(properties.get("default_generation_settings", {}).get("n_ctx", 0))
+    wanted = prompt_tokens or min(DEFAULT_PROMPT_TOKENS, (context - generated_tokens) // 2)
+    if wanted < 1 or wanted + generated_tokens > context:
+        raise NotTimedError(
+            f"a slot holds {context} tokens, fewer than a prompt of {wanted} and {generated_tokens} generated: "
+            "request fewer with --data depth="
+        )
+    before = slots(server)
+    if any(slot.busy for slot in before or ()):
+        raise NotTimedError("is busy with another request: time it when it is idle")
+    request = {
+        "prompt": prompt_of(server, wanted),
+        "n_predict": generated_tokens,
+        # So that each run computes the whole prompt and generates the same number of tokens.
+        "cache_prompt": False,
+        "ignore_eos": True,
+        "seed": 1,
+    }
+    answer = server.post("/completion", request, timeout=TIMEOUT_S)
+    after = slots(server)
+    timings = answer.get("timings", {})
+    if timings.get("prompt_n") != wanted or timings.get("predicted_n") != generated_tokens:
+        raise NotTimedError(
+            f"computed {timings.get('prompt_n')} + {timings.get('predicted_n')} tokens where {wanted} + "
+            f"{generated_tokens} were requested"
+        )
+    used = sum(map(lambda old, new: old.task != new.task, before or (), after or ()))
+    return Timing(
+        prompt_tokens=wanted,
+        generated_tokens=generated_tokens,
+        prompt_per_second=timings["prompt_per_second"],
+        generation_per_second=timings["predicted_per_second"],
+        # At most one slot has a new task: this request was the only one.
+        alone=None if before is None or after is None else used <= 1,
+    )
+
+
+def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
+    """Return the timings, or ``problem`` with the reason why there are none."""
+    show = ["systemctl", "show", unit, "-p", "MainPID", "--value"]
+    pid = subprocess.run(show, capture_output=True, text=True).stdout.strip()
+    if pid in ("", "0"):
+        return Timing(problem="does not run")
+    try:
+        server = Server.of_process(pid, key_of(unit))
+        if not server.is_healthy():
+            return Timing(problem="is not ready: it may still be loading")
+        return time_request(server, prompt_tokens, generated_tokens)
+    except NotTimedError as error:
+        return Timing(problem=str(error))
+    except SilentError:
+        return Timing(problem="does not answer /slots: it hangs, or is computing a very long batch")
+    except (OSError, KeyError, ValueError) as error:
+        return Timing(problem=f"did not complete the request ({error})")
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])).to_json()))

@@ -1,0 +1,122 @@
+"""Model units on the box: installing their files, their state in systemd, and whether their servers are ready."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from llamarig.remote.serve.server_client import Server
+from llamarig.remote.shared.job_status import JobFailedError, Progress
+
+UNITS = Path("/etc/systemd/system")
+BEGAN = time.time()
+"""When this program started, in seconds since 1970."""
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def install_unit(unit: str, text: str) -> None:
+    """Replace the unit file atomically and reload systemd.
+
+    :raises JobFailedError: when systemd does not reload: it would start the old text
+    """
+    replace_file(UNITS / unit, text)
+    (UNITS / unit).chmod(0o644)
+    if systemctl("daemon-reload"):
+        raise JobFailedError(f"systemd does not reload {unit} (systemctl daemon-reload failed)")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file atomically: a crash or power cut leaves either the old content or the new one."""
+    part = path.with_suffix(".llamarig-part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+# --- servers --------------------------------------------------------------------------------------------------------
+
+
+def wait_until_healthy(unit: str, timeout: float, progress: Progress, model_bytes: int = 0) -> bool:
+    """Wait until /health answers 200; it answers 503 while the model loads.
+
+    :param timeout: seconds
+    :param model_bytes: size of the model's files, for the progress display
+    :return: False when the process ended or the time is over
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        state = state_of(unit)
+        if has_ended(state):
+            return False
+        if is_healthy(state["MainPID"]):
+            return True
+        loaded = min(loaded_bytes(state["MainPID"]), model_bytes)
+        progress.step("loading the model", done=loaded >> 20, total=model_bytes >> 20, unit="MiB")
+        time.sleep(0.5)
+    return False
+
+
+def has_ended(state: dict[str, str]) -> bool:
+    """Whether the process that was started has ended, including where systemd restarts it."""
+    return (
+        state["ActiveState"] not in ("active", "activating")
+        or state["SubState"] == "auto-restart"
+        or int(state["NRestarts"] or 0) > 0
+    )
+
+
+def is_healthy(pid: str) -> bool:
+    """Whether the server process answers /health with 200."""
+    try:
+        return Server.of_process(pid, None).is_healthy()
+    except OSError:  # the process ended in between
+        return False
+
+
+def loaded_bytes(pid: str) -> int:
+    """Estimate how much a process has loaded: the bytes it has read or mapped, whichever is more."""
+    try:
+        read = re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return max(int(read[1]) if read else 0, int(pages) * 4096)
+
+
+# --- systemd --------------------------------------------------------------------------------------------------------
+
+
+def state_of(unit: str) -> dict[str, str]:
+    """Read the properties of a unit that a switch needs. All are empty where systemd does not answer."""
+    names = ("ActiveState", "SubState", "MainPID", "NRestarts", "ExecMainStatus")
+    text = run(["systemctl", "show", unit, "-p", ",".join(names)])
+    return {**dict.fromkeys(names, ""), **dict(line.split("=", 1) for line in text.splitlines() if "=" in line)}
+
+
+def journal(unit: str) -> list[str]:
+    """Read the unit's last log lines since this program started."""
+    since = f"--since=@{int(BEGAN)}"
+    return run(["journalctl", "-u", unit, since, "-n", "20", "-o", "cat", "--no-pager", "--quiet"]).splitlines()
+
+
+def systemctl(*arguments: str) -> int:
+    """Return the exit status of systemctl; 1 where it cannot be run."""
+    try:
+        return subprocess.run(["systemctl", *arguments], capture_output=True).returncode
+    except OSError:  # no process can be started; a restore has to continue all the same
+        return 1
+
+
+def run(command: list[str]) -> str:
+    """Return the standard output of a command; empty where it cannot be run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+    except OSError:
+        return ""

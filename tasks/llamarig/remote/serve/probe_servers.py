@@ -1,0 +1,175 @@
+"""Liveness probe: restarts a model server of this box that no longer completes requests. A timer runs it every minute.
+
+A server whose compute loop hangs still answers /health, from another thread. A server that is loading, asleep, or busy
+and making progress is not disturbed. An idle one is sent a request for one token only after an hour without other
+evidence that it works, because with a single slot that request evicts the user's cached prompt. A server that hides
+its slots (slots=False) is not probed: busy and hung look the same there.
+
+Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from llamarig.remote.serve.key_file import first_key
+from llamarig.remote.serve.server_client import NoAnswerError, Server
+from llamarig.remote.shared.record import Record
+
+REQUEST_AFTER_S = 3600.0
+"""Seconds after the last completion until an idle server is sent a request."""
+ANSWER_WITHIN_S = 120.0
+STRIKES = 3
+"""Failed rounds before a restart: one batch of a long prompt can take more than a minute."""
+
+
+@dataclass(frozen=True)
+class Slot(Record):
+    """Activity of a slot: its task, prompt tokens processed, and tokens generated; -1 where not reported."""
+
+    busy: bool
+    task: int
+    prompt_tokens: int
+    decoded: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ServerState(Record):
+    """What the last rounds found of a server process.
+
+    ``slots``: None before the first round; ``strikes``: failed rounds in a row; ``worked``: time of the last evidence
+    that it completes requests, in seconds since 1970.
+    """
+
+    slots: Optional[tuple[Slot, ...]] = None
+    strikes: int = 0
+    worked: float = 0.0
+
+
+def probe(unit: str, pid: str, key: str | None, known: ServerState, now: float) -> ServerState:
+    """Probe a server once; return its state after this round.
+
+    :param known: its state after the last round
+    :param now: seconds since 1970
+    """
+    server = Server.of_process(pid, key)
+    if not server.is_healthy():
+        return replace(known, strikes=0)  # loading; or down, which systemd handles
+    if server.get("/props").get("is_sleeping"):
+        return replace(known, strikes=0, worked=now)
+    try:
+        current = slots(server)
+    except SilentError:
+        return replace(known, strikes=known.strikes + 1)
+    if current is None:
+        return known
+    if current != known.slots:
+        # A token was generated or a request ended since the last round. The first round of an idle server proves
+        # nothing yet.
+        works = known.slots is not None or any(slot.busy for slot in current)
+        return ServerState(slots=current, worked=now if works else known.worked)
+    if any(slot.busy for slot in current):
+        return replace(known, strikes=known.strikes + 1)  # busy without progress
+    if now - known.worked < REQUEST_AFTER_S and not known.strikes:
+        return known
+    try:
+        server.post("/completion", {"prompt": "1", "n_predict": 1, "cache_prompt": False}, timeout=ANSWER_WITHIN_S)
+    except NoAnswerError as error:
+        if 400 <= error.status < 500:  # refused at once, for a key or a limit: not hung
+            return replace(known, strikes=0, worked=now)
+        print(f"{unit} answers /health but no completion ({error})")
+        return replace(known, strikes=known.strikes + 1)
+    return ServerState(slots=slots(server), worked=now)
+
+
+class SilentError(Exception):
+    """No answer to a request that the compute loop has to answer."""
+
+
+def slots(server: Server) -> tuple[Slot, ...] | None:
+    """Read the slots of a server; None where it hides them.
+
+    :raises SilentError: when the compute loop does not answer, which it does between two batches
+    """
+    try:
+        answer = server.get_list("/slots", timeout=ANSWER_WITHIN_S)
+    except NoAnswerError as error:
+        if error.answered:
+            return None
+        raise SilentError from None
+    return tuple(
+        Slot(
+            busy=bool(slot.get("is_processing", False)),
+            task=_number(slot.get("id_task")),
+            prompt_tokens=_number(slot.get("n_prompt_tokens_processed")),
+            decoded=tuple(_number(token.get("n_decoded")) for token in _objects(slot.get("next_token"))),
+        )
+        for slot in answer
+    )
+
+
+def _number(value: Any) -> int:
+    """Return an integer of an answer; -1 for any other value."""
+    return value if isinstance(value, int) else -1
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a list; an empty list for any other value."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def running_servers() -> dict[str, str]:
+    """Return unit -> process ID of the running model servers."""
+    units = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "llamarig-*.service"])
+    names = [line.split()[0] for line in units.splitlines() if line.strip() and "llamarig-job-" not in line]
+    found = {name: run(["systemctl", "show", name, "-p", "MainPID", "--value"]).strip() for name in names}
+    return {name: pid for name, pid in found.items() if pid not in ("", "0")}
+
+
+def key_of(unit: str) -> str | None:
+    """Return the first API key of the unit's key file; None for a unit without one.
+
+    :raises OSError: for a missing file, or one without a usable key
+    """
+    text = Path(f"/etc/systemd/system/{unit}").read_text()
+    found = re.search(r"^LoadCredential=api-key:(.+)$", text, re.MULTILINE)
+    return None if found is None else first_key(found[1])
+
+
+def run(command: list[str]) -> str:
+    """Return the standard output of a command."""
+    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
+
+
+def main(state_file: Path) -> None:
+    """Probe every server once."""
+    states: dict[str, Any] = json.loads(state_file.read_text()) if state_file.exists() else {}
+    after: dict[str, Any] = {}
+    for unit, pid in running_servers().items():
+        process = f"{unit} {pid}"
+        try:
+            state = probe(unit, pid, key_of(unit), ServerState.from_stored(states.get(process)), time.time())
+        except OSError as error:  # it has ended in between, or refuses even /props
+            print(f"{unit} was not probed: {error}")
+            continue
+        if state.strikes < STRIKES:
+            after[process] = state.to_json()
+            continue
+        print(f"{unit} has completed nothing for {STRIKES} rounds although /health answers 200: restarting it")
+        # SIGTERM is handled by the loop that hangs.
+        run(["systemctl", "kill", "--signal=KILL", unit])
+        run(["systemctl", "restart", "--no-block", unit])
+    part = state_file.with_suffix(".part")
+    part.write_text(json.dumps(after))
+    part.replace(state_file)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,346 @@
+"""Switches a model's unit: checks it first, starts it, checks its answers, and restores what served where that fails.
+
+Runs on the box as a transient systemd unit, so it ends with a serving model even if the connection that started it is
+lost, an unexpected error occurs, or it is stopped itself (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llamarig.remote.serve.first_start import Answer, Started, start_as_planned
+from llamarig.remote.serve.key_file import first_key
+from llamarig.remote.serve.model_units import (
+    has_ended,
+    install_unit,
+    journal,
+    replace_file,
+    run,
+    state_of,
+    systemctl,
+    wait_until_healthy,
+)
+from llamarig.remote.serve.pinned_memory import pageable_warning
+from llamarig.remote.serve.previous_server import PreviousServer, read_start_record
+from llamarig.remote.serve.server_client import NoAnswerError, Server
+from llamarig.remote.shared.job_status import (
+    JobFailedError,
+    OtherOwnsStatusError,
+    Progress,
+    StoppedError,
+    own_unit,
+    run_job,
+)
+from llamarig.remote.shared.jobs import StartRecord, SwitchJob
+from llamarig.remote.shared.unit_directives import directives, directives_sha256
+
+# Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
+_LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
+
+
+def switch(job: SwitchJob, progress: Progress) -> str:
+    """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
+    with exclusive_switch(Path(job.proof).parent):
+        return _switch(job, progress)
+
+
+def _switch(job: SwitchJob, progress: Progress) -> str:
+    unit = job.unit
+    progress.step("checking the flags against the build")
+    check_key_file(job)
+    check_flags(job.check)
+    if job.needs_gpu:
+        check_gpu(job.check[0], job.environment)
+    if not job.start:
+        install_unit(unit, job.text)
+        return f"{unit} installed; `systemctl start {unit}` switches to it"
+    check_port(job)
+    previous = PreviousServer(job)
+    previous.save()
+    began = time.monotonic()
+
+    def attempt(job: SwitchJob) -> Answer:
+        install_unit(unit, job.text)
+        start(unit, job.peers)
+        return check_server(job, progress)
+
+    try:
+        try:
+            started = start_as_planned(job, progress, attempt)
+            record_start(started)
+        except StoppedError:
+            raise
+        # Any failure, expected or not, has to restore the model that served.
+        except BaseException as failure:
+            restored = previous.restore(progress)
+            lines = failure.lines if isinstance(failure, JobFailedError) else []
+            raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
+    except StoppedError as stop:
+        # Also for a signal during the restore above. SIGKILL follows some time later, so nothing is waited for.
+        raise StoppedError(f"{stop}; {previous.restore(progress, wait=False)}") from None
+    previous.forget()
+    for retired in job.retired:
+        systemctl("disable", "--quiet", retired)
+    if job.enable:
+        systemctl("enable", "--quiet", unit)
+    away = f"{unit} answers; it was away for {time.monotonic() - began:.0f} s"
+    pageable = pageable_warning(state_of(unit)["MainPID"], job.pinned_mib)
+    return "; ".join(filter(None, (away, started.remark, pageable)))
+
+
+def describe(failure: BaseException) -> str:
+    """Describe a failure in one line. The traceback of an unexpected one goes to the journal."""
+    if isinstance(failure, JobFailedError):
+        return str(failure)
+    if isinstance(failure, OSError):
+        return f"{failure.strerror or failure}: {failure.filename or ''}".rstrip(": ")
+    traceback.print_exception(type(failure), failure, failure.__traceback__, file=sys.stderr)
+    return f"{type(failure).__name__}: {failure} (a bug in llamarig: see `journalctl -u {own_unit()}`)"
+
+
+# --- checks before anything is changed ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def exclusive_switch(directory: Path) -> Iterator[None]:
+    """Hold the lock of switches: a second one would take this one's half-started model for what served before.
+
+    :param directory: where the start records are
+    :raises JobFailedError: while another switch is under way on this box
+    :raises OtherOwnsStatusError: while the same job is under way, started a moment earlier by another deploy
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    holder, job_directory = directory / ".switch-holder", sys.argv[1]
+    with (directory / ".switch-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if holder.exists() and holder.read_text() == job_directory:
+                raise OtherOwnsStatusError("this switch is under way already") from None
+            raise JobFailedError(
+                "another switch is under way on this box: wait for its end and run deploy.py again; nothing was changed"
+            ) from None
+        holder.write_text(job_directory)
+        yield
+
+
+def check_key_file(job: SwitchJob) -> None:
+    """Check the API key file: without a usable key llama-server does not start, or serves without authentication."""
+    try:
+        api_key(job)
+    except OSError as error:
+        raise JobFailedError(
+            f"{error}: write it on the box, one key per line, owned by root and mode 600; nothing was changed"
+        ) from None
+
+
+def check_flags(command: Sequence[str]) -> None:
+    """Run llama-server with ``--help``: it parses all flags, loads nothing, and exits with 1 where it rejects one."""
+    if not Path(command[0]).exists():
+        raise JobFailedError(f"{command[0]} is missing: run deploy.py, which builds it again; nothing was changed")
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        output = [line for line in done.stderr.splitlines() if line.strip()]
+        # Some of its errors are followed by the usage text of the flag, or of all flags.
+        errors = [line for line in output if line.startswith("error")]
+        raise JobFailedError(
+            "this build of llama-server rejects the declared flags: correct them; nothing was changed",
+            errors or output[-5:],
+        )
+
+
+def check_gpu(program: str, environment: dict[str, str]) -> None:
+    """Check that the build sees a GPU: otherwise llama-server serves from the CPU, without any warning."""
+    command = [program, "--list-devices"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, errors="replace")
+    if not re.search(r"^\s+\w+\d+: ", done.stdout, re.MULTILINE):
+        raise JobFailedError(
+            "this build of llama-server sees no GPU: check the driver (nvidia-smi, vulkaninfo, rocminfo); "
+            "nothing was changed",
+            [*done.stdout.splitlines(), *done.stderr.splitlines()][-6:],
+        )
+
+
+def check_port(job: SwitchJob) -> None:
+    """Check that no other program listens on the port, before the old model is stopped."""
+    listeners = run(["ss", "-Hltnp", f"sport = :{job.port}"])
+    ours = {job.unit, *job.peers}
+    for pid in sorted(set(re.findall(r"pid=(\d+)", listeners))):
+        owner = unit_of(pid)
+        if owner not in ours:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            raise JobFailedError(
+                f"port {job.port} is in use by {name} (pid {pid}, {owner or 'no unit'}): give the model another "
+                "serve.port, or stop that program; nothing was changed"
+            )
+
+
+def unit_of(pid: str) -> str:
+    """Return the systemd service of a process; empty where it has none."""
+    text = Path(f"/proc/{pid}/cgroup").read_text()
+    found: list[str] = re.findall(r"/([^/\n]+\.service)(?:/|$)", text, re.MULTILINE)
+    return found[0] if found else ""
+
+
+# --- start and checks -----------------------------------------------------------------------------------------------
+
+
+def start(unit: str, peers: Iterable[str]) -> None:
+    """Stop the peers and the unit itself, then start the unit."""
+    for peer in peers:
+        systemctl("stop", peer)
+    systemctl("stop", unit)
+    systemctl("reset-failed", unit)
+    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True)
+    if done.returncode:
+        raise JobFailedError(f"{unit} does not start", [*done.stderr.splitlines(), *journal(unit)])
+
+
+def check_server(job: SwitchJob, progress: Progress) -> Answer:
+    """Wait until the model is loaded, then check its answers.
+
+    :raises JobFailedError: when it does not load in time or fails a check
+    """
+    unit = job.unit
+    if not wait_until_healthy(unit, job.load_timeout_s, progress, job.model_bytes):
+        state = state_of(unit)
+        reason = (
+            f"ended while loading (exit {state['ExecMainStatus']})"
+            if has_ended(state)
+            else f"was not ready after {job.load_timeout_s} s (serve.load_timeout_s)"
+        )
+        raise JobFailedError(f"{unit} {reason}", journal(unit))
+    try:
+        return check_answers(job, state_of(unit)["MainPID"], progress)
+    except OSError as error:
+        raise JobFailedError(f"{unit} does not answer as a llama-server does ({error})", journal(unit)) from None
+
+
+def check_answers(job: SwitchJob, pid: str, progress: Progress) -> Answer:
+    """Check authentication, build, context, and the completion of a short and a long prompt.
+
+    :raises JobFailedError: for another build, a smaller context, or a failed completion
+    :raises OSError: when the server does not answer
+    """
+    unit = job.unit
+    if job.api_key_file:
+        progress.step("checking a request without the API key")
+        check_refusal_without_key(Server.of_process(pid, None), unit)
+    server = Server.of_process(pid, api_key(job))
+    properties = server.get("/props")
+    build = str(properties.get("build_info", ""))
+    commit = re.search(r"[0-9a-f]{7,40}$", build)
+    if commit is None or not job.commit.startswith(commit[0]):
+        raise JobFailedError(f"{unit} reports build {build!r}, declared {job.commit}", journal(unit))
+    context = nested(properties, "default_generation_settings", "n_ctx")
+    if not isinstance(context, int):
+        raise JobFailedError(f"{unit} does not report its context: {json.dumps(properties)[:200]}", journal(unit))
+    if context < job.context_per_slot:
+        raise JobFailedError(
+            f"{unit} serves a context of {context} tokens per slot, declared {job.context_per_slot}: the model may be "
+            "trained for less (then declare yarn_scale), or memory does not allow it",
+            journal(unit),
+        )
+    progress.step("checking a completion")
+    tokens_per_second = check_completion(server, unit, "Say hello.")
+    if job.context_per_slot >= 4096:
+        progress.step("checking a completion of a long prompt")
+        check_completion(server, unit, _LONG_PROMPT)
+    return Answer(build_info=build, n_ctx=context, tokens_per_second=tokens_per_second)
+
+
+def check_refusal_without_key(server: Server, unit: str) -> None:
+    """Check that a completion without the API key is refused with HTTP 401.
+
+    :raises JobFailedError: when it is not
+    """
+    request = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 1}
+    try:
+        server.post("/v1/chat/completions", request, timeout=600)
+    except NoAnswerError as error:
+        if error.status == 401:
+            return
+        raise JobFailedError(
+            f"{unit} does not refuse a request without the API key with HTTP 401 ({error})", journal(unit)
+        ) from None
+    raise JobFailedError(f"{unit} completes a request without the API key, so anyone's", journal(unit))
+
+
+def nested(answer: Any, *names: str) -> Any:
+    """Return the value under these keys, one inside the other; None where the answer has another shape."""
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
+
+
+def check_completion(server: Server, unit: str, prompt: str) -> float:
+    """Request a completion of 8 tokens; return its tokens per second.
+
+    :raises JobFailedError: when the server dies, refuses or returns no token
+    """
+    request = {
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "cache_prompt": False,
+    }
+    try:
+        answer = server.post("/v1/chat/completions", request, timeout=600)
+    except NoAnswerError as error:
+        raise JobFailedError(f"{unit} does not answer a completion ({error})", journal(unit)) from None
+    if not nested(answer, "usage", "completion_tokens"):
+        raise JobFailedError(f"{unit} answered a completion without a token: {json.dumps(answer)[:200]}", journal(unit))
+    speed = nested(answer, "timings", "predicted_per_second")
+    return float(speed) if isinstance(speed, (int, float)) else 0.0
+
+
+def record_start(started: Started) -> None:
+    """Record the start: deploys compare with it, and failed switches and rollbacks return to it."""
+    job, answer = started.job, started.answer
+    record = StartRecord(
+        text=job.text,
+        job=job,
+        text_sha256=hashlib.sha256(job.text.encode()).hexdigest(),
+        proved_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        build_info=answer.build_info,
+        n_ctx=answer.n_ctx,
+        tokens_per_second=answer.tokens_per_second,
+        took_mib=started.took_mib,
+        backed_off=started.backed_off,
+        directives_sha256=directives_sha256(job.text),
+    )
+    path, text = Path(job.proof), json.dumps(record.to_json())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    last = read_start_record(path.parent, job.unit)
+    if last is not None and directives(last.text) != directives(job.text):
+        # A rollback returns to this. Both are written before either is renamed: the disk may fill up in between.
+        part = path.with_suffix(".llamarig-new")
+        part.write_text(text)
+        replace_file(path.with_name(f"{job.unit}.previous.json"), path.read_text())
+        part.replace(path)
+        return
+    replace_file(path, text)
+
+
+def api_key(job: SwitchJob) -> str | None:
+    """Read the first API key of the declared key file; None where none is declared.
+
+    :raises OSError: for a file without a usable key
+    """
+    return first_key(job.api_key_file) if job.api_key_file else None
+
+
+if __name__ == "__main__":
+    run_job(SwitchJob, switch, unwinds=True)

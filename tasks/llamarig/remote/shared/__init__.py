@@ -1,0 +1,1 @@
+"""What the programs on the box share with each other and with the control machine."""

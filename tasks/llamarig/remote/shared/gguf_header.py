@@ -1,0 +1,261 @@
+"""Parser for GGUF headers: the tensors with shape, type and size, and the model's metadata.
+
+Performs no I/O. Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
+The input is untrusted: every length is checked before it is used, no allocation depends on a number from the file, and
+what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Union
+
+MAX_TENSORS = 1 << 16
+MAX_KEYS = 1 << 16
+MAX_NAME = 64  # ggml's GGML_MAX_NAME
+ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
+KEPT_STRING = 1 << 16
+KEPT_ARRAY = 1 << 12
+"""Longest string (bytes) and array (elements) to keep. Longer ones (tokens, merges, scores) are skipped: they do not
+affect memory use."""
+KEPT_BYTES = 1 << 20
+"""Bytes of all kept strings and arrays together; a real model has about 100 kB. The rest is skipped, so that a header
+made of many short arrays takes no more memory than its own bytes."""
+
+# ggml_type -> name, elements per block, bytes per block (ggml/include/ggml.h, ggml/src/ggml.c, pinned commit).
+TYPES: dict[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 36),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
+}
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+
+Scalar = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
+Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - as above
+
+
+class HeaderError(ValueError):
+    """The bytes are not a GGUF header that llama.cpp would accept; the message says why."""
+
+
+class HeaderTruncatedError(HeaderError):
+    """The header is longer than the given bytes: read more of the file."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor. ``shape``: in ggml's order (row length first); ``size``: bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's tensors in file order, and its metadata without long strings and arrays.
+
+    ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes.
+    """
+
+    tensors: tuple[Tensor, ...]
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+    length: int = 0
+    sha256: str = ""
+
+    @property
+    def least_file_size(self) -> int:
+        """Smallest size in bytes of a complete file with this header. Every part but the last is padded."""
+        declared = self.metadata.get("general.alignment", ALIGNMENT)
+        alignment = declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
+        parts = [self.length, *(tensor.size for tensor in self.tensors)]
+        return sum(-(-size // alignment) * alignment for size in parts[:-1]) + parts[-1]
+
+
+def digest_of(headers: Iterable[Header]) -> str:
+    """Return one sha256 for the headers of all shards of a model, in shard order."""
+    return hashlib.sha256("".join(header.sha256 for header in headers).encode()).hexdigest()
+
+
+def combined_header(headers: Sequence[Header]) -> Header:
+    """One header for a model of one or more shards: all tensors in order, and the metadata of the first shard.
+
+    ``length`` and ``sha256`` stay empty, because they describe single files (digest_of covers all of them).
+    """
+    return Header(tuple(tensor for header in headers for tensor in header.tensors), headers[0].metadata)
+
+
+def read_header(data: bytes) -> Header:
+    """Parse the header at the beginning of a GGUF file.
+
+    :param data: the file's first bytes, at least the whole header
+    :raises HeaderTruncatedError: for a header longer than ``data``
+    :raises HeaderError: for anything that is not a valid GGUF header
+    """
+    reader = _Reader(data)
+    if reader.take(4) != b"GGUF":
+        raise HeaderError("does not begin with GGUF")
+    version = reader.number("<I")
+    if version not in (2, 3):
+        raise HeaderError(f"GGUF version {version}; llama.cpp reads 2 and 3")
+    tensors, keys = reader.number("<Q"), reader.number("<Q")
+    if tensors > MAX_TENSORS or keys > MAX_KEYS:
+        raise HeaderError(f"claims {tensors} tensors and {keys} keys, more than any model has")
+    metadata: dict[str, Value] = {}
+    seen: set[str] = set()
+    for _ in range(keys):
+        key = reader.name("key", 1 << 10)
+        if key in seen:
+            raise HeaderError(f"key {key!r} twice")
+        seen.add(key)
+        value = reader.value(reader.number("<I"))
+        if value is not None:
+            metadata[key] = value
+    found: dict[str, Tensor] = {}
+    for _ in range(tensors):
+        tensor = _tensor(reader)
+        if tensor.name in found:
+            raise HeaderError(f"tensor {tensor.name!r} twice")
+        found[tensor.name] = tensor
+    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest())
+
+
+def _tensor(reader: _Reader) -> Tensor:
+    name = reader.name("tensor", MAX_NAME - 1)
+    dimensions = reader.number("<I")
+    if not 1 <= dimensions <= 4:
+        raise HeaderError(f"tensor {name!r} has {dimensions} dimensions; ggml supports 1 to 4")
+    shape = tuple(reader.number("<Q") for _ in range(dimensions))
+    kind = reader.number("<I")
+    reader.number("<Q")  # offset of its data
+    if kind not in TYPES:
+        raise HeaderError(f"tensor {name!r} is of type {kind}, which this version of llamarig does not know")
+    label, block, block_size = TYPES[kind]
+    elements = 1
+    for length in shape:
+        elements *= length
+        if elements >= 1 << 63:
+            raise HeaderError(f"tensor {name!r} has the shape {shape}, more elements than any file holds")
+    if shape[0] % block:
+        raise HeaderError(f"tensor {name!r} has rows of {shape[0]}, not a multiple of {label}'s block of {block}")
+    return Tensor(name, shape, label, elements // block * block_size)
+
+
+class _Reader:
+    """A cursor in the header's bytes that never moves beyond their end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+        self._kept = 0
+
+    @property
+    def at(self) -> int:
+        return self._at
+
+    def skip(self, length: int) -> None:
+        if length > len(self._data) - self._at:
+            raise HeaderTruncatedError(f"its header is longer than the {len(self._data)} bytes read")
+        self._at += length
+
+    def take(self, length: int) -> bytes:
+        begin = self._at
+        self.skip(length)
+        return self._data[begin : self._at]
+
+    def number(self, layout: str) -> int:
+        return int(struct.unpack(layout, self.take(struct.calcsize(layout)))[0])
+
+    def name(self, what: str, longest: int) -> str:
+        length = self.number("<Q")
+        if not 0 < length <= longest:
+            raise HeaderError(f"a {what} name of {length} bytes")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            raise HeaderError(f"a {what} name that is not UTF-8") from None
+
+    def value(self, kind: int) -> Value | None:
+        """Read a value; return None for one that is too long to keep."""
+        if kind != _ARRAY:
+            return self._single(kind)
+        element, count = self.number("<I"), self.number("<Q")
+        if element == _STRING:
+            self._skip_strings(count)
+            return None
+        if element not in _SCALARS:
+            raise HeaderError(f"a list of elements of type {element}")
+        layout = _SCALARS[element]
+        if count > KEPT_ARRAY or not self._keeps(count * struct.calcsize(layout)):
+            self.skip(count * struct.calcsize(layout))
+            return None
+        data = self.take(count * struct.calcsize(layout))
+        return [number for (number,) in struct.iter_unpack(layout, data)]
+
+    def _keeps(self, length: int) -> bool:
+        self._kept += length
+        return self._kept <= KEPT_BYTES
+
+    def _single(self, kind: int) -> Scalar | None:
+        if kind == _STRING:
+            length = self.number("<Q")
+            if length > KEPT_STRING or not self._keeps(length):
+                self.skip(length)
+                return None
+            return self.take(length).decode(errors="replace")
+        if kind not in _SCALARS:
+            raise HeaderError(f"a value of type {kind}")
+        layout = _SCALARS[kind]
+        scalar: Scalar = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        return scalar
+
+    def _skip_strings(self, count: int) -> None:
+        # A vocabulary has 150,000 strings: parsing a header spends its time in this loop.
+        data, at, end, length_at = self._data, self._at, len(self._data) - 8, struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if at > end:
+                break
+            at += 8 + length_at(data, at)[0]
+        else:
+            self._at = 0
+            self.skip(at)
+            return
+        raise HeaderTruncatedError(f"its header is longer than the {len(data)} bytes read")

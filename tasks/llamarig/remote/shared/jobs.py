@@ -1,0 +1,248 @@
+"""The jobs that run on the box: what the control machine asks of each program in remote/, and what it reports back.
+
+Jobs are compared by their JSON text to recognise work that is already under way, and installed boxes keep records of
+earlier versions: do not rename, reorder or add a key without a default.
+
+Runs on both sides: Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from llamarig.remote.shared.record import Record
+
+# --- releases -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source(Record):
+    """Where llama.cpp's source comes from. ``kind``: ``git``, or ``sdist`` with the two optional fields.
+
+    ``subdirectory``: path of llama.cpp in the archive, below its top directory.
+    """
+
+    kind: str
+    url: str
+    commit: str
+    sha256: Optional[str] = None
+    subdirectory: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class BuildJob(Record):
+    """Work of build/build_release.py.
+
+    ``release``: directory to install into; ``work``: directory of source and objects; ``cache``: directory of the
+    compiler cache and source archives; ``cmake``: -D definitions; ``targets``: programs to build.
+    """
+
+    release: str
+    work: str
+    cache: str
+    source: Source
+    backend: str
+    cmake: dict[str, str]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PackJob(Record):
+    """Work of build/pack_release.py: pack the directory ``release`` into the file ``archive``."""
+
+    release: str
+    archive: str
+
+
+@dataclass(frozen=True)
+class ReceiveJob(Record):
+    """Work of build/receive_release.py: unpack ``archive`` into the directory ``release``.
+
+    ``sha256``: of the archive on the box that built it; ``builder``: name of that box.
+    """
+
+    archive: str
+    sha256: str
+    release: str
+    builder: str
+
+
+@dataclass(frozen=True)
+class SimulationJob(Record):
+    """Work of build/build_simulated_gpu.py: build the library into ``directory``, try it with ``release``."""
+
+    directory: str
+    work: str
+    cache: str
+    source: Source
+    release: str
+
+
+# --- model files ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FetchFile(Record):
+    """One file to download: its place on the Hub, its expected size (bytes) and sha256, and its place on the box.
+
+    ``partial``: path while it is incomplete; ``same``: paths in the store that already have these bytes.
+    """
+
+    repo: str
+    commit: str
+    path: str
+    size: int
+    sha256: str
+    target: str
+    partial: str
+    same: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FetchJob(Record):
+    """Work of download/fetch_shards.py: the files, and the limits that all of them share.
+
+    ``bytes_per_s``: rate limit, None for none; ``group``: group that may read the files, None to leave it unchanged;
+    ``connections``: of all files together; ``chunk``: bytes per request of hf_transfer; ``patience_s``: seconds
+    without data before a connection is given up; ``backoff_s``: first wait before a retry; ``give_up_after_s``:
+    seconds without progress before the job fails; ``refetch_bytes``: bytes of a file that may be downloaded twice.
+    """
+
+    endpoint: str
+    proxy: Optional[str]
+    bytes_per_s: Optional[int]
+    group: Optional[str]
+    files_at_a_time: int
+    connections: int
+    chunk: int
+    patience_s: float
+    backoff_s: float
+    give_up_after_s: float
+    refetch_bytes: int
+    files: tuple[FetchFile, ...]
+
+
+# --- switches -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepDown(Record):
+    """A smaller placement to start with when GPU memory is short.
+
+    ``what``: description; ``placement``: its declaration (llamarig.declare.placement.Layers as JSON); ``frees_mib``:
+    device name -> MiB that it needs less than the plan; ``text``: unit text; ``check``: command that checks its flags.
+    """
+
+    what: str
+    placement: dict[str, Any]
+    frees_mib: dict[str, int]
+    text: str
+    check: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StartPlan(Record):
+    """What the start of a planned model is compared with. MiB by device name.
+
+    ``predicted_mib``: memory the server should take, None where no dry run measured this placement; ``margins_mib``:
+    memory to leave free; ``rungs``: steps down, the smallest first; ``most_back_offs``: how many may be taken.
+    """
+
+    predicted_mib: Optional[dict[str, int]]
+    margins_mib: dict[str, int]
+    tolerance_mib: int
+    most_back_offs: int
+    rungs: tuple[StepDown, ...]
+
+
+@dataclass(frozen=True)
+class BackOff(Record):
+    """A step down that a start had to take.
+
+    ``of``: sha256 of the unit text that did not fit; ``missing_mib``: device name -> MiB that were short.
+    """
+
+    of: str
+    what: str
+    placement: dict[str, Any]
+    reason: str
+    missing_mib: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SwitchJob(Record):
+    """Work of serve/switch_unit.py: install the unit ``text`` as ``unit`` and, where ``start``, switch to it.
+
+    ``check``: llama-server command whose flags are checked first; ``peers``: units to stop before it starts;
+    ``retired``: those of them to disable afterwards; ``environment``: for listing GPUs; ``model_bytes``: size of the
+    model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord; ``pinned_mib``: RAM that
+    should be locked, None where none should; ``backed_off``: set by the program when it took a step down.
+    """
+
+    unit: str
+    text: str
+    check: tuple[str, ...]
+    peers: tuple[str, ...]
+    retired: tuple[str, ...]
+    start: bool
+    enable: bool
+    port: int
+    load_timeout_s: int
+    needs_gpu: bool
+    environment: dict[str, str]
+    model_bytes: int
+    commit: str
+    context_per_slot: int
+    api_key_file: Optional[str]
+    proof: str
+    plan: Optional[StartPlan]
+    pinned_mib: Optional[int]
+    backed_off: Optional[BackOff] = None
+
+
+@dataclass(frozen=True)
+class StartRecord(Record):
+    """What the box keeps of a unit's last successful start: deploys compare with it, failed switches return to it.
+
+    ``build_info``, ``n_ctx`` and ``tokens_per_second``: as the server reported; ``took_mib``: device name -> MiB,
+    for a planned model; ``directives_sha256``: of the text's directives (unit_directives.py), empty in a record of an
+    earlier version.
+    """
+
+    text: str
+    job: SwitchJob
+    text_sha256: str
+    proved_at: str
+    build_info: str
+    n_ctx: int
+    tokens_per_second: float
+    took_mib: Optional[dict[str, float]] = None
+    backed_off: Optional[BackOff] = None
+    directives_sha256: str = ""
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobStatus(Record):
+    """The status file of a job. Times are seconds since 1970 by the box's clock.
+
+    ``state``: running, done, failed or stopped; ``done`` and ``total``: progress of the step, in ``unit`` (objects,
+    bytes, MiB or nothing); ``done_at_start``: ``done`` at ``step_started``; ``message`` and ``lines``: the result, and
+    the output that explains a failure; ``now``: when the file was written.
+    """
+
+    state: str = ""
+    step: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    message: str = ""
+    lines: tuple[str, ...] = ()
+    started: float = 0.0
+    step_started: float = 0.0
+    done_at_start: int = 0
+    now: float = 0.0
+    ended: float = 0.0

@@ -1,0 +1,31 @@
+"""The directives of a unit file: everything that decides how its service runs, without comments and helper paths.
+
+Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+# Paths of the helpers differ between versions: earlier ones had /opt/llamarig/lib/tasks/files/wait_for_vram.py and
+# -m tasks.files.probe_servers.
+_HELPER_PATH = re.compile(r"/opt/llamarig/lib/\S*/(\w+\.py)")
+_HELPER_MODULE = re.compile(r"-m (?:tasks\.files|llamarig\.remote\.\w+)\.(\w+)")
+
+
+def directives(text: str) -> tuple[str, ...]:
+    """Return the sections and settings of a unit file in order, with helpers by their names alone.
+
+    A service needs no restart for a unit file with the directives that it was started with.
+    """
+    joined = re.sub(r"\\\n\s*", " ", text)
+    lines = (line.strip() for line in joined.splitlines())
+    return tuple(
+        _HELPER_MODULE.sub(r"-m \1", _HELPER_PATH.sub(r"\1", line)) for line in lines if line and line[0] not in "#;"
+    )
+
+
+def directives_sha256(text: str) -> str:
+    """Return the sha256 of all directives."""
+    return hashlib.sha256("\n".join(directives(text)).encode()).hexdigest()
