@@ -1,6 +1,6 @@
-"""What holds for every box: the llama.cpp commit that group files build unless they name another one.
+"""Data of every box: the llama.cpp commit that the group files build.
 
-Upgrading all boxes is one line here. The old release stays beside the new one until it is pruned.
+To upgrade all boxes, change this line. The old release stays beside the new one until it is pruned.
 """
 
 llama_cpp_commit = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"

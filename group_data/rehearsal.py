@@ -1,18 +1,19 @@
-"""The disposable box of this machine: everything real but the size of the model and the GPU it does not have."""
+"""The disposable box of this machine: a tiny model and no GPU; everything else is as on a real box."""
 
-from tasks.spec import declare as d
-from tests.box.paths import ADDRESS, Rehearsal
+from llamarig import declare as d
+
+from inventory.rehearsal_box import ADDRESS, RehearsalBox
 
 __all__ = ["rig"]
 
-_box = Rehearsal.from_environment()
+_box = RehearsalBox.from_environment()
 
 rig = d.rig(
     builds=[
         d.build(
             name="cpu",
             backend="cpu",
-            # The very tree of the default pin, from PyPI: a rehearsal may need nothing but PyPI and Debian.
+            # The source tree of the default commit, from PyPI: a rehearsal needs only PyPI and Debian's mirrors.
             source=d.sdist_source(
                 url="https://files.pythonhosted.org/packages/ec/e9/"
                 "e7de2b0463ea3ffbf0ede6cb21b58c1258a8f6521aae45ca773a59fe7cf3/llama_cpp_python-0.3.36.tar.gz",
@@ -28,7 +29,7 @@ rig = d.rig(
             quant="F16",
             build="cpu",
             serve=d.serve(
-                port=_box.port + 10,
+                port=_box.model_port,
                 context=8192,
                 ubatch=512,
                 placement=d.cpu_only(),
@@ -39,7 +40,7 @@ rig = d.rig(
             ),
         )
     ],
-    # A container shares its host's kernel: its swappiness is this machine's, and nobody's to rehearse with.
+    # A container shares the kernel of its host, so a swappiness set in it would be this machine's.
     host=d.host_policy(swappiness=None, disk_reserve_gib=1),
     hub=d.hub(endpoint=f"http://{ADDRESS}:{_box.hub_port}"),
     model_lock=str(_box.model_lock),

@@ -1,8 +1,8 @@
-"""The disposable box on this machine; `python3 -m tests rehearsal` makes it."""
+"""The disposable box of this machine; `python3 -m tests rehearsal` makes it."""
 
-from tests.box.paths import ADDRESS, Rehearsal
+from inventory.rehearsal_box import ADDRESS, RehearsalBox
 
-_box = Rehearsal.from_environment()
+_box = RehearsalBox.from_environment()
 
 rehearsal = [
     (

@@ -1,4 +1,4 @@
-"""A llama.cpp build: which source, at which full commit, for which backend."""
+"""A build of llama.cpp: source, full commit, backend."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.spec.base import Declaration, Name
-from tasks.spec.kv_cache import KERNEL_TYPES
+from llamarig.declare.base import Declaration, Name
+from llamarig.declare.kv_cache import KERNEL_TYPES
 
 LLAMA_CPP_COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
-"""The commit every flag in this repository was checked against (llama.cpp 0.5.0-dev, autumn 2026)."""
+"""The pinned commit: every flag in this repository was checked against it (llama.cpp 0.5.0-dev, autumn 2026)."""
 
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def full_commit(value: str) -> str:
-    """A commit as 40 lower-case hex digits.
+    """Return a commit of 40 lower-case hex digits.
 
-    :raises ValueError: for a short commit, a tag or a branch: each of them can mean another tree tomorrow
+    :raises ValueError: for a short commit, a tag or a branch, which can mean another source later
     """
     if _FULL_COMMIT.fullmatch(value):
         return value
     raise ValueError(
         "not a full commit: write all 40 lower-case hex digits (`git rev-parse <tag>` prints them); "
-        "short commits, tags and branches can mean another tree tomorrow"
+        "short commits, tags and branches can mean another source later"
     )
 
 
@@ -61,14 +61,14 @@ class SdistSource(Declaration):
 
 Source = Annotated[GitSource | SdistSource, Field(discriminator="kind")]
 
-# From NVIDIA's CUDA release notes: the first toolkit that compiles for an architecture, and what CUDA 13 left behind.
+# From NVIDIA's CUDA release notes: the first toolkit for each architecture, and the oldest architecture of CUDA 13.
 _OLDEST_TOOLKIT = {89: (11, 8), 90: (11, 8), 100: (12, 8), 101: (12, 8), 103: (12, 9), 120: (12, 8), 121: (12, 9)}
 _OLDEST_OF_CUDA_13 = 75
 
 CUDA_FROM_PYPI = ("13.0", "13.1", "13.2", "13.3", "13.4", "13.5")
-"""The versions there is a lock for in tasks/files/. PyPI's wheels of CUDA 12 hold ptxas and libnvvm, but no nvcc."""
+"""Versions with a lock in items/locks/. PyPI's wheels of CUDA 12 contain ptxas and libnvvm, but no nvcc."""
 
-# What the tool itself decides about a build; see tasks/planning/release.py for why.
+# Definitions that llamarig sets itself (render/release.py).
 _OWNED_CMAKE = re.compile(
     r"CMAKE_(CUDA_ARCHITECTURES|CUDA_COMPILER|INSTALL_RPATH|BUILD_WITH_INSTALL_RPATH|BUILD_TYPE)"
     r"|CUDAToolkit_ROOT|GGML_(CUDA|VULKAN|HIP|CCACHE|CUDA_FA_QUANTS|CUDA_FA_ALL_QUANTS|CUDA_NCCL)"
@@ -77,15 +77,15 @@ _OWNED_CMAKE = re.compile(
 
 
 class Build(Declaration):
-    """One way of building llama.cpp. Several may stand side by side; each model names the one it runs on."""
+    """One way of building llama.cpp. A box may have several; each model names the one that serves it."""
 
     name: Name
     source: Source = GitSource()
     backend: Literal["cuda", "cpu", "vulkan", "hip"] = "cuda"
     architectures: tuple[str, ...] = Field(
         default=(),
-        description="as CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; for CUDA, those of "
-        "the cards present where left out",
+        description="as CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; where left out for "
+        "CUDA, those of the cards present",
     )
     cuda_toolkit: str | None = Field(
         default=None,
@@ -102,7 +102,7 @@ class Build(Declaration):
     kv_cache_pairs: tuple[str, ...] = Field(
         default=(),
         description="cache types to have flash attention kernels for besides those of the box's models, each as "
-        "K-V: q4_1-q4_1; for a shared build, those of all its boxes are added",
+        "K-V: q4_1-q4_1; a shared build gets those of all its boxes",
     )
 
     @field_validator("architectures")
@@ -110,7 +110,7 @@ class Build(Declaration):
     def _architectures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for architecture in value:
             if not re.fullmatch(r"\d{2,3}[af]?(-real|-virtual)?|gfx[0-9a-f]{3,4}", architecture):
-                raise ValueError(f"{architecture!r} is no architecture: write 89-real, 120a-real or gfx1100")
+                raise ValueError(f"{architecture!r} is not an architecture: write 89-real, 120a-real or gfx1100")
         return value
 
     @field_validator("cuda_toolkit")
@@ -122,7 +122,7 @@ class Build(Declaration):
             return value.rstrip("/")
         if re.fullmatch(r"\d+\.\d+", value):
             raise ValueError(
-                f"not to be had from PyPI with a compiler; there is {', '.join(CUDA_FROM_PYPI)}. A toolkit you "
+                f"PyPI has no compiler for this version, only for {', '.join(CUDA_FROM_PYPI)}. A toolkit that you "
                 "installed on the box yourself is declared by its path, for example /usr/local/cuda-12.9"
             )
         raise ValueError("write a version as 13.0, or the absolute path of an installed toolkit")
@@ -134,7 +134,7 @@ class Build(Declaration):
             types = pair.split("-")
             if len(types) != 2 or not KERNEL_TYPES.issuperset(types):
                 known = ", ".join(sorted(KERNEL_TYPES))
-                raise ValueError(f"{pair!r} is no K-V pair with kernels: write q4_1-q4_1 or the like, of {known}")
+                raise ValueError(f"{pair!r} is not a K-V pair with kernels: write q4_1-q4_1, of {known}")
         return value
 
     @field_validator("cmake")
@@ -142,9 +142,9 @@ class Build(Declaration):
     def _not_owned(cls, value: dict[str, str]) -> dict[str, str]:
         for key in value:
             if _OWNED_CMAKE.fullmatch(key):
-                raise ValueError(f"{key} is decided by llamarig from the build's other fields; remove it")
+                raise ValueError(f"{key} is set by llamarig from the other fields of the build: remove it")
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-                raise ValueError(f"{key!r} is no CMake variable name")
+                raise ValueError(f"{key!r} is not a CMake variable name")
         return value
 
     @model_validator(mode="after")
@@ -161,20 +161,20 @@ class Build(Declaration):
 
     @property
     def takes_architectures_of_cards(self) -> bool:
-        """Whether the cards of the box say for which architectures to compile."""
+        """Whether the build compiles for the architectures of the cards that the box has."""
         return self.backend == "cuda" and not self.architectures
 
     def toolkit_refusal(self, architectures: Iterable[str], version: tuple[int, int] | None = None) -> str | None:
-        """Why the declared CUDA toolkit cannot compile for these architectures; None where it can.
+        """Return why the declared CUDA toolkit cannot compile for these architectures; None where it can.
 
-        :param version: of a toolkit given by path, as its nvcc says it; None where nobody has asked it
+        :param version: of a toolkit declared by path, as its nvcc reports it; None where it is not known
         """
         version = self.toolkit_version or version
         if version is None:
             return None
         name = ".".join(map(str, version))
         for architecture in architectures:
-            number = int(re.match(r"\d+", architecture)[0])  # type: ignore[index]  # the field's validator saw it
+            number = int(re.match(r"\d+", architecture)[0])  # type: ignore[index]  # validated above
             oldest = _OLDEST_TOOLKIT.get(number, (0, 0))
             if version < oldest:
                 needed = ".".join(map(str, oldest))
@@ -188,7 +188,7 @@ class Build(Declaration):
 
     @property
     def toolkit_version(self) -> tuple[int, int] | None:
-        """Of a toolkit from PyPI; None for one given by path, and where there is none."""
+        """Version of a toolkit from PyPI; None for one declared by path, and for a build without one."""
         if self.cuda_toolkit is None or self.cuda_toolkit.startswith("/"):
             return None
         major, _, minor = self.cuda_toolkit.partition(".")

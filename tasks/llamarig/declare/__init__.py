@@ -1,4 +1,4 @@
-"""The constructors group_data is written with: typed, checked on the spot, and plain data in the end."""
+"""Constructors for group_data: each validates what it is given at once, and rig() returns plain data."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from tasks.spec.base import Declaration, explain
-from tasks.spec.build import Build, GitSource, SdistSource
-from tasks.spec.host_policy import GpuCard, HostPolicy, NvidiaDriver
-from tasks.spec.model import Model
-from tasks.spec.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override
-from tasks.spec.rig import Hub, Rig
-from tasks.spec.serve import Sampling, Serve
-from tasks.spec.simulated_gpu import SimulatedGpu
-from tasks.spec.speculation import Speculation
+from llamarig.declare.base import Declaration, explain
+from llamarig.declare.build import Build, GitSource, SdistSource
+from llamarig.declare.host_policy import GpuCard, HostPolicy, NvidiaDriver
+from llamarig.declare.model import Model
+from llamarig.declare.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override
+from llamarig.declare.rig import Hub, Rig
+from llamarig.declare.serve import Serve
+from llamarig.declare.serve.sampling import Sampling
+from llamarig.declare.serve.speculation import Speculation
+from llamarig.declare.simulated_gpu import SimulatedGpu
 
 P = ParamSpec("P")
 D = TypeVar("D", bound=Declaration)
 
 
 class DeclarationError(SystemExit):
-    """A declaration that cannot be right. Ends the run with its message: no connection, no traceback."""
+    """An invalid declaration. Ends the run with its message, before any connection and without a traceback."""
 
 
 def _caller() -> str:
-    """``file:line`` of the declaration, as its owner would type it from the repository's root."""
+    """``file:line`` of the declaration, relative to the working directory where it is below it."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
@@ -46,7 +47,7 @@ def _constructor(cls: Callable[P, D]) -> Callable[P, D]:
 
     def construct(*args: P.args, **kwargs: P.kwargs) -> D:
         if args:
-            raise DeclarationError(f"{_caller()}: {kind}: a value without a name: write {kind}(field=value, ...)")
+            raise DeclarationError(f"{_caller()}: {kind}: a positional argument: write {kind}(field=value, ...)")
         try:
             return cls(*args, **kwargs)
         except ValidationError as error:
@@ -93,7 +94,7 @@ def rig(
     plan_file: str = "inventory/plans.json",
     **unknown: Any,
 ) -> dict[str, Any]:
-    """A whole box as plain data, which is what stays in pyinfra's host data.
+    """Return the declaration of a box as plain data, for pyinfra's host data.
 
     :raises DeclarationError: naming file, line, field, value and remedy
     """

@@ -1,4 +1,4 @@
-"""The names of every lint, as `accept` takes them, each with what it is about."""
+"""Names of the lints, as `accept` takes them: declarations that are valid but probably a mistake."""
 
 from __future__ import annotations
 

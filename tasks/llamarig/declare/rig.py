@@ -1,4 +1,4 @@
-"""A whole box: its builds, its models, its settings, and what must hold between them."""
+"""The declaration of a box: builds, models, settings, and the rules between them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from pydantic import Field, field_validator, model_validator
 
-from tasks.spec.base import Declaration, Name
-from tasks.spec.build import Build
-from tasks.spec.host_policy import HostPolicy
-from tasks.spec.model import Model
-from tasks.spec.simulated_gpu import SimulatedGpu
+from llamarig.declare.base import Declaration, Name
+from llamarig.declare.build import Build
+from llamarig.declare.host_policy import HostPolicy
+from llamarig.declare.model import Model
+from llamarig.declare.simulated_gpu import SimulatedGpu
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -20,12 +20,12 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 class Hub(Declaration):
-    """Where models come from. A token is named here, never written here."""
+    """Source of the models. The token is referred to, never written here."""
 
     endpoint: str = Field(
         default="https://huggingface.co",
         pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
-        description="the Hub or a mirror of it, without a login: what is declared lies in git and is named in messages",
+        description="the Hub or a mirror, without a login: declarations are kept in git and appear in messages",
     )
     token_env: str | None = Field(
         default=None,
@@ -38,19 +38,21 @@ class Hub(Declaration):
     proxy: str | None = Field(
         default=None,
         pattern=r"^http://[^\s/@]+/?$",
-        description="the box's way to the Hub, http://host:port; none where left out, whatever its environment says",
+        description="proxy of the box to the Hub, http://host:port; none where left out, whatever its environment has",
     )
     max_mb_s: float | None = Field(
         default=None,
         ge=0.1,
-        description="all downloads of the box together, in MB/s; as fast as it goes where left out",
+        description="limit for all downloads of the box together, in MB/s; no limit where left out",
     )
 
     @field_validator("token_env")
     @classmethod
     def _no_token_here(cls, value: str | None) -> str | None:
         if value is not None and value.startswith("hf_"):
-            raise ValueError("looks like a token itself: put it into an environment variable and name that here")
+            raise ValueError(
+                "looks like a token itself: put it into an environment variable and name that variable here"
+            )
         return value
 
     @model_validator(mode="after")
@@ -61,14 +63,14 @@ class Hub(Declaration):
 
 
 class Rig(Declaration):
-    """Everything one box should be."""
+    """One box."""
 
     builds: tuple[Build, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
     default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
     presets: Name | None = Field(
         default=None,
-        description="a build whose models are also written as one preset file for llama-server's router mode, "
+        description="a build whose models are also written to a preset file for llama-server's router mode, "
         "/etc/llamarig/presets/BUILD.ini; nothing is started from it",
     )
     host: HostPolicy = HostPolicy()
@@ -79,14 +81,14 @@ class Rig(Declaration):
     )
     bench_ledger: str = Field(
         default="inventory/bench.jsonl",
-        description="file on the control machine that tasks/bench.py adds its timings to; commit it",
+        description="file on the control machine to which tasks/bench.py appends its timings; commit it",
     )
     plan_file: str = Field(
         default="inventory/plans.json",
         description="file on the control machine that keeps the plans of models with auto(); commit it",
     )
     simulated_gpus: tuple[SimulatedGpu, ...] = Field(
-        default=(), description="plan for these GPUs in place of the box's own: what would a 5090 give me?"
+        default=(), description="plan for these GPUs in place of those of the box: what would a 5090 give me?"
     )
 
     @field_validator("builds")
@@ -119,17 +121,17 @@ class Rig(Declaration):
                 )
         if self.presets is not None and self.presets not in {model.build for model in self.models}:
             raise ValueError(
-                f"presets = {self.presets!r} is the build of no model: name one of "
+                f"presets = {self.presets!r} is not the build of any model: name one of "
                 f"{', '.join(sorted({model.build for model in self.models}))}"
             )
         names = [model.name for model in self.models]
         if self.default is not None and self.default not in names:
-            raise ValueError(f"default = {self.default!r} is no model of this box: name one of {', '.join(names)}")
+            raise ValueError(f"default = {self.default!r} is not a model of this box: name one of {', '.join(names)}")
         self._ports_are_free()
         return self
 
     def _ports_are_free(self) -> None:
-        """Models that exclude each other may share a port: clients keep one address. Others may not."""
+        """Only models that exclude each other may share a port, so that clients keep one address."""
         for index, one in enumerate(self.models):
             for other in self.models[index + 1 :]:
                 apart = not (one.serve.coexists or other.serve.coexists)
@@ -140,12 +142,12 @@ class Rig(Declaration):
                     )
 
     def build_of(self, model: Model) -> Build:
-        """The build a model runs on."""
+        """The build that serves a model."""
         return next(build for build in self.builds if build.name == model.build)
 
     @property
     def default_model(self) -> Model:
-        """The model that serves after a boot."""
+        """The model that is started at boot."""
         return next((model for model in self.models if model.name == self.default), self.models[0])
 
 

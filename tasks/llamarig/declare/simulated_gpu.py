@@ -1,10 +1,10 @@
-"""A GPU that is not there, to plan for: dry runs see it through a backend that holds no memory."""
+"""A GPU to plan for that the box does not have; dry runs see it through a backend without memory."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.spec.base import Declaration
+from llamarig.declare.base import Declaration
 
 
 class SimulatedGpu(Declaration):

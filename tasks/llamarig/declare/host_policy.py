@@ -1,4 +1,4 @@
-"""What a box itself should be: swap, memory speed, driver, GPUs, room kept free, and the findings its owner accepts."""
+"""The machine itself: swap, memory speed, driver, GPUs, reserves, and accepted findings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from tasks.spec.base import Declaration
+from llamarig.declare.base import Declaration
 
 
 class GpuCard(Declaration):
-    """A GPU the box should have. ``None`` leaves a property open."""
+    """A GPU that the box should have. A property that is ``None`` is not checked."""
 
     name: str = Field(min_length=2, description="its name, or a part of it: RTX 4090")
-    uuid: str | None = Field(default=None, description="as `nvidia-smi -L` prints it: this very card")
+    uuid: str | None = Field(default=None, description="as `nvidia-smi -L` prints it, for one particular card")
     power_limit_w: float | None = Field(default=None, ge=30, le=1500, description="the power limit it should have")
 
     @field_validator("uuid")
@@ -26,35 +26,36 @@ class GpuCard(Declaration):
 
 
 class NvidiaDriver(Declaration):
-    """The NVIDIA kernel driver, from the distribution's own packages: what compute needs of it, and no desktop."""
+    """The NVIDIA kernel driver from the distribution's packages, without the parts that only a desktop needs."""
 
     series: str | None = Field(
         default=None,
         pattern=r"^\d{3}(-server)?$",
-        description="580, or 580-server: which of Ubuntu's several is wanted; elsewhere, what has to be on offer",
+        description="580, or 580-server: one of the series in Ubuntu; elsewhere, the series that must be available",
     )
     kernel_module: Literal["open", "proprietary"] = Field(
         default="open",
-        description="open for RTX 20xx and newer (RTX 50xx know no other), proprietary for GTX 10xx and older",
+        description="open for RTX 20xx and newer (RTX 50xx need it), proprietary for GTX 10xx and older",
     )
     reboot: bool = Field(
-        default=False, description="whether a deploy may restart the box where the driver needs it; else it says so"
+        default=False,
+        description="whether a deploy may reboot the box for the driver; if not, it asks for a reboot",
     )
 
 
 class HostPolicy(Declaration):
-    """Settings of the machine. ``None`` leaves a setting as the box has it."""
+    """Settings of the machine. A setting that is ``None`` stays as it is."""
 
     swappiness: int | None = Field(
         default=10,
         ge=0,
         le=200,
-        description="vm.swappiness; low keeps expert weights in RAM, 0 does not switch swap off",
+        description="vm.swappiness; a low value keeps expert weights in RAM, 0 does not disable swap",
     )
     memory_reserve_mib: int = Field(
         default=4096,
         ge=0,
-        description="MiB of RAM that pinned weights leave to the system and its other programs: they cannot be swapped",
+        description="MiB of RAM that pinned weights, which cannot be swapped, leave to the system and other programs",
     )
     memory_mts: int | None = Field(
         default=None,
@@ -63,7 +64,8 @@ class HostPolicy(Declaration):
         description="the RAM's rated speed in MT/s (its XMP/EXPO profile): DDR5-6000 is 6000",
     )
     nvidia_driver: NvidiaDriver | None = Field(
-        default=None, description="install and hold the NVIDIA driver; where left out, its absence is only told"
+        default=None,
+        description="install and hold the NVIDIA driver; if left out, a missing driver is only reported",
     )
     gpus: tuple[GpuCard, ...] = Field(
         default=(), description="the GPUs the box should have, NVIDIA's in nvidia-smi's order"
@@ -72,7 +74,7 @@ class HostPolicy(Declaration):
         default=True, description="every minute, restart a model server that answers /health but completes nothing"
     )
     keep_releases: int = Field(
-        default=2, ge=0, description="how many releases no build makes any more tasks/prune.py keeps, the newest ones"
+        default=2, ge=0, description="how many obsolete releases tasks/prune.py keeps, newest first"
     )
     disk_reserve_gib: float = Field(default=5, ge=0, description="GiB a download must leave free on the model store")
     python_mirror: str | None = Field(
@@ -82,7 +84,7 @@ class HostPolicy(Declaration):
     )
     accepted: dict[str, str] = Field(
         default={},
-        description="findings of tasks/audit.py to live with: check's id (or `id about`) -> the reason, for the reader",
+        description="accepted findings of tasks/audit.py: id of the check (or `id about`) -> the reason",
     )
 
     @field_validator("python_mirror")
@@ -97,7 +99,7 @@ class HostPolicy(Declaration):
     def _with_a_reason(cls, value: dict[str, str]) -> dict[str, str]:
         for check, reason in value.items():
             if not re.match(r"[a-z]+\.[a-z-]+( .+)?$", check):
-                raise ValueError(f"{check!r} is no check: `--data list=1` of tasks/audit.py lists them")
+                raise ValueError(f"{check!r} is not a check: `--data list=1` of tasks/audit.py lists them")
             if len(reason.split()) < 2:
-                raise ValueError(f"{check}: say why in a few words: who reads it next year was not there")
+                raise ValueError(f"{check}: write the reason in a few words, for those who read it later")
         return value

@@ -1,4 +1,4 @@
-"""The types a KV cache can have."""
+"""Types of KV cache."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_
 """KV cache types of llama.cpp (common/arg.cpp of the pinned commit)."""
 
 KERNEL_TYPES = frozenset({"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "bf16", "f16"})
-"""Those that flash attention kernels exist for; its CMake stops at any other (ggml/cmake/common.cmake)."""
+"""Types with flash attention kernels; llama.cpp's CMake fails for any other (ggml/cmake/common.cmake)."""

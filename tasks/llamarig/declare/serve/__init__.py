@@ -1,0 +1,65 @@
+"""How a model is served: llama-server's settings as typed fields, each with its flag, unit and source."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from pydantic import field_validator, model_validator
+
+from llamarig.declare.flags import owned_environment, owned_flags, rows
+from llamarig.declare.refused_flags import REFUSED_FLAGS
+from llamarig.declare.serve.chat import Chat
+from llamarig.declare.serve.compute import Compute
+from llamarig.declare.serve.context import Context
+from llamarig.declare.serve.endpoint import Endpoint
+from llamarig.declare.serve.operation import Operation
+from llamarig.declare.serve.weights import Weights
+from llamarig.declare.unit_syntax import unit_syntax_error
+
+
+# pydantic takes the fields of the last base first, and flags are rendered in the order of the fields.
+class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
+    """One llama-server. llama.cpp's own default holds where a field is left out (``None``)."""
+
+    @field_validator("extra")
+    @classmethod
+    def _have_no_field(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        owned = owned_flags(rows(cls, "serve.{}")) if value else {}
+        for argument in value:
+            flag = argument.split("=", 1)[0]
+            if flag in owned:
+                raise ValueError(f"{flag} is rendered by llamarig: declare {owned[flag]} in its place")
+            if flag in REFUSED_FLAGS:
+                raise ValueError(f"{flag}: {REFUSED_FLAGS[flag]}")
+            if reason := unit_syntax_error(argument):
+                raise ValueError(f"{argument!r}: {reason}")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _are_no_flags(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+                raise ValueError(f"{key!r} is no environment variable name")
+            if key.startswith("LLAMA_ARG_") or key == "LLAMA_API_KEY":
+                # llama-server reads LLAMA_ARG_NO_X as the opposite of LLAMA_ARG_X (common/arg.cpp:130).
+                owned = owned_environment(rows(cls, "serve.{}"))
+                remedy = owned.get(key) or owned.get(key.replace("LLAMA_ARG_NO_", "LLAMA_ARG_"))
+                raise ValueError(
+                    f"{key}: llama-server would read it in place of a declared flag; "
+                    + (f"declare {remedy}" if remedy else "use a typed field, or the flag in serve.extra")
+                )
+            if key == "CUDA_VISIBLE_DEVICES":
+                raise ValueError("CUDA_VISIBLE_DEVICES is rendered by llamarig: declare serve.gpus in its place")
+            if reason := unit_syntax_error(text, assignment=True):
+                raise ValueError(f"{key}: {reason}")
+        return value
+
+    @model_validator(mode="after")
+    def _an_open_host_has_a_key(self) -> Serve:
+        if not ipaddress.ip_address(self.host).is_loopback and self.api_key_file is None:
+            raise ValueError(
+                f"host {self.host} is open to the network: set api_key_file to a key file on the box, or keep 127.0.0.1"
+            )
+        return self

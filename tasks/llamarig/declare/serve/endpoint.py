@@ -1,0 +1,85 @@
+"""Where a model is served, and to whom."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from llamarig.declare.base import Declaration
+from llamarig.declare.flags import OWNER, Flag
+from llamarig.declare.unit_syntax import unit_syntax_error
+
+_KEY_ON_A_COMMAND_LINE = "serve.api_key_file (a key on a command line can be read in `ps`)"
+
+
+class Endpoint(Declaration):
+    """Name, address, port and key of the server."""
+
+    alias: Annotated[
+        str | None,
+        Field(description="the name that the API shows"),
+        Flag(
+            "--alias",
+            aliases=("-a",),
+            unit="-",
+            default="the model's name",
+            source="llamarig: clients ask for the name in the declaration",
+            env=("LLAMA_ARG_ALIAS",),
+        ),
+    ] = None
+    host: Annotated[
+        str,
+        Field(description="an address of the box; any but loopback needs api_key_file"),
+        Flag(
+            "--host",
+            unit="IP address",
+            source="llamarig: closed unless declared otherwise; llama.cpp has the same",
+            env=("LLAMA_ARG_HOST",),
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Field(ge=1, le=65535, description="models that exclude each other may share one, so that clients keep it"),
+        Flag("--port", unit="TCP port", source=OWNER, env=("LLAMA_ARG_PORT",)),
+    ]
+    api_key_file: Annotated[
+        str | None,
+        Field(description="absolute path on the box of a file of root's, mode 0600, with one key a line"),
+        Flag(
+            "--api-key-file",
+            unit="path",
+            default="no key",
+            source="llama.cpp: tools/server; the unit hands the file over as a credential",
+            env=("LLAMA_ARG_API_KEY_FILE", "LLAMA_API_KEY"),
+            instead={"--api-key": _KEY_ON_A_COMMAND_LINE},
+        ),
+    ] = None
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("not an IP address: write 127.0.0.1 for the box alone, or an address of the box") from None
+        return value
+
+    @field_validator("api_key_file")
+    @classmethod
+    def _is_an_absolute_path(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"/[A-Za-z0-9_./@+-]+", value):
+            raise ValueError(
+                "write the absolute path of a file on the box, in letters, digits and ./_@+-, for example "
+                "/etc/llamarig/keys/api"
+            )
+        return value
+
+    @field_validator("alias")
+    @classmethod
+    def _fits_into_a_unit(cls, value: str | None) -> str | None:
+        if value is not None and (reason := unit_syntax_error(value)):
+            raise ValueError(reason)
+        return value

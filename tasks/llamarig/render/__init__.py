@@ -1,0 +1,1 @@
+"""Rendering: declarations to command lines, unit files, CMake definitions and presets."""

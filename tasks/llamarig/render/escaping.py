@@ -1,0 +1,43 @@
+"""Quoting of arguments and environment variables for systemd units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from llamarig.declare.unit_syntax import unit_syntax_error
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@%$:,./=+^()|\[\]{}*?!~<>-]+")
+
+
+def _refuse_unfit(text: str, *, assignment: bool = False) -> None:
+    if reason := unit_syntax_error(text, assignment=assignment):
+        raise ValueError(f"{text!r}: {reason}")
+
+
+def _quoted(text: str) -> str:
+    if text and _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t") + '"'
+
+
+def exec_start(arguments: Sequence[str]) -> str:
+    """Return arguments in the syntax of ExecStart=, so that systemd reads back exactly these.
+
+    ``%`` starts a specifier and ``$`` a variable even inside quotes, so both are doubled; a backslash starts a
+    C escape, so it is doubled inside double quotes.
+
+    :raises ValueError: for text that a unit file cannot contain (declare/unit_syntax.py)
+    """
+    for argument in arguments:
+        _refuse_unfit(argument)
+    return " ".join(_quoted(argument.replace("%", "%%").replace("$", "$$")) for argument in arguments)
+
+
+def environment(name: str, value: str) -> str:
+    """Return one assignment in the syntax of Environment=, where ``%`` is special and ``$`` is not.
+
+    :raises ValueError: for text that an assignment cannot contain (declare/unit_syntax.py)
+    """
+    _refuse_unfit(value, assignment=True)
+    return _quoted(f"{name}={value}".replace("%", "%%"))

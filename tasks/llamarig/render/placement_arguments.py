@@ -1,0 +1,105 @@
+"""From a placement to the flags of llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from llamarig.declare.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Experts, Fit, Layers, Override, Placement
+
+_EXPERTS = "ffn_(up|down|gate|gate_up)_(ch|)exps"
+"""Expert tensors of a layer, the fused gate_up and chunked experts included (common/common.h, pinned commit)."""
+
+
+def experts_on_cpu(layers: Iterable[int]) -> str:
+    """Return an --override-tensor rule that keeps the experts of these layers, and no other tensors, in RAM.
+
+    ``[.]`` is the same to std::regex as an escaped dot, and needs no quoting in a shell or a unit.
+    """
+    numbers = "|".join(str(layer) for layer in layers)
+    return f"blk[.]({numbers})[.]{_EXPERTS}=CPU"
+
+
+def gpu_of(position: int, shares: Sequence[int], positions: int) -> int:
+    """Index of the GPU that holds a position of the split: the first whose cumulated share is beyond it.
+
+    (std::upper_bound in src/llama-model.cpp:1597, pinned commit.)
+
+    :param position: counted from the first layer on any GPU; the output is last
+    :param shares: of --tensor-split, or free memory where there is none
+    :param positions: number of layers on GPUs, and one for the output
+    """
+    reached, total = 0, sum(shares)
+    for gpu, share in enumerate(shares):
+        reached += share
+        if reached / total > position / positions:
+            return gpu
+    return len(shares) - 1
+
+
+def layers_with_experts_on_cpu(placement: Layers) -> list[int]:
+    """Numbers of the layers whose experts are in RAM: on each GPU, those after its first ``gpu[i]`` layers."""
+    cpu: list[int] = []
+    start = placement.in_ram
+    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
+        partial = bool(placement.partial and placement.partial[index])
+        cpu.extend(range(start + whole + partial, start + layers))
+        start += layers
+    return cpu
+
+
+def partial_layers(placement: Layers) -> dict[int, tuple[Experts, ...]]:
+    """Number of each split layer -> its expert tensors that are on the GPU; its others are in RAM."""
+    found: dict[int, tuple[Experts, ...]] = {}
+    start = placement.in_ram
+    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
+        if placement.partial and placement.partial[index]:
+            found[start + whole] = placement.partial[index]
+        start += layers
+    return found
+
+
+def _override(placement: Layers) -> str:
+    """The value of --override-tensor; all tensors that it names are in RAM."""
+    rules = []
+    cpu = layers_with_experts_on_cpu(placement)
+    if cpu:
+        rules.append(experts_on_cpu(cpu))
+    every: tuple[Experts, ...] = ("up", "gate", "down", "gate_up")
+    for layer, kept in partial_layers(placement).items():
+        moved = "|".join(kind for kind in every if kind not in kept)
+        rules.append(f"blk[.]{layer}[.]ffn_({moved})_(ch|)exps=CPU")
+    return ",".join(rules)
+
+
+def placement_arguments(placement: Placement) -> Sequence[Sequence[str]]:
+    """Flags with their values, one tuple per flag, in their long spelling.
+
+    :raises ValueError: for auto(), which is rendered from its plan
+    """
+    match placement:
+        case CpuOnly():
+            return [("--n-gpu-layers", "0"), ("--fit", "off")]
+        case AllOnGpu():
+            return [("--n-gpu-layers", "99"), ("--fit", "off")]
+        case Layers():
+            on_gpu = str(sum(placement.split)) if placement.in_ram else "99"
+            flags = [
+                ("--n-gpu-layers", on_gpu),
+                ("--fit", "off"),
+                ("--tensor-split", ",".join(str(share) for share in placement.split)),
+            ]
+            rules = _override(placement)
+            return [*flags, ("--override-tensor", rules)] if rules else flags
+        case Auto():
+            raise ValueError("auto() is rendered from its plan")
+        case CpuMoe():
+            return [("--n-gpu-layers", "99"), ("--fit", "off"), ("--n-cpu-moe", str(placement.layers))]
+        case Fit():
+            flags = [("--fit", "on"), ("--fit-target", ",".join(str(mib) for mib in placement.target_mib))]
+            minimum = placement.minimum_context
+            return [*flags, ("--fit-ctx", str(minimum))] if minimum is not None else flags
+        case Override():
+            flags = [("--n-gpu-layers", str(placement.gpu_layers)), ("--fit", "off")]
+            if placement.split is not None:
+                flags.append(("--tensor-split", ",".join(str(share) for share in placement.split)))
+            return [*flags, ("--override-tensor", ",".join(placement.rules))]

@@ -1,0 +1,127 @@
+"""From a declared model to the arguments of the llama-server build that serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from llamarig.declare.flags import Flag, setting_of
+from llamarig.declare.model import Model
+from llamarig.declare.serve import Serve
+from llamarig.render.build_flags import BuildFlags, FlagRefusedError
+from llamarig.render.field_arguments import field_arguments, simple_arguments
+from llamarig.render.placement_arguments import placement_arguments
+from llamarig.render.speculation_arguments import speculation_arguments
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Absolute paths on the box. ``model`` is the first shard; llama.cpp finds the others beside it."""
+
+    model: str
+    mmproj: str | None = None
+    draft: str | None = None
+
+
+def server_arguments(
+    model: Model, files: ModelFiles, flags: Collection[str], api_key_file: str | None = None
+) -> list[str]:
+    """The arguments of llama-server, without the program itself.
+
+    They stand in the order of the fields of Serve, after the model's files.
+
+    :param flags: every flag that the ``--help`` of the release lists
+    :param api_key_file: where the unit finds its key file; None for a model without one
+    :raises FlagRefusedError: when the build cannot do what is declared
+    """
+    build = BuildFlags(flags)
+    serve = model.serve.model_copy(update={"alias": model.serve.alias or model.name, "api_key_file": api_key_file})
+    arguments = file_arguments(build, files)
+    if serve.speculation is not None:
+        arguments += speculation_arguments(serve.speculation, build)
+    for field, info in Serve.model_fields.items():
+        setting = setting_of(info)
+        if field == "sampling":
+            arguments += simple_arguments(build, serve.sampling, "sampling.")
+        elif isinstance(setting, Flag) and setting.rendered_by:
+            arguments += RENDERERS[setting.rendered_by](build, serve)
+        elif isinstance(setting, Flag):
+            arguments += field_arguments(build, serve, field, setting, field)
+    return [*arguments, *serve.extra]
+
+
+def file_arguments(build: BuildFlags, files: ModelFiles) -> list[str]:
+    """The files of the model, by their paths on the box."""
+    arguments = build.option("files", "--model", files.model)
+    if files.mmproj:
+        arguments += build.option("mmproj", "--mmproj", files.mmproj)
+    if files.draft:
+        arguments += build.option("draft", "--model-draft", files.draft)
+    return arguments
+
+
+def yarn_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """YaRN and its scale, without which the other two flags of it do nothing (src/llama-context.cpp)."""
+    if serve.yarn_scale is None:
+        return []
+    return [
+        *build.option("yarn_scale", "--rope-scaling", "yarn"),
+        *build.option("yarn_scale", "--rope-scale", f"{serve.yarn_scale:g}"),
+    ]
+
+
+def _placement(build: BuildFlags, serve: Serve) -> list[str]:
+    return [
+        word
+        for flag, *value in placement_arguments(serve.placement)
+        for word in build.option("placement", flag, *value)
+    ]
+
+
+def load_mode_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """How the weights are loaded; nothing for auto, which a deploy decides first (placement/pinned_weights.py)."""
+    mode = serve.load_mode
+    if mode == "auto":
+        return []
+    if "--load-mode" in build.flags:
+        if "mlock" in mode and "--mlock" in build.flags:
+            raise FlagRefusedError(
+                f"load_mode = {mode!r} is ambiguous for this build of llama-server: in builds with both --load-mode "
+                "and --mlock (b10114 to b10874) the meaning of `mlock` changed to without mmap; choose a build from "
+                "b10875 on"
+            )
+        return ["--load-mode", mode]
+    # Builds before b10114 have two independent switches; mmap is their default.
+    switches = {"none": ["--no-mmap"], "mlock": ["--no-mmap", "--mlock"], "mmap": [], "mmap+mlock": ["--mlock"]}
+    return [word for flag in switches[mode] for word in build.option("load_mode", flag)]
+
+
+def chat_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """Arguments of the chat template, and how a chat is handled.
+
+    Jinja templates, and no dropping of the oldest tokens of a full context, are defaults of the pinned commit; they are
+    rendered for builds with other defaults.
+    """
+    arguments: list[str] = []
+    if serve.chat_template_kwargs:
+        text = json.dumps(serve.chat_template_kwargs, ensure_ascii=False)
+        arguments += build.option("chat_template_kwargs", "--chat-template-kwargs", text)
+    return [*arguments, *build.option_if_known("--jinja"), *build.option_if_known("--no-context-shift")]
+
+
+def web_ui_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """No web UI, by either of its names; nothing where it is declared, or the build knows none."""
+    if serve.web_ui:
+        return []
+    return build.option_if_known("--no-ui") or build.option_if_known("--no-webui")
+
+
+RENDERERS: Mapping[str, Callable[[BuildFlags, Serve], list[str]]] = {
+    "yarn_arguments": yarn_arguments,
+    "placement_arguments": _placement,
+    "load_mode_arguments": load_mode_arguments,
+    "chat_arguments": chat_arguments,
+    "web_ui_arguments": web_ui_arguments,
+}
+"""The functions that fields of Serve name as ``rendered_by``."""

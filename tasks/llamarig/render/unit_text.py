@@ -1,0 +1,237 @@
+"""The systemd unit of a model: command line, limits and sandbox, each directive with its reason."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Sequence
+
+from llamarig.declare.build import Build
+from llamarig.declare.model import Model
+from llamarig.declare.placement import CpuOnly
+from llamarig.render import layout
+from llamarig.render.escaping import environment, exec_start
+
+_STARTS = 10
+_RESTART_S = 10
+
+_AFTER_DEVICES = (
+    "# That unit loads the NVIDIA module and creates its device nodes; the sandbox of this one does not allow it.",
+    f"Wants={layout.GPUS_UNIT}",
+    f"After={layout.GPUS_UNIT}",
+)
+
+_WAIT_FOR_VRAM = (
+    "# The previous server may still be releasing GPU memory. The wait is limited, and its failure is ignored.",
+    f"ExecStartPre=-{layout.PYTHON} -I -B {layout.PROGRAMS}/llamarig/remote/serve/wait_for_vram.py",
+)
+
+_HARDENING = """\
+# Sandbox: the server parses untrusted input.
+NoNewPrivileges=yes
+# No capabilities (a port below 1024 would need one).
+CapabilityBoundingSet=
+AmbientCapabilities=
+# Read-only file system, without home directories and other users' temporary files.
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+# Hide other users' processes; CUDA needs the rest of /proc.
+ProtectProc=invisible
+# HTTP over IP, systemd's sockets and netlink; no raw or packet sockets.
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+RemoveIPC=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+# Files are created for the service user alone.
+UMask=0077
+"""
+
+_CPU_ONLY = """\
+# No devices except /dev/null and similar.
+PrivateDevices=yes
+# ggml does not generate code at run time.
+MemoryDenyWriteExecute=yes
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+# Needed for thread placement and memory locking.
+SystemCallFilter=sched_setaffinity sched_setscheduler setpriority mlock mlock2 munlock mbind set_mempolicy
+SystemCallErrorNumber=EPERM
+"""
+
+_ANY_GPU = """\
+# GPU drivers use system calls outside @system-service, so only groups that no server uses are denied. All but the last
+# two groups need capabilities that the service lacks anyway.
+SystemCallFilter=~@clock @module @mount @raw-io @reboot @swap @cpu-emulation @obsolete
+SystemCallErrorNumber=EPERM
+"""
+
+_GPU = {
+    "cuda": """\
+# Only the NVIDIA devices. CUDA maps executable memory, so MemoryDenyWriteExecute= is not set.
+DevicePolicy=closed
+DeviceAllow=char-nvidia rw
+DeviceAllow=char-nvidia-uvm rw
+DeviceAllow=char-nvidia-caps rw
+DeviceAllow=char-nvidia-frontend rw
+DeviceAllow=/dev/nvidiactl rw
+""",
+    "vulkan": """\
+# Only the render nodes and the NVIDIA devices.
+DevicePolicy=closed
+DeviceAllow=char-drm rw
+DeviceAllow=char-nvidia rw
+SupplementaryGroups=render video
+""",
+    "hip": """\
+# Only the AMD compute device and the render nodes.
+DevicePolicy=closed
+DeviceAllow=char-drm rw
+DeviceAllow=/dev/kfd rw
+SupplementaryGroups=render video
+""",
+}
+
+
+def api_key_credential(model: Model) -> str | None:
+    """Path of the API key file inside the model's unit, a systemd credential; None for a model without a key."""
+    if model.serve.api_key_file is None:
+        return None
+    return f"/run/credentials/{layout.unit_name(model.name)}/api-key"
+
+
+def load_timeout(model: Model, model_bytes: int) -> int:
+    """Seconds that a load may take: as declared, else 120 s and the time a disk of 100 MB/s needs for the files.
+
+    :param model_bytes: of all files of the model
+    """
+    return model.serve.load_timeout_s or 120 + math.ceil(model_bytes / 100e6)
+
+
+def unit_text(
+    model: Model,
+    build: Build,
+    release: str,
+    arguments: Sequence[str],
+    peers: Sequence[str],
+    model_bytes: int,
+    pinned: bool = False,
+) -> str:
+    """The unit file.
+
+    :param release: directory of the release that serves
+    :param arguments: of llama-server, for that release
+    :param peers: units that must not run beside this one
+    :param model_bytes: size of all files of the model
+    :param pinned: whether the server loads weights into pinned memory (placement/pinned_weights.py)
+    """
+    serve = model.serve
+    earlier = [peer for peer in peers if peer < layout.unit_name(model.name)]
+    lines = [
+        f"# {model.name}: {model.repo}. Written by llamarig; the next deploy overwrites edits.",
+        "[Unit]",
+        f"Description=llama.cpp server for {model.name}",
+        "After=network.target",
+        *(_AFTER_DEVICES if build.backend == "cuda" else ()),
+        *([f"Conflicts={' '.join(peers)}"] if peers else []),
+        # Ordered units are stopped before the other one is started. One direction per pair, or the order is a cycle.
+        *([f"After={' '.join(earlier)}"] if earlier else []),
+        f"# After {_STARTS} failed starts in a row the unit stays down. To allow new starts:",
+        f"# systemctl reset-failed {layout.unit_name(model.name)}",
+        f"StartLimitIntervalSec={_STARTS * (load_timeout(model, model_bytes) + _RESTART_S)}",
+        f"StartLimitBurst={_STARTS}",
+        "",
+        "[Service]",
+        "Type=exec",
+        f"User={layout.USER}",
+        *(_WAIT_FOR_VRAM if build.backend == "cuda" and not isinstance(serve.placement, CpuOnly) else ()),
+        f"ExecStart={_command_line([f'{release}/bin/llama-server', *arguments])}",
+        *(f"Environment={environment(name, value)}" for name, value in unit_environment(model, build).items()),
+        *(
+            [f"LoadCredential=api-key:{serve.api_key_file}"]
+            if serve.api_key_file is not None
+            else ["# No API key: the server listens on loopback only."]
+        ),
+        *([f"CPUAffinity={serve.cpu_affinity}"] if serve.cpu_affinity is not None else []),
+        *_limits(model, pinned),
+        *_network(model),
+        "Restart=on-failure",
+        f"RestartSec={_RESTART_S}",
+        "# After an out-of-memory kill the unit stays down: a restart would be killed again. Free memory first.",
+        "RestartPreventExitStatus=SIGKILL",
+        "# On SIGTERM the server stops computing at once, but then waits for its clients to disconnect.",
+        "TimeoutStopSec=10",
+        "",
+        _HARDENING + (_CPU_ONLY if build.backend == "cpu" else _GPU[build.backend] + _ANY_GPU),
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _command_line(words: Sequence[str]) -> str:
+    """Value of ExecStart=, one flag per line, so that units can be read and compared."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n    ".join(exec_start(line) for line in lines)
+
+
+def unit_environment(model: Model, build: Build) -> dict[str, str]:
+    """Environment variables of a model's server."""
+    own = {
+        # GPU libraries and llama.cpp keep caches there; the service user has no home directory.
+        "HOME": "/tmp",
+        # The numbering of nvidia-smi; CUDA's own default is by speed.
+        **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if build.backend == "cuda" else {}),
+        # Only these cards, in this order, whichever slots they are in; the first is CUDA0.
+        **({"CUDA_VISIBLE_DEVICES": ",".join(model.serve.gpus)} if model.serve.gpus else {}),
+    }
+    return own | model.serve.environment
+
+
+def _network(model: Model) -> list[str]:
+    lines = [
+        "# No other port than its own.",
+        "SocketBindDeny=any",
+        f"SocketBindAllow=tcp:{model.serve.port}",
+    ]
+    if ipaddress.ip_address(model.serve.host).is_loopback:
+        lines += [
+            "# Only local clients; no outgoing connections.",
+            "IPAddressDeny=any",
+            "IPAddressAllow=localhost",
+        ]
+    return lines
+
+
+def _limits(model: Model, pinned: bool) -> list[str]:
+    limits = []
+    if model.serve.load_mode in ("mlock", "mmap+mlock"):
+        limits += ["# load_mode mlock locks the whole model into RAM.", "LimitMEMLOCK=infinity"]
+    if model.serve.memory_max_mib is not None:
+        limits += [
+            "# The server is killed if it takes more RAM than planned, before the box runs out of memory.",
+            f"MemoryMax={model.serve.memory_max_mib}M",
+        ]
+        limits += ["# Without this the server could use as much swap on top.", "MemorySwapMax=0"]
+    elif pinned:
+        limits += [
+            "# Where the driver fails to pin weights it silently uses pageable memory: keep that out of swap.",
+            "MemorySwapMax=0",
+        ]
+    if model.serve.priority > 0:
+        limits += ["# --prio uses real-time scheduling.", "LimitRTPRIO=90", "LimitNICE=-20"]
+    else:
+        limits += ["# No real-time scheduling: priority is not declared.", "RestrictRealtime=yes"]
+    return limits
