@@ -1,0 +1,241 @@
+"""The plan file: plans of models with auto(), and dry-run measurements of declared placements, per box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import Field, field_validator
+
+from llamarig.declare.base import Declaration
+from llamarig.declare.kv_cache import CacheType
+from llamarig.declare.placement import GiveUp, Layers
+from llamarig.records import store
+from llamarig.records.base import StoredRecord
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Mib = Annotated[int, Field(ge=0)]
+T = TypeVar("T")
+
+
+class PlannedDevice(Declaration):
+    """A GPU as llama.cpp listed it when the plan was made. ``free_mib``: as if no model server were running."""
+
+    name: str
+    description: str
+    total_mib: Mib
+    free_mib: Mib
+    uuid: str = ""
+
+
+class PlanInputs(Declaration):
+    """The inputs a plan was computed from; it is stale once any of them changes.
+
+    ``header``: sha256 over the headers of all shards, in their order. ``flags``: arguments of the dry run, without the
+    model's path and without what the plan itself decides. ``release``: directory name of the release.
+    """
+
+    header: Sha256
+    shards: tuple[Sha256, ...] = Field(default=(), description="sha256 of the shards, from the model lock")
+    devices: tuple[PlannedDevice, ...] = Field(min_length=1)
+    margins_mib: tuple[Mib, ...]
+    others_mib: tuple[Mib, ...] = Field(default=(), description="vision projector and draft model, on each GPU")
+    flags: tuple[str, ...]
+    release: str
+
+
+class DeviceMemory(Declaration):
+    """Memory of a server on one device in MiB, as predicted by the dry run. ``name``: Host for RAM."""
+
+    name: str
+    model_mib: Mib
+    context_mib: Mib
+    compute_mib: Mib
+    state_mib: Mib = Field(default=0, description="part of context_mib that is recurrent state, not KV cache")
+
+    @property
+    def total_mib(self) -> int:
+        """Sum of weights, context and compute buffers."""
+        return self.model_mib + self.context_mib + self.compute_mib
+
+
+class NextLayer(Declaration):
+    """Memory that one more whole layer on a GPU would need. ``measured``: by a dry run, else from tensor sizes."""
+
+    name: str
+    needs_mib: Mib
+    has_mib: Mib
+    measured: bool
+
+
+class GivenUp(Declaration):
+    """A declared value that was lowered because nothing fitted, in the order of ``auto(give_up=...)``."""
+
+    what: GiveUp
+    declared: str
+    planned: str
+    frees_mib: tuple[int, ...] = Field(description="on each GPU, by dry runs")
+
+
+class FitResult(Declaration):
+    """The result of llama.cpp's own --fit for the same header, margins and flags."""
+
+    arguments: str
+    whole: tuple[int, ...] = Field(description="layers whose experts are all on the GPU of the layer")
+    spread: int = Field(default=0, description="layers whose experts are on two GPUs, with traffic on the bus")
+    memory: tuple[DeviceMemory, ...]
+    splits: tuple[int, int] | None = None
+
+
+class RamBudget(Declaration):
+    """RAM of a server with full caches, and available RAM (0 where unknown), in MiB."""
+
+    weights_mib: Mib
+    buffers_mib: Mib
+    cache_mib: Mib
+    checkpoints_mib: Mib
+    reserve_mib: Mib
+    available_mib: Mib
+
+    @property
+    def total_mib(self) -> int:
+        """RAM that is needed, including the reserve."""
+        return self.weights_mib + self.buffers_mib + self.cache_mib + self.checkpoints_mib + self.reserve_mib
+
+
+class Proposal(Declaration):
+    """A smaller placement, after a start that ran out of memory. The owner accepts it by planning anew."""
+
+    placement: Layers
+    reason: str
+    missing_mib: tuple[int, ...] = ()
+
+
+class Plan(Declaration):
+    """One model on one box. ``splits``: graph splits of a prompt batch and of one token."""
+
+    belongs: PlanInputs
+    placement: Layers
+    context: int
+    ubatch: int
+    cache_type_k: CacheType
+    cache_type_v: CacheType
+    memory: tuple[DeviceMemory, ...] = Field(description="one per device, in device order, then Host")
+    output_compute_mib: Mib | None = Field(
+        default=None, description="compute buffer of the output's GPU as llama-fit-params prints it, with more logits"
+    )
+    ram: RamBudget
+    pinnable_mib: Mib = Field(
+        default=0, description="weights in RAM that prompts are computed from; also 0 in plans of older versions"
+    )
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
+    splits: tuple[int, int] | None = None
+    next_layer: tuple[NextLayer, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
+    fit: FitResult | None = Field(default=None, description="none where --fit failed or did not run")
+    dry_runs: int = 0
+    notes: tuple[str, ...] = Field(default=(), description="for the owner: estimates, RAM that is short")
+    proposals: tuple[Proposal, ...] = ()
+
+    @property
+    def gpus(self) -> tuple[DeviceMemory, ...]:
+        """Memory of the GPUs, in device order."""
+        return self.memory[:-1]
+
+    @property
+    def host(self) -> DeviceMemory:
+        """Memory in RAM: weights, and buffers pinned for the GPUs."""
+        return self.memory[-1]
+
+
+class MeasuredPlacement(Declaration):
+    """Dry-run measurement of a declared placement, which decides whether its weights in RAM may be pinned.
+
+    Valid for ``shards``, ``release``, ``flags`` and ``devices``; measured anew when one of them changes. ``flags``:
+    arguments that affect memory, including the placement. ``failed``: why there are no numbers.
+    """
+
+    shards: tuple[Sha256, ...]
+    release: str
+    flags: tuple[str, ...]
+    devices: tuple[PlannedDevice, ...] = ()
+    left_mib: tuple[int, ...] = Field(default=(), description="free memory on each GPU after the server's")
+    ram: RamBudget = RamBudget(
+        weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0
+    )
+    pinnable_mib: Mib = 0
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
+    failed: str = ""
+
+
+class PlanFile(StoredRecord):
+    """Box -> model -> plan, and box -> model -> measurement of a declared placement."""
+
+    title: ClassVar[str] = "plan file"
+
+    boxes: dict[str, dict[str, Plan]] = Field(default={})
+    measured: dict[str, dict[str, MeasuredPlacement]] = Field(default={})
+
+    @field_validator("boxes")
+    @classmethod
+    def _one_number_a_gpu(cls, value: dict[str, dict[str, Plan]]) -> dict[str, dict[str, Plan]]:
+        for box, plans in value.items():
+            for model, plan in plans.items():
+                belongs, gpus = plan.belongs, len(plan.belongs.devices)
+                counts = {len(plan.memory) - 1, len(belongs.margins_mib), len(plan.placement.gpu)}
+                if counts != {gpus} or len(belongs.others_mib) not in (0, gpus):
+                    raise ValueError(
+                        f"{box}, {model}: memory, margins_mib, others_mib and placement must all be for {gpus} GPUs"
+                    )
+        return value
+
+
+def read_plan_file(path: str) -> PlanFile:
+    """Read the plan file; an empty one where there is no file.
+
+    :raises RecordError: when the file cannot be read, or is no plan file
+    """
+    return store.read(path, PlanFile)
+
+
+def record_plan(path: str, box: str, model: str, plan: Plan) -> None:
+    """Write one plan into the plan file.
+
+    :raises RecordError: when the file cannot be read or written
+    """
+    store.update(path, PlanFile, lambda file: file.model_copy(update={"boxes": _with(file.boxes, box, model, plan)}))
+
+
+def record_measurement(path: str, box: str, model: str, measured: MeasuredPlacement) -> None:
+    """Write the measurement of one declared placement into the plan file.
+
+    :raises RecordError: when the file cannot be read or written
+    """
+    store.update(
+        path, PlanFile, lambda file: file.model_copy(update={"measured": _with(file.measured, box, model, measured)})
+    )
+
+
+def record_proposals(path: str, box: str, model: str, proposals: tuple[Proposal, ...]) -> bool:
+    """Replace the proposals of a plan, where the file holds a plan of that model.
+
+    :returns: whether the file has changed
+    :raises RecordError: when the file cannot be read or written
+    """
+    has_changed = False
+
+    def with_proposals(file: PlanFile) -> PlanFile:
+        nonlocal has_changed
+        plan = file.boxes.get(box, {}).get(model)
+        if plan is None or plan.proposals == proposals:
+            return file
+        has_changed = True
+        plan = plan.model_copy(update={"proposals": proposals})
+        return file.model_copy(update={"boxes": _with(file.boxes, box, model, plan)})
+
+    store.update(path, PlanFile, with_proposals)
+    return has_changed
+
+
+def _with(boxes: Mapping[str, Mapping[str, T]], box: str, model: str, value: T) -> dict[str, dict[str, T]]:
+    return {**{name: dict(models) for name, models in boxes.items()}, box: {**boxes.get(box, {}), model: value}}
