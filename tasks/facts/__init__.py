@@ -1,1 +1,0 @@
-"""What a box says about itself: a command and a pure process(). A fact never decides."""

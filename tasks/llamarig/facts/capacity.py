@@ -1,0 +1,51 @@
+"""Capacity of the box: RAM, CPUs, NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import re
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from llamarig.placement.box_capacity import BoxCapacity, parse_cpu_list
+
+
+class Capacity(FactBase[BoxCapacity]):
+    """RAM in bytes, CPUs that are online, UUIDs of the GPUs, and the kernel version.
+
+    Reads files of /proc and /sys only: nvidia-smi would wake a suspended driver and take a second::
+
+        MemTotal:       131981020 kB
+        cpus 0-15
+        driver
+        GPU UUID: 	 GPU-2c5c95f6-3a3d-da71-baf8-13e54a4de87c
+    """
+
+    @staticmethod
+    @override
+    def default() -> BoxCapacity:
+        return BoxCapacity()
+
+    @override
+    def command(self) -> str:
+        return (
+            "grep MemTotal /proc/meminfo; echo kernel $(cat /proc/sys/kernel/osrelease); "
+            "echo cpus $(cat /sys/devices/system/cpu/online); "
+            "test -d /proc/driver/nvidia/gpus && echo driver && cat /proc/driver/nvidia/gpus/*/information; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> BoxCapacity:
+        text = "\n".join(output)
+        memory = re.search(r"^MemTotal:\s+(\d{1,15}) kB$", text, re.MULTILINE)
+        kernel = re.search(r"^kernel (\S+)$", text, re.MULTILINE)
+        cpus = re.search(r"^cpus (\S+)$", text, re.MULTILINE)
+        gpus = re.findall(r"^GPU UUID:\s+(\S+)$", text, re.MULTILINE)
+        # The driver may print question marks as the UUID of a GPU that no program has used yet.
+        known = "driver" in output and all("?" not in uuid for uuid in gpus)
+        return BoxCapacity(
+            ram=int(memory[1]) * 1024 if memory else 0,
+            cpus=parse_cpu_list(cpus[1]) if cpus else frozenset(),
+            gpus=frozenset(gpus) if known else None,
+            kernel=kernel[1] if kernel else "",
+        )

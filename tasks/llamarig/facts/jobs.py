@@ -1,0 +1,119 @@
+"""The jobs of a box (builds, downloads, switches): request, state and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from llamarig.facts.json_text import json_object
+from llamarig.remote.shared.jobs import JobStatus
+from llamarig.remote.shared.record import Record
+from llamarig.render import layout
+
+J = TypeVar("J", bound=Record)
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """``text``: its job.json; ``since``: when it started, as systemd prints it."""
+
+    text: str = ""
+    since: str = ""
+
+    def read(self, kind: type[J]) -> J:
+        """Parse job.json, which another version of llamarig may have written: unreadable fields are empty."""
+        return kind.from_stored(json_object(self.text))
+
+
+@dataclass(frozen=True)
+class Job:
+    """``sha256``: of its job.json, empty where there is none; ``status``: as last reported."""
+
+    sha256: str = ""
+    running: bool = False
+    status: JobStatus = field(default_factory=JobStatus)
+
+
+class Jobs(FactBase[dict[str, Job]]):
+    """Name -> Job, for the given names.
+
+    Output::
+
+        job=build-0c1e57098bba-a6a0c45d
+        active=active
+        status={"state": "running", "step": "installing", "started": 1795286835.2130468, ...
+        job=fetch
+        status={"state": "done", "step": "downloading", ...
+    """
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Job]:
+        return {}
+
+    @override
+    def command(self, names: Iterable[str]) -> str:
+        commands = (
+            f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
+            f"cd {layout.JOBS}/{name} 2>/dev/null && "
+            '{ test -f job.json && echo "sha256=$(sha256sum <job.json | cut -c1-64)"; '
+            # Not echo: that of Debian's sh interprets backslashes.
+            "test -f status.json && printf 'status=%s\\n' \"$(tr -d '\\n' <status.json)\"; }"
+            for name in sorted(names)
+        )
+        return "; ".join([*commands, "true"])
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Job]:
+        jobs: dict[str, dict[str, str]] = {}
+        values: dict[str, str] = {}
+        for line in output:
+            key, _, value = line.partition("=")
+            if key == "job":
+                values = jobs[value] = {}
+            elif key == "active":
+                values[key] = f"{values.get(key, '')} {value}"
+            else:
+                values[key] = value
+        return {
+            name: Job(
+                sha256=values.get("sha256", ""),
+                running=not {"active", "activating", "deactivating"}.isdisjoint(values.get("active", "").split()),
+                status=JobStatus.from_stored(json_object(values.get("status", ""))),
+            )
+            for name, values in jobs.items()
+        }
+
+
+class RunningJobs(FactBase[dict[str, RunningJob]]):
+    """Name -> RunningJob, for every running job, by whomever it was started: name, start time and job.json.
+
+    Output::
+
+        build-0c1e57098bba-a6a0c45d	Sat 2026-11-21 20:04:47 UTC	{ "backend": "cpu", ...
+    """
+
+    @staticmethod
+    @override
+    def default() -> dict[str, RunningJob]:
+        return {}
+
+    @override
+    def command(self) -> str:
+        unit = layout.job_unit("${n}")
+        return (
+            f"cd {layout.JOBS} 2>/dev/null && for n in *; do "
+            f"systemctl is-active \"{unit}*\" | grep -qxE 'active|(de)?activating' || continue; "
+            f'since=$(systemctl show "{unit}*" --property=ActiveEnterTimestamp --value | grep -m 1 .); '
+            # Not echo: that of Debian's sh interprets backslashes.
+            "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, RunningJob]:
+        rows = (line.split("\t", 2) for line in output)
+        return {row[0]: RunningJob(row[2], row[1]) for row in rows if len(row) == 3}

@@ -1,0 +1,192 @@
+"""The NVIDIA driver of a box: packages installed, held and offered; kernel module; GPUs on the PCI bus."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from llamarig.facts.sections import parse_sections, section_number, sections_command
+
+# Source packages of the driver. Not those of persistenced and modprobe, which work with any driver version.
+SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
+_ARCH_PARTS = "nvidia|nvidia-open|nvidia-utils|lib32-nvidia-utils|opencl-nvidia|nvidia-settings"
+# Classes 0x03...: VGA, 3D and other display controllers.
+_CARDS = (
+    "for d in /sys/bus/pci/devices/*; do read -r v <$d/vendor; read -r c <$d/class; "
+    "case $v$c in 0x10de0x03*) echo $d;; esac; done"
+)
+
+
+Family = Literal["debian", "ubuntu", "arch"]
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """NVIDIA driver and packages of a box. Versions are empty where there is none; times in seconds since 1970."""
+
+    family: Family | None = None
+    release: str = ""
+    """Code name of the distribution, for example trixie."""
+    container: bool = False
+    cards: int = 0
+    """NVIDIA GPUs on the PCI bus, with any driver or none."""
+    kernels: tuple[str, ...] = ()
+    """Debian, Ubuntu: suffixes of the installed linux-image meta packages (``amd64``, ``generic-hwe-24.04``).
+    Arch: package of the running kernel (``linux-lts``)."""
+    module: str = ""
+    """Version of the loaded kernel module."""
+    library: str = ""
+    """Version of libcuda.so.1, which must be that of the module."""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version, for packages of the driver and of kernels."""
+    parts: frozenset[str] = frozenset()
+    """Those of ``installed`` that are built from the driver's source: module and libraries, which must be upgraded
+    together."""
+    broken: frozenset[str] = frozenset()
+    """Packages that are half-configured: the module's, where it does not compile."""
+    held: frozenset[str] = frozenset()
+    """Packages that are held back from upgrades."""
+    offered: Mapping[str, str] = field(default_factory=dict)
+    """Package -> version that the distribution would install, for the given packages."""
+    components: frozenset[str] = frozenset()
+    """Components of Debian's archive that are enabled: main, non-free."""
+    packages_changed_at: int = 0
+    booted_at: int = 0
+    secure_boot: bool = False
+
+
+class NvidiaPackages(FactBase[DriverState]):
+    """Driver state, from package databases and sysfs. Contacts no mirror: offers come from the box's package lists.
+
+    Output::
+
+        == os
+        VERSION_CODENAME=trixie
+        ID=debian
+
+        == packages
+        half-configured nvidia-open-kernel-dkms 550.163.01-2 nvidia-open-gpu-kernel-modules
+
+        == offered
+        package libcuda1
+        version (none)
+
+        == components
+        main
+
+        == booted
+        1795271451
+    """
+
+    @staticmethod
+    @override
+    def default() -> DriverState:
+        return DriverState()
+
+    @override
+    def command(self, packages: Iterable[str]) -> str:
+        names = " ".join(sorted(packages))
+        return sections_command(
+            [
+                ("os", "grep -E '^(ID|ID_LIKE|VERSION_CODENAME)=' /etc/os-release"),
+                ("container", "systemd-detect-virt --container"),
+                ("cards", _CARDS),
+                ("module", "cat /sys/module/nvidia/version"),
+                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
+                (
+                    "packages",
+                    "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
+                    "| grep -E '^(installed|half-configured) "
+                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({SOURCES}))'; "
+                    f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
+                    "| sed 's/^/installed /; s/$/ arch/'",
+                ),
+                ("held", "apt-mark showhold; pacman-conf IgnorePkg"),
+                (
+                    "offered",
+                    f"apt-cache policy {names} "
+                    "| sed -nE 's/^([a-z0-9.+-]+):$/package \\1/p; s/^  Candidate: /version /p'; "
+                    "pacman -Si nvidia-utils | sed -nE 's/^Version *: /package nvidia-utils\\nversion /p'",
+                ),
+                (
+                    "components",
+                    "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
+                ),
+                ("kernel", "cat /usr/lib/modules/$(uname -r)/pkgbase"),
+                (
+                    "changed",
+                    "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
+                ),
+                ("booted", "sed -n 's/^btime //p' /proc/stat"),
+                ("secure-boot", "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*"),
+            ]
+        )
+
+    @override
+    def process(self, output: list[str]) -> DriverState:
+        sections = parse_sections(output)
+        family, release = _distribution(sections.get("os", []))
+        found = [words for line in sections.get("packages", []) if len(words := line.split()) == 4]
+        installed = {name: version for status, name, version, _ in found if status == "installed"}
+        metas = [
+            name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
+        ]
+        library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections.get("library", [])))
+        return DriverState(
+            family=family,
+            release=release,
+            container="".join(sections.get("container", [])).strip() not in ("", "none"),
+            cards=len(sections.get("cards", [])),
+            kernels=tuple(line.strip() for line in sections.get("kernel", []))
+            if family == "arch"
+            else tuple(sorted(metas)),
+            module=_version(sections.get("module")),
+            library=library[1] if library else "",
+            installed=installed,
+            parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
+            broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
+            held=frozenset(word for line in sections.get("held", []) for word in line.split()),
+            offered=_offered(sections.get("offered", [])),
+            components=frozenset(line.strip() for line in sections.get("components", [])),
+            packages_changed_at=section_number(sections.get("changed", [])[-1:]) or 0,
+            booted_at=section_number(sections.get("booted")) or 0,
+            secure_boot=" ".join(sections.get("secure-boot", [])).strip() == "1",
+        )
+
+
+def _distribution(lines: list[str]) -> tuple[Family | None, str]:
+    values = {key: value.strip().strip('"') for line in lines for key, _, value in [line.partition("=")]}
+    own, kin = values.get("ID", ""), values.get("ID_LIKE", "").split()
+    release = values.get("VERSION_CODENAME", "")
+    if own == "debian":  # not ID_LIKE: derivatives have code names of their own
+        return "debian", release
+    if "ubuntu" in (own, *kin):
+        return "ubuntu", release
+    return ("arch", release) if "arch" in (own, *kin) else (None, "")
+
+
+def _is_part(name: str, source: str) -> bool:
+    if source == "arch":
+        return not name.endswith("-headers")
+    return re.match(SOURCES, source) is not None
+
+
+def _offered(lines: list[str]) -> dict[str, str]:
+    offered, package = {}, ""
+    for line in lines:
+        kind, _, value = line.partition(" ")
+        if kind == "package":
+            package = value
+        elif kind == "version" and package and value != "(none)":
+            offered[package] = value
+    return offered
+
+
+def _version(lines: list[str] | None) -> str:
+    text = lines[0].strip() if lines else ""
+    return text if re.fullmatch(r"\d[\d.]*", text) else ""

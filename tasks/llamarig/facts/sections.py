@@ -1,0 +1,71 @@
+"""One shell command out of several, whose output is in named sections, and parsers of such output.
+
+::
+
+    == swappiness
+    60
+
+    == cpus
+    0,0,0
+    1,1,0
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+from llamarig.facts.numbers import whole_number
+
+_MARK = "== "
+
+
+def sections_command(commands: Iterable[tuple[str, str]]) -> str:
+    """Combine (section name, command) pairs. The section of a command that fails is empty, and the next one runs.
+
+    Output is in English whatever the locale of the box. PATH is completed, because a login's may lack sbin.
+    """
+    sections = "; ".join(f"echo '{_MARK}{name}'; {{ {command}; }} 2>/dev/null; echo" for name, command in commands)
+    return f"export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; {sections}; true"
+
+
+def parse_sections(output: Iterable[str]) -> dict[str, list[str]]:
+    """Section name -> its lines, without blank ones. Lines before the first section are ignored."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in output:
+        if line.startswith(_MARK):
+            lines = found.setdefault(line.removeprefix(_MARK).strip(), [])
+        elif line.strip():
+            lines.append(line.rstrip("\r\n"))
+    return found
+
+
+def section_number(lines: list[str] | None) -> int | None:
+    """Parse the first line of a section as a whole number; None where it is none."""
+    return whole_number(lines[0]) if lines else None
+
+
+def parse_blocks(output: Iterable[str], first: str) -> dict[str, dict[str, str]]:
+    """Parse ``key=value`` lines in blocks, each of which begins with the key ``first``.
+
+    :returns: value of ``first`` -> the other keys and values of its block
+    """
+    found: dict[str, dict[str, str]] = {}
+    values: dict[str, str] = {}
+    for line in output:
+        key, _, value = line.partition("=")
+        if key == first:
+            values = found[value] = {}
+        else:
+            values[key] = value
+    return found
+
+
+def decode_base64(text: str) -> str:
+    """Decode text in base64; empty where it is not valid."""
+    try:
+        return base64.b64decode(text, validate=True).decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return ""

@@ -1,0 +1,111 @@
+"""The model units of a box: unit file, running process, start time and health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from llamarig.facts.numbers import whole_number
+from llamarig.facts.sections import decode_base64, parse_blocks
+from llamarig.render import layout
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A model unit. Times in seconds since 1970, 0 where unknown."""
+
+    text: str = ""
+    active: str = "inactive"
+    enabled: str = ""
+    needs_reload: bool = False
+    arguments: tuple[str, ...] = ()
+    """argv of the running process."""
+    started: int = 0
+    written: int = 0
+    key_written: int = 0
+    now: int = 0
+    proved_sha256: str = ""
+    """sha256 of the last unit text that has answered a completion."""
+    proved_directives_sha256: str = ""
+    """Of that text's directives alone (remote/shared/unit_directives.py); empty in a proof of an earlier version."""
+    health: int = 0
+    """HTTP status of /health, 0 where there is no answer."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is running or starting."""
+        return self.active in ("active", "activating")
+
+
+class Units(FactBase[dict[str, Unit]]):
+    """Unit name -> Unit, for every llamarig unit of the box, declared or not; text and argv in base64.
+
+    Output::
+
+        unit=llamarig-tiny.service
+        Written=1795286524
+        Now=1795286536
+        Text=IyB0aW55OiBsbGFtYXJpZy9UaW55LVF3ZW4z...
+        MainPID=285
+        ExecMainStartTimestamp=@1795286524
+        ActiveState=active
+        UnitFileState=enabled
+        NeedDaemonReload=no
+        Arguments=L29wdC9sbGFtYXJpZy9sbGFtYS5jcHAv...
+        Proved=05fd10b0a229cbc3613b71498c47f1bffc8b6220e3aca4b41474bae18711720a
+        Health=200
+    """
+
+    @staticmethod
+    @override
+    def default() -> dict[str, Unit]:
+        return {}
+
+    @override
+    def command(self, health: Mapping[str, str]) -> str:
+        """:param health: unit name -> URL of its /health"""
+        urls = " ".join(f"{unit}) u={url};;" for unit, url in sorted(health.items()))
+        return (
+            f"cd {layout.UNITS} && for f in llamarig-*.service; do test -f $f || continue; "
+            'echo "unit=$f"; echo "Written=$(stat -c %Y $f)"; echo "Now=$(date +%s)"; echo "Text=$(base64 -w0 <$f)"; '
+            "systemctl show $f --timestamp=unix -p ActiveState -p UnitFileState -p NeedDaemonReload -p MainPID "
+            "-p ExecMainStartTimestamp; "
+            "p=$(systemctl show $f -p MainPID --value); "
+            'test "$p" != 0 && echo "Arguments=$(base64 -w0 </proc/$p/cmdline)"; '
+            # A changed key needs a restart although the unit file stays the same.
+            "k=$(sed -n 's/^LoadCredential=api-key://p' $f); "
+            'test -n "$k" && echo "KeyWritten=$(stat -c %Y "$k" 2>/dev/null)"; '
+            f"test -f {layout.PROOFS}/$f.json && "
+            f'{{ echo "Proved=$(grep -o \'"text_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json | cut -d\\" -f4)"; '
+            f'echo "Directives=$(grep -o \'"directives_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json '
+            f'| cut -d\\" -f4)"; }}; '
+            f"u=; case $f in {urls} esac; "
+            'test -n "$u" && test "$p" != 0 && '
+            "echo \"Health=$(curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5 $u)\"; "
+            "done; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> dict[str, Unit]:
+        return {name: _unit(values) for name, values in parse_blocks(output, "unit").items()}
+
+
+def _unit(values: Mapping[str, str]) -> Unit:
+    arguments = decode_base64(values.get("Arguments", ""))
+    return Unit(
+        text=decode_base64(values.get("Text", "")),
+        active=values.get("ActiveState", "inactive"),
+        enabled=values.get("UnitFileState", ""),
+        needs_reload=values.get("NeedDaemonReload") == "yes",
+        arguments=tuple(arguments.removesuffix("\0").split("\0")) if arguments else (),
+        started=whole_number(values.get("ExecMainStartTimestamp", "").lstrip("@")) or 0,
+        written=whole_number(values.get("Written", "")) or 0,
+        key_written=whole_number(values.get("KeyWritten", "")) or 0,
+        now=whole_number(values.get("Now", "")) or 0,
+        proved_sha256=values.get("Proved", ""),
+        proved_directives_sha256=values.get("Directives", ""),
+        health=whole_number(values.get("Health", "")) or 0,
+    )
