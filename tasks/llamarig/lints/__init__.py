@@ -1,0 +1,1 @@
+"""Lints: declarations that are valid but probably a mistake."""

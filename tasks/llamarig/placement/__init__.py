@@ -1,0 +1,1 @@
+"""The planner: decides which tensors go to which device. Performs no I/O."""

@@ -1,0 +1,89 @@
+"""Measures a placement that the owner declared, by one or two dry runs that the caller performs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import replace
+
+from llamarig.declare.model import Model
+from llamarig.declare.placement import Fit, Layers
+from llamarig.placement.candidate import Candidate, Prediction
+from llamarig.placement.dry_run import (
+    DryRunError,
+    declared_arguments,
+    fit_arguments,
+    fit_result_arguments,
+    memory_arguments,
+    parse_prediction,
+)
+from llamarig.placement.llama_cpp_fit import fit_answer
+from llamarig.placement.pinned_weights import pinnable_mib
+from llamarig.placement.planner import PlanRequest
+from llamarig.placement.ram_budget import ram_budget
+from llamarig.records.plan_file import MeasuredPlacement
+from llamarig.render.server_arguments import ModelFiles, server_arguments
+
+MeasurementSteps = Generator[Sequence[str], str, MeasuredPlacement]
+"""Yields arguments for llama-fit-params; the caller sends back the output."""
+
+
+def declared_flags(served: Model, build_flags: Collection[str]) -> tuple[str, ...]:
+    """The arguments and settings of a declaration that decide memory, placement included: the key of a measurement.
+
+    :param served: with fit()'s margin as it will be rendered
+    :raises FlagRefusedError: if the build does not support a declared setting
+    """
+    arguments = server_arguments(served, ModelFiles("-"), build_flags)
+    files = [f"{name}={path}" for name, path in (("mmproj", served.mmproj), ("draft", served.draft)) if path]
+    speculation = served.serve.speculation
+    speculated = [f"speculation={kind}" for kind in speculation.types] if speculation is not None else []
+    return (*memory_arguments(arguments), *files, *speculated)
+
+
+def measure_declared(request: PlanRequest) -> MeasurementSteps:
+    """Measure the memory of a declared placement.
+
+    :raises DryRunError: if llama-fit-params does not print a prediction
+    """
+    whole = yield from _measure(request, request.header_path)
+    if request.short_header_path is not None:
+        # llama-server reserves logits for a few tokens, llama-fit-params for a whole batch. So the compute buffers are
+        # taken from the header with the shortened vocabulary, and the weights from the whole one.
+        short = yield from _measure(request, request.short_header_path)
+        pairs = zip(whole.gpus, short.gpus, strict=True)
+        gpus = tuple(row.model_copy(update={"compute_mib": small.compute_mib}) for row, small in pairs)
+        whole = replace(whole, gpus=gpus)
+    if len(whole.gpus) != len(request.devices):
+        raise DryRunError(f"a dry run names {len(whole.gpus)} GPUs, the box lists {len(request.devices)}")
+    inputs, serve = request.inputs, request.model.serve
+    return MeasuredPlacement(
+        shards=inputs.shards,
+        release=inputs.release,
+        flags=declared_flags(request.model, request.flags),
+        devices=inputs.devices,
+        left_mib=tuple(
+            device.free_mib - row.total_mib - other
+            for device, row, other in zip(request.devices, whole.gpus, request.others_mib, strict=True)
+        ),
+        ram=ram_budget(serve, whole.host, whole.checkpoint_mib, request.ram_available_mib),
+        box_ram_mib=request.box_ram_mib,
+        pinnable_mib=pinnable_mib(whole.host.model_mib, request.header.tensors),
+    )
+
+
+def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, Prediction]:
+    model, flags, serve = request.model, request.flags, request.model.serve
+    names = tuple(device.name for device in request.devices) if request.simulated else ()
+    run_name = f"llama-fit-params with model {model.name!r}"
+    if not isinstance(serve.placement, Fit):
+        output = yield declared_arguments(model, path, flags, names)
+        return parse_prediction(output, run_name)
+    # llama.cpp decides fit() when it loads the model: ask its own fit for the result, then measure that.
+    any_placement = Layers(gpu=(0,), split=(1,))
+    candidate = Candidate(any_placement, serve.context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
+    declared = serve.placement.target_mib
+    targets = (declared + declared[-1:] * len(request.devices))[: len(request.devices)]
+    margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
+    answer = fit_answer((yield fit_arguments(model, request.header_path, flags, candidate, margins, names)))
+    output = yield fit_result_arguments(model, path, flags, candidate, answer, names)
+    return parse_prediction(output, run_name)

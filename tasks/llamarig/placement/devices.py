@@ -1,0 +1,109 @@
+"""The devices a plan is for, as llama.cpp lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.records.plan_file import PlannedDevice
+
+_DEVICE_LINE = re.compile(
+    r"^\s*(?P<name>[A-Za-z]+\d+): (?P<description>.*) \((?P<total>\d{1,9}) MiB, (?P<free>\d{1,9}) MiB free\)\s*$"
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` as in placement flags (CUDA0), memory in MiB, ``uuid`` empty if unknown."""
+
+    name: str
+    description: str
+    total_mib: int
+    free_mib: int
+    uuid: str = ""
+
+
+def parse_device_list(output: str) -> list[Device]:
+    """Parse the output of ``llama-fit-params --list-devices``; GPUs in llama.cpp's order.
+
+    A line of it: ``CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23671 MiB free)``.
+    """
+    rows = (_DEVICE_LINE.match(line) for line in output.splitlines())
+    return [Device(row["name"], row["description"], int(row["total"]), int(row["free"])) for row in rows if row]
+
+
+def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict[str, str]:
+    """Environment in which llama.cpp sees these GPUs in place of the box's own.
+
+    :param library: path on the box of the compiled remote/build/simulated_gpu.cpp
+    """
+    return {
+        # Hides real cards: a CUDA release would give them the same names.
+        "CUDA_VISIBLE_DEVICES": "",
+        "GGML_BACKEND_PATH": library,
+        "LLAMARIG_SIMULATED_GPUS": ",".join(f"{gpu.name}:{gpu.total_mib}:{gpu.free_mib}" for gpu in gpus),
+    }
+
+
+def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[Device]:
+    """The simulated GPUs as devices."""
+    return [Device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
+
+
+class Card(Protocol):
+    """The fields of a card, as its driver reports it, that are used here (facts/gpus.py)."""
+
+    @property
+    def index(self) -> int:
+        """Position in the driver's list."""
+
+    @property
+    def uuid(self) -> str:
+        """Empty if the driver reports none."""
+
+    @property
+    def name(self) -> str:
+        """Product name, the same as llama.cpp prints."""
+
+
+C = TypeVar("C", bound=Card)
+
+
+def with_uuids(
+    devices: Sequence[Device], gpus: Sequence[Card], declared: Sequence[str], held_mib: Mapping[str, int]
+) -> list[Device]:
+    """The devices with their UUIDs, where they can be matched to cards, and with memory held by our own servers counted
+    as free.
+
+    :param declared: UUIDs the model is served on, in device order; if empty, cards are matched by name, and equal ones
+        by order
+    :param held_mib: MiB held by our servers now, by UUID
+    """
+    unmatched = [gpu for gpu in gpus if gpu.uuid in declared] if declared else list(gpus)
+    unmatched.sort(key=lambda gpu: declared.index(gpu.uuid) if declared else gpu.index)
+    matched = []
+    for device in devices:
+        card = next((gpu for gpu in unmatched if gpu.name and gpu.name in device.description), None)
+        if card is None:
+            matched.append(device)
+            continue
+        unmatched.remove(card)
+        free = min(device.total_mib, device.free_mib + held_mib.get(card.uuid, 0))
+        matched.append(replace(device, uuid=card.uuid, free_mib=free))
+    return matched
+
+
+def cards_of(planned: Sequence[PlannedDevice], gpus: Sequence[C], declared: Sequence[str]) -> list[C | None]:
+    """The card of each planned device, None if it is missing or cannot be identified.
+
+    :param declared: UUIDs the model is served on, in device order; used for a plan without UUIDs
+    """
+    uuids = [device.uuid for device in planned]
+    if not any(uuids):
+        devices = [Device(each.name, each.description, each.total_mib, each.free_mib) for each in planned]
+        uuids = [device.uuid for device in with_uuids(devices, gpus, declared, {})]
+    by_uuid = {gpu.uuid: gpu for gpu in gpus if gpu.uuid}
+    return [by_uuid.get(uuid) for uuid in uuids]

@@ -1,0 +1,106 @@
+"""Predicts tokens per second of a placement from timings of other placements on this box.
+
+The model: milliseconds a token = a + bytes read from RAM / bandwidth. ``a`` is the time that does not depend on the
+placement (GPU, attention, launches, copies between devices); the rest is reading experts at the speed of the RAM. Both
+constants are fitted to timings of this model on this box and build; without timings there is no prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from llamarig.records.bench_ledger import BenchEntry
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``fixed_ms`` a token and ``gb_per_s`` (10^9 bytes) of RAM, fitted to ``runs`` timings; ``assumed``: assumption
+    made."""
+
+    fixed_ms: float
+    gb_per_s: float
+    runs: int
+    assumed: str = ""
+
+    def ms_per_token(self, ram_bytes: float) -> float:
+        """Milliseconds a token for a placement that reads ``ram_bytes`` from RAM a token."""
+        return self.fixed_ms + ram_bytes / self.gb_per_s / 1e6
+
+    def tokens_per_second(self, ram_bytes: float) -> float:
+        """Tokens per second for the same placement."""
+        return 1000 / self.ms_per_token(ram_bytes)
+
+    def __str__(self) -> str:
+        runs = f"{self.runs} {'run' if self.runs == 1 else 'runs'}"
+        constants = f"{self.fixed_ms:.2f} ms a token and {self.gb_per_s:.1f} GB/s of RAM"
+        return f"calibrated on {runs}: {constants}" + (f" ({self.assumed})" if self.assumed else "")
+
+
+def speed_lines(calibration: Calibration | None, placements: Sequence[tuple[str, float | None]]) -> list[str]:
+    """A line for each placement, the fastest first, and one for the calibration; empty without a calibration.
+
+    :param placements: name of each, and the bytes it reads from RAM a token (None if unknown)
+    """
+    if calibration is None:
+        return []
+    known = sorted((reads, name) for name, reads in placements if reads is not None)
+    rates = [
+        f"{name}: {calibration.tokens_per_second(reads):.1f} tokens/s "
+        f"({calibration.ms_per_token(reads):.2f} ms, {reads / 1e6:.0f} MB from RAM a token)"
+        for reads, name in known
+    ]
+    return [*rates, str(calibration)] if rates else []
+
+
+def calibration_runs(
+    ledger: Sequence[BenchEntry], *, box: str, model: str, release: str, file: str
+) -> list[tuple[float, float]]:
+    """(bytes read from RAM a token, milliseconds a token) of the timings that a calibration may use.
+
+    These are timings of this model file on this box and build: the newest for each set of flags, all with the prompt
+    length of the newest, because a token takes longer in a longer context.
+
+    :param file: path of the model on the box, as in ``--model``
+    """
+    usable = [
+        entry
+        for entry in ledger
+        if (entry.box, entry.model, entry.release) == (box, model, release)
+        and entry.ram_bytes_per_token is not None
+        and ("--model", file) in pairwise(entry.flags)
+    ]
+    newest: dict[tuple[str, ...], BenchEntry] = {}
+    for entry in usable:
+        if entry.conditions.prompt_tokens == usable[-1].conditions.prompt_tokens:
+            newest[entry.flags] = entry
+    return [(entry.ram_bytes_per_token or 0.0, 1000 / entry.generation.median) for entry in newest.values()]
+
+
+def calibrate(runs: Sequence[tuple[float, float]]) -> Calibration | None:
+    """Fit the constants by least squares; None if the timings do not determine the speed of the RAM.
+
+    :param runs: (bytes read from RAM a token, milliseconds a token)
+
+    One timing cannot separate the two constants, so it is assumed that only the RAM takes time, which makes every
+    predicted gain an upper bound. The same if the fit would make ``fixed_ms`` negative.
+    """
+    if not runs:
+        return None
+    count = len(runs)
+    mean_bytes, mean_ms = sum(size for size, _ in runs) / count, sum(ms for _, ms in runs) / count
+    spread = sum((size - mean_bytes) ** 2 for size, _ in runs)
+    # Placements that differ by a thousandth differ less than two timings of the same placement.
+    if spread > count * (mean_bytes / 1000) ** 2:
+        slope = sum((size - mean_bytes) * (ms - mean_ms) for size, ms in runs) / spread
+        if slope <= 0:
+            return None
+        fixed = mean_ms - slope * mean_bytes
+        if fixed >= 0:
+            return Calibration(fixed, 1 / slope / 1e6, count)
+    squares = sum(size * size for size, _ in runs)
+    if squares <= 0:
+        return None
+    slope = sum(size * ms for size, ms in runs) / squares
+    return Calibration(0.0, 1 / slope / 1e6, count, "assumed: only the RAM takes time, so a gain is an upper bound")

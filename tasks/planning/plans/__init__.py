@@ -1,1 +1,0 @@
-"""Placement by dry runs: which layers go where, decided by what the release that will serve says it would take."""

@@ -1,1 +1,0 @@
-"""What a box's memory modules are, what they are rated for, and what they really run at."""
