@@ -1,8 +1,8 @@
-"""pyinfra reads this first, whatever it is to run from here: before the inventory, and where there is no inventory.
+"""pyinfra's config file. pyinfra reads it first, before any inventory, so it holds what must apply to every command.
 
 A config file of your own (`--config FILE`) needs the same two lines.
 """
 
-from tasks.operations.command_line import check_command_line
+from llamarig.commands.command_line import check_command_line
 
 check_command_line()

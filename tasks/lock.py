@@ -1,16 +1,15 @@
-"""What has the Hub newer than the model lock? `pyinfra -y inventory/home.py tasks/lock.py` tells, and changes nothing.
+"""Compare the model lock with the Hub: `pyinfra -y inventory/home.py tasks/lock.py`. Changes nothing by default.
 
-``--data update=NAME[,NAME]`` (or ``update=all``) moves the lock of these models to it; the next deploy fetches it.
+``--data update=NAME[,NAME]`` (or ``update=all``) updates the entries of these models; the next deploy fetches them.
 """
 
 from __future__ import annotations
 
+from llamarig.commands import hub_updates
+from llamarig.engine.rig_of_host import rig_of_host
 from pyinfra.context import host
 
-from tasks.box import rig_of_host
-from tasks.operations import upstream
-
-upstream.compared(
+hub_updates.compared(
     name="Model lock against the Hub",
     rig=rig_of_host(),
     update=tuple(name for name in str(host.data.get("update") or "").split(",") if name),

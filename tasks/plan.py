@@ -1,27 +1,28 @@
-"""Which layers go where, and why? `pyinfra -y inventory/home.py tasks/plan.py` plans by dry runs, and changes nothing.
+"""Show which layers go where, and why: `pyinfra -y inventory/home.py tasks/plan.py`. Plans by dry runs on the box.
 
-``--data model=NAME[,NAME]`` plans these alone; ``--data update=NAME[,NAME]`` (or ``update=all``) writes the plan of
-these models into the plan file, from which the next deploy serves.
+``--data model=NAME[,NAME]`` plans only these models. ``--data update=NAME[,NAME]`` (or ``update=all``) writes the plans
+of these models into the plan file, which the next deploy uses.
 """
 
 from __future__ import annotations
 
+from llamarig.commands.plan import headers_present, plans_shown
+from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.converge import converge
+from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.items.placements import planned_models
+from llamarig.items.simulated_gpus import SimulatedGpus
 from pyinfra.context import host
-
-from tasks.box import rig_of_host
-from tasks.connection import send_at_once
-from tasks.operations import header_files, planning, simulated_gpus
-from tasks.operations.plan_file import planned_by_us
 
 
 def _names(key: str) -> tuple[str, ...]:
     return tuple(name for name in str(host.data.get(key) or "").split(",") if name)
 
 
-send_at_once()
+set_tcp_nodelay()
 rig = rig_of_host()
 if rig.simulated_gpus:
-    simulated_gpus.built(name="Simulated GPUs", rig=rig)
-if models := planned_by_us(rig):
-    header_files.present(name="Headers", rig=rig.model_copy(update={"models": tuple(models)}))
-planning.plans_shown(name="Plan", rig=rig, only=_names("model"), update=_names("update"))
+    converge([SimulatedGpus()], rig)
+if models := planned_models(rig):
+    headers_present(name="Headers", rig=rig.model_copy(update={"models": tuple(models)}))
+plans_shown(name="Plan", rig=rig, only=_names("model"), update=_names("update"))

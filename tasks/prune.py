@@ -1,22 +1,21 @@
-"""What could go from a box? `pyinfra -y inventory/home.py tasks/prune.py` lists it, with sizes and why.
+"""List what can be deleted from a box, with sizes and reasons: `pyinfra -y inventory/home.py tasks/prune.py`.
 
-Deleted is only what is named: ``--data delete=NAME[,NAME]``, with names as the list prints them. The newest releases
-stay, as many as ``host.keep_releases`` or ``--data keep=N`` says.
+``--data delete=NAME[,NAME]`` deletes what it names, by the names of the list; nothing else is ever deleted. The newest
+releases are kept: their number is ``host.keep_releases``, or N with ``--data keep=N``.
 """
 
 from __future__ import annotations
 
+from llamarig.commands import prune
+from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.rig_of_host import rig_of_host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import host
 
-from tasks.box import rig_of_host
-from tasks.connection import send_at_once
-from tasks.operations import prune
-
-send_at_once()
+set_tcp_nodelay()
 keep = host.data.get("keep")
 if keep is not None and (not isinstance(keep, int) or keep < 0):
-    raise PyinfraError(f"keep = {keep!r} is no number of releases: write --data keep=2")
+    raise PyinfraError(f"--data keep={keep!r} is not a number of releases: write for example --data keep=2")
 prune.leftovers_deleted(
     name="Prune",
     rig=rig_of_host(),

@@ -1,15 +1,14 @@
-"""Back to the previous release in one command: `pyinfra -y inventory/home.py tasks/rollback.py`.
+"""Return to the previous release: `pyinfra -y inventory/home.py tasks/rollback.py`.
 
-The whole box, or one model with ``--data model=NAME``. Nothing is compiled or fetched.
+Switches all models of the box, or one with ``--data model=NAME``. Nothing is compiled or downloaded.
 """
 
 from __future__ import annotations
 
+from llamarig.commands import rollback
+from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.rig_of_host import rig_of_host
 from pyinfra.context import host
 
-from tasks.box import rig_of_host
-from tasks.connection import send_at_once
-from tasks.operations import rollback
-
-send_at_once()
+set_tcp_nodelay()
 rollback.rolled_back(name="Rollback", rig=rig_of_host(), only=host.data.get("model"))

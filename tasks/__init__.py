@@ -1,1 +1,0 @@
-"""One @deploy per room of the house, and what a user runs by name."""

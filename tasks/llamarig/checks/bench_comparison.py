@@ -1,0 +1,175 @@
+"""Compares timings of a served model with earlier ones, and formats them as a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from llamarig.records.bench_ledger import BenchEntry, Conditions, TokenRate
+
+TOLERATED_DROP = 0.05
+"""Medians of consecutive runs differ by 1 to 2 % on an idle box; a larger loss than this has a cause."""
+
+# Flags that do not affect the speed: address and name.
+_NOT_SPEED = ("--host", "--port", "--alias", "--api-key-file")
+
+
+def speed_flags(arguments: Sequence[str]) -> tuple[str, ...]:
+    """A server's command line without program, names and addresses: the arguments that its speed may depend on."""
+    flags: list[str] = []
+    words = iter(arguments[1:])
+    for word in words:
+        if word in _NOT_SPEED:
+            next(words, None)
+        else:
+            flags.append(word)
+    return tuple(flags)
+
+
+def release_of(arguments: Sequence[str]) -> str:
+    """``<commit>-<build key>`` of the release that a server's command line starts; empty if it is no release of
+    ours."""
+    return PurePosixPath(arguments[0]).parents[1].name if arguments and arguments[0].count("/") > 2 else ""
+
+
+def speed(rates: Iterable[float]) -> TokenRate:
+    """Median, lowest and highest of several rates, in tokens per second to five significant digits."""
+    ordered = [float(f"{rate:.5g}") for rate in sorted(rates)]
+    return TokenRate(median=float(f"{statistics.median(ordered):.5g}"), lowest=ordered[0], highest=ordered[-1])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A timing compared with an earlier one. Changes are fractions: -0.05 is five percent slower."""
+
+    earlier: BenchEntry
+    prompt: float
+    generation: float
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether either speed dropped by more than the spread of the measurement."""
+        return min(self.prompt, self.generation) < -TOLERATED_DROP
+
+    def __str__(self) -> str:
+        return f"prompt {100 * self.prompt:+.1f} %, generation {100 * self.generation:+.1f} %"
+
+
+def compare_with_previous(entry: BenchEntry, ledger: Sequence[BenchEntry]) -> Comparison | None:
+    """Compare with the last timing of the same model, build, flags and box at the same depth; None if there is none."""
+    earlier = [other for other in ledger if other.key == entry.key and _depth(other) == _depth(entry)]
+    return _comparison(entry, earlier[-1]) if earlier else None
+
+
+def compare_with_other_build(entry: BenchEntry, ledger: Sequence[BenchEntry]) -> Comparison | None:
+    """Compare with the last timing of the same model on the same box with another build or other flags."""
+    earlier = [
+        other
+        for other in ledger
+        if (other.box, other.model) == (entry.box, entry.model)
+        and other.key != entry.key
+        and _depth(other) == _depth(entry)
+    ]
+    return _comparison(entry, earlier[-1]) if earlier else None
+
+
+def _depth(entry: BenchEntry) -> tuple[int, int]:
+    return (entry.conditions.prompt_tokens, entry.conditions.generated_tokens)
+
+
+def _comparison(entry: BenchEntry, earlier: BenchEntry) -> Comparison:
+    return Comparison(
+        earlier,
+        prompt=entry.prompt.median / earlier.prompt.median - 1,
+        generation=entry.generation.median / earlier.generation.median - 1,
+    )
+
+
+def changed_conditions(now: Conditions, then: Conditions) -> list[str]:
+    """Differences between the conditions of two timings that may explain a change of speed."""
+    changes = []
+    if now.driver != then.driver:
+        changes.append(f"driver {then.driver or 'unknown'} -> {now.driver or 'unknown'}")
+    if now.ram_mts != then.ram_mts:
+        changes.append(f"RAM {_mts(then.ram_mts)} -> {_mts(now.ram_mts)}")
+    if [card.name for card in now.cards] != [card.name for card in then.cards]:
+        changes.append(f"cards {_cards(then)} -> {_cards(now)}")
+    else:
+        changes += [
+            f"power limit of {card.name} {_watts(earlier.power_limit_w)} -> {_watts(card.power_limit_w)}"
+            for card, earlier in zip(now.cards, then.cards, strict=True)
+            if card.power_limit_w != earlier.power_limit_w
+        ]
+    if now.beside != then.beside:
+        changes.append(f"beside it {', '.join(then.beside) or 'nothing'} -> {', '.join(now.beside) or 'nothing'}")
+    return changes
+
+
+def changed_flags(now: BenchEntry, then: BenchEntry) -> list[str]:
+    """Differences of build and flags between two timings."""
+    changes = [f"build {then.release[:12]} -> {now.release[:12]}"] if now.release != then.release else []
+    before, after = _by_flag(then.flags), _by_flag(now.flags)
+    for flag in [*before, *(flag for flag in after if flag not in before)]:
+        if before.get(flag) != after.get(flag):
+            changes.append(f"{flag} {before.get(flag, 'not given')} -> {after.get(flag, 'not given')}")
+    return changes
+
+
+def _by_flag(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag = word
+            found.setdefault(flag, "")
+        else:
+            found[flag] = f"{found.get(flag, '')} {word}".strip()
+    return {flag: value or "given" for flag, value in found.items()}
+
+
+def conditions_line(entry: BenchEntry) -> str:
+    """One line with the conditions under which a row of the table was measured."""
+    at = entry.conditions
+    parts = [f"{entry.runs} {'run' if entry.runs == 1 else 'runs'} after one to warm up", at.date]
+    parts += [f"driver {at.driver}"] if at.driver else []
+    parts += [_cards(at) if at.cards else "no GPU"]
+    parts += [f"RAM {_mts(at.ram_mts)}"] if at.ram_mts else []
+    parts += [f"beside {', '.join(at.beside)}"] if at.beside else []
+    return f"{entry.model}: {'; '.join(parts)}; llama.cpp {entry.release[:12]}"
+
+
+def _cards(at: Conditions) -> str:
+    cards = [card.name + (f" at {_watts(card.power_limit_w)}" if card.power_limit_w else "") for card in at.cards]
+    return ", ".join(cards) or "none"
+
+
+def _watts(limit: float | None) -> str:
+    return "unknown" if limit is None else f"{limit:.0f} W"
+
+
+def _mts(rate: int | None) -> str:
+    return "unknown" if rate is None else f"{rate} MT/s"
+
+
+def table(rows: Sequence[tuple[BenchEntry, Comparison | None]]) -> list[str]:
+    """A row for each model: medians with lowest and highest in brackets, and the change since the last timing."""
+    cells = [("model", "depth", "prompt t/s", "generation t/s", "change since the last run")]
+    for entry, comparison in rows:
+        verdict = "no earlier run"
+        if comparison is not None:
+            verdict = f"{comparison.earlier.conditions.date[:10]}: {comparison}"
+            verdict += "  SLOWER" if comparison.is_slower else ""
+        depth = f"{entry.conditions.prompt_tokens}+{entry.conditions.generated_tokens}"
+        cells.append((entry.model, depth, _with_range(entry.prompt), _with_range(entry.generation), verdict))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _with_range(speed: TokenRate) -> str:
+    return f"{_rate(speed.median)} ({_rate(speed.lowest)}-{_rate(speed.highest)})"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"

@@ -1,0 +1,60 @@
+"""Checks that report the differences of items, so that an audit compares as a deploy does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from llamarig.checks.base import Check, Finding, Severity
+from llamarig.checks.box import Box
+from llamarig.declare.rig import Rig
+from llamarig.engine.item import Difference, Item
+from llamarig.items.all_items import ITEMS
+
+
+class ItemCheck(Check):
+    """The differences of all items that report under one id."""
+
+    by_deploy = True
+    remedy = "run deploy.py"
+
+    def __init__(self, id: str, items: Sequence[Item]) -> None:
+        self.id = id  # type: ignore[misc]  # a class attribute of other checks
+        self.items = items
+        self.severity = min(item.severity for item in items)  # type: ignore[misc]
+        self.expects = (  # type: ignore[misc]
+            items[0].expects() if len(items) == 1 else "nothing else that a deploy would change"
+        )
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """One finding for each difference; if several items share the id, one for each item."""
+        for item in self.items:
+            differences = box.differences.get(item.name, [])
+            if len(self.items) == 1:
+                yield from (self._finding(item, difference, difference.what) for difference in differences)
+            elif differences:
+                first = self._finding(item, differences[0], item.name)
+                more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
+                found = (
+                    differences[0].found if differences[0].message else f"{differences[0].what}: {first.found}{more}"
+                )
+                yield replace(first, found=found)
+
+    def _finding(self, item: Item, difference: Difference, about: str) -> Finding:
+        unknown = difference.is_unknown
+        return Finding(
+            check=self.id,
+            severity=Severity.UNKNOWN if unknown else self.severity,
+            expected=difference.expected,
+            found=f"not known: {difference.found}" if unknown else difference.found,
+            remedy=difference.remedy,
+            by_deploy=difference.by_deploy,
+            about=about,
+            covered_by=item.covered_by,
+        )
+
+
+def item_checks() -> list[ItemCheck]:
+    """One check for each id, in the order of the items."""
+    ids = list(dict.fromkeys(item.check for item in ITEMS if item.audited))
+    return [ItemCheck(id, [item for item in ITEMS if item.audited and item.check == id]) for id in ids]

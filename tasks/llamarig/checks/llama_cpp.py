@@ -1,0 +1,113 @@
+"""llama.cpp: settings that reach it besides the declared flags, and undeclared servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from llamarig.checks.base import Check, Finding, Severity
+from llamarig.checks.box import Box
+from llamarig.declare.rig import Rig
+from llamarig.items.model_units import ServedModels
+from llamarig.render import layout
+
+
+class ConfigFiles(Check):
+    """llama.cpp's programs read these files before environment and flags."""
+
+    id = "llama.config-files"
+    expects = "no config.ini in /etc/llama.cpp or a user's ~/.config/llama.cpp; derived: flags are declared here"
+    remedy = "move its settings into the model's declaration and delete it"
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """An error only in /etc: the service user has no home."""
+        for path in box.strays.config_files:
+            everyone = path.startswith("/etc/")
+            yield self.finding(
+                "exists",
+                "no such file",
+                about=path,
+                severity=Severity.ERROR if everyone else Severity.NOTE,
+            )
+
+
+class Environment(Check):
+    """llama-server reads a LLAMA_ARG_ variable like a flag."""
+
+    id = "llama.environment"
+    expects = "no LLAMA_ARG_* or LLAMA_API_KEY in the environments of the box or of a running server; derived"
+    remedy = "move it to the model's declaration"
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """Variables set in a file or in a running process. Values are never shown: one may be a key."""
+        for place in box.strays.environment:
+            yield self.finding("set", "not set", about=place)
+        if box.strays.unseen:
+            yield self.not_known(f"what running servers have set: {box.strays.unseen}")
+        ours = {layout.unit_name(model.name) for model in rig.models}
+        for server in box.strays.servers:
+            for name in server.llama_environment:
+                if name == "LLAMA_ARG_LOG_VERBOSITY" and server.unit in ours:
+                    continue  # a planned model's first start logs its buffer sizes (remote/serve/first_start.py)
+                found = self.finding(
+                    "set in the running process",
+                    "not set",
+                    about=f"{name} of {server.unit or f'process {server.pid}'}",
+                    severity=Severity.ERROR,
+                )
+                yield replace(found, process=server.pid)
+
+
+class OtherServers(Check):
+    """An undeclared llama-server uses memory, and perhaps the port of a declared one."""
+
+    id = "llama.other-servers"
+    expects = "no running llama-server but those of declared models; derived"
+    remedy = "stop it, or declare its model"
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """Compares the unit that each process belongs to."""
+        if box.strays.unseen:
+            yield self.not_known(box.strays.unseen)
+        declared = {layout.unit_name(model.name) for model in rig.models}
+        # The unit of a model that is no longer declared is a finding already.
+        retired = {difference.what for difference in box.differences.get(ServedModels.name, [])}
+        for server in box.strays.servers:
+            if server.unit not in declared | retired:
+                where = f" of {server.unit}" if server.unit else ""
+                found = self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
+                yield replace(found, process=server.pid)
+
+
+class OpenWithoutKey(Check):
+    """Without a key, everybody in the network can use a server and read its slots."""
+
+    id = "llama.open-port"
+    expects = "every llama-server that listens beyond loopback requires an API key; derived from its command line"
+    remedy = "declare host 127.0.0.1, or an api_key_file"
+    severity = Severity.ERROR
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """Reads the addresses that the process listens on."""
+        if box.strays.ports_unseen:
+            yield self.not_known(box.strays.ports_unseen)
+        for server in box.strays.servers:
+            beyond = [address for address in server.listens if not _loopback(address)]
+            keyed = "LLAMA_API_KEY" in server.llama_environment or any(
+                word.split("=", 1)[0] in ("--api-key", "--api-key-file") for word in server.command
+            )
+            if beyond and not keyed:
+                found = self.finding(
+                    f"listens on {', '.join(beyond)} without a key",
+                    "a key, or loopback alone",
+                    about=server.unit or f"process {server.pid}",
+                )
+                yield replace(found, process=server.pid)
+
+
+def _loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host.startswith(("127.", "::ffff:127.")) or host in ("::1", "localhost")
+
+
+ALL: tuple[Check, ...] = (ConfigFiles(), Environment(), OtherServers(), OpenWithoutKey())

@@ -1,0 +1,1 @@
+"""The commands that a user runs: deploy, audit, plan, bench, lock, prune, rollback."""

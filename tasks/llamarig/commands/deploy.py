@@ -1,0 +1,24 @@
+"""Converge a box with its declaration."""
+
+from __future__ import annotations
+
+from pyinfra.context import config, host
+
+from llamarig.checks.memory_speed_note import MemorySpeedNote
+from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.converge import converge
+from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.items.all_items import ITEMS
+
+
+def deploy() -> None:
+    """Converge the current host; deploy.py calls this for each host.
+
+    :raises PyinfraError: if the host declares no rig
+    """
+    config.REQUIRE_PYINFRA_VERSION = "~=3.10"
+    set_tcp_nodelay()
+    rig = rig_of_host()
+    if host.data.get("deep"):
+        host.log("reading every byte of the model files")
+    converge((MemorySpeedNote(), *ITEMS), rig)

@@ -1,0 +1,119 @@
+"""Plan each model now, compare the result with the plan file, and write the plans of the named models."""
+
+from __future__ import annotations
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host, state
+
+from llamarig.declare.model import Model
+from llamarig.declare.rig import Rig
+from llamarig.engine.hub_token import HubError
+from llamarig.engine.item import Commands, Seen
+from llamarig.engine.records_here import read_here
+from llamarig.engine.refuse import refuse, report
+from llamarig.engine.run import read_fact
+from llamarig.items.header_files import header_files
+from llamarig.items.placements import PlanError, check_plan_file, current_inputs, measured_models, planned_models
+from llamarig.items.plan_maker import planned, prerequisites
+from llamarig.items.plan_speed import predicted_speed
+from llamarig.items.plans import Measurements, measurable_now, measure, read_plan_inputs
+from llamarig.items.start_plan import proposal_line
+from llamarig.placement.plan_report import plan_report
+from llamarig.placement.staleness import plan_changes, staleness
+from llamarig.records.model_lock import locked_models
+from llamarig.records.plan_file import Plan, record_plan
+from llamarig.records.store import RecordError
+
+
+@operation()
+def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = ()) -> Commands:
+    """Show each model's plan as it would be made now, and how it differs from the plan file.
+
+    :param only: names of the models to plan; all if empty
+    :param update: names of the models whose plans are written, or ``all``. A declared placement is measured again
+    """
+    models = planned_models(rig)
+    measured_again = [model for model in measured_models(rig) if model.name in update or "all" in update]
+    names = [model.name for model in (*models, *measured_again)]
+    if unknown := [name for name in (*only, *update) if name not in (*names, "all")]:
+        yield from refuse(
+            f"{', '.join(unknown)} is no model of this box that can be planned or measured: "
+            + (f"name {', '.join(names)}" if names else "it has none")
+        )
+        return
+    if not models and not measured_again:
+        host.noop("no model of this box has auto() as its placement, so there is nothing to plan")
+        return
+    chosen = [model for model in models if not only or model.name in only]
+    if state.is_executing:
+        measurable = measurable_now(rig, _seen(rig), measured_again) if measured_again else []
+        for model in measured_again:
+            if model not in measurable:
+                host.log(f"{model.name}: not measured while the GPUs are in use; stop what uses them first")
+        yield FunctionCommand(measure, [rig, measurable], {})
+        yield FunctionCommand(_show, [rig, chosen, update], {})
+    else:
+        yield FunctionCommand(lambda state, host: True, [], {})
+
+
+def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple[str, ...]) -> bool:
+    succeeded = True
+    for model in models:
+        try:
+            seen = read_plan_inputs(rig, host)
+            plan = planned(rig, seen, model)
+            check_plan_file(seen)
+            before = seen.here.plans.get(model.name)
+            for line in plan_report(plan, model.name, predicted_speed(rig, seen, model, plan, before)):
+                host.log(line)
+            _compare(host, rig, seen, model, before, plan)
+            if model.name in update or "all" in update:
+                record_plan(rig.plan_file, host.name, model.name, plan)
+                host.log(f"{model.name}: written; commit {rig.plan_file}, then run deploy.py")
+        except (PlanError, RecordError) as error:
+            report(host, str(error))
+            succeeded = False
+    return succeeded
+
+
+def _compare(host: Host, rig: Rig, seen: Seen, model: Model, before: Plan | None, plan: Plan) -> None:
+    if before is None:
+        host.log(f"{model.name}: not in {rig.plan_file} yet: deploy.py writes it there, or --data update={model.name}")
+        return
+    found = prerequisites(rig, seen, [model])[model.name]
+    if (proposal := proposal_line(before)) is not None:
+        host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
+    why = staleness(before, current_inputs(rig, seen, model, found.release, found.locked))
+    what = plan_changes(before, plan)
+    if not why and not what:
+        host.log(f"{model.name}: the same plan as in {rig.plan_file}")
+        return
+    host.log(f"{model.name}: differs from the plan in {rig.plan_file}")
+    for line in (*why, *what):
+        host.log_styled(f"    {line}", fg="yellow", log_func=logger.warning)
+
+
+def _seen(rig: Rig) -> Seen:
+    here = read_here(rig)
+    queries = Measurements().queries(rig, here)
+    return Seen(host.name, here, {one: read_fact(one.fact, **one.arguments) for one in queries})
+
+
+@operation()
+def headers_present(rig: Rig) -> Commands:
+    """Put the header of every model on the box, in its own files or as a sparse copy."""
+    try:
+        locked = locked_models(rig)
+        if locked is None:
+            yield from refuse(f"a model has no entry in {rig.model_lock}: run deploy.py first, which adds it")
+            return
+        for model, lock in zip(rig.models, locked, strict=True):
+            yield from header_files(rig, model, lock)
+    except (HubError, RecordError) as error:
+        yield from refuse(str(error))
+        return
+    host.noop("the headers of all models are on the box")

@@ -1,0 +1,1 @@
+"""Run items on hosts: read facts, converge, watch jobs, report."""

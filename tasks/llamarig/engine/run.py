@@ -1,0 +1,124 @@
+"""The state of one run, of all hosts and of each one. It is kept on pyinfra's own objects and ends with them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyinfra.api.facts import FactBase
+from pyinfra.api.host import Host
+from pyinfra.context import host, state
+
+from llamarig.engine.control_machine import SentFile
+from llamarig.engine.hub_token import HubTokens
+from llamarig.engine.item import Query
+from llamarig.engine.package_files import programs, requirements
+from llamarig.facts.fact_batch import FactBatch
+from llamarig.facts.gpus import GpuState
+
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """The state that all hosts of a run share."""
+
+    only_looks: bool = False
+    """Whether this run changes nothing, so that facts read while pyinfra prepares stay valid to the end."""
+    programs: dict[str, SentFile] = field(default_factory=programs)
+    requirements: dict[str, str] = field(default_factory=requirements)
+    hub_tokens: HubTokens = field(default_factory=HubTokens)
+    directory: tempfile.TemporaryDirectory[str] | None = None
+    wanted_releases: dict[str, set[str]] = field(default_factory=dict)
+    """Release directory -> hosts that need it from the box that builds it."""
+    archives: dict[str, Any] = field(default_factory=dict)
+    """Release directory -> the packed release on the control machine."""
+
+    @property
+    def scratch(self) -> Path:
+        """A directory on the control machine that is removed with this run."""
+        if self.directory is None:
+            self.directory = tempfile.TemporaryDirectory(prefix="llamarig-")
+        return Path(self.directory.name)
+
+
+@dataclass
+class HostRun:
+    """The state of one host in a run."""
+
+    facts: dict[Query[Any], tuple[object, Any]] = field(default_factory=dict)
+    """Query -> the ``moment`` at which it was read, and its value."""
+    all_read: set[bool] = field(default_factory=set)
+    """Whether pyinfra was executing, of each stage in which the facts of all items were read together."""
+    here: tuple[object, Any] | None = None
+    """The key and the value of the control machine's records (engine/records_here.py)."""
+    differing: set[str] = field(default_factory=set)
+    """Names of items that differed while pyinfra prepared."""
+    cards: GpuState | None = None
+    """The host's cards, which do not change during a run. Boxes that share a build need those of each other."""
+
+
+def run() -> Run:
+    """The state of the current run."""
+    found: Run | None = getattr(state, "llamarig", None)
+    if found is None:
+        found = Run()
+        state.llamarig = found  # type: ignore[attr-defined]
+    return found
+
+
+def of_host(of: Host | None = None) -> HostRun:
+    """The state of a host in this run; of the current host if none is given."""
+    this = state.inventory.get_host(host.name) if of is None else of
+    found: HostRun | None = getattr(this, "llamarig", None)
+    if found is None:
+        found = HostRun()
+        this.llamarig = found  # type: ignore[attr-defined]
+    return found
+
+
+def moment() -> object:
+    """Cache key of everything read from this host; changes when this run has changed the host.
+
+    pyinfra 3.10 does not cache facts, although its documentation says so. Without a cache, a deploy that changes
+    nothing would read releases, model store and units several times each.
+    """
+    this = state.inventory.get_host(host.name)
+    changes = sum(
+        data.operation_meta.is_complete() and data.operation_meta.did_change() for data in state.ops[this].values()
+    )
+    return changes, state.is_executing and not run().only_looks
+
+
+def read_fact(fact: type[FactBase[T]], *, fresh: bool = False, **arguments: Any) -> T:
+    """A fact, from the cache unless an operation has changed this host since.
+
+    :param fresh: read it again, for an operation that has itself changed the host
+    """
+    requested, cached = Query(fact, arguments), of_host().facts
+    if not fresh and requested in cached and cached[requested][0] == moment():
+        value: T = cached[requested][1]
+        return value
+    value = host.get_fact(fact, **arguments)
+    cached[requested] = (moment(), value)
+    return value
+
+
+def read_all(queries: Iterable[Query[Any]]) -> None:
+    """Read those of these facts that are not cached, in one command.
+
+    A fact whose command fails is left out: the item that needs it reads it alone, and pyinfra reports the failure.
+    """
+    cached, now = of_host().facts, moment()
+    missing = [query for query in dict.fromkeys(queries) if query not in cached or cached[query][0] != now]
+    if len(missing) < 2:
+        return
+    output = host.get_fact(FactBatch, requests=[(query.fact, query.arguments) for query in missing])
+    for number, query in enumerate(missing):
+        if number in output:
+            lines = output[number]
+            fact = query.fact()
+            cached[query] = (now, fact.process(lines) if lines else fact.default())

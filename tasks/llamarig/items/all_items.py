@@ -1,0 +1,63 @@
+"""All items of a deploy, in order."""
+
+from __future__ import annotations
+
+from llamarig.engine.item import Item
+from llamarig.items.base_system import Directories, Programs, ServiceUser
+from llamarig.items.compilers import CompilableToolkits, CompilableToolkitsInstalled
+from llamarig.items.cuda_toolkits import CudaToolkits
+from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.finished_work import FinishedWork
+from llamarig.items.gpu_setup import GpuSetup
+from llamarig.items.graphics_cards import SupportedCards
+from llamarig.items.key_files import UsableKeyFiles
+from llamarig.items.liveness_probe import LivenessProbe
+from llamarig.items.model_files import FetchedModels
+from llamarig.items.model_lock import LockedModels
+from llamarig.items.model_units import ServedModels
+from llamarig.items.nvidia_driver import NvidiaDriverInstalled
+from llamarig.items.packages import Packages
+from llamarig.items.plans import Measurements, ValidPlans
+from llamarig.items.presets import ModelPresets
+from llamarig.items.python import Python
+from llamarig.items.releases import WholeReleases
+from llamarig.items.rocm import RocmInstalled
+from llamarig.items.shared_releases import PackedReleases, ReceivedReleases, RequestedReleases
+from llamarig.items.simulated_gpus import SimulatedGpus
+from llamarig.items.swappiness import Swappiness
+from llamarig.items.virtual_environments import HubClient
+
+ITEMS: tuple[Item, ...] = (
+    # First what only the owner can fix, before hours of downloads and builds.
+    UsableKeyFiles(),
+    Swappiness(),
+    GpuSetup(),
+    ServiceUser(),
+    Directories(),
+    Programs(),
+    CompilableToolkits(),
+    NvidiaDriverInstalled(),
+    Packages(),
+    Python(),
+    RocmInstalled(),
+    CompilableToolkitsInstalled(),
+    SupportedCards(),
+    HubClient(),
+    CudaToolkits(),
+    # Builds and downloads run in parallel on the box; FinishedWork waits for both.
+    RequestedReleases(),
+    WholeReleases(),
+    LockedModels(),
+    FetchedModels(),
+    FinishedWork(),
+    PackedReleases(),
+    ReceivedReleases(),
+    SimulatedGpus(),
+    # Declared placements come before plans: their RAM use decides how much a plan may pin.
+    Measurements(),
+    ValidPlans(),
+    WorkableDeclarations(),
+    ServedModels(),
+    ModelPresets(),
+    LivenessProbe(),
+)

@@ -1,0 +1,206 @@
+"""The systemd units of a box's models. Each difference is fixed by a switch on the box that ends in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from pyinfra.api.command import FunctionCommand, StringCommand
+from pyinfra.context import host
+
+from llamarig.declare.model import Model
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
+from llamarig.engine.records_here import read_here
+from llamarig.engine.refuse import refuse
+from llamarig.engine.run import read_fact
+from llamarig.facts.model_store import ModelStore, Store
+from llamarig.facts.releases import Release
+from llamarig.facts.start_records import BackOffs
+from llamarig.facts.units import Unit, Units
+from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.first_starts import first_start, not_recorded, record_back_off
+from llamarig.items.model_files import FetchedModels
+from llamarig.items.placements import (
+    PlanError,
+    as_planned,
+    chosen_load_modes,
+    placement_queries,
+    planned_models,
+    release_of,
+    valid_plan,
+)
+from llamarig.items.plans import ValidPlans
+from llamarig.items.releases import WholeReleases, release_queries, releases_of
+from llamarig.items.start_plan import with_back_off
+from llamarig.items.switches import run_switch, switches_awaited
+from llamarig.items.unit_differences import (
+    boot_differences,
+    retired_units,
+    running_models,
+    switch_job,
+    unit_differences,
+)
+from llamarig.items.wanted_unit import Wanted, health_addresses, wanted_unit
+from llamarig.placement.pinned_weights import expected_pinned_mib, with_load_mode
+from llamarig.records.model_lock import LockedModel
+from llamarig.render import layout
+from llamarig.render.build_flags import FlagRefusedError
+from llamarig.render.model_paths import model_files, target
+
+
+class NotReadyError(Exception):
+    """A model cannot be served yet; the message names what is missing."""
+
+
+class ServedModels(Item):
+    """Each declared model has its unit, which runs the declared release with the declared flags and answers."""
+
+    name = "Models served"
+    check = "llama.units"
+    severity = Severity.ERROR
+    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations)
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """Units, releases, the model store, and what plans depend on."""
+        if here.locked is not None:
+            yield unit_query(rig)
+            yield from release_queries(rig)
+            yield query(ModelStore)
+            yield from placement_queries(rig)
+            if planned_models(rig):
+                yield query(BackOffs)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One at most for each unit and its start at boot, and one for each unit of no declared model."""
+        if seen.here.locked is None:
+            return []
+        units = seen.get(Units, health=health_addresses(rig))
+        found = [
+            Difference(name, "stopped, since no declared model has this unit", "running or started at boot")
+            for name in retired_units(rig, units)
+        ]
+        try:
+            wanted = wanted_units(rig, seen)
+        except NotReadyError as error:
+            return [*found, Difference.refusal_of("units", "models that can be served", str(error))]
+        for item in wanted:
+            unit = units.get(item.unit)
+            found += [*unit_differences(item, unit), *boot_differences(item, unit)][:1]
+            if not_recorded(seen, item):
+                found.append(
+                    Difference(rig.plan_file, "a proposal for it", f"lacks the step down of {item.model.name}")
+                )
+        return found
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Switch each unit that differs, running ones last, after waiting for a switch that is already running."""
+        texts = {item.unit: item.text for item in wanted_units(rig, seen)}
+        waited = yield from switches_awaited(texts)
+        if waited is None:
+            return
+        if waited:
+            seen = self._again(rig, seen)
+        try:
+            wanted = wanted_units(rig, seen)
+        except NotReadyError as error:
+            yield from refuse(str(error))
+            return
+        units = seen.get(Units, health=health_addresses(rig))
+        retired = retired_units(rig, units)
+        for item in wanted:
+            yield from self._unit(rig, seen, item, units.get(item.unit), retired)
+        for name in retired:
+            host.log(f"{name} belongs to no declared model: stopped and disabled; its file is kept")
+            yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
+
+    def _again(self, rig: Rig, seen: Seen) -> Seen:
+        here = read_here(rig)
+        queries = list(self.queries(rig, here))
+        return Seen(seen.host, here, {one: read_fact(one.fact, fresh=True, **one.arguments) for one in queries})
+
+    def _unit(self, rig: Rig, seen: Seen, item: Wanted, unit: Unit | None, retired: list[str]) -> Commands:
+        differences = unit_differences(item, unit)
+        is_switched = bool(differences) and not differences[0].is_only_text
+        if is_switched:
+            build = rig.build_of(item.model)
+            lock = dict(zip((model.name for model in rig.models), seen.here.locked or (), strict=True))[item.model.name]
+            rendered = partial(render, rig, seen=seen, lock=lock, running={item.model.name})
+            plan = first_start(item, lock, rendered)
+            job = switch_job(item, build, retired, sum(file.size for file in lock.files), plan)
+            yield from run_switch(item.model.name, job)
+        elif differences:
+            yield from _text_replaced(item)
+        if item.plan is not None and (is_switched or not_recorded(seen, item)):
+            yield FunctionCommand(record_back_off, [rig, item], {})
+        if not (is_switched and item.running) and boot_differences(item, unit):
+            yield StringCommand("systemctl", "--quiet", "enable" if item.enabled else "disable", item.unit)
+
+
+def _text_replaced(item: Wanted) -> Commands:
+    """Replace the comments and helper paths of a unit while its server keeps running."""
+    program = f"{layout.PYTHON} -B -m llamarig.remote.serve.replace_unit_text"
+    yield StringCommand(
+        f"cd {layout.PROGRAMS} && {program} {item.unit} {layout.PROOFS}/{item.unit}.json", _stdin=item.text
+    )
+
+
+def unit_query(rig: Rig) -> Query[dict[str, Unit]]:
+    """The box's model units, with the health of the declared ones."""
+    return query(Units, health=health_addresses(rig))
+
+
+def wanted_units(rig: Rig, seen: Seen) -> list[Wanted]:
+    """Every model's unit as it should be on this box; those that should run come last, after all others are in place.
+
+    :raises NotReadyError: when a model has no valid plan, or its build refuses a flag
+    """
+    locked, releases = seen.here.locked or (), releases_of(rig, seen)
+    units = seen.get(Units, health=health_addresses(rig))
+    running = running_models(rig, units)
+    back_offs = seen.get(BackOffs) if planned_models(rig) else {}
+    wanted = []
+    try:
+        modes, memory = chosen_load_modes(rig, seen, releases, locked, units)
+        for model, lock in zip(rig.models, locked, strict=True):
+            plan = valid_plan(rig, seen, model, releases.get(release_of(rig, model), Release()), lock)
+            served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
+            item = render(rig, served, seen=seen, lock=lock, running=running)
+            if plan is not None:
+                # The plan file may lack a step down, if the deploy that started the model was interrupted.
+                plan = with_back_off(plan, back_offs.get(item.unit), item.text)
+                served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
+                item = replace(render(rig, served, seen=seen, lock=lock, running=running), plan=plan)
+            wanted.append(replace(item, pinned_mib=expected_pinned_mib(rig, served, memory)))
+    except FlagRefusedError as error:
+        raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
+    except PlanError as error:
+        raise NotReadyError(f"{error}; nothing was changed") from None
+    return sorted(wanted, key=lambda item: item.running)
+
+
+def render(rig: Rig, model: Model, *, seen: Seen, lock: LockedModel, running: Collection[str]) -> Wanted:
+    """One model's unit for the release that will read it.
+
+    :raises FlagRefusedError: when that release cannot do what is declared
+    """
+    store: Store = seen.get(ModelStore)
+    path = release_of(rig, model)
+    return wanted_unit(
+        rig,
+        model,
+        release=path,
+        flags=releases_of(rig, seen).get(path, Release()).flags,
+        files=model_files(lock),
+        inputs_written=max(_written(store, target(lock, file)) for file in lock.files) // 10**9,
+        model_bytes=sum(file.size for file in lock.files),
+        running=model.name in running,
+    )
+
+
+def _written(store: Store, path: str) -> int:
+    file = store.files.get(path)
+    return file.mtime_ns if file is not None else 0

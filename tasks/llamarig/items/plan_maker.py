@@ -1,0 +1,301 @@
+"""Make plans by dry runs on the box, of the release that will serve the model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.command import StringCommand
+from pyinfra.context import host, state
+
+from llamarig.declare.model import Model
+from llamarig.declare.placement import Auto
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Query, Seen, query
+from llamarig.facts.capacity import Capacity
+from llamarig.facts.files import FileSizes
+from llamarig.facts.gpus import Gpus
+from llamarig.facts.model_headers import ModelHeaders
+from llamarig.facts.model_store import ModelStore
+from llamarig.facts.plannable_devices import HeldByServers, PlannableDevices
+from llamarig.facts.releases import Release
+from llamarig.items.header_files import sparse_paths
+from llamarig.items.placements import PlanError, release_of, server_memory
+from llamarig.items.releases import release_differences, release_queries, releases_of
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.placement.declared_placement import declared_flags, measure_declared
+from llamarig.placement.devices import Device, simulated_devices, simulation_environment, with_uuids
+from llamarig.placement.dry_run import (
+    DryRunError,
+    draft_arguments,
+    dry_run_command,
+    parse_prediction,
+    server_outputs,
+    short_vocabulary_command,
+    used_devices_arguments,
+    vision_mib,
+)
+from llamarig.placement.fallbacks import MIN_UBATCH, NothingFitsError
+from llamarig.placement.pinned_weights import may_be_pinned, needs_measurement, pinned_ram_mib
+from llamarig.placement.planner import PlanRequest, TooManyDryRunsError, make_plan
+from llamarig.placement.staleness import plan_flags
+from llamarig.records.model_lock import LockedModel
+from llamarig.records.plan_file import MeasuredPlacement, Plan, PlanInputs, PlannedDevice
+from llamarig.remote.shared.gguf_header import combined_header, digest_of
+from llamarig.render import layout
+from llamarig.render.build_flags import FlagRefusedError
+from llamarig.render.model_paths import model_files, target
+from llamarig.render.release import release_id
+from llamarig.render.unit_text import unit_environment
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prerequisites:
+    """What planning a model needs: its complete release and its lock entry."""
+
+    release: Release
+    locked: LockedModel
+
+
+def prerequisite_queries(rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+    """What ``prerequisites`` reads, and the capacity that plans depend on."""
+    yield from release_queries(rig)
+    yield query(Capacity)
+
+
+def prerequisites(rig: Rig, seen: Seen, models: Sequence[Model]) -> dict[str, Prerequisites]:
+    """Model name -> prerequisites, for models whose release is complete and whose lock entry exists.
+
+    :raises PlanError: if the model lock cannot be read
+    """
+    if seen.here.lock_problem:
+        raise PlanError(seen.here.lock_problem)
+    releases, found = releases_of(rig, seen), {}
+    for model, locked in zip(rig.models, seen.here.locked or (), strict=False):
+        path = release_of(rig, model)
+        release = releases.get(path, Release())
+        if model in models and not release_differences(path, release):
+            found[model.name] = Prerequisites(release, locked)
+    return found
+
+
+def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
+    """Plan a model by dry runs on this box.
+
+    :raises PlanError: naming what is missing, or why nothing fits
+    """
+    given = prerequisites(rig, seen, [model]).get(model.name)
+    if given is None:
+        raise PlanError(f"model {model.name!r} cannot be planned: its release or lock entry is missing; run deploy.py")
+    release = release_of(rig, model)
+    if "llama-fit-params" not in given.release.files:
+        raise PlanError(
+            f"model {model.name!r} cannot be planned: release {release.rsplit('/', 1)[-1][:20]} has no "
+            "llama-fit-params; choose a newer llama.cpp, or declare layers(...)"
+        )
+    directory = f"{layout.HEADERS}/.short-{model.name}"
+    try:
+        request = _plan_request(rig, model, given, directory, _pinned_ram_mib(rig, seen, model))
+        return _perform_dry_runs(make_plan(request), release, _environment(rig, model))
+    except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
+        raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
+    finally:
+        _run(f"rm -rf {directory}")
+
+
+def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
+    """Measure the memory of a declared placement by dry runs; the result names the reason if the program fails.
+
+    :param model: as it would be served with pinned weights
+    :raises PlanError: for problems that may be temporary: no GPU, missing files, GPUs in use
+    """
+    directory = f"{layout.HEADERS}/.short-{model.name}"
+    try:
+        request = _plan_request(rig, model, given, directory)
+        return _perform_dry_runs(measure_declared(request), release_of(rig, model), _environment(rig, model))
+    except DryRunError as error:
+        if re.search(r"out of memory|CUDA error|exit status 124", str(error)):
+            raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
+        return MeasuredPlacement(
+            shards=tuple(shard.sha256 for shard in given.locked.shards),
+            release=release_id(rig.build_of(model), rig.models),
+            flags=declared_flags(model, given.release.flags),
+            failed=f"no dry run could show how much memory that takes: {error}",
+        )
+    finally:
+        _run(f"rm -rf {directory}")
+
+
+def _perform_dry_runs(requests: Generator[Sequence[str], str, T], release: str, environment: dict[str, str]) -> T:
+    """Perform the dry runs whose arguments a generator yields; return the generator's result."""
+    try:
+        arguments = next(requests)
+        while True:
+            arguments = requests.send(_run(dry_run_command(release, arguments, environment)))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def _pinned_ram_mib(rig: Rig, seen: Seen, model: Model) -> int | None:
+    """MiB of RAM that a planned model with pinned weights may take beside other models; None if nothing is pinned."""
+    if not needs_measurement(rig, model) or "pinned-margin" in model.serve.accept:
+        return None
+    if not may_be_pinned(rig, model):
+        return sys.maxsize  # the owner declares the load mode, and so that the weights fit into the RAM
+    locked = seen.here.locked
+    memory = server_memory(rig, seen, releases_of(rig, seen), locked) if locked is not None else {}
+    return pinned_ram_mib(rig, model, memory, host.get_fact(Capacity))
+
+
+def _run(line: str) -> str:
+    """The output of a command on the box, run with the operation's global arguments (``_sudo`` ...)."""
+    arguments, _ = pop_global_arguments(state, host, {})
+    rights = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    _, output = host.run_shell_command(StringCommand(line), **rights)
+    if "No module named" in output.stderr:
+        raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
+    return str(output.stdout)
+
+
+def _environment(rig: Rig, model: Model) -> dict[str, str]:
+    served = unit_environment(model, rig.build_of(model))
+    if not rig.simulated_gpus:
+        return served
+    return {**served, **simulation_environment(rig.simulated_gpus, simulation_library(rig.build_of(model)))}
+
+
+def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[Device]:
+    environment = _environment(rig, model)
+    if rig.simulated_gpus:
+        devices = simulated_devices(rig.simulated_gpus)
+    else:
+        devices = host.get_fact(PlannableDevices, release=release, environment=environment)
+    if devices:
+        # llama.cpp lists devices that it does not use: integrated graphics beside a card, or GPUs excluded by a flag.
+        names = [device.name for device in devices] if rig.simulated_gpus else []
+        line = dry_run_command(release, used_devices_arguments(model, header, names), environment)
+        used = parse_prediction(_run(line), f"llama-fit-params with model {model.name!r}")
+        devices = [device for device in devices if device.name in {row.name for row in used.gpus}]
+    if not devices:
+        raise PlanError(
+            f"model {model.name!r} cannot be planned: its release sees no GPU here; install the driver, choose a "
+            "build with a GPU backend, or declare cpu_only(); or plan for GPUs that are not here with "
+            "rig(simulated_gpus=...)"
+        )
+    return with_uuids(devices, host.get_fact(Gpus).gpus, model.serve.gpus, vram)
+
+
+def _plan_request(
+    rig: Rig, model: Model, given: Prerequisites, directory: str, pinned_ram_mib: int | None = None
+) -> PlanRequest:
+    auto, release = model.serve.placement, release_of(rig, model)
+    shards = _shards(model, given.locked)
+    read = host.get_fact(ModelHeaders, paths=shards)
+    if unread := [shard for shard in shards if shard not in read]:
+        raise PlanError(
+            f"model {model.name!r} cannot be planned: {unread[0]} has no header that llama.cpp reads; "
+            "run deploy.py --data deep=1, which verifies every byte of the model files and fetches damaged ones again"
+        )
+    headers = [read[shard] for shard in shards]
+    held = host.get_fact(HeldByServers)
+    devices = _devices(rig, model, release, shards[0], {} if rig.simulated_gpus else held.vram_mib)
+    try:
+        margins = auto.margins(len(devices)) if isinstance(auto, Auto) else (0,) * len(devices)
+    except ValueError as error:
+        raise PlanError(f"model {model.name!r}: {error}") from None
+    inputs = PlanInputs(
+        header=digest_of(headers),
+        shards=tuple(shard.sha256 for shard in given.locked.shards),
+        devices=tuple(
+            PlannedDevice(
+                name=device.name,
+                description=device.description,
+                total_mib=device.total_mib,
+                free_mib=device.free_mib,
+                uuid=device.uuid,
+            )
+            for device in devices
+        ),
+        margins_mib=margins,
+        others_mib=_others(rig, model, given, release, devices),
+        flags=_flags(model, given),
+        release=release_id(rig.build_of(model), rig.models),
+    )
+    return PlanRequest(
+        model=model,
+        flags=given.release.flags,
+        header=combined_header(headers),
+        header_path=shards[0],
+        short_header_path=_short(model, directory, shards),
+        devices=tuple(devices),
+        simulated=bool(rig.simulated_gpus),
+        inputs=inputs,
+        ram_available_mib=held.available_mib,
+        pinned_ram_mib=pinned_ram_mib,
+        box_ram_mib=host.get_fact(Capacity).ram >> 20,
+    )
+
+
+def _flags(model: Model, given: Prerequisites) -> tuple[str, ...]:
+    try:
+        return plan_flags(model, given.release.flags)
+    except FlagRefusedError as error:
+        raise PlanError(f"model {model.name!r}: {error}") from None
+
+
+def _shards(model: Model, locked: LockedModel) -> list[str]:
+    """Paths on the box of the shards, or of sparse copies of them.
+
+    :raises PlanError: if the box has neither
+    """
+    stored = host.get_fact(ModelStore).files
+    shards = [target(locked, shard) for shard in locked.shards]
+    if all(shard in stored for shard in shards):
+        return shards
+    copies = sparse_paths(locked)
+    sizes = host.get_fact(FileSizes, paths=copies)
+    if [sizes.get(copy) for copy in copies] == [shard.size for shard in locked.shards]:
+        return copies
+    raise PlanError(f"model {model.name!r} cannot be planned: neither its files nor their headers are on the box")
+
+
+def _short(model: Model, directory: str, shards: list[str]) -> str | None:
+    """A header with which a dry run reserves as many logits as the server; None if the original one does.
+
+    Also None if it cannot be made: then the plan reserves more than the server uses, which is safe.
+    """
+    outputs, ubatch = server_outputs(model), min(model.serve.ubatch, model.serve.batch)
+    auto = model.serve.placement
+    if isinstance(auto, Auto) and "ubatch" in auto.give_up:
+        ubatch = min(ubatch, MIN_UBATCH)  # its ratio is enough for every ubatch that may be tried
+    if outputs >= ubatch:
+        return None
+    output = _run(short_vocabulary_command(directory, outputs, ubatch, shards)).strip()
+    if not output.startswith("/"):
+        why = output.removeprefix("error: ") or "no output"
+        host.log(f"{model.name}: planned with more logits than llama-server reserves: {why}")
+        return None
+    return output
+
+
+def _others(rig: Rig, model: Model, given: Prerequisites, release: str, devices: list[Device]) -> tuple[int, ...]:
+    """MiB on each GPU that a dry run of the model does not include: vision projector and draft model."""
+    others = [0] * len(devices)
+    locked = given.locked
+    if locked.mmproj is not None and model.serve.mmproj_offload:
+        others[0] += vision_mib(locked.mmproj.size)
+    draft = model_files(locked).draft
+    if draft is not None:
+        names = [device.name for device in devices] if rig.simulated_gpus else []
+        line = dry_run_command(release, draft_arguments(model, draft, names), _environment(rig, model))
+        predicted = parse_prediction(_run(line), f"llama-fit-params with the draft of {model.name!r}")
+        others = [other + row.total_mib for other, row in zip(others, predicted.gpus, strict=True)]
+    return tuple(others) if any(others) else ()

@@ -1,0 +1,91 @@
+"""The models of one build as a preset file for llama-server's router mode."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.operations import files
+
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.facts.files import Sha256Sums
+from llamarig.facts.releases import Release
+from llamarig.facts.units import Units
+from llamarig.items.model_lock import LockedModels
+from llamarig.items.placements import PlanError, chosen_load_modes, placement_queries
+from llamarig.items.plans import ValidPlans
+from llamarig.items.releases import WholeReleases, release_queries, releases_of
+from llamarig.items.wanted_unit import health_addresses
+from llamarig.placement.pinned_weights import with_load_mode
+from llamarig.render import layout
+from llamarig.render.build_flags import FlagRefusedError
+from llamarig.render.model_paths import model_files
+from llamarig.render.presets import PresetError, preset_text
+from llamarig.render.release import release_path
+from llamarig.render.server_arguments import server_arguments
+
+
+class ModelPresets(Item):
+    """The declared preset file has the models with the same flags as their units."""
+
+    name = "Model presets"
+    needs = (LockedModels, WholeReleases, ValidPlans)
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """Nothing where no presets are declared."""
+        if rig.presets is not None and here.locked is not None:
+            yield query(Sha256Sums, paths=[preset_path(rig.presets)])
+            yield query(Units, health=health_addresses(rig))
+            yield from release_queries(rig)
+            yield from placement_queries(rig)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """At most one, if the file's sha256 differs."""
+        if rig.presets is None or seen.here.locked is None:
+            return []
+        path = preset_path(rig.presets)
+        try:
+            text = _text(rig, seen)
+        except (PresetError, PlanError, FlagRefusedError) as error:
+            return [Difference.refusal_of(path, "the models of the build", str(error))]
+        if seen.get(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(text.encode()).hexdigest():
+            return []
+        return [Difference(path, "the models with the flags of their units", "missing or different")]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Write the file."""
+        if rig.presets is not None:
+            yield from files.directory._inner(path=layout.PRESETS, user="root", group="root", mode="755")
+            yield from files.put._inner(src=io.StringIO(_text(rig, seen)), dest=preset_path(rig.presets), mode="644")
+
+
+def preset_path(build: str) -> str:
+    """Path of the preset file of a build."""
+    return f"{layout.PRESETS}/{build}.ini"
+
+
+def _text(rig: Rig, seen: Seen) -> str:
+    """The content of the preset file.
+
+    :raises PresetError: if a preset cannot express a model
+    :raises PlanError: if the plan file cannot be read
+    :raises FlagRefusedError: if the build refuses a declared flag
+    """
+    locked, releases = seen.here.locked or (), releases_of(rig, seen)
+    build = next(build for build in rig.builds if build.name == rig.presets)
+    release = releases.get(release_path(build, rig.models), Release())
+    units = seen.get(Units, health=health_addresses(rig))
+    modes, _ = chosen_load_modes(rig, seen, releases, locked, units)
+    served = [with_load_mode(rig, model, modes[model.name].mode) for model in rig.models]
+    return preset_text(
+        [
+            (model, server_arguments(model, model_files(lock), release.flags))
+            for model, lock in zip(served, locked, strict=True)
+            if model.build == build.name
+        ],
+        rig.default_model.name,
+    )

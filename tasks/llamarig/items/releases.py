@@ -1,0 +1,101 @@
+"""Releases of llama.cpp: one directory for each declared build, complete or to be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.context import host
+
+from llamarig.declare.build import Build
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
+from llamarig.engine.jobs import is_running, start_job
+from llamarig.engine.shared_builds import is_received
+from llamarig.facts.jobs import Jobs
+from llamarig.facts.releases import Release, Releases
+from llamarig.render import layout
+from llamarig.render.release import build_job, release_path
+
+
+class WholeReleases(Item):
+    """Every declared build has its release, with each file of the manifest in the recorded size."""
+
+    name = "Releases"
+    check = "llama.release"
+    severity = Severity.ERROR
+    # A release that cannot be compiled is missing for that reason.
+    covered_by = ("llama.toolkits",)
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The manifests and files of the declared builds' releases."""
+        yield from release_queries(rig)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One for each release that is missing or incomplete, also those that another box builds."""
+        return [difference for _, found in incomplete(rig, seen) for difference in found]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Start the builds of this box. They run while models are fetched; FinishedWork waits for them."""
+        unfinished = builds_to_make(rig, seen)
+        if not unfinished:
+            return
+        jobs = host.get_fact(Jobs, names=[build_job_name(build, rig) for build, _ in unfinished])
+        for build, _ in unfinished:
+            name, job = build_job_name(build, rig), build_job(build, rig.models)
+            if is_running(jobs.get(name), job):
+                host.log(f"{name} is already running on the box")
+                continue
+            yield from start_job(
+                name,
+                "build.build_release",
+                job,
+                properties=[f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.RELEASES}", "CPUWeight=20"],
+            )
+
+
+def release_differences(path: str, release: Release) -> list[Difference]:
+    """At most one difference, if a release is missing or incomplete."""
+    what = f"llama.cpp release {path.rsplit('/', 1)[-1][:20]}"
+    if release.manifest is None:
+        return [Difference(what, "a complete release", "not built yet")]
+    recorded = release.manifest.get("files", {})
+    wrong = [name for name, file in recorded.items() if release.files.get(name) != file["size"]]
+    if wrong:
+        return [Difference(what, "a complete release", f"{', '.join(sorted(wrong))} missing or of another size")]
+    return []
+
+
+def release_queries(rig: Rig) -> Iterable[Query[Any]]:
+    """What ``releases_of`` and ``incomplete`` read."""
+    yield query(Releases, directories=release_directories(rig))
+
+
+def release_directories(rig: Rig) -> list[str]:
+    """Directories of the declared builds' releases."""
+    return [release_path(build, rig.models) for build in rig.builds]
+
+
+def releases_of(rig: Rig, seen: Seen) -> dict[str, Release]:
+    """Directory -> the release in it."""
+    return seen.get(Releases, directories=release_directories(rig))
+
+
+def incomplete(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
+    """The builds whose release is missing or incomplete, with the differences."""
+    releases = releases_of(rig, seen)
+    paths = [(build, release_path(build, rig.models)) for build in rig.builds]
+    found = [(build, release_differences(path, releases.get(path, Release()))) for build, path in paths]
+    return [(build, differences) for build, differences in found if differences]
+
+
+def builds_to_make(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
+    """The incomplete builds that this box compiles itself; it receives the others (items/shared_releases.py)."""
+    return [found for found in incomplete(rig, seen) if not is_received(found[0], seen.host)]
+
+
+def build_job_name(build: Build, rig: Rig) -> str:
+    """Job name of a build. It contains the release, so two builds may run at once."""
+    commit, _, key = release_path(build, rig.models).rsplit("/", 1)[-1].partition("-")
+    return f"build-{commit[:12]}-{key}"

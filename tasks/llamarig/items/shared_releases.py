@@ -1,0 +1,213 @@
+"""Releases that one box builds for others, in three steps: requested, packed by the builder, received.
+
+pyinfra runs one operation on all hosts before it begins the next. So the builder has finished, or failed, when the
+other boxes receive its release. Requests and archives are kept on pyinfra's state (engine/run.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.command import FileDownloadCommand, FileUploadCommand, FunctionCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import host, state
+
+from llamarig.declare.build import Build
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen
+from llamarig.engine.jobs import await_jobs, start_job
+from llamarig.engine.refuse import refuse, report
+from llamarig.engine.run import run
+from llamarig.engine.shared_builds import (
+    BinaryRequirements,
+    expected_requirements,
+    is_received,
+    misfits,
+    recorded_requirements,
+)
+from llamarig.facts.files import Sha256Sums
+from llamarig.facts.platform import HostPlatform
+from llamarig.items.finished_work import FinishedWork
+from llamarig.items.releases import build_job_name, incomplete, release_queries, releases_of
+from llamarig.remote.shared.jobs import PackJob, ReceiveJob
+from llamarig.render import layout
+from llamarig.render.release import release_id, release_path
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A packed release on the control machine; ``sha256`` as computed on the builder."""
+
+    path: Path
+    sha256: str
+    needs: BinaryRequirements
+
+
+class RequestedReleases(Item):
+    """Every release that this box needs from another one is requested there, and its binaries can run here."""
+
+    name = "Releases requested"
+    audited = False
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The releases, if some of them are shared."""
+        return _queries(rig)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One for each release that this box needs from another one."""
+        return [difference for _, found in _missing_here(rig, seen) for difference in found]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Request them; refuse if the builder is not part of this run, or its binaries cannot run here."""
+        for build, _ in _missing_here(rig, seen):
+            if (absence := _absence(build)) is not None:
+                yield from refuse(absence)
+                return
+            needs = expected_requirements(build, _builder(build).get_fact(HostPlatform))
+            if reasons := misfits(needs, host.get_fact(HostPlatform)):
+                yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
+                return
+            if state.is_executing:
+                run().wanted_releases.setdefault(release_path(build, rig.models), set()).add(host.name)
+
+
+class PackedReleases(Item):
+    """Every requested release of this box is packed on the control machine."""
+
+    name = "Releases packed"
+    needs = (FinishedWork,)
+    audited = False
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The releases, if some of them are shared."""
+        return _queries(rig)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """The releases that were requested."""
+        return [
+            Difference(f"build {build.name}", "packed for the boxes that need it", "not packed yet")
+            for build in self._requested(rig, seen)
+        ]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Pack each release on the box, fetch the archive, and make it available to the other boxes."""
+        releases = releases_of(rig, seen)
+        for build in self._requested(rig, seen):
+            path = release_path(build, rig.models)
+            release = releases.get(path)
+            needs = recorded_requirements(release.manifest or {}) if release else None
+            if needs is None:
+                yield from refuse(
+                    f"{path} was built by an older llamarig and does not record what it requires of other boxes: "
+                    "delete it, then deploy again"
+                )
+                return
+            archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "pack-", 1)
+            job = PackJob(release=path, archive=archive)
+            yield from start_job(name, "build.pack_release", job, properties=[f"ReadWritePaths={layout.WORK}"])
+            yield await_jobs({name: f"build {build.name}"})
+            sha256 = host.get_fact(Sha256Sums, paths=[archive]).get(archive, "")
+            here = run().scratch / release_id(build, rig.models)
+            yield FileDownloadCommand(archive, str(here))
+            yield FunctionCommand(_offer, [path, Archive(here, sha256, needs)], {})
+            yield StringCommand("rm", "-f", archive)
+
+    @staticmethod
+    def _requested(rig: Rig, seen: Seen) -> list[Build]:
+        wanted = seen.here.wanted_releases
+        return [
+            build for build in rig.builds if build.built_by == seen.host and wanted.get(release_path(build, rig.models))
+        ]
+
+
+class ReceivedReleases(Item):
+    """Every release that another box builds for this one is complete."""
+
+    name = "Releases received"
+    needs = (RequestedReleases,)
+    audited = False
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The releases, if some of them are shared."""
+        return _queries(rig)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One for each release that is still missing."""
+        return [difference for _, found in _missing_here(rig, seen) for difference in found]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Send each archive to this box, which unpacks and verifies it."""
+        for build, _ in _missing_here(rig, seen):
+            path = release_path(build, rig.models)
+            offered: Archive | None = run().archives.get(path)
+            if offered is None:
+                yield from refuse(
+                    _absence(build)
+                    or f"build {build.name!r} comes from {build.built_by}, which had not built it when this box needed "
+                    "it: run deploy.py without --serial and --no-wait"
+                )
+                return
+            if reasons := misfits(offered.needs, host.get_fact(HostPlatform)):
+                yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
+                return
+            archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "receive-", 1)
+            host.log(
+                f"build {build.name}: sending {offered.path.stat().st_size / 1024**2:.0f} MiB from {build.built_by}"
+            )
+            yield StringCommand(f"mkdir -p {archive.rpartition('/')[0]}")
+            yield FileUploadCommand(str(offered.path), archive)
+            job = ReceiveJob(archive=archive, sha256=offered.sha256, release=path, builder=build.built_by or "")
+            yield from start_job(
+                name, "build.receive_release", job, properties=[f"ReadWritePaths={layout.WORK} {layout.RELEASES}"]
+            )
+            yield await_jobs({name: f"build {build.name}"})
+
+
+def _queries(rig: Rig) -> Iterable[Query[Any]]:
+    return release_queries(rig) if any(build.built_by for build in rig.builds) else ()
+
+
+def _missing_here(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
+    if not any(is_received(build, seen.host) for build in rig.builds):
+        return []
+    return [found for found in incomplete(rig, seen) if is_received(found[0], seen.host)]
+
+
+def _builder(build: Build) -> Host:
+    assert build.built_by is not None  # only received builds get here
+    return state.inventory.get_host(build.built_by)
+
+
+def _absence(build: Build) -> str | None:
+    """Why the builder cannot provide a release in this run; None if it can."""
+    builder = _builder(build)
+    if builder not in state.activated_hosts:
+        return (
+            f"build {build.name!r} comes from {builder.name}, which is not part of this run or was not reached: "
+            "run deploy.py with both (see --limit)"
+        )
+    if builder not in state.active_hosts:
+        return f"build {build.name!r} comes from {builder.name}, which failed in this run: see its own message above"
+    return None
+
+
+def _archive(build: Build, rig: Rig) -> str:
+    """Path of the packed release, on the builder and on the boxes that receive it."""
+    return f"{layout.WORK}/{release_id(build, rig.models)}/release.tar.gz"
+
+
+def _offer(state: State, host: Host, path: str, archive: Archive) -> bool:
+    """Make an archive available to the other boxes, if its sha256 is that of the builder."""
+    with archive.path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != archive.sha256:
+        report(host, f"{path} has sha256 {archive.sha256 or 'none'} on the box, {found} as received: deploy again")
+        return False
+    run().archives[path] = archive
+    return True

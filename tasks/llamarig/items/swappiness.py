@@ -1,0 +1,92 @@
+"""vm.swappiness, now and after a reboot."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.operations import files, server
+
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.facts.files import Ownership, Sha256Sums
+from llamarig.facts.machine import MachineState
+from llamarig.render import layout
+
+
+class Swappiness(Item):
+    """vm.swappiness is host.swappiness, now (/proc) and after a reboot.
+
+    Expert weights that are swapped out are read back from disk, token by token.
+    """
+
+    name = "Swappiness"
+    check = "memory.swappiness"
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """Nothing if host.swappiness is None."""
+        if rig.host.swappiness is not None:
+            yield query(MachineState)
+            yield query(Sha256Sums, paths=[layout.SYSCTL_FILE])
+            yield query(Ownership, paths=[layout.SYSCTL_FILE])
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """At most one for the value now and after a reboot, since one deploy fixes both."""
+        value = rig.host.swappiness
+        if value is None:
+            return []
+        machine, expected = seen.get(MachineState), f"{value} (host.swappiness)"
+        now, boot = machine.swappiness, machine.swappiness_at_boot
+        if now is None:
+            why = "/proc/sys/vm/swappiness cannot be read"
+            return [Difference("vm.swappiness", expected, why, is_unknown=True)]
+        if now != value or boot != value:
+            later = "nothing set" if boot is None else f"{boot} from {machine.swappiness_file}"
+            found = f"{now} now, {later} after a reboot"
+            if boot != value and _overrules_ours(machine.swappiness_file):
+                # A deploy can set the value now, but that file overrides ours at the next boot.
+                remedy = f"remove vm.swappiness from {machine.swappiness_file}"
+                return [
+                    Difference(
+                        "vm.swappiness", expected, found, remedy=remedy, by_deploy=now != value, stops_deploy=False
+                    )
+                ]
+            return [Difference("vm.swappiness", expected, found)]
+        path = layout.SYSCTL_FILE
+        is_written = seen.get(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(_text(value).encode()).hexdigest()
+        is_readable = " 644 " in seen.get(Ownership, paths=[path]).get(path, "")
+        if is_written and is_readable:
+            return []
+        return [Difference(path, "the file that llamarig writes, mode 644", "missing, edited or not readable")]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Write the file, and set the value in the running kernel."""
+        value, machine = rig.host.swappiness, seen.get(MachineState)
+        if value is None:
+            return
+        if machine.swappiness_file.endswith(".rules") and machine.swappiness_at_boot != value:
+            # CachyOS has a udev rule that sets it for compressed swap. Ours has no condition and runs after it.
+            yield from files.put._inner(
+                src=io.StringIO(
+                    f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'
+                ),
+                dest=layout.UDEV_FILE,
+                mode="644",
+            )
+        # sysctl's `persist` in pyinfra leaves old values in its file, so we write a file of our own.
+        yield from files.put._inner(src=io.StringIO(_text(value)), dest=layout.SYSCTL_FILE, mode="644")
+        yield from server.sysctl._inner(key="vm.swappiness", value=value)
+
+
+def _text(value: int) -> str:
+    return f"# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = {value}\n"
+
+
+def _overrules_ours(file: str) -> bool:
+    """Whether a file that sets vm.swappiness is applied after the one that a deploy writes."""
+    if not file.endswith(".rules"):
+        return file not in ("", layout.SYSCTL_FILE)
+    return file.rpartition("/")[2] > layout.UDEV_FILE.rpartition("/")[2]

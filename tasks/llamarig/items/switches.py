@@ -1,0 +1,75 @@
+"""Switches of model units. One runs at a time on a box; a running one is waited for or refused, never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.context import host
+
+from llamarig.engine.item import Commands
+from llamarig.engine.jobs import SWITCH, await_jobs, none_runs, start_job
+from llamarig.engine.refuse import refuse
+from llamarig.facts.jobs import RunningJob, RunningJobs
+from llamarig.remote.shared.jobs import SwitchJob
+from llamarig.remote.shared.unit_directives import directives
+from llamarig.render import layout
+
+# A stopped switch restores the previous server, which takes one stop and one start.
+_STOPS = "TimeoutStopSec=120"
+
+
+def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None, set[str] | None]:
+    """Wait for a running switch to a declared unit; refuse while any other switch runs.
+
+    :param texts: unit -> its declared text
+    :return: models whose switch was waited for; None after a refusal
+    """
+    running = host.get_fact(RunningJobs)
+    found = _switches(running)
+    if refusals := [running_switch_refusal(name, job) for name, job in found.items() if not is_wanted(job, texts)]:
+        yield from refuse("; ".join(refusals))
+        return None
+    for name in found:
+        host.log(f"the switch of {_model(name)} is already running on the box")
+    if found:
+        yield await_jobs({name: _model(name) for name in found})
+    return {_model(name) for name in found}
+
+
+def run_switch(model: str, job: SwitchJob) -> Commands:
+    """Switch a model's unit and wait for the end; fails if another switch has just started."""
+    name = f"{SWITCH}{model}"
+    yield none_runs(f"{SWITCH}*")
+    yield from start_job(name, "serve.switch_unit", job, sandboxed=False, properties=[_STOPS], stops_another=False)
+    yield await_jobs({name: model})
+
+
+def is_wanted(running: RunningJob, texts: Mapping[str, str]) -> bool:
+    """Whether a running switch ends with the declared unit, by its directives.
+
+    The peers it stops and whether it starts the unit are not compared: they depend on what served when it began.
+
+    :param texts: unit -> its declared text
+    """
+    job = running.read(SwitchJob)
+    return job.unit in texts and directives(job.text) == directives(texts[job.unit])
+
+
+def running_switch_refusal(name: str, running: RunningJob) -> str:
+    """The refusal of a switch while another one runs."""
+    commit, since = running.read(SwitchJob).commit[:12], f" since {running.since}" if running.since else ""
+    return (
+        f"a switch of model {_model(name)!r} to another unit than the declared one"
+        f"{f' (llama.cpp {commit})' if commit else ''} is running on the box{since}. Wait until it ends and run this "
+        "again; or stop it on the box, which restores the previous server: "
+        f"systemctl stop '{layout.job_unit(name)}*'"
+    )
+
+
+def _switches(running: Mapping[str, RunningJob]) -> dict[str, RunningJob]:
+    return {name: job for name, job in running.items() if name.startswith(SWITCH)}
+
+
+def _model(name: str) -> str:
+    return name.removeprefix(SWITCH)

@@ -1,0 +1,147 @@
+"""Compare the units of a box with the units its models should have, and describe the switch that fixes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from llamarig.declare.build import Build
+from llamarig.declare.model import Model
+from llamarig.declare.rig import Rig
+from llamarig.engine.item import Difference
+from llamarig.facts.units import Unit
+from llamarig.items.wanted_unit import Wanted
+from llamarig.remote.shared.jobs import StartPlan, SwitchJob
+from llamarig.remote.shared.unit_directives import directives, directives_sha256
+from llamarig.render import layout
+from llamarig.render.unit_text import unit_environment
+
+_LISTENS_WITHIN_S = 30
+"""Seconds. llama-server listens before it loads a model; one that does not listen after this time never will."""
+
+
+def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
+    """Names of the models that should run now.
+
+    Models with ``coexists`` always run. Of the others the default runs, unless the owner has switched to another one by
+    hand: then the default is still the one enabled at boot, and the other one is active.
+    """
+    running = {model.name for model in rig.models if model.serve.coexists}
+    default = rig.default_model
+    if default.serve.coexists:
+        return running
+    exclusive = [model for model in rig.models if not model.serve.coexists]
+    chosen = [model.name for model in exclusive if _unit(units, model).is_active]
+    if chosen and _unit(units, default).enabled == "enabled":
+        return running | {chosen[0]}
+    return running | {default.name}
+
+
+def _unit(units: Mapping[str, Unit], model: Model) -> Unit:
+    return units.get(layout.unit_name(model.name), Unit())
+
+
+def unit_differences(wanted: Wanted, unit: Unit | None) -> list[Difference]:
+    """At most one difference: the first that applies.
+
+    A unit with the wanted directives keeps running even if its comments or the paths of our helper programs differ: its
+    text is replaced and reloaded (``Difference.is_only_text``). A restart follows only from other directives (command
+    line, environment, release, sandbox), from changed files, or from a server that does not answer.
+    """
+    what = wanted.unit
+    restarts = (wanted.model.name,) if wanted.running else ()
+    if unit is None or not unit.text:
+        return [Difference(what, "installed", "missing", restarts=restarts)]
+    if directives(unit.text) != directives(wanted.text):
+        expected = "the unit rendered from the declaration"
+        return [Difference(what, expected, _differing_directives(unit.text, wanted.text), restarts=restarts)]
+    if wanted.running and (found := _process_difference(wanted, unit)) is not None:
+        return [found]
+    if unit.text != wanted.text:
+        found_text = "has the comments or helper paths of another version"
+        return [Difference(what, "those of this version", found_text, is_only_text=True)]
+    return []
+
+
+def _differing_directives(current: str, wanted: str) -> str:
+    """The names of the directives that differ, without their values: ``ExecStart differs``."""
+    lines = set(directives(current)) ^ set(directives(wanted))
+    names = sorted({line.partition("=")[0] for line in lines if "=" in line})
+    if not names:
+        return "its sections differ"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} {'differs' if len(names) == 1 else 'differ'}"
+
+
+def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
+    """Why a unit whose file is as wanted has to be restarted; None if it need not be."""
+    expected, found = "", ""
+    if not unit.is_active:
+        expected, found = "running", unit.active
+    elif unit.arguments and unit.arguments != wanted.arguments:
+        expected, found = "the declared flags", "running with other flags"
+    elif unit.started and max(unit.written, unit.key_written, wanted.inputs_written) > unit.started:
+        expected, found = "a start after that change", "started before its unit, key or model files changed"
+    elif not is_proved(wanted, unit):
+        expected, found = "a recorded answer", "no record of an answer to a prompt with these flags"
+    elif unit.health not in (200, 503) and unit.now - unit.started > _LISTENS_WITHIN_S:
+        expected, found = "an answer", f"running without answering /health (HTTP {unit.health or 'no answer'})"
+    return Difference(wanted.unit, expected, found, restarts=(wanted.model.name,)) if expected else None
+
+
+def is_proved(wanted: Wanted, unit: Unit) -> bool:
+    """Whether a unit with the wanted directives has answered a completion.
+
+    Records of earlier versions hold the sha256 of the whole text, which is compared with the text on the disk.
+    """
+    if unit.proved_directives_sha256:
+        return unit.proved_directives_sha256 == directives_sha256(wanted.text)
+    return unit.proved_sha256 == hashlib.sha256(unit.text.encode()).hexdigest()
+
+
+def boot_differences(wanted: Wanted, unit: Unit | None) -> list[Difference]:
+    """Whether the unit starts at boot exactly when it should."""
+    is_enabled = unit is not None and unit.enabled == "enabled"
+    if is_enabled == wanted.enabled:
+        return []
+    shown = {True: "started at boot", False: "not started at boot"}
+    return [Difference(wanted.unit, shown[wanted.enabled], shown[is_enabled])]
+
+
+def retired_units(rig: Rig, units: Mapping[str, Unit]) -> list[str]:
+    """Units of models that are no longer declared and still run or start at boot. They are stopped, not deleted."""
+    declared = {layout.unit_name(model.name) for model in rig.models}
+    return sorted(
+        name for name, unit in units.items() if name not in declared and (unit.is_active or unit.enabled == "enabled")
+    )
+
+
+def switch_job(
+    wanted: Wanted, build: Build, retired: list[str], model_bytes: int, plan: StartPlan | None = None
+) -> SwitchJob:
+    """Describe a switch for remote/serve/switch_unit.py.
+
+    :param model_bytes: total size of the model's files
+    :param plan: for a model that is placed by a plan (items/start_plan.py)
+    """
+    serve = wanted.model.serve
+    return SwitchJob(
+        unit=wanted.unit,
+        text=wanted.text,
+        check=tuple(wanted.check),
+        peers=(*wanted.peers, *retired),
+        retired=tuple(retired),
+        start=wanted.running,
+        enable=wanted.enabled,
+        port=serve.port,
+        load_timeout_s=wanted.load_timeout_s,
+        needs_gpu=build.backend != "cpu" and serve.placement.kind != "cpu-only",
+        environment=unit_environment(wanted.model, build),
+        model_bytes=model_bytes,
+        commit=build.source.commit,
+        context_per_slot=serve.context // serve.parallel,
+        api_key_file=serve.api_key_file,
+        proof=f"{layout.PROOFS}/{wanted.unit}.json",
+        plan=plan,
+        pinned_mib=wanted.pinned_mib,
+    )
