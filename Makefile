@@ -1,4 +1,4 @@
-# What a developer types; everything is done by `python3 -m tests` and `python3 -m tests.box`.
+# Shortcuts for developers. `python3 -m tests` and `python3 -m tests.box` do the work.
 
 .PHONY: rehearsal test lint cuda-lock down destroy
 
@@ -11,7 +11,7 @@ test:
 lint:
 	python3 -m tests lint
 
-# One more CUDA version from PyPI: make cuda-lock VERSION=13.4
+# Lock another CUDA version from PyPI: make cuda-lock VERSION=13.4
 cuda-lock:
 	python3 -m tests.cuda_lock $(VERSION)
 

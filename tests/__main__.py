@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -69,16 +70,34 @@ def main() -> int:
         set_up()
         if arguments.command == "rehearsal":
             return call([PYTHON, "-m", "tests.box.rehearse", *arguments.rest])
-        steps = [*LINT]
-        if arguments.command == "check":
-            steps.append(("-m", "pytest", *(arguments.rest or ["tests"])))
-        return next((code for step in steps if (code := call([PYTHON, *step]))), 0)
+        if code := next((code for step in LINT if (code := call([PYTHON, *step]))), 0):
+            return code
+        if arguments.command == "lint":
+            return 0
+        return call([PYTHON, "-m", "pytest", *arguments.rest]) if arguments.rest else test_all()
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def test_all() -> int:
+    """Run every test. Those without a box run beside those with one, which mostly wait; returns the first failure."""
+    fast: list[str | Path] = [PYTHON, "-m", "pytest", "tests", "-m", "not box and not vm"]
+    print(f"$ {shlex.join(map(_short, fast))}  # beside the next one; its output follows at the end", flush=True)
+    with tempfile.TemporaryFile() as output:
+        beside = subprocess.Popen(fast, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            boxes = call([PYTHON, "-m", "pytest", "tests", "-m", "box or vm"])
+            print("\nThe tests without a box:", flush=True)
+            status = beside.wait()
+        finally:
+            beside.kill()
+        output.seek(0)
+        print(output.read().decode(errors="replace"), flush=True)
+    return boxes or status
 
 
 def set_up() -> None:

@@ -22,7 +22,7 @@ def main(version: str) -> int:
     if not re.fullmatch(r"\d+\.\d+", version):
         print(f"error: {version!r} is no CUDA version: write it as 13.4", file=sys.stderr)
         return 1
-    target = REPOSITORY / "tasks/files" / f"cuda-{version}-requirements.txt"
+    target = REPOSITORY / "tasks/llamarig/items/locks" / f"cuda-{version}-requirements.txt"
     wanted = f"cuda-toolkit[{EXTRAS}]=={version}.*"
     command = [
         *(str(install_uv()), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate"),
@@ -41,8 +41,8 @@ def main(version: str) -> int:
     target.write_text(f"# {wanted}\n# Made by: make cuda-lock VERSION={version}\n{done.stdout}")
     shown = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
     print(
-        f"{shown} written; name the version in CUDA_FROM_PYPI (tasks/spec/build.py), and what its headers compile with "
-        f"in FROM_PYPI (tasks/planning/compilers.py); then compile with it once (LLAMARIG_TEST_CUDA={version})"
+        f"{shown} written; name the version in CUDA_FROM_PYPI (declare/build.py), and what its headers compile with "
+        f"in FROM_PYPI (items/compilers.py); then compile with it once (LLAMARIG_TEST_CUDA={version})"
     )
     return 0
 

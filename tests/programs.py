@@ -26,7 +26,7 @@ _SHELL = {"echo", "test", "cd", "exit", "set", "ulimit", "command", "printf", "t
 
 
 COMPILES = "build_release.py"
-"""Of tasks/files; its small functions are called here, but it compiles on boxes alone."""
+"""Of llamarig.remote; its small functions are called here, but it compiles on boxes alone."""
 
 
 def sources() -> list[Path]:
@@ -37,12 +37,12 @@ def sources() -> list[Path]:
     """
     tests = [path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(ROOT / "tests/gpu")]
     text = "\n".join(path.read_text() for path in tests)
-    imported = set(re.findall(r"^from tasks\.files\.(\w+) import", text, re.MULTILINE))
-    for names in re.findall(r"^from tasks\.files import ([\w, ]+)$", text, re.MULTILINE):
-        imported |= {name.strip() for name in names.split(",")}
-    programs = ROOT / "tasks/files"
-    here = [programs / f"{name}.py" for name in imported if f"{name}.py" != COMPILES]
-    tasks = [path for path in (ROOT / "tasks").rglob("*.py") if path.parent != programs]
+    imported = set(re.findall(r"^from llamarig\.remote\.(\w+\.\w+) import", text, re.MULTILINE))
+    for room, names in re.findall(r"^from llamarig\.remote\.(\w+) import ([\w, ]+)$", text, re.MULTILINE):
+        imported |= {f"{room}.{name.strip()}" for name in names.split(",")}
+    programs = ROOT / "tasks/llamarig/remote"
+    here = [path for name in imported if (path := programs / f"{name.replace('.', '/')}.py").name != COMPILES]
+    tasks = [path for path in (ROOT / "tasks").rglob("*.py") if not path.is_relative_to(programs)]
     return sorted([*tests, *tasks, *here])
 
 

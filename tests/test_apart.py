@@ -13,7 +13,7 @@ import pytest
 
 from tests.programs import ROOT
 
-REGRESSION = "tests/operations/test_audit_refusals.py"
+REGRESSION = "tests/commands/test_audit_refusals.py"
 
 
 @dataclass

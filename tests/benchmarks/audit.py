@@ -124,12 +124,12 @@ def run(item: Case, box: Deployment) -> None:
 
 def box_seconds(box: Deployment) -> float:
     """CPU seconds of all that the box's sshd has started and seen end: logins, their shells and their commands."""
-    said = box.shell("cut -d' ' -f14-17 /proc/$(systemctl show ssh -p MainPID --value)/stat")
-    return sum(int(number) for number in said.split()) / _TICKS
+    output = box.shell("cut -d' ' -f14-17 /proc/$(systemctl show ssh -p MainPID --value)/stat")
+    return sum(int(number) for number in output.split()) / _TICKS
 
 
 def table(cases: Sequence[Case]) -> list[str]:
-    """A row a case, then the two figures that are asked for."""
+    """One row for each case, then the two figures in question."""
     rows = [
         "| boxes | what | min s | median s | max s | CPU s here, median | CPU s on the box, median |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",

@@ -1,9 +1,9 @@
-"""The same file over loopback by this project, `hf download`, curl and aria2c, side by side in one run.
+"""Compares downloads by this project, `hf download`, curl and aria2c, of the same file over loopback.
 
     python3 -m tests lint && .venv/bin/python -m tests.benchmarks.download --directory /dev/shm/llamarig-download
 
-The server is the stand-in Hub in a process of its own, once without a limit and once with 40 MB/s a connection. What
-was measured, and where, is in DOWNLOAD.md beside this file.
+The server is the stand-in Hub in a process of its own, once without a limit and once with 40 MB/s a connection. Results
+are in DOWNLOAD.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.box.fetching import REPOSITORY_ROOT
@@ -33,7 +33,7 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall seconds, CPU seconds and the largest sum of resident memory of all its processes, in MiB."""
+    """Wall seconds, CPU seconds, and the peak of the resident memory of all its processes together, in MiB."""
 
     seconds: float
     cpu: float
@@ -41,7 +41,7 @@ class Measured:
 
 
 def hash_rate() -> float:
-    """GiB of which one core makes the sha256 in a second, out of memory: nobody can prove a file faster."""
+    """GiB of memory that one core hashes with sha256 in a second: the upper limit of a verified download."""
     block, hasher, began = bytes(64 * MIB), hashlib.sha256(), time.monotonic()
     for _ in range(16):
         hasher.update(block)
@@ -55,9 +55,10 @@ def measure(
     kill_after_s: float | None = None,
     shown: bool = False,
 ) -> Measured:
-    """Run a command to its end, which has to be a good one, or until it is killed.
+    """Run a command to its end, or until it is killed.
 
-    :param shown: whether its stdout is
+    :param shown: whether to show its stdout
+    :raises SystemExit: when it fails
     """
     began = time.monotonic()
     with subprocess.Popen(
@@ -79,7 +80,7 @@ def measure(
         sampler = threading.Thread(target=sample)
         sampler.start()
         assert process.stderr is not None
-        said = process.stderr.read()
+        errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -87,12 +88,12 @@ def measure(
         ended.set()
         sampler.join()
     if process.returncode and kill_after_s is None:
-        raise SystemExit(f"{argv[0]} failed with {process.returncode}: {said.decode(errors='replace')[-2000:]}")
+        raise SystemExit(f"{argv[0]} failed with {process.returncode}: {errors.decode(errors='replace')[-2000:]}")
     return Measured(seconds, usage.ru_utime + usage.ru_stime, peak[0])
 
 
 def _resident(pid: int) -> float:
-    """MiB of a process and everything below it."""
+    """Resident memory of a process and its descendants, in MiB."""
     try:
         children = Path(f"/proc/{pid}/task").glob("*/children")
         below = [int(child) for listing in children for child in listing.read_text().split()]
@@ -103,10 +104,10 @@ def _resident(pid: int) -> float:
 
 
 class Bench:
-    """A directory, a server that runs in it, and the four ways to fetch its file.
+    """A directory, a server that runs in it, and the commands that download its file.
 
     :param size: bytes of all files together
-    :param files: how many; only llamarig can be asked for more than one here
+    :param files: how many; only llamarig downloads more than one here
     """
 
     def __init__(
@@ -124,8 +125,8 @@ class Bench:
                     file.write(os.urandom(8 * MIB))
                 if sparse:
                     file.truncate(size // files + number)
-            said = subprocess.run(["sha256sum", source], capture_output=True, check=True).stdout.decode()
-            self.files[name] = (source.stat().st_size, said[:64])
+            output = subprocess.run(["sha256sum", source], capture_output=True, check=True).stdout.decode()
+            self.files[name] = (source.stat().st_size, output[:64])
         self.sha256 = self.files[name][1]
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.box.serve_hub", "--root", self.root, "--port", "0", "--cdn-port", "0"],
@@ -155,8 +156,8 @@ class Bench:
 
     def command(self, tool: str) -> list[str | Path]:
         url = f"{self.endpoint}/{REPO}/resolve/{self.commit}/{FILE}"
-        if tool == "llamarig":
-            return [sys.executable, "-B", "-m", "tasks.files.fetch_shards", self._job()]
+        if tool in OURS:
+            return [sys.executable, "-B", "-m", "llamarig.remote.download.fetch_shards", self._job()]
         if tool == "hf download":
             hf = Path(sys.executable).with_name("hf")
             return [hf, "download", REPO, FILE, "--revision", self.commit, "--local-dir", self.out]
@@ -178,64 +179,68 @@ class Bench:
         ]
 
     def _job(self) -> Path:
-        from tasks.planning import shards
+        from llamarig.declare.rig import Hub
+        from llamarig.items.download_job import fetch_job
+        from llamarig.remote.shared.jobs import FetchFile
 
-        job = self.out / "job"
-        job.mkdir()
-        files = [
-            {
-                "repo": REPO,
-                "commit": self.commit,
-                "path": name,
-                "size": size,
-                "sha256": sha256,
-                "target": str(self.out / name),
-                "partial": str(self.out / ".partial" / sha256),
-            }
+        directory = self.out / "job"
+        directory.mkdir()
+        files = tuple(
+            FetchFile(
+                repo=REPO,
+                commit=self.commit,
+                path=name,
+                size=size,
+                sha256=sha256,
+                target=str(self.out / name),
+                partial=str(self.out / ".partial" / sha256),
+                same=(),
+            )
             for name, (size, sha256) in self.files.items()
-        ]
-        settings = {
-            "endpoint": self.endpoint,
-            "proxy": None,
-            "bytes_per_s": None,
-            "group": None,
-            "files_at_a_time": shards.FILES_AT_A_TIME,
-            "connections": shards.CONNECTIONS,
-            "chunk": shards.CHUNK,
-            "patience_s": shards.PATIENCE_S,
-            "backoff_s": shards.BACKOFF_S,
-            "give_up_after_s": shards.GIVE_UP_AFTER_S,
-            "refetch_bytes": shards.REFETCH_BYTES,
-        }
-        (job / "job.json").write_text(json.dumps({**settings, "files": files}))
-        return job
+        )
+        job = replace(fetch_job([], Hub(endpoint=self.endpoint), {}), files=files, group=None)
+        (directory / "job.json").write_text(json.dumps(job.to_json()))
+        return directory
+
+    def _leave_first_mib(self) -> None:
+        """Make the partial file of a download that was interrupted after one MiB."""
+        part = self.out / ".partial" / self.sha256
+        part.parent.mkdir()
+        with (self.root / REPO / FILE).open("rb") as source:
+            part.write_bytes(source.read(MIB))
 
     def run(self, tool: str) -> tuple[Measured, Measured]:
-        """The download itself, and until its sha256 is known (for llamarig the same: it never ends before)."""
+        """Measure the download, and download and sha256 together (the same for llamarig, which checks it by itself)."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir(parents=True)
-        fetched = measure(self.command(tool), self.environment)
-        # With the processor's SHA instructions; sha256sum does without them in Debian 12, and takes four times as long.
+        command = self.command(tool)
+        if tool == RESUMED:
+            self._leave_first_mib()
+        fetched = measure(command, self.environment)
+        # It uses the processor's SHA instructions; Debian 12's sha256sum does not, and takes four times as long.
         check = measure(["openssl", "dgst", "-sha256", self.out / FILE], self.environment)
         found = subprocess.run(["sha256sum", self.out / FILE], capture_output=True, check=True).stdout.decode()[:64]
         assert found == self.sha256, f"{tool} left wrong bytes"
         shutil.rmtree(self.out)
-        if tool == "llamarig":
+        if tool in OURS:
             return fetched, fetched
         return fetched, Measured(
             fetched.seconds + check.seconds, fetched.cpu + check.cpu, max(fetched.memory, check.memory)
         )
 
 
-TOOLS = ("llamarig", "hf download", "curl", "aria2c")
+RESUMED = "llamarig, resumed"
+"""After one MiB: the rest comes by Range requests, without hf_transfer."""
+OURS = ("llamarig", RESUMED)
+TOOLS = (*OURS, "hf download", "curl", "aria2c")
 
 
 def table(results: dict[str, list[tuple[Measured, Measured]]]) -> str:
     """Medians, and throughput in relation to the fastest of the others."""
     raw = {tool: statistics.median(pair[0].seconds for pair in pairs) for tool, pairs in results.items()}
     checked = {tool: statistics.median(pair[1].seconds for pair in pairs) for tool, pairs in results.items()}
-    fastest = min(seconds for tool, seconds in checked.items() if tool != "llamarig")
-    fastest_raw = min(seconds for tool, seconds in raw.items() if tool != "llamarig")
+    fastest = min(seconds for tool, seconds in checked.items() if tool not in OURS)
+    fastest_raw = min(seconds for tool, seconds in raw.items() if tool not in OURS)
     lines = [
         "| | s, bytes there | ratio | s, sha256 checked | ratio | CPU s (checked) | peak MiB |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -259,14 +264,14 @@ def main() -> None:
     load = os.getloadavg()[0]
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f} at the start, {options.mib} MiB, "
-        f"{options.rounds} rounds, medians; one core makes the sha256 of {hash_rate():.2f} GiB in a second"
+        f"{options.rounds} rounds, medians; one core hashes {hash_rate():.2f} GiB/s with sha256"
     )
     for title, limit in (("no limit", None), ("40 MB/s a connection", 40e6)):
         bench = Bench(options.directory, options.mib * MIB, limit)
         try:
             results: dict[str, list[tuple[Measured, Measured]]] = {tool: [] for tool in TOOLS}
             for number in range(options.rounds):
-                # Each round in another order, so that none has the machine's quiet moments for itself.
+                # Each round in another order, so that a quiet moment of the machine favours no tool.
                 for tool in TOOLS[number % len(TOOLS) :] + TOOLS[: number % len(TOOLS)]:
                     results[tool].append(bench.run(tool))
             print(f"\n{title}:\n\n{table(results)}", flush=True)

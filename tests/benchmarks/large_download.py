@@ -1,9 +1,9 @@
-"""A file larger than memory through the whole fetch: killed midway, gone on with, and looked at once more.
+"""Downloads a file larger than memory: killed midway, resumed, and run once more when it is complete.
 
     .venv/bin/python -m tests.benchmarks.large_download --directory /var/tmp/llamarig-large
 
-By hand, because it takes minutes and 21 GiB of a disk; what came of it is in DOWNLOAD.md. The file is sparse where it
-is served; where it arrives every byte is written.
+Run by hand, as it takes minutes and 21 GiB of disk; results are in DOWNLOAD.md. The served file is sparse; in the
+downloaded one every byte is written.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ GIB = 1024**3
 
 
 def moved(bench: Bench) -> int:
-    """Bytes of bodies the server has handed to the kernel so far."""
+    """Bytes of bodies that the server has sent so far."""
     with urllib.request.urlopen(f"{bench.endpoint}/_control/log") as answer:
         return sum(request["bytes_sent"] for request in json.load(answer) if request["origin"] == "cdn")
 
 
 def main() -> None:
-    """Three runs and what each of them cost."""
+    """Run the download three times, and print what each run took."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, required=True, help="made and deleted; on a disk with room")
     parser.add_argument("--gib", type=float, default=21)
@@ -39,7 +39,7 @@ def main() -> None:
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start, {size} bytes "
         f"in {options.files} files; "
-        f"one core makes the sha256 of {hash_rate():.2f} GiB in a second",
+        f"one core hashes {hash_rate():.2f} GiB/s with sha256",
         flush=True,
     )
     bench = Bench(options.directory, size, limit=None, sparse=True, files=options.files)
@@ -47,13 +47,13 @@ def main() -> None:
         shutil.rmtree(bench.out, ignore_errors=True)
         bench.out.mkdir(parents=True)
         command = bench.command("llamarig")
-        for title, kill_after_s in (("killed", options.kill_after_s), ("gone on with", None), ("there", None)):
+        for title, kill_after_s in (("killed", options.kill_after_s), ("resumed", None), ("complete", None)):
             before = moved(bench)
             run = measure(command, bench.environment, kill_after_s=kill_after_s, shown=True)
             kept = sum(part.stat().st_blocks for part in (bench.out / ".partial").glob("*[0-9a-f]")) * 512
             print(
                 f"{title}: {run.seconds:.2f} s, {run.cpu:.1f} CPU s, {run.memory:.0f} MiB of memory at most, "
-                f"{(moved(bench) - before) / MIB:.0f} MiB moved, {kept / MIB:.0f} MiB half-fetched",
+                f"{(moved(bench) - before) / MIB:.0f} MiB moved, {kept / MIB:.0f} MiB partial",
                 flush=True,
             )
         whole = sum(wanted for wanted, _ in bench.files.values())

@@ -1,4 +1,4 @@
-"""What a refused deploy owes its owner: one message, no traceback, and the model that served serving on."""
+"""What a refused deploy must be: one message, no traceback, and the running model undisturbed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from llamarig.declare.model import Model
+from llamarig.records.model_lock import LockedFile, LockedModel, lock_key
 
-from tasks.spec.model import Model
-from tasks.spec.model_lock import LockedFile, LockedModel, lock_key
 from tests.box.deployment import HOST, Deployment, Outcome
 from tests.box.hub import Hub
 from tests.box.rehearse import chat
 from tests.box.tiny_model import write_shards
 
-SERVED = "Services | Models served"
+SERVED = "Models served"
 OTHER = "llamarig/Other-GGUF"
 OTHER_UNIT = "/etc/systemd/system/llamarig-other.service"
 UNIT = "/etc/systemd/system/llamarig-tiny.service"
@@ -28,13 +28,13 @@ def lines(outcome: Outcome) -> list[str]:
 
 
 def refusal(outcome: Outcome, *words: str, host: str = HOST) -> str:
-    """The one line that says all these words about that host, in a run that failed without a traceback."""
+    """The one line that contains all these words and the host's name, in a run that failed without a traceback."""
     assert outcome.code != 0, outcome
     assert "Traceback" not in outcome.output, outcome
-    said = [line for line in lines(outcome) if all(word in line for word in words)]
-    assert len(said) == 1, f"said {len(said)} times, not once: {words}\n{outcome}"
-    assert host in said[0], f"{host} is not named: {said[0]}"
-    return said[0]
+    found = [line for line in lines(outcome) if all(word in line for word in words)]
+    assert len(found) == 1, f"printed {len(found)} times, not once: {words}\n{outcome}"
+    assert host in found[0], f"{host} is not named: {found[0]}"
+    return found[0]
 
 
 def invocation(deployment: Deployment) -> str:

@@ -77,6 +77,8 @@ class Deployment:
     rig: dict[str, Any]
     ssh: dict[str, Any] = field(default_factory=dict)
     more_hosts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    tree: Path = REPOSITORY_ROOT
+    """The llamarig that deploys; an older one imports its own modules, not the installed package."""
 
     @property
     def address(self) -> str:
@@ -119,7 +121,7 @@ class Deployment:
         yes = () if "--dry" in arguments else ("-y",)
         done = subprocess.run(
             self.command(script, *yes, "--json", *arguments),
-            cwd=REPOSITORY_ROOT,
+            cwd=self.tree,
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -132,7 +134,7 @@ class Deployment:
         with log.open("wb") as out:
             started = Started(
                 self.command("deploy.py", "-y"),
-                cwd=REPOSITORY_ROOT,
+                cwd=self.tree,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -150,6 +152,7 @@ class Deployment:
             "LLAMARIG_REHEARSAL_PORT": str(self.box.port),
             # The tests have a home of their own; what is fetched or compiled for boxes is kept in the user's.
             "XDG_CACHE_HOME": str(self.box.cache.parent),
+            **({} if self.tree == REPOSITORY_ROOT else {"PYTHONPATH": str(self.tree)}),
         }
 
     def shell(self, command: str, *, timeout: float = 60) -> str:

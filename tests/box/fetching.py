@@ -1,4 +1,4 @@
-"""Runs the box's fetch program as it runs there, in a process of its own, against the stand-in Hub; no box needed."""
+"""Runs remote/download/fetch_shards.py as a process, as it runs on the box, against the stand-in Hub; needs no box."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.box.hub import Hub
 REPOSITORY_ROOT = Path(__file__).parents[2]
 MIB = 1024**2
 PATIENCE_S = 300
-"""For whatever has to come in the end, on a slow machine with other work too; nothing that is there is waited for."""
+"""Timeout for what takes much less, but on a loaded machine."""
 
 
 @dataclass
 class Ended:
-    """``said``: the job's own last word; ``log``: what it would have written to the journal."""
+    """``status``: the job's last status; ``log``: its output, which goes to the journal on a box."""
 
     code: int
-    said: dict[str, Any]
+    status: dict[str, Any]
     log: str
 
     @property
     def message(self) -> str:
-        return str(self.said.get("message", ""))
+        return str(self.status.get("message", ""))
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Fetching:
                     "sha256": sha256,
                     "target": str(store / self.repo / commit / path),
                     "partial": str(store / ".partial" / sha256),
+                    "same": [],
                 }
             )
         self.job = {
@@ -68,7 +69,7 @@ class Fetching:
             "files_at_a_time": 4,
             "connections": 8,
             "chunk": MIB,
-            # Far more than a loaded machine takes to answer: a test that wants something given up says less.
+            # Far more than a loaded machine takes; tests of giving up set less.
             "patience_s": 30,
             "backoff_s": 0.05,
             "give_up_after_s": 120,
@@ -81,7 +82,7 @@ class Fetching:
     def start(self) -> subprocess.Popen[str]:
         (self.jobs / "job.json").write_text(json.dumps(self.job))
         return subprocess.Popen(
-            [sys.executable, "-B", "-m", "tasks.files.fetch_shards", str(self.jobs)],
+            [sys.executable, "-B", "-m", "llamarig.remote.download.fetch_shards", str(self.jobs)],
             cwd=REPOSITORY_ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +97,7 @@ class Fetching:
         return self.end(self.start(), timeout)
 
     def cut_power(self, process: subprocess.Popen[str]) -> None:
-        """SIGKILL to the program alone: its children have to die of it by themselves."""
+        """Kill the program, but not its children, which have to end by themselves."""
         process.kill()
         process.communicate()
 
@@ -104,24 +105,24 @@ class Fetching:
     def size(self) -> int:
         return sum(file["size"] for file in self.job["files"])
 
-    def put_there(self, number: int, stretches: list[tuple[int, int]]) -> Path:
-        """What a broken-off download left of a file: only these stretches of it; returns the partial file."""
+    def put_there(self, number: int, parts: list[tuple[int, int]]) -> Path:
+        """Make a partial file with only these parts of a file, as an interrupted download leaves it."""
         file = self.job["files"][number]
         part = Path(file["partial"])
         part.parent.mkdir(parents=True, exist_ok=True)
         content = self.sources[file["path"]].read_bytes()
         with part.open("wb") as sparse:
-            for start, end in stretches:
+            for start, end in parts:
                 sparse.seek(start)
                 sparse.write(content[start:end])
         return part
 
     def moved(self) -> int:
-        """Bytes of bodies that the Hub's CDN has sent since the log was cleared."""
+        """Bytes of bodies that the CDN has sent since the log was cleared."""
         return sum(request.bytes_sent for request in self.hub.log.requests() if request.origin == "cdn")
 
     def assert_right(self) -> None:
-        """Every file under its name with the right bytes, and nothing partial left."""
+        """Every file is in place with the right bytes, and no partial file is left."""
         for file in self.job["files"]:
             target = Path(file["target"])
             assert hashlib.sha256(target.read_bytes()).hexdigest() == file["sha256"], f"{target} holds wrong bytes"
@@ -129,7 +130,7 @@ class Fetching:
             assert not Path(file["partial"]).exists()
 
     def assert_nothing_bad(self) -> None:
-        """Whatever lies under a final name is right."""
+        """Every file that is in place has the right bytes."""
         for file in self.job["files"]:
             target = Path(file["target"])
             if target.exists():
@@ -137,7 +138,7 @@ class Fetching:
 
 
 def random_file(path: Path, size: int, seed: int) -> Path:
-    """A file of so many random bytes, the same for the same seed."""
+    """Write a file of random bytes, the same for the same seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(random.Random(seed).randbytes(size))
     return path

@@ -1,4 +1,4 @@
-"""What the stand-in Hub does wrong when told to, and its record of what it was asked."""
+"""Faults of the stand-in Hub that a test switches on, and its log of requests."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ STAGES: Mapping[Stage, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong, for the requests that its first four fields choose.
+    """One fault, for the requests that its first four fields select.
 
     path: a glob over the URL's path, where `*` also matches `/`. On the CDN a path is `/repos/ORG/NAME/SHA256/PATH`.
-    times: the first so many matching requests; None: all of them.
+    times: for the first so many matching requests; None: for all of them.
 
     status: answer this instead; with error_code as X-Error-Code, and retry_after seconds as Retry-After.
     delay_s: wait before answering.
-    redirect_loop: answer 302 with the very URL that was asked for.
-    expire_after_s: how long the signed URL handed out by a matching resolve request (origin "hub") is good for.
+    redirect_loop: answer 302 with the requested URL.
+    expire_after_s: seconds for which the signed URL of a matching resolve request (origin "hub") is valid.
     ignore_range: answer a Range request with 200 and the whole file.
     reset_after_bytes: send so many bytes of the body, then a TCP reset.
-    truncate_after_bytes: the same with an orderly close; Content-Length has promised more.
-    corrupt: one byte in the middle of the body is wrong, the size right.
+    truncate_after_bytes: the same with an orderly close, before the end by Content-Length.
+    corrupt: one byte in the middle of the body is wrong; the size is right.
     bytes_per_s: speed limit of one connection.
 
-    The faults of a body spare bodies of one byte: hf_transfer's first request is `Range: bytes=0-0`, to learn the
-    size, and would use up `times` before the download begins.
+    Faults of the body leave out bodies of one byte: hf_transfer's first request is `Range: bytes=0-0`, for the size,
+    and would use up `times` before the download begins.
     """
 
     path: str = "*"
@@ -64,10 +64,10 @@ class Fault:
         if self.times is not None and self.times < 1:
             raise ValueError(f"times {self.times}: at least 1, or leave it out for always")
         if not any(self.acts_at(stage) for stage in STAGES):
-            raise ValueError("a fault that does nothing")
+            raise ValueError("a fault without an effect")
 
     def acts_at(self, stage: Stage) -> dict[str, Any]:
-        """Its fields that act at this stage, as far as they are set."""
+        """Its fields that are set and act at this stage."""
         values = {name: getattr(self, name) for name in STAGES[stage]}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -77,7 +77,7 @@ class Fault:
 
 @dataclass
 class _Armed:
-    """One stage of a fault, and how many requests it still has to spoil."""
+    """One stage of a fault, and for how many more requests."""
 
     fault: Fault
     stage: Stage
@@ -86,7 +86,7 @@ class _Armed:
 
 @dataclass(frozen=True)
 class Effect:
-    """What all faults together do to one request at one stage; a field not set is no fault."""
+    """Combined effect of all faults on one request at one stage."""
 
     status: int | None = None
     error_code: str | None = None
@@ -102,7 +102,7 @@ class Effect:
 
 
 class Faults:
-    """The faults switched on at present; any thread may ask or change them."""
+    """The faults that are switched on; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,7 +114,10 @@ class Faults:
                 self._armed += [_Armed(fault, stage, fault.times) for stage in STAGES if fault.acts_at(stage)]
 
     def add_json(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Add faults as they come over HTTP; TypeError or ValueError says what is wrong with them."""
+        """Add faults in their JSON form.
+
+        :raises TypeError, ValueError: for invalid ones
+        """
         self.add(*[Fault(**item) for item in items])
 
     def clear(self) -> None:
@@ -122,7 +125,7 @@ class Faults:
             self._armed.clear()
 
     def take(self, stage: Stage, origin: Origin, method: str, path: str) -> Effect:
-        """What happens to this request now; uses up one of each matching fault's times. The newest fault wins."""
+        """Effect on this request; counts one of each matching fault's ``times``. The newest fault takes precedence."""
         together: dict[str, Any] = {}
         with self._lock:
             for armed in self._armed:
@@ -144,13 +147,13 @@ class Faults:
 
 @dataclass
 class Request:
-    """One request as it was answered; status 0 is not answered yet, bytes_sent counts the body only."""
+    """One request; status is 0 until it is answered, bytes_sent counts the body only."""
 
     method: str
     origin: Origin
     path: str
     range: str | None
-    # Whether a token came with it: a token must not reach the CDN.
+    # Whether it carried a token, which must not reach the CDN.
     authorization: bool
     status: int = 0
     bytes_sent: int = 0
@@ -158,7 +161,7 @@ class Request:
 
 @dataclass
 class Log:
-    """The requests so far, oldest first; a download under way is in it and grows."""
+    """Requests so far, oldest first, with those that are still being answered."""
 
     _requests: list[Request] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)

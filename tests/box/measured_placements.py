@@ -1,8 +1,9 @@
-"""Only the operation that measures declared placements and plans the others, on what planning_ground.py has made."""
+"""The items that measure declared placements and plan the others, on what planning_ground.py has made."""
 
 from __future__ import annotations
 
-from tasks.box import rig_of_host
-from tasks.operations import planning
+from llamarig.engine.converge import converge
+from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.items.plans import Measurements, ValidPlans
 
-planning.models_planned(name="Models planned", rig=rig_of_host())
+converge([Measurements(), ValidPlans()], rig_of_host())

@@ -15,7 +15,7 @@ import numpy as np
 from gguf import GGUFWriter, TokenType
 
 from tests.box.tiny_model import MERGES, vocabulary
-from tests.planning.model_shapes import FILE_TYPES, SHAPES, ModelShape
+from tests.placement.model_shapes import FILE_TYPES, SHAPES, ModelShape
 
 
 def write_sparse(directory: Path, name: str, shape: ModelShape, *, shards: int = 1, tokens: bool = False) -> list[Path]:

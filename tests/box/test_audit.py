@@ -1,4 +1,4 @@
-"""The audit tells what is not as declared, with an exit code, and touches nothing."""
+"""The audit reports drift, with an exit code, and changes nothing."""
 
 from __future__ import annotations
 
@@ -9,35 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.box import machine
-from tests.box.deployment import Deployment, Outcome
-from tests.operations.test_audit_files import read
+from tests.box.audit_report import AUDIT, audit, failing
+from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
 
-AUDIT = "tasks/audit.py"
 # Everything a deploy could touch, but for /var/cache/llamarig, which this machine's other boxes share; access times
-# and the journal are nobody's drift.
+# and the journal are no drift.
 STAMPS = (
     "find /etc /opt /usr/local /var/lib/llamarig -xdev -printf '%p %T@ %C@ %s %m\\n' "
     "| grep -v '/etc/mtab ' | sort | sha256sum; systemctl show llamarig-tiny -p InvocationID -p ActiveState"
 )
 UNIT = "/etc/systemd/system/llamarig-tiny.service"
 SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
-
-
-def audit(deployment: Deployment, report: Path, *data: str) -> tuple[Outcome, dict[str, object]]:
-    """The audit's outcome, and the host's part of its JSON report."""
-    arguments = [word for item in (f"json={report}", *data) for word in ("--data", item)]
-    outcome = deployment.run(*arguments, script=AUDIT)
-    read(report)
-    (host,) = json.loads(report.read_text())["hosts"]
-    return outcome, host
-
-
-def failing(host: dict[str, object]) -> list[tuple[str, str]]:
-    findings = host["findings"]
-    assert isinstance(findings, list)
-    return [(finding["check"], finding["about"]) for finding in findings if finding["fails"]]
 
 
 def test_a_converged_box_is_clean(deployment: Deployment, tmp_path: Path) -> None:
@@ -50,9 +34,9 @@ def test_a_converged_box_is_clean(deployment: Deployment, tmp_path: Path) -> Non
         assert "\x1b[" not in outcome.output, "colours belong on a terminal only"
         assert host["status"] == "clean", host
         assert deployment.shell(STAMPS) == before
-    # A container has no firmware table: that is said, and nothing is guessed.
+    # A container has no firmware table: reported as not known, not guessed.
     assert "memory.speed: not known" in outcome.output
-    assert len(deployment.run("-vv", script=AUDIT).sent) == 1, "all is asked at once"
+    assert len(deployment.run("-vv", script=AUDIT).sent) == 1, "everything is read in one command"
 
 
 OPENED = (
@@ -76,8 +60,8 @@ IN_PLACES = (
         (
             "; ".join(IN_PLACES),
             [
-                ("deploy.operation", "Host | Directories"),
-                ("deploy.operation", "Toolchain | Hub client"),
+                ("deploy.operation", "Directories"),
+                ("deploy.operation", "Hub client"),
                 ("llama.model-files", "model file Tiny-Qwen3-Next-F16-00002-of-00003.gguf"),
                 ("llama.release", "llama.cpp release 0c1e57098bba43ac29e6"),
             ],
@@ -95,13 +79,13 @@ def test_each_drift_is_one_finding_and_left_alone(
     assert sorted(failing(host)) == found, str(outcome)
     assert ("without a key" in outcome.output) == (harm == OPENED)
     assert deployment.shell(STAMPS) == before
-    mended = deployment.run()
-    assert mended.code == 0, str(mended)
+    repaired = deployment.run()
+    assert repaired.code == 0, str(repaired)
     assert audit(deployment, tmp_path / "report.json")[0].code == 0
 
 
 @pytest.mark.parametrize(
-    ("harm", "mend", "check", "about"),
+    ("harm", "undo", "check", "about"),
     [
         (
             "install -d /etc/llama.cpp && echo 'ctx-size = 512' >/etc/llama.cpp/config.ini",
@@ -117,14 +101,14 @@ def test_each_drift_is_one_finding_and_left_alone(
         ),
     ],
 )
-def test_what_no_deploy_may_mend_is_told(
-    deployment: Deployment, tmp_path: Path, harm: str, mend: str, check: str, about: str
+def test_what_no_deploy_may_fix_is_reported(
+    deployment: Deployment, tmp_path: Path, harm: str, undo: str, check: str, about: str
 ) -> None:
     deployment.shell(harm)
     try:
         outcome, host = audit(deployment, tmp_path / "report.json")
     finally:
-        deployment.shell(mend)
+        deployment.shell(undo)
     assert outcome.code == 1, str(outcome)
     assert failing(host) == [(check, about)], str(outcome)
     assert "LLAMA_ARG_N_GPU_LAYERS=0" not in outcome.output
@@ -151,20 +135,19 @@ def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
         variant.shell(f"systemctl stop stray; mv {manifest}.saved $(echo {manifest})")
     assert outcome.code == 1, str(outcome)
     findings = host["findings"]
-    assert isinstance(findings, list)
-    told = {item["check"]: item for item in findings if item["fails"]}
-    assert told.keys() == {"llama.other-servers", "llama.units"}, str(outcome)
+    failed = {item["check"]: item for item in findings if item["fails"]}
+    assert failed.keys() == {"llama.other-servers", "llama.units"}, str(outcome)
     assert (
         f"stray.service; LLAMA_ARG_CTX_SIZE set in the running process; listens on 0.0.0.0:{port} without a key"
-        in str(told["llama.other-servers"]["found"])
+        in str(failed["llama.other-servers"]["found"])
     )
-    # A deploy would refuse it, and so mends nothing.
-    assert "cache_ram_mib asks for --cache-ram" in told["llama.units"]["found"]
-    assert "deploy.py refuses until then" in told["llama.units"]["remedy"]
-    assert not told["llama.units"]["by_deploy"]
+    # A deploy would refuse it, and so fixes nothing.
+    assert "cache_ram_mib needs --cache-ram" in failed["llama.units"]["found"]
+    assert failed["llama.units"]["remedy"] == "fix that, then run deploy.py"
+    assert not failed["llama.units"]["by_deploy"]
 
 
-def test_accepted_with_a_reason_is_clean_and_still_told(variant: Deployment, tmp_path: Path) -> None:
+def test_accepted_with_a_reason_is_clean_and_still_reported(variant: Deployment, tmp_path: Path) -> None:
     variant.shell("install -d /etc/llama.cpp && touch /etc/llama.cpp/config.ini")
     variant.rig["host"]["accepted"] = {"llama.config-files": "shared with another tool"}
     try:
@@ -174,11 +157,10 @@ def test_accepted_with_a_reason_is_clean_and_still_told(variant: Deployment, tmp
     assert outcome.code == 0, str(outcome)
     assert "because shared with another tool" in outcome.output
     findings = host["findings"]
-    assert isinstance(findings, list)
     assert [finding["accepted"] for finding in findings if finding["accepted"]] == ["shared with another tool"]
 
 
-def test_what_is_declared_and_cannot_be_looked_at_is_not_clean(variant: Deployment, tmp_path: Path) -> None:
+def test_a_declaration_that_cannot_be_checked_is_not_clean(variant: Deployment, tmp_path: Path) -> None:
     variant.rig["host"]["memory_mts"] = 6000
     outcome, host = audit(variant, tmp_path / "report.json")
     assert outcome.code == 1, str(outcome)
@@ -192,9 +174,7 @@ def test_only_and_skip(deployment: Deployment, tmp_path: Path) -> None:
         outcome, host = audit(deployment, tmp_path / "report.json", "only=memory,cpu.affinity")
         assert outcome.code == 0, str(outcome)
         checks, skipped = host["checks"], host["skipped"]
-        assert isinstance(checks, list)
         assert {check.split(".")[0] for check in checks} == {"memory", "cpu"}
-        assert isinstance(skipped, dict)
         assert skipped["llama.units"] == "only=memory,cpu.affinity"
         outcome, host = audit(deployment, tmp_path / "report.json", "skip=llama.units")
         assert outcome.code == 0, str(outcome)
@@ -238,7 +218,7 @@ def test_a_host_that_cannot_be_reached_is_not_clean(deployment: Deployment, tmp_
     assert record["status"] == "could-not-look"
 
 
-def test_without_root_it_says_what_it_could_not_see(variant: Deployment, tmp_path: Path) -> None:
+def test_without_root_it_reports_what_it_could_not_see(variant: Deployment, tmp_path: Path) -> None:
     variant.shell("id looker >/dev/null 2>&1 || useradd --create-home looker")
     variant.shell(
         "install -d -m 700 -o looker /home/looker/.ssh && "
@@ -251,12 +231,10 @@ def test_without_root_it_says_what_it_could_not_see(variant: Deployment, tmp_pat
     assert "llama.open-port: not known: only root sees the processes of other users" in outcome.output, host
 
 
-def test_measurements_are_taken_when_asked(deployment: Deployment, tmp_path: Path) -> None:
+def test_measurements_are_taken_on_request(deployment: Deployment, tmp_path: Path) -> None:
     outcome, host = audit(deployment, tmp_path / "report.json", "bandwidth=1", "disk=1")
     assert outcome.code == 0, (outcome, host)
     measured, findings = host["measured"], host["findings"]
-    assert isinstance(measured, dict)
-    assert isinstance(findings, list)
     # The modules that promise a bandwidth cannot be seen from a container, and the tiny model is too short to be timed.
     speed = re.fullmatch(r"(\d+\.\d) GB/s", measured["memory.bandwidth"])
     assert speed is not None
@@ -267,7 +245,7 @@ def test_measurements_are_taken_when_asked(deployment: Deployment, tmp_path: Pat
     assert ("disk.read-speed" in unknown) is ("disk.read-speed" not in measured)
 
 
-def test_ram_of_a_model_that_runs_is_paid_for_and_else_looked_for(variant: Deployment, tmp_path: Path) -> None:
+def test_ram_is_required_only_of_a_model_that_does_not_run(variant: Deployment, tmp_path: Path) -> None:
     """The kernel's memory is this machine's: the model is made to want nearly all of it, of which little is taken."""
     total = int(variant.shell("awk '/^MemTotal:/ {print $2}' /proc/meminfo")) // 1024
     # Beside it 16 MiB of weights and 1 GiB of buffers are counted; the kernel itself has more than the rest.
@@ -286,13 +264,12 @@ def test_ram_of_a_model_that_runs_is_paid_for_and_else_looked_for(variant: Deplo
         variant.shell("systemctl stop holder; systemctl start llamarig-tiny")
     assert outcome.code == 0, "only its caches would lack it"
     findings = host["findings"]
-    assert isinstance(findings, list)
     assert [(item["check"], item["about"], item["severity"]) for item in findings] == [("memory.room", "tiny", "note")]
-    assert " GiB of RAM available now; the biggest that hold the rest: " in findings[0]["found"]
+    assert " GiB of RAM available now; the largest holders of the rest: " in findings[0]["found"]
     assert "python3 (pid " in findings[0]["found"]
 
 
-def test_swappiness_is_one_finding_and_deploy_mends_it(deployment: Deployment, tmp_path: Path) -> None:
+def test_swappiness_is_one_finding_and_deploy_fixes_it(deployment: Deployment, tmp_path: Path) -> None:
     """vm.swappiness of a container is its host's: the box may write it for this test alone, and it is put back."""
     kernel = Path("/proc/sys/vm/swappiness")
     saved = kernel.read_text()
@@ -304,7 +281,7 @@ def test_swappiness_is_one_finding_and_deploy_mends_it(deployment: Deployment, t
         # As CachyOS ships it: after every boot, and after systemd-sysctl, udev sets it again.
         variant.write(rule, 'SYSCTL{vm.swappiness}="150"\n')
         outcome, host = audit(variant, tmp_path / "report.json")
-        assert failing(host) == [("memory.swappiness", "")], str(outcome)
+        assert failing(host) == [("memory.swappiness", "vm.swappiness")], str(outcome)
         assert f"150 from {rule} after a reboot" in outcome.output
         assert variant.run().code == 0
         assert variant.run().changed == []
@@ -313,7 +290,7 @@ def test_swappiness_is_one_finding_and_deploy_mends_it(deployment: Deployment, t
         variant.shell(f"rm {rule} {ours}")
         variant.shell(f"echo 'vm.swappiness=61' >/etc/sysctl.d/99-mine.conf; test {wanted} != 61")
         outcome, host = audit(variant, tmp_path / "report.json")
-        assert failing(host) == [("memory.swappiness", "")], str(outcome)
+        assert failing(host) == [("memory.swappiness", "vm.swappiness")], str(outcome)
         assert "remove vm.swappiness from /etc/sysctl.d/99-mine.conf" in outcome.output
     finally:
         kernel.write_text(saved)

@@ -1,4 +1,4 @@
-"""Drifts that no deploy mends, several at a time: each is exactly one finding of one audit."""
+"""Drift that no deploy fixes, several at a time: each is exactly one finding of one audit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from tests.box.audit_report import audit, failing
 from tests.box.deployment import Deployment
-from tests.box.test_audit import SHARD, audit, failing
 
 pytestmark = pytest.mark.box
 
 STAND_IN = Path(__file__).with_name("nvidia_smi_stand_in.py")
 PROGRAM = "/usr/local/bin/nvidia-smi"
 STORE = "/var/lib/llamarig/models"
+SHARD = f"$(find {STORE} -name '*-00002-of-00003.gguf')"
 FIRST, SECOND = "NVIDIA H200 (00000000:00:06.0)", "NVIDIA H200 (00000000:00:07.0)"
 FREE, WIDTH, DISPLAY, THROTTLED, ECC = "4", "10", "17", "19", "20"
-"""Columns of what nvidia-smi is asked (tasks/facts/gpus.py)."""
+"""Columns that nvidia-smi is queried for (tasks/llamarig/facts/gpus.py)."""
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 
 
@@ -43,8 +44,8 @@ def test_a_changed_byte_is_found_where_every_byte_is_read(deployment: Deployment
     assert audit(deployment, tmp_path / "report.json", "deep=1")[0].code == 0
 
 
-def test_five_that_are_no_deploys(variant: Deployment, tmp_path: Path) -> None:
-    """A lock file that cannot be read says nothing of model files, which the filesystem in memory hides."""
+def test_five_that_no_deploy_fixes(variant: Deployment, tmp_path: Path) -> None:
+    """Without a readable lock file nothing is known of model files, so that the hidden store is no second finding."""
     serve = variant.rig["models"][0]["serve"]
     serve["threads"], serve["cpu_affinity"], serve["load_mode"] = 4096, "0,4095", "mlock"
     Path(variant.rig["model_lock"]).write_text("{")
@@ -103,7 +104,6 @@ def test_cards(cards: Deployment, tmp_path: Path, drift: Any, found: list[tuple[
         cards.rig["host"]["gpus"] = []
     outcome, host = audit(cards, tmp_path / "report.json", "only=gpu")
     findings = host["findings"]
-    assert isinstance(findings, list)
-    told = [(item["check"], item["about"]) for item in findings]
-    assert sorted(told) == found, str(outcome)
+    found_now = [(item["check"], item["about"]) for item in findings]
+    assert sorted(found_now) == found, str(outcome)
     assert [item["fails"] for item in findings if item["check"] == "gpu.display"] in ([], [False]), "a note"

@@ -71,7 +71,7 @@ def releases(deployment: Deployment, commit: str = "") -> list[str]:
 
 
 def compiled(deployment: Deployment) -> str:
-    """When each build on the box last said a word."""
+    """When each build on the box last reported its status."""
     return deployment.shell("stat -c '%n %Y' /var/lib/llamarig/jobs/build-*/status.json")
 
 
@@ -93,10 +93,10 @@ def test_repository_that_does_not_exist(other_build: Deployment, commits: Commit
 def test_source_that_does_not_compile(other_build: Deployment, commits: Commits) -> None:
     build_from(other_build, commits.broken)
     outcome = other_build.run()
-    told = refusal(outcome, "build cpu", commits.broken[:12], "did not compile", "declare another commit")
+    message = refusal(outcome, "build cpu", commits.broken[:12], "did not compile", "declare another commit")
     refusal(outcome, f"{BROKEN}:", "error: ", "nonsense")
     # The message names the journal that has the rest.
-    unit = told.split("journalctl -u ")[1].split("`")[0]
+    unit = message.split("journalctl -u ")[1].split("`")[0]
     assert "was not declared in this scope" in other_build.shell(f"journalctl --no-pager -u {unit}")
     assert releases(other_build, commits.broken) == []
 

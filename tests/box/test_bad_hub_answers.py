@@ -1,4 +1,4 @@
-"""The Hub refuses, lies or breaks off, or the disk is too small: nothing unchecked ever gets a model file's name."""
+"""Deploys against a faulty Hub: no unverified file ever gets the name of a model file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ BYTES = f"/repos/{OTHER}/*"
 
 
 @pytest.fixture
-def asking(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
-    """A variant with another model, which the model lock does not know yet."""
+def unlocked(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant with another model, which is not in the model lock yet."""
     forget_other_model(deployment)
     with serving_on(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
@@ -41,7 +41,7 @@ def asking(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deploym
 
 @pytest.fixture
 def fetching(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
-    """A variant with another model, locked while the Hub was well, and not on the box."""
+    """A variant with another model, in the model lock and not on the box."""
     forget_other_model(deployment)
     with serving_on(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
@@ -51,8 +51,8 @@ def fetching(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deplo
 
 
 @pytest.fixture
-def healing(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
-    """A variant with another model that gets served in the end; the original declaration retires it again."""
+def recovering(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
+    """A variant with another model that is served in the end; afterwards the original declaration retires it."""
     forget_other_model(deployment)
     with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
         add_other_model(variant, hub)
@@ -64,25 +64,25 @@ def healing(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deploy
 # --- when the model is locked ---------------------------------------------------------------------------------------
 
 
-def test_no_such_repository(asking: Deployment, hub: Hub) -> None:
-    asking.rig["models"][1]["repo"] = "llamarig/Misspelt-GGUF"
-    said = refusal(asking.run(), "model 'other'", "llamarig/Misspelt-GGUF", "spelling", "hub.token_env")
-    assert hub.endpoint in said
+def test_no_such_repository(unlocked: Deployment, hub: Hub) -> None:
+    unlocked.rig["models"][1]["repo"] = "llamarig/Misspelt-GGUF"
+    message = refusal(unlocked.run(), "model 'other'", "llamarig/Misspelt-GGUF", "spelling", "hub.token_env")
+    assert hub.endpoint in message
 
 
-def test_no_such_revision(asking: Deployment) -> None:
-    asking.rig["models"][1]["revision"] = "no-such-branch"
-    refusal(asking.run(), "model 'other'", OTHER, "no revision 'no-such-branch'", "check the commit or branch")
+def test_no_such_revision(unlocked: Deployment) -> None:
+    unlocked.rig["models"][1]["revision"] = "no-such-branch"
+    refusal(unlocked.run(), "model 'other'", OTHER, "no revision 'no-such-branch'", "check the commit or branch")
 
 
-def test_no_such_quant(asking: Deployment) -> None:
-    asking.rig["models"][1]["quant"] = "Q4_K_M"
-    refusal(asking.run(), "model 'other'", f"{OTHER} has no quant Q4_K_M; it has Other-F16: end quant as")
+def test_no_such_quant(unlocked: Deployment) -> None:
+    unlocked.rig["models"][1]["quant"] = "Q4_K_M"
+    refusal(unlocked.run(), "model 'other'", f"{OTHER} has no quant Q4_K_M; its models are Other-F16: set quant")
 
 
-def test_no_such_file(asking: Deployment) -> None:
-    asking.rig["models"][1] |= {"quant": None, "files": ["Other-F16-00001-of-00004.gguf"]}
-    refusal(asking.run(), "model 'other'", "Other-F16-00001-of-00004.gguf", "Other-F16-00001-of-00003.gguf")
+def test_no_such_file(unlocked: Deployment) -> None:
+    unlocked.rig["models"][1] |= {"quant": None, "files": ["Other-F16-00001-of-00004.gguf"]}
+    refusal(unlocked.run(), "model 'other'", "Other-F16-00001-of-00004.gguf", "Other-F16-00001-of-00003.gguf")
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,24 @@ def test_no_such_file(asking: Deployment) -> None:
         (500, None, ("HTTP 500", "try again later")),
     ],
 )
-def test_the_hub_refuses_to_say_what_a_model_is(
-    asking: Deployment, hub: Hub, status: int, error_code: str | None, words: tuple[str, ...]
+def test_the_hub_refuses_while_a_model_is_locked(
+    unlocked: Deployment, hub: Hub, status: int, error_code: str | None, words: tuple[str, ...]
 ) -> None:
     hub.faults.add(Fault(origin="hub", path=API, status=status, error_code=error_code))
-    refusal(asking.run(), "model 'other'", *words)
+    refusal(unlocked.run(), "model 'other'", *words)
 
 
-def test_nobody_listens_where_the_hub_should_be(asking: Deployment) -> None:
-    """The declared endpoint is wrong; what is locked already is not asked for again."""
-    asking.rig["hub"]["endpoint"] = f"http://127.0.0.1:{asking.box.port + 19}"
-    refusal(asking.run(), "model 'other'", f":{asking.box.port + 19}", "cannot be reached", "hub.endpoint")
+def test_an_endpoint_where_nothing_listens(unlocked: Deployment) -> None:
+    """The declared endpoint is wrong; models that are locked already need no request."""
+    unlocked.rig["hub"]["endpoint"] = f"http://127.0.0.1:{unlocked.box.port + 19}"
+    refusal(unlocked.run(), "model 'other'", f":{unlocked.box.port + 19}", "cannot be reached", "hub.endpoint")
 
 
-def test_the_hub_recovers_while_a_model_is_locked(healing: Deployment, hub: Hub) -> None:
+def test_the_hub_recovers_while_a_model_is_locked(recovering: Deployment, hub: Hub) -> None:
     hub.faults.add(Fault(origin="hub", path=API, status=500, times=2))
-    outcome = healing.run()
+    outcome = recovering.run()
     assert outcome.code == 0, str(outcome)
-    assert healing.run().changed == []
+    assert recovering.run().changed == []
 
 
 # --- when its files are fetched -------------------------------------------------------------------------------------
@@ -138,40 +138,40 @@ def test_a_download_that_cannot_be_right(fetching: Deployment, hub: Hub, fault: 
     assert "Signature=" not in fetching.shell("cat /var/lib/llamarig/jobs/fetch/status.json")
 
 
-def test_the_hub_recovers_while_files_are_fetched(healing: Deployment, hub: Hub) -> None:
-    lock_other_model(healing, hub)
+def test_the_hub_recovers_while_files_are_fetched(recovering: Deployment, hub: Hub) -> None:
+    lock_other_model(recovering, hub)
     hub.faults.add(
         Fault(origin="hub", path=RESOLVE, status=500, times=2),
         Fault(origin="cdn", path=BYTES, truncate_after_bytes=1000, times=2),
     )
-    outcome = healing.run()
+    outcome = recovering.run()
     assert outcome.code == 0, str(outcome)
-    assert healing.run().changed == []
+    assert recovering.run().changed == []
 
 
-def test_gated_repository_and_its_token(healing: Deployment, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token is asked for only when something is fetched, reaches the Hub alone, and is written down nowhere."""
+def test_gated_repository_and_its_token(recovering: Deployment, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is needed only when something is fetched, is sent to the Hub only, and is stored nowhere."""
     token = "hf_0123456789abcdefghij"
     hub.store.repository(OTHER, anonymous=False).gated_token = token
-    healing.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
-    refusal(healing.run(), "LLAMARIG_TEST_TOKEN", "not set", "export")
+    recovering.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
+    refusal(recovering.run(), "LLAMARIG_TEST_TOKEN", "not set", "export")
     monkeypatch.setenv("LLAMARIG_TEST_TOKEN", token)
     hub.log.clear()
-    outcome = healing.run()
+    outcome = recovering.run()
     assert outcome.code == 0, str(outcome)
     assert not any(request.authorization for request in hub.log.requests() if request.origin == "cdn")
     monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
-    assert healing.run().changed == []
-    assert token not in outcome.output + Path(healing.rig["model_lock"]).read_text()
-    for said in (
+    assert recovering.run().changed == []
+    assert token not in outcome.output + Path(recovering.rig["model_lock"]).read_text()
+    for command in (
         "ps -eww -o args",
         "grep -rs hf_ /var/lib/llamarig/jobs /run/credentials; true",
         "journalctl --no-pager",
     ):
-        assert token not in healing.shell(said), said
+        assert token not in recovering.shell(command), command
 
 
-def test_disk_too_small_is_said_before_the_first_byte(fetching: Deployment, hub: Hub) -> None:
+def test_too_little_disk_space_is_refused_before_the_first_byte(fetching: Deployment, hub: Hub) -> None:
     fetching.rig["host"]["disk_reserve_gib"] = 1_000_000
     hub.log.clear()
     refusal(fetching.run(), "disk space for models", "GiB are free", "host.disk_reserve_gib")

@@ -1,4 +1,4 @@
-"""Mistakes of the box's owner: each ends with one message that says where, what and what to do, and harms nothing."""
+"""Mistakes in a declaration or a box: each ends in one message with place, problem and remedy, and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KEY_FILE = "/etc/llamarig/keys/api"
 UNUSABLE = (
     (None, "is not there"),
     ("", "is empty"),
-    ("# sk-none\\n", "has no usable line"),
+    ("# sk-none\\n", "has no usable key"),
     ("sk-0123\\r\\n", "has carriage returns"),
     ("\\357\\273\\277sk-0123\\n", "begins with a byte order mark"),
 )
-"""What printf makes of it, and what is said of that; nothing of a key."""
+"""Contents for printf, and what is reported of them; never a key."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_wrong_ssh_key(unharmed: Deployment, tmp_path: Path) -> None:
 
 
 def test_one_of_two_boxes_cannot_be_reached(deployment: Deployment, tmp_path: Path) -> None:
-    """The other one is repaired all the same, and the exit code tells that not all is well."""
+    """The other one is repaired all the same, and the exit code is not 0."""
     with serving_on(deployment, tmp_path / "variant", restarted=True) as variant:
         variant.more_hosts = [("box-without-power", {"ssh_port": variant.box.port + 19})]
         variant.shell("systemctl stop llamarig-tiny")
@@ -99,14 +99,14 @@ def test_box_in_no_group(unharmed: Deployment) -> None:
 def test_flag_the_build_refuses(unharmed: Deployment) -> None:
     unharmed.rig["models"][0]["serve"]["extra"] = ["--no-such-flag"]
     outcome = unharmed.run()
-    refusal(outcome, "tiny", "refuses the declared flags", "nothing was changed")
+    refusal(outcome, "tiny", "rejects the declared flags", "nothing was changed")
     refusal(outcome, "invalid argument: --no-such-flag")
 
 
 def test_file_of_a_flag_that_does_not_exist(unharmed: Deployment) -> None:
     unharmed.rig["models"][0]["serve"]["extra"] = ["--chat-template-file", "/nonexistent"]
     outcome = unharmed.run()
-    refusal(outcome, "tiny", "refuses the declared flags", "nothing was changed")
+    refusal(outcome, "tiny", "rejects the declared flags", "nothing was changed")
     refusal(outcome, "--chat-template-file", "failed to open file '/nonexistent'")
 
 
@@ -126,7 +126,7 @@ def test_port_in_use(unharmed: Deployment) -> None:
 
 
 def test_context_the_model_cannot_have(restored: Deployment) -> None:
-    """llama-server caps it at what the model was trained for and says nothing; the box's owner is told."""
+    """llama-server silently caps it at what the model was trained for; the deploy reports it."""
     restored.rig["models"][0]["serve"]["context"] = 65536
     refusal(restored.run(), "32768 tokens", "declared 65536", "yarn_scale", "serves again as before")
 
@@ -152,8 +152,8 @@ def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
                 variant.shell(f"umask 077; printf '{content}' >{KEY_FILE}")
             tried = variant.run()
             refusal(tried, f"api_key_file {KEY_FILE} {why}", "mode 600", "nothing was changed")
-            assert "Starting operation: Host | API key files" in tried.output
-            assert tried.output.count("Starting operation: ") == 1, str(tried)
+            assert "Starting operation: API key files" in tried.output
+            assert tried.output.count("Starting operation: ") == 2, "RAM speed, which changes nothing, and the keys"
             audited = variant.run("--data", "only=llama.key-files", script="tasks/audit.py")
             assert audited.code == 1, str(audited)
             assert why in audited.output
@@ -170,7 +170,7 @@ def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
         served = invocation(variant)
         variant.shell(f"chown nobody {KEY_FILE}; chmod 644 {KEY_FILE}")
         assert variant.run("--data", "only=llama.key-files", script="tasks/audit.py").code == 1
-        assert variant.run().changed == ["Host | API key files"]
+        assert variant.run().changed == ["API key files"]
         assert variant.shell(f"stat -c '%a %U' {KEY_FILE}; chmod 400 {KEY_FILE}") == "600 root"
         assert variant.run().changed == []
         assert invocation(variant) == served, "whose the file is takes no restart"
@@ -178,7 +178,12 @@ def test_api_key(deployment: Deployment, tmp_path: Path) -> None:
             chat(variant.address, "Without a key?")
         assert refused.value.code == 401
         assert chat(variant.address, "With a key?", key)
-        for said in ("ps -eww -o args", f"cat {UNIT}", "cat /var/lib/llamarig/*/*/*.json", "journalctl --no-pager -b"):
-            assert key not in variant.shell(said), said
+        for command in (
+            "ps -eww -o args",
+            f"cat {UNIT}",
+            "cat /var/lib/llamarig/*/*/*.json",
+            "journalctl --no-pager -b",
+        ):
+            assert key not in variant.shell(command), command
         assert key not in outcome.output
     deployment.shell("rm -rf /etc/llamarig/keys")

@@ -1,4 +1,4 @@
-"""Timing the model that serves: measured over its own API, kept, and held against the last time."""
+"""Benchmark of the model that serves: measured over its own API, recorded, compared with the last time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.records.bench_ledger import read_ledger
 
-from tasks.operations.bench_ledger import read_ledger
 from tests.box.deployment import Deployment, wait_for
 from tests.box.rehearse import chat
-from tests.test_readme import BENCH
+from tests.readme_commands import BENCH
 
 pytestmark = pytest.mark.box
 
@@ -41,7 +41,7 @@ def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Pat
     process = variant.shell("systemctl show llamarig-tiny -p MainPID")
     first = variant.run(*QUICK, script="tasks/bench.py")
     assert first.code == 0, str(first)
-    assert "the first of its kind" in first.output
+    assert "no earlier run" in first.output
     (entry,) = read_ledger(str(ledger))
     assert (entry.box, entry.model, entry.runs) == ("rehearsal-box", "tiny", 2)
     assert entry.release in variant.shell("readlink /proc/$(systemctl show llamarig-tiny -p MainPID --value)/exe")
@@ -59,9 +59,9 @@ def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Pat
     rewrite(ledger, 100)
     slower = variant.run(*QUICK, script="tasks/bench.py")
     assert slower.code != 0
-    said = " ".join(slower.output.split())
-    assert "tiny is slower than on" in said
-    assert "with the same build and flags: prompt -9" in said
+    output = " ".join(slower.output.split())
+    assert "tiny is slower than on" in output
+    assert "with the same build and flags: prompt -9" in output
     assert "Traceback" not in slower.output
     assert len(read_ledger(str(ledger))) == 3, "a slow run is a run too"
 
@@ -89,28 +89,30 @@ def test_a_busy_model_is_not_timed(variant: Deployment, ledger: Path) -> None:
         over.set()
         asker.join()
     assert outcome.code != 0
-    said = " ".join(outcome.output.split())
-    assert "tiny is busy with somebody's request: time it when it is idle; nothing was stored for it" in said
+    output = " ".join(outcome.output.split())
+    assert "tiny is busy with another request: time it when it is idle; nothing was stored for it" in output
     assert not ledger.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--data", "model=nonsense"), "no model is called 'nonsense'; this box has tiny"),
-        (("--data", "depth=9000"), "a slot holds 8192 tokens, fewer than 9000 of prompt and 128 generated"),
+        (("--data", "depth=9000"), "a slot holds 8192 tokens, fewer than a prompt of 9000 and 128 generated"),
         (("--data", "runs=none"), "--data runs=none is no number"),
     ],
 )
-def test_what_cannot_be_timed_is_said(variant: Deployment, ledger: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_timed_is_refused(
+    variant: Deployment, ledger: Path, arguments: tuple[str, ...], message: str
+) -> None:
     outcome = variant.run(*arguments, script="tasks/bench.py")
     assert outcome.code != 0
-    assert said in " ".join(outcome.output.split())
+    assert message in " ".join(outcome.output.split())
     assert "Traceback" not in outcome.output
     assert not ledger.exists()
 
 
-def test_a_damaged_ledger_and_a_stopped_model_are_said(variant: Deployment, ledger: Path) -> None:
+def test_a_damaged_ledger_and_a_stopped_model_are_reported(variant: Deployment, ledger: Path) -> None:
     ledger.write_text("<<<<<<< HEAD\n")
     outcome = variant.run(*QUICK, script="tasks/bench.py")
     assert outcome.code != 0
@@ -122,7 +124,7 @@ def test_a_damaged_ledger_and_a_stopped_model_are_said(variant: Deployment, ledg
         variant.shell("systemctl start llamarig-tiny")
     wait_for(lambda: chat_or_nothing(variant), "the model again")
     assert outcome.code != 0
-    assert "nothing is started for this: systemctl start llamarig-tiny.service on the box" in outcome.output
+    assert "bench starts no server: systemctl start llamarig-tiny.service on the box" in outcome.output
 
 
 def chat_or_nothing(deployment: Deployment) -> str:

@@ -20,7 +20,7 @@ STORE = "/var/lib/llamarig/models/llamarig/Tiny-Qwen3-Next-GGUF"
 
 
 def announced(outcome: Outcome) -> list[str]:
-    """The operations a dry run says would change something."""
+    """The operations that would change something, by a dry run."""
     return [step["name"] for step in outcome.plan if step["hosts_with_change"]]
 
 
@@ -29,7 +29,7 @@ def test_fresh_box_converges(first_run: tuple[Deployment, Outcome]) -> None:
     assert outcome.code == 0, str(outcome)
     if os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
         pytest.skip("this box was kept from the last run, so its first run is not a fresh box's")
-    assert "Services | Models served" in outcome.changed
+    assert "Models served" in outcome.changed
     assert not outcome.failed
 
 
@@ -76,7 +76,7 @@ def test_dry_run_shows_and_does_not_do(variant: Deployment, hub: Hub) -> None:
     hub.log.clear()
     outcome = variant.run("--dry")
     assert outcome.code == 0, str(outcome)
-    assert announced(outcome) == ["Services | Models served"]
+    assert announced(outcome) == ["Models served"]
     after = variant.shell(
         f"systemctl show llamarig-{unit} -p InvocationID; cat /etc/systemd/system/llamarig-{unit}.service"
     )
@@ -128,9 +128,9 @@ def test_a_login_that_is_not_root_deploys_with_sudo(variant: Deployment) -> None
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == []
     shard = "$(find /var/lib/llamarig/models -name '*-00003-of-00003.gguf')"
-    variant.shell(f"rm {shard} /opt/llamarig/lib/tasks/files/job_status.py; systemctl stop llamarig-tiny")
+    variant.shell(f"rm {shard} /opt/llamarig/lib/llamarig/remote/shared/job_status.py; systemctl stop llamarig-tiny")
     repaired = variant.run()
     assert repaired.code == 0, str(repaired)
-    assert repaired.changed[-1] == "Services | Models served"
+    assert repaired.changed[-1] == "Models served"
     assert chat(variant.address, "Root or not?")
     assert variant.run().changed == []

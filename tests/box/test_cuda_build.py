@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llamarig.declare.build import CUDA_FROM_PYPI
+from llamarig.declare.rig import Rig
+from llamarig.engine.jobs import job_text
+from llamarig.facts.compilers import CompilersFound
+from llamarig.items.compilers import FROM_PYPI
+from llamarig.render import layout
+from llamarig.render.release import build_job
 
-from tasks.facts.compilers import CompilersFound
-from tasks.planning import layout
-from tasks.planning.compilers import FROM_PYPI
-from tasks.planning.release import build_job
-from tasks.spec.build import CUDA_FROM_PYPI
-from tasks.spec.rig import Rig
 from tests.box import machine
+from tests.box.audit_report import audit
 from tests.box.bad_input import refusal
 from tests.box.deployment import Deployment
-from tests.box.test_audit import audit
 
 pytestmark = pytest.mark.box
 
@@ -35,17 +36,18 @@ COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
 import json, subprocess
 from pathlib import Path
-from tasks.files import build_release, fatbin
-from tasks.files.job_status import Progress
-job = json.load(open("/tmp/job.json"))
-work = Path(job["work"])
+from llamarig.remote.build import build_release, fatbin
+from llamarig.remote.shared.job_status import Progress
+from llamarig.remote.shared.jobs import BuildJob
+job = BuildJob.from_json(json.load(open("/tmp/job.json")))
+work = Path(job.work)
 work.mkdir(parents=True, exist_ok=True)
 progress = Progress(Path("/tmp"))
-build_release.fetch_source(job["source"], work / "source", Path(job["cache"]), progress)
+build_release.fetch_source(job.source, work / "source", Path(job.cache), progress)
 build_release.configure(work / "source", work / "build", job, progress)
 subprocess.run(["ninja", "-C", str(work / "build"), OBJECT], check=True, env=build_release.compiler_environment(job))
 found = fatbin.architectures(work / "build" / OBJECT)
-print(json.dumps({"architectures": found, "toolkit": build_release.toolkit(job["cmake"])}))
+print(json.dumps({"architectures": found, "toolkit": build_release.toolkit(job.cmake)}))
 PYTHON
 rm -rf $(python3 -c 'import json; print(json.load(open("/tmp/job.json"))["work"])')
 """
@@ -81,28 +83,33 @@ def test_a_compiler_that_no_toolkit_takes_is_refused_before_anything_is_installe
 ) -> None:
     refused = newer_compiler.run(script=SCRIPT)
     for version in VERSIONS:
-        refusal(refused, f"g++ {TOO_NEW}, declared CUDA {version}, which compiles with", "CMAKE_CUDA_HOST_COMPILER")
+        refusal(
+            refused, f"CUDA {version} does not compile with", f"g++ {TOO_NEW}, expected", "CMAKE_CUDA_HOST_COMPILER"
+        )
     assert newer_compiler.shell(f"ls {layout.CUDA} 2>/dev/null || true") == ""
 
     outcome, host = audit(newer_compiler, tmp_path / "report.json")
-    findings = host["findings"]
-    assert isinstance(findings, list)
-    remedies = [item["remedy"] for item in findings if item["check"] == "llama.release"]
-    assert len(remedies) == len(VERSIONS), str(outcome)
-    assert all("deploy.py refuses: CUDA toolkit, C library and compiler" in remedy for remedy in remedies)
+    # Why a deploy will not build the releases; that they are missing follows from it.
+    refusals = [item for item in host["findings"] if item["check"] == "llama.toolkits"]
+    assert len(refusals) == len(VERSIONS), str(outcome)
+    for item in refusals:
+        assert not item["by_deploy"]
+        assert f"g++ {TOO_NEW}" in item["found"]
+        assert "CMAKE_CUDA_HOST_COMPILER" in item["remedy"]
+    assert [item for item in host["findings"] if item["check"] == "llama.release"] == []
 
 
 def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> None:
     cuda.shell("rm -rf /opt/llamarig/cuda")  # of an earlier run, on a box that is kept
     first = cuda.run(script=SCRIPT)
     assert first.code == 0, str(first)
-    assert {f"Toolchain | CUDA {version} from PyPI" for version in VERSIONS} <= set(first.changed)
-    assert "no nvidia-smi on this box" in first.output, "a box without a driver is told so"
+    assert "CUDA toolkits" in first.changed
+    assert "no nvidia-smi on this box" in first.output, "a missing driver is reported"
     assert cuda.run(script=SCRIPT).changed == []
 
     roots = {version: f"{layout.CUDA}/{version}/root" for version in VERSIONS}
-    said = cuda.shell(CompilersFound().command(paths=roots.values()))
-    found = CompilersFound().process(said.splitlines())
+    output = cuda.shell(CompilersFound().command(paths=roots.values()))
+    found = CompilersFound().process(output.splitlines())
     assert {version: found.toolkits[root].limits for version, root in roots.items()} == {
         version: FROM_PYPI[version] for version in VERSIONS
     }
@@ -110,12 +117,12 @@ def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> No
 
     rig = Rig.model_validate(cuda.rig)
     for build in rig.builds[1:]:
-        cuda.write("/tmp/job.json", json.dumps(build_job(build, rig.models)))
+        cuda.write("/tmp/job.json", job_text(build_job(build, rig.models)))
         printed = cuda.shell(COMPILE.replace("OBJECT", repr(OBJECT)), timeout=900)
-        told = json.loads(printed.splitlines()[-1])
-        assert told["architectures"] == ["89-real", "120-real"]
-        assert told["toolkit"]["root"] == f"/opt/llamarig/cuda/{build.cuda_toolkit}/root"
-        assert told["toolkit"]["version"].startswith(f"{build.cuda_toolkit}.")
+        compiled = json.loads(printed.splitlines()[-1])
+        assert compiled["architectures"] == ["89-real", "120-real"]
+        assert compiled["toolkit"]["root"] == f"/opt/llamarig/cuda/{build.cuda_toolkit}/root"
+        assert compiled["toolkit"]["version"].startswith(f"{build.cuda_toolkit}.")
 
     # What a driver exports can be linked against without one.
     cuda.shell(
@@ -129,7 +136,7 @@ def test_a_library_deleted_from_the_toolkit_is_brought_back(cuda: Deployment) ->
     cuda.shell(f"rm /opt/llamarig/cuda/{OLDEST}/root/lib64/stubs/libcuda.so")
     outcome = cuda.run(script=SCRIPT)
     assert outcome.code == 0, str(outcome)
-    assert outcome.changed == [f"Toolchain | CUDA {OLDEST} as CMake expects it"]
+    assert outcome.changed == ["CUDA toolkits"]
     assert cuda.run(script=SCRIPT).changed == []
 
 
@@ -162,7 +169,7 @@ def test_a_gpu_build_that_sees_no_gpu_does_not_serve(deployment: Deployment) -> 
     """The CPU build in the place of one for CUDA: llama-server would serve on the CPU without a word."""
     wrong = json.loads(deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/job.json")) | {"needs_gpu": True}
     deployment.write("/tmp/job/job.json", json.dumps(wrong))
-    switch = "cd /opt/llamarig/lib && python3 -B -m tasks.files.switch_unit /tmp/job"
+    switch = "cd /opt/llamarig/lib && python3 -B -m llamarig.remote.serve.switch_unit /tmp/job"
     done = machine.ssh(deployment.box, switch, check=False)
     assert done.returncode == 1
     assert "this build of llama-server sees no GPU" in done.stderr

@@ -1,7 +1,7 @@
-"""A planned model's first start, on simulated cards: what it takes is compared, what is missing is done without.
+"""A planned model's first start, on simulated cards: memory is compared with the plan, and a shortage is a step down.
 
 The server is the real one, and so are its log, its failures and the switch. The cards are the stand-in that dry runs
-use (tasks/files/simulated_gpu.cpp): they count memory, refuse what they have not, and compute nothing.
+use (remote/build/simulated_gpu.cpp): they count memory, refuse what they have not, and compute nothing.
 """
 
 from __future__ import annotations
@@ -14,29 +14,39 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from llamarig.declare.placement import Layers
+from llamarig.declare.rig import Rig
+from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.engine.jobs import job_text
+from llamarig.facts.start_records import BackOffs
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.items.start_plan import start_plan, with_back_off
+from llamarig.items.unit_differences import switch_job
+from llamarig.items.wanted_unit import Wanted, wanted_unit
+from llamarig.placement.devices import simulation_environment
+from llamarig.placement.dry_run import memory_arguments
+from llamarig.placement.layer_weights import LayerWeights, layer_weights
+from llamarig.placement.steps_down import effective_placement
+from llamarig.records.model_lock import locked_models
+from llamarig.records.plan_file import (
+    DeviceMemory,
+    Plan,
+    PlanInputs,
+    PlannedDevice,
+    RamBudget,
+    read_plan_file,
+    record_plan,
+)
+from llamarig.remote.plan.model_headers import header_of
+from llamarig.remote.shared.gguf_header import combined_header
+from llamarig.remote.shared.jobs import BackOff
+from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
+from llamarig.render.model_paths import model_files, target
+from llamarig.render.release import release_path
 
-from tasks.facts.proofs import BackOffs
-from tasks.files.model_headers import header_of
-from tasks.operations.lock_file import locked_models
-from tasks.operations.plan_file import read_plans, write_plan
-from tasks.operations.simulated_gpus import simulation_library
-from tasks.planning.gguf_header import Header
-from tasks.planning.plans.device import simulation_environment
-from tasks.planning.plans.dry_run import memory_arguments
-from tasks.planning.plans.first_start import start_plan, with_back_off
-from tasks.planning.plans.ladder import in_force
-from tasks.planning.plans.server_log import TOLERANCE_MIB, read_log
-from tasks.planning.plans.weights import Weights, weights_of
-from tasks.planning.release import release_path
-from tasks.planning.serving import Wanted, switch_job, wanted_unit
-from tasks.planning.shards import model_files, target
-from tasks.spec.placement import Layers
-from tasks.spec.plan_file import Belongs, DeviceMemory, Plan, PlannedDevice, RamBudget
-from tasks.spec.rig import Rig
-from tasks.spec.simulated_gpu import SimulatedGpu
 from tests.box.deployment import Deployment, wait_for
 from tests.box.rehearse import chat
-from tests.planning.golden_units import PINNED
+from tests.render.golden_units import PINNED
 
 pytestmark = pytest.mark.box
 
@@ -54,7 +64,7 @@ class Start:
 
     deployment: Deployment
     rig: Rig
-    weights: Weights
+    weights: LayerWeights
     plan: Plan
 
     def rendered(self, placement: Layers) -> Wanted:
@@ -81,13 +91,14 @@ class Start:
         return replace(self, rig=self.rig.model_copy(update={"models": (model.model_copy(update={"serve": served}),)}))
 
     def switch(self, **plan: Any) -> str:
-        """Have the box switch as a deploy does; what it says in the end. Fields of the plan may be overridden."""
+        """Have the box switch as a deploy does; returns its last message. Fields of the plan may be overridden."""
         wanted = self.rendered(PLACEMENT)
-        told = {**start_plan(self.plan, self.weights, self.rendered), **plan}
-        job = switch_job(wanted, self.rig.builds[0], [], 1 << 24, told)
-        self.deployment.write(f"{JOB}/job.json", json.dumps(job))
+        start = replace(start_plan(self.plan, self.weights, self.rendered), **plan)
+        job = switch_job(wanted, self.rig.builds[0], [], 1 << 24, start)
+        self.deployment.write(f"{JOB}/job.json", job_text(job))
         self.deployment.shell(
-            f"cd /opt/llamarig/lib && python3 -B -m tasks.files.switch_unit {JOB} >/dev/null 2>&1; true", timeout=300
+            f"cd /opt/llamarig/lib && python3 -B -m llamarig.remote.serve.switch_unit {JOB} >/dev/null 2>&1; true",
+            timeout=300,
         )
         status: dict[str, Any] = json.loads(self.deployment.shell(f"cat {JOB}/status.json"))
         return f"{status['state']}: {status['message']}"
@@ -95,8 +106,8 @@ class Start:
     def total(self, card: int) -> int:
         return self.plan.gpus[card].total_mib
 
-    def off(self) -> dict[str, Any] | None:
-        """What the box's proof says of a step down."""
+    def off(self) -> BackOff | None:
+        """The step down that the box's proof records."""
         return BackOffs().process(self.deployment.shell(BackOffs().command()).splitlines()).get(UNIT)
 
 
@@ -116,9 +127,9 @@ def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
     locked = locked_models(rig)
     assert locked is not None
     shards = [header_of(str(ground.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
-    header = Header(tuple(tensor for shard in shards for tensor in shard.tensors), shards[0].metadata)
+    header = combined_header(shards)
     nothing = Plan(
-        belongs=Belongs(
+        belongs=PlanInputs(
             header="0" * 64,
             devices=tuple(
                 PlannedDevice(name=f"CUDA{n}", description=f"card {n}", total_mib=1000, free_mib=900) for n in (0, 1)
@@ -135,7 +146,7 @@ def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
         memory=(),
         ram=NOTHING,
     )
-    made = Start(ground, rig, weights_of(header), nothing).with_cards(900, 900)
+    made = Start(ground, rig, layer_weights(header), nothing).with_cards(900, 900)
     memory = dry_run(made)
     yield replace(made, plan=nothing.model_copy(update={"memory": memory}))
     deployment.shell(f"rm -rf {KEY_FILE}")
@@ -151,8 +162,8 @@ def dry_run(start: Start) -> tuple[DeviceMemory, ...]:
     variables = " ".join(f"{name}='{value}'" for name, value in model.serve.environment.items())
     words = [*arguments[:2], *memory_arguments(arguments), "--device", "CUDA0,CUDA1", "--fit-print", "on"]
     quoted = " ".join(f"'{word}'" for word in words)
-    said = start.deployment.shell(f"{variables} {program.replace('server', 'fit-params')} {quoted} 2>/dev/null")
-    rows = [line.split() for line in said.splitlines() if line.startswith(("CUDA", "Host"))]
+    output = start.deployment.shell(f"{variables} {program.replace('server', 'fit-params')} {quoted} 2>/dev/null")
+    rows = [line.split() for line in output.splitlines() if line.startswith(("CUDA", "Host"))]
     return tuple(
         DeviceMemory(name=name, model_mib=int(model), context_mib=int(context), compute_mib=int(compute))
         for name, model, context, compute in rows
@@ -170,7 +181,7 @@ def test_what_a_start_took_is_compared_and_no_key_is_logged(start: Start) -> Non
     box = start.deployment
     box.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-{'x' * 32}-last >{KEY_FILE}")
     ended = start.with_cards(900, 900, api_key_file=KEY_FILE).switch()
-    assert f"it took what was predicted, to {TOLERANCE_MIB} MiB a card: CUDA0 " in ended, ended
+    assert f"it took what was predicted, within {TOLERANCE_MIB} MiB per GPU: CUDA0 " in ended, ended
     assert f"predicted {start.total(0)}; CUDA1 " in ended
     lines = log_of_this_start(box)
     log = read_log(lines)
@@ -189,28 +200,31 @@ def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
     less = start.with_cards(start.total(0) - 1, 900)
     ended = less.switch()
     assert ended.startswith("done: "), ended
-    assert re.search(r"GPU memory was lacking \(CUDA0 lacks \d+ MiB: ", ended), ended
+    assert re.search(r"GPU memory was short \(CUDA0 lacks \d+ MiB: ", ended), ended
     assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in ended
     off = less.off()
     assert off is not None
-    assert list(off["missing_mib"]) == ["CUDA0"]
-    assert off["missing_mib"]["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
+    assert list(off.missing_mib) == ["CUDA0"]
+    assert off.missing_mib["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
     assert chat(start.deployment.address, "With less?")
     proposed = with_back_off(less.plan, off, less.rendered(PLACEMENT).text)
-    assert in_force(proposed).gpu[0] < 2
-    assert in_force(proposed).gpu[1] == 1, "the other card has all it was planned to have"
-    assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == less.rendered(in_force(proposed)).text.strip()
+    assert effective_placement(proposed).gpu[0] < 2
+    assert effective_placement(proposed).gpu[1] == 1, "the other card has all it was planned to have"
+    assert (
+        start.deployment.shell(f"cat /etc/systemd/system/{UNIT}")
+        == less.rendered(effective_placement(proposed)).text.strip()
+    )
     # What serves now is switched to as it is from here on, and takes no further step.
     again = replace(less, plan=proposed)
-    assert again.plan.proposals[0].missing_mib == (off["missing_mib"]["CUDA0"], 0)
-    assert start_plan(again.plan, again.weights, again.rendered)["predicted_mib"] is None
+    assert again.plan.proposals[0].missing_mib == (off.missing_mib["CUDA0"], 0)
+    assert start_plan(again.plan, again.weights, again.rendered).predicted_mib is None
 
 
 def test_a_card_with_nothing_left_gets_the_old_model_back(start: Start) -> None:
     before = start.deployment.shell(f"cat /etc/systemd/system/{UNIT}")
     ended = start.with_cards(900, 3).switch()
     assert ended.startswith("failed: "), ended
-    assert "GPU memory is lacking (CUDA1 lacks " in ended
+    assert "GPU memory is short (CUDA1 lacks " in ended
     assert "and there is no step down" in ended
     assert "llamarig-tiny.service serves again as before" in ended
     assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == before
@@ -259,23 +273,26 @@ def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
     serve["environment"] = {name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"}
     outcome = variant.run()
     assert outcome.code == 0, str(outcome)
-    said = " ".join(outcome.output.split())
-    assert "GPU memory was lacking (CUDA0 lacks " in said
-    assert f"written into {variant.rig['plan_file']} as a proposal: commit it" in said
-    plan = read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"]
+    output = " ".join(outcome.output.split())
+    assert "GPU memory was short (CUDA0 lacks " in output
+    assert f"written into {variant.rig['plan_file']} as a proposal: commit it" in output
+    plan = read_plan_file(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"]
     assert len(plan.proposals) == 1
-    assert sum(in_force(plan).gpu) < sum(plan.placement.gpu) or in_force(plan).partial != plan.placement.partial
+    assert (
+        sum(effective_placement(plan).gpu) < sum(plan.placement.gpu)
+        or effective_placement(plan).partial != plan.placement.partial
+    )
     assert chat(deployment.address, "By a plan?")
     second = variant.run()
     assert second.changed == [], str(second)
     assert variant.run("--data", "only=llama.units,llama.environment", script="tasks/audit.py").code == 0
-    # The machine that deploys may die before it writes: the box's own proof tells it the next time.
-    write_plan(variant.rig["plan_file"], "rehearsal-box", "tiny", plan.model_copy(update={"proposals": ()}))
+    # The control machine may fail before it writes: the next deploy reads the step down from the box's proof.
+    record_plan(variant.rig["plan_file"], "rehearsal-box", "tiny", plan.model_copy(update={"proposals": ()}))
     third = variant.run()
-    assert third.changed == ["Services | Models served"], str(third)
-    assert read_plans(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
+    assert third.changed == ["Models served"], str(third)
+    assert read_plan_file(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
     assert variant.run().changed == []
-    # Timed once, a plan says what it would come to, and on how little that stands. (These cards compute nothing.)
+    # Once the model is timed, a plan predicts its speed, and on how many runs. (These cards compute nothing.)
     shown = variant.run(script="tasks/plan.py")
     assert "tokens/s" not in shown.output, "nothing was measured, so nothing is predicted"
     timed = variant.run(*("--data", "runs=1", "--data", "depth=64", "--data", "generate=16"), script="tasks/bench.py")
@@ -303,8 +320,8 @@ def test_buffers_of_a_server_on_the_cpu_are_as_predicted(deployment: Deployment)
     )
     log = read_log(deployment.shell("cat /run/cpu-start.log").splitlines())
     dry = [words[0].replace("server", "fit-params"), *words[1:3], *memory_arguments(words), "--fit-print", "on"]
-    said = deployment.shell(f"{shlex.join(dry)} 2>/dev/null").split()
-    assert said[0] == "Host"
+    output = deployment.shell(f"{shlex.join(dry)} 2>/dev/null").split()
+    assert output[0] == "Host"
     assert log.memory.keys() == {"CPU"}
     took = log.memory["CPU"]
-    assert [int(took.model), int(took.context), int(took.compute)] == [int(mib) for mib in said[1:4]]
+    assert [int(took.model), int(took.context), int(took.compute)] == [int(mib) for mib in output[1:4]]

@@ -1,4 +1,4 @@
-"""The deploy is killed at its worst moments; the next run finishes, and nothing half-made ever serves."""
+"""The deploy is killed at its worst moments; the next run finishes, and nothing incomplete ever serves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
     assert unit, "the build ended with the connection that began it"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already under way" in again.said(), "the next run finding the build", by=again)
+    wait_for(lambda: "already running" in again.said(), "the next run finding the build", by=again)
     assert interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value") == unit
     # And now the build itself dies, as by the OOM killer.
     interrupted.shell(f"systemctl kill -s SIGKILL 'llamarig-job-{name}_*'")
@@ -66,7 +66,7 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
 
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
-    assert "Services | Models served" in finished.changed
+    assert "Models served" in finished.changed
     assert interrupted.run().changed == []
 
 
@@ -84,7 +84,7 @@ def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path:
     assert interrupted.shell(unfinished) == "0", "under its own name before it was whole"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already under way" in again.said(), "the next run finding the download", by=again)
+    wait_for(lambda: "already running" in again.said(), "the next run finding the download", by=again)
     # One shard arrives whole; then the download itself dies.
     wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard", by=again)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
@@ -118,7 +118,7 @@ def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path)
 
 
 def test_switch_itself_killed(interrupted: Deployment, tmp_path: Path) -> None:
-    """The program on the box that changes the unit dies with the old server stopped: the next run mends it."""
+    """The program on the box that changes the unit dies with the old server stopped: the next run repairs it."""
     interrupted.rig["models"][0]["serve"]["ubatch"] = 128
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 128' /etc/systemd/system/llamarig-tiny.service || true"

@@ -1,6 +1,6 @@
 """Models with a layer of multi-token prediction: each layer is on the device that the pinned llama.cpp's own log names.
 
-The headers are those of tests/planning/mtp_models.py, the GPUs simulated.
+The headers are those of tests/placement/mtp_models.py, the GPUs simulated.
 """
 
 from __future__ import annotations
@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from llamarig.declare.placement import Layers, Override, Placement
+from llamarig.declare.rig import Rig
+from llamarig.items.header_files import sparse_paths
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.records.model_lock import lock_key, read_model_lock
+from llamarig.records.plan_file import Plan, read_plan_file
+from llamarig.render import layout
+from llamarig.render.release import release_path
 
-from tasks.operations.header_files import sparse_paths
-from tasks.operations.lock_file import read_lock
-from tasks.operations.plan_file import read_plans
-from tasks.operations.simulated_gpus import simulation_library
-from tasks.planning import layout
-from tasks.planning.release import release_path
-from tasks.spec.model_lock import lock_key
-from tasks.spec.placement import Layers, Override, Placement
-from tasks.spec.plan_file import Plan
-from tasks.spec.rig import Rig
 from tests.box.deployment import HOST, Deployment
 from tests.box.hub import Hub
-from tests.planning.mtp_models import (
+from tests.placement.mtp_models import (
     NAMES,
     POSITIONS,
     flags,
@@ -102,7 +100,7 @@ def planned(first_run: tuple[Deployment, Any], hub: Hub, tmp_path_factory: pytes
     done = deployment.run("--data", "update=all", script=PLAN)
     assert done.code == 0, str(done)
     rig = Rig.model_validate(deployment.rig)
-    lock, plans = read_lock(rig.model_lock), read_plans(rig.plan_file).boxes[HOST]
+    lock, plans = read_model_lock(rig.model_lock), read_plan_file(rig.plan_file).boxes[HOST]
     by_name = dict(zip(MODELS, rig.models, strict=True))
     yield Planned(
         plans={name: plans[model.name] for name, model in by_name.items()},

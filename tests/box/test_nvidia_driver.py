@@ -1,4 +1,4 @@
-"""The NVIDIA driver on a real Debian: what the box says, and whether Debian's own index can give what we would install.
+"""The NVIDIA driver on a real Debian: its facts, and whether Debian's own index offers what a deploy would install.
 
 No card and no kernel of its own is here, so the packages are resolved (`apt-get -s`) and not installed; that a module
 loads, and a restart that it needs, only a box with a GPU can show.
@@ -10,11 +10,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from llamarig.declare.build import Build
+from llamarig.declare.host_policy import NvidiaDriver
+from llamarig.facts.nvidia_packages import DriverState, NvidiaPackages
+from llamarig.items.driver_steps import DEBIAN_COMPONENTS, next_step, packages, queried_packages, upstream_version
 
-from tasks.facts.driver import NvidiaPackages
-from tasks.planning.driver import DEBIAN_COMPONENTS, DriverState, asked_for, next_step, packages, upstream
-from tasks.spec.build import Build
-from tasks.spec.host_policy import NvidiaDriver
 from tests.box import machine
 from tests.box.deployment import Deployment
 
@@ -35,9 +35,9 @@ apt-get {OPTIONS} -qq update
 """
 
 
-def asked(deployment: Deployment, driver: NvidiaDriver, options: str = "") -> DriverState:
-    """The project's own fact, put to the box; with ``options``, to an apt with those."""
-    command = NvidiaPackages().command(asked_for(driver))
+def driver_state(deployment: Deployment, driver: NvidiaDriver, options: str = "") -> DriverState:
+    """The fact as read from the box; with ``options`` for apt."""
+    command = NvidiaPackages().command(queried_packages(driver))
     for program in ("apt-cache", "apt-get"):
         command = command.replace(f"{program} ", f"{program} {options} ")
     return NvidiaPackages().process(deployment.shell(command).splitlines())
@@ -60,7 +60,7 @@ def test_a_container_is_refused_before_anything_is_changed(variant: Deployment) 
 @pytest.mark.parametrize("module", ["open", "proprietary"])
 def test_debians_index_gives_what_we_would_install(deployment: Deployment, module: str) -> None:
     driver = NvidiaDriver.model_validate({"kernel_module": module})
-    state = asked(deployment, driver)
+    state = driver_state(deployment, driver)
     assert (state.family, state.release, state.container, state.cards) == ("debian", "trixie", True, 0)
     assert (state.module, state.library, state.parts, state.kernels) == ("", "", frozenset(), ())
     assert "main" in state.components
@@ -73,7 +73,7 @@ def test_debians_index_gives_what_we_would_install(deployment: Deployment, modul
     assert first.kind == "components"
 
     deployment.shell(LISTS, timeout=300)
-    enabled = asked(deployment, driver, OPTIONS)
+    enabled = driver_state(deployment, driver, OPTIONS)
     assert enabled.components == {"main", *DEBIAN_COMPONENTS}
     step = next_step(driver, with_a_card(enabled), [build], {"/usr": (12, 4)})
     assert step is not None
@@ -85,8 +85,10 @@ def test_debians_index_gives_what_we_would_install(deployment: Deployment, modul
     chosen = dict(re.findall(r"^Inst (\S+) \((\S+)", resolved, re.MULTILINE))
     assert set(step.names) <= chosen.keys()
     # One version of module, firmware and libraries, and no desktop.
-    version = upstream(enabled.offered["libcuda1"])
-    parts = {name: upstream(of) for name, of in chosen.items() if name in ("firmware-nvidia-gsp", *step.names[:3])}
+    version = upstream_version(enabled.offered["libcuda1"])
+    parts = {
+        name: upstream_version(of) for name, of in chosen.items() if name in ("firmware-nvidia-gsp", *step.names[:3])
+    }
     assert set(parts.values()) == {version}, parts
     assert not [name for name in chosen if name.startswith(("xserver-", "nvidia-settings"))]
 
@@ -102,6 +104,6 @@ def test_a_toolkit_that_is_not_where_it_is_declared(variant: Deployment) -> None
     variant.rig["builds"].append({**build, "cuda_toolkit": "/usr/local/cuda-12.9"})
     outcome = variant.run(script=SCRIPT)
     assert outcome.code != 0
-    assert "declared /usr/local/cuda-12.9/bin/nvcc" in outcome.output
+    assert "/usr/local/cuda-12.9/bin/nvcc is missing" in outcome.output, str(outcome)
     assert "install the toolkit there, or declare a version from PyPI" in outcome.output
     assert machine.ssh(variant.box, "ls /opt/llamarig/cuda", check=False).returncode != 0 or outcome.changed == []

@@ -5,16 +5,16 @@ tests/gpu/RESULTS.md has the whole Vulkan build, and the software driver that se
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from llamarig.declare.build import Build
+from llamarig.declare.rig import Rig
+from llamarig.engine.jobs import job_text
+from llamarig.items.packages import ROCM, wanted_packages
+from llamarig.render.release import build_job
 
-from tasks.planning.packages import ROCM, wanted_packages
-from tasks.planning.release import build_job
-from tasks.spec.build import Build
-from tasks.spec.rig import Rig
 from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment
 
@@ -27,13 +27,14 @@ COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
 import json, subprocess
 from pathlib import Path
-from tasks.files import build_release
-from tasks.files.job_status import Progress
-job = json.load(open("/tmp/job.json"))
-work = Path(job["work"])
+from llamarig.remote.build import build_release
+from llamarig.remote.shared.job_status import Progress
+from llamarig.remote.shared.jobs import BuildJob
+job = BuildJob.from_json(json.load(open("/tmp/job.json")))
+work = Path(job.work)
 work.mkdir(parents=True, exist_ok=True)
 progress = Progress(Path("/tmp"))
-build_release.fetch_source(job["source"], work / "source", Path(job["cache"]), progress)
+build_release.fetch_source(job.source, work / "source", Path(job.cache), progress)
 build_release.configure(work / "source", work / "build", job, progress)
 subprocess.run(["ninja", "-C", str(work / "build"), OBJECT], check=True, env=build_release.compiler_environment(job))
 PYTHON
@@ -55,7 +56,7 @@ def test_debian_has_the_packages_for_vulkan(deployment: Deployment, builder: str
 
 
 def test_debian_has_the_packages_for_hip_and_they_are_too_old(variant: Deployment) -> None:
-    """HIP 5.7.1 in Debian 13; the owner is told before 790 MB of it are fetched."""
+    """HIP 5.7.1 in Debian 13; refused before 790 MB of it are fetched."""
     simulate(variant, ROCM["debian"])
     with_build(variant, name="hip", backend="hip", architectures=["gfx1100"])
     outcome = variant.run(script=SCRIPT)
@@ -74,12 +75,12 @@ def test_vulkan_configures_and_a_shader_compiles(variant: Deployment) -> None:
     assert first.code == 0, str(first)
     assert variant.run(script=SCRIPT).changed == []
     job = build_job(rig.builds[1], rig.models)
-    variant.write("/tmp/job.json", json.dumps(job))
+    variant.write("/tmp/job.json", job_text(job))
     try:
         variant.shell(COMPILE.replace("OBJECT", repr(SHADER)), timeout=600)
-        made = f"{job['work']}/build/{Path(SHADER).parent}"
+        made = f"{job.work}/build/{Path(SHADER).parent}"
         assert "argmax_f32_data" in variant.shell(f"cat {made}/{Path(SHADER).name}")
         # SPIR-V's magic number, in the order of this machine's bytes.
         assert variant.shell(f"head -qc 4 {made}/vulkan-shaders.spv/argmax_f32.spv | od -An -tx1") == "03 02 23 07"
     finally:
-        variant.shell(f"rm -rf {job['work']}")
+        variant.shell(f"rm -rf {job.work}")

@@ -1,4 +1,4 @@
-"""A box whose distribution's Python will not do: uv brings one from the declared mirror, or one message says why not.
+"""A box whose Python is too old: uv installs one from the declared mirror, or one message says why it cannot.
 
 That a box with no Python at all converges, every other test here shows: the fresh box has none. GitHub, where uv's
 builds lie, cannot be reached in a rehearsal, so the build in the mirror is a stand-in: the box's own Python under the
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import pytest
+from llamarig.items.python import PYTHON_DOWNLOADS, UV_PYTHON
 
-from tasks.planning.interpreter import BROUGHT, RELEASES
 from tests.box.deployment import Deployment
 from tests.box.rehearse import chat
 
@@ -54,18 +54,18 @@ def too_old(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]
         assert deployment.run().changed == []
 
 
-def test_uv_brings_what_the_distribution_lacks(too_old: Deployment) -> None:
+def test_uv_installs_a_newer_python(too_old: Deployment) -> None:
     nothing_there = too_old.run()
     assert nothing_there.code == 1, str(nothing_there)
-    said = nothing_there.output
+    output = nothing_there.output
     assert (
-        "/usr/bin/python3 is Python 3.8 without venv, ensurepip or ssl, llamarig's programs need 3.9 or newer" in said
+        "/usr/bin/python3 is Python 3.8 without venv, ensurepip or ssl, llamarig's programs need 3.9 or newer" in output
     )
-    assert f"CPython {BROUGHT} could not be had from file://{MIRROR}: install a newer python3" in said
-    assert 'host_policy(python_mirror="https://...")' in said
-    assert "Traceback" not in said
-    wanted = re.search(rf"{MIRROR}(/\S+\.tar\.gz)", said)
-    assert wanted is not None, said
+    assert f"CPython {UV_PYTHON} could not be downloaded from file://{MIRROR}: install a newer python3" in output
+    assert 'host_policy(python_mirror="https://...")' in output
+    assert "Traceback" not in output
+    wanted = re.search(rf"{MIRROR}(/\S+\.tar\.gz)", output)
+    assert wanted is not None, output
     assert chat(too_old.address, "Do you still serve?")
 
     # Other bytes than those uv has the sha256 of are not installed, whoever serves them.
@@ -81,7 +81,7 @@ def test_uv_brings_what_the_distribution_lacks(too_old: Deployment) -> None:
     too_old.shell(f"rm -r /opt/llamarig/hub; truncate -s -1000 {SHARD}")
     outcome = too_old.run()
     assert outcome.code == 0, str(outcome)
-    assert "Toolchain | Python" in outcome.changed
+    assert "Python" in outcome.changed
     for ours in ("/opt/llamarig/python3", "/opt/llamarig/hub/bin/python"):
         assert too_old.shell(f"readlink -f {ours}").startswith("/opt/llamarig/cpython/cpython-")
     assert chat(too_old.address, "And on the other Python?")
@@ -90,7 +90,7 @@ def test_uv_brings_what_the_distribution_lacks(too_old: Deployment) -> None:
 
 def declare_as_genuine(deployment: Deployment, path: str, sha256: str) -> None:
     processor = deployment.shell("uname -m")
-    major, minor, patch = (int(number) for number in BROUGHT.split("."))
+    major, minor, patch = (int(number) for number in UV_PYTHON.split("."))
     build = {
         "name": "cpython",
         "arch": {"family": processor, "variant": None},
@@ -100,10 +100,10 @@ def declare_as_genuine(deployment: Deployment, path: str, sha256: str) -> None:
         "minor": minor,
         "patch": patch,
         "prerelease": "",
-        "url": f"{RELEASES}{path}",
+        "url": f"{PYTHON_DOWNLOADS}{path}",
         "sha256": sha256,
         "variant": None,
         "build": PurePosixPath(path).parts[1],
     }
-    deployment.write("/etc/uv/pythons.json", json.dumps({f"cpython-{BROUGHT}-linux-{processor}-gnu": build}))
+    deployment.write("/etc/uv/pythons.json", json.dumps({f"cpython-{UV_PYTHON}-linux-{processor}-gnu": build}))
     deployment.write("/etc/uv/uv.toml", 'python-downloads-json-url = "file:///etc/uv/pythons.json"\n')

@@ -1,6 +1,6 @@
 """Weights in RAM pinned for the GPU: on simulated cards, whose pinned memory the kernel counts as it counts CUDA's.
 
-The server, its dry runs, the switch and the audit are the real ones (tasks/files/simulated_gpu.cpp says what is not).
+The server, its dry runs, the switch and the audit are the real ones (remote/build/simulated_gpu.cpp lists what is not).
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.declare.rig import Rig
+from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.placement.box_capacity import BoxCapacity
+from llamarig.placement.devices import simulation_environment
+from llamarig.placement.pinned_weights import LoadModeChoice, load_modes, memory_of_measured
+from llamarig.records.plan_file import MeasuredPlacement, read_plan_file
 
-from tasks.operations.plan_file import read_plans
-from tasks.operations.simulated_gpus import simulation_library
-from tasks.planning.box import Box
-from tasks.planning.pinned_weights import Choice, load_modes, memory_of_measured
-from tasks.planning.plans.device import simulation_environment
-from tasks.spec.plan_file import MeasuredPlacement
-from tasks.spec.rig import Rig
-from tasks.spec.simulated_gpu import SimulatedGpu
 from tests.box.deployment import HOST, Deployment, wait_for
 from tests.box.hub import Hub
 from tests.box.rehearse import chat, is_healthy
 from tests.box.sparse_models import write_sparse
-from tests.planning.model_shapes import SHAPES
-from tests.planning.profile_memory import PROFILES, RAM
+from tests.placement.model_shapes import SHAPES
+from tests.placement.profile_memory import PROFILES, RAM
 
 pytestmark = pytest.mark.box
 
@@ -72,7 +71,7 @@ def test_each_profile_leaves_what_its_golden_unit_says(profile: tuple[str, Deplo
     group, deployment = profile
     done = deployment.run(script=MEASURE)
     assert done.code == 0, str(done)
-    measured = read_plans(deployment.rig["plan_file"]).measured[HOST]
+    measured = read_plan_file(deployment.rig["plan_file"]).measured[HOST]
     assert {name: seen(each) for name, each in measured.items()} == {
         name: (each.left_mib, each.weights_mib, each.rest_mib, each.pinnable_mib)
         for name, each in PROFILES[group].models.items()
@@ -83,7 +82,7 @@ def test_each_profile_leaves_what_its_golden_unit_says(profile: tuple[str, Deplo
         for model in rig.models
         if model.name in measured
     }
-    chosen = load_modes(rig, memory, Box(ram=RAM))
+    chosen = load_modes(rig, memory, BoxCapacity(ram=RAM))
     assert {name: chosen[name].mode for name in measured} == {
         name: each.mode for name, each in PROFILES[group].models.items()
     }
@@ -147,7 +146,7 @@ def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -
     clean = audited(tiny)
     assert clean.code == 0, str(clean)
 
-    # A driver that refuses pinned memory says so in a debug line alone; the stand-in refuses it by CUDA's own variable.
+    # A driver that refuses pinned memory logs it at debug level only; the stand-in refuses it by CUDA's own variable.
     drop_in = f"/run/systemd/system/{UNIT}.service.d/refuse.conf"
     tiny.write(drop_in, "[Service]\nEnvironment=GGML_CUDA_NO_PINNED=1\n")
     try:
@@ -162,7 +161,7 @@ def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -
         tiny.shell(f"rm {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
 
 
-def test_a_first_start_says_that_weights_are_not_pinned(tiny: Deployment) -> None:
+def test_a_first_start_reports_that_weights_are_not_pinned(tiny: Deployment) -> None:
     drop_in = f"/run/systemd/system/{UNIT}.service.d/refuse.conf"
     tiny.write(drop_in, "[Service]\nEnvironment=GGML_CUDA_NO_PINNED=1\n")
     try:
@@ -176,11 +175,11 @@ def test_a_first_start_says_that_weights_are_not_pinned(tiny: Deployment) -> Non
 @pytest.mark.parametrize(
     ("free", "host", "words"),
     [
-        ((900, 500), {}, "MiB free on the GPUs, and pinned weights want 512 on each"),
+        ((900, 500), {}, "MiB free on the GPUs, and pinned weights need 512 on each"),
         ((900, 900), {"memory_reserve_mib": 10_000_000}, "host.memory_reserve_mib = 10000000"),
     ],
 )
-def test_where_something_lacks_the_file_stays_mapped_and_the_deploy_says_what(
+def test_where_memory_is_short_the_file_stays_mapped_and_the_deploy_says_why(
     tiny: Deployment, free: tuple[int, int], host: dict[str, Any], words: str
 ) -> None:
     cards(tiny, *free)
@@ -188,10 +187,10 @@ def test_where_something_lacks_the_file_stays_mapped_and_the_deploy_says_what(
     outcome = tiny.run()
     assert outcome.code == 0, str(outcome)
     assert "--load-mode" not in flags(tiny)
-    told = " ".join(outcome.output.split())
-    assert "weights-not-pinned: weights in RAM are not pinned: " in told
-    assert words in told
-    assert "prompts are read several times more slowly" in told
+    output = " ".join(outcome.output.split())
+    assert "weights-not-pinned: weights in RAM are not pinned: " in output
+    assert words in output
+    assert "prompts are read several times more slowly" in output
     second = tiny.run()
     assert (second.code, second.changed) == (0, []), str(second)
 
@@ -200,12 +199,12 @@ def test_only_a_stale_measurement_is_made_again(tiny: Deployment) -> None:
     assert tiny.run().code == 0
     tiny.rig["models"][0]["serve"]["ubatch"] = 256
     changed = tiny.run()
-    assert changed.changed == ["Services | Models planned", "Services | Models served"], str(changed)
-    assert chosen_again(tiny) == Choice("none")
+    assert changed.changed == ["Memory of declared placements", "Models served"], str(changed)
+    assert chosen_again(tiny) == LoadModeChoice("none")
 
 
-def chosen_again(deployment: Deployment) -> Choice:
+def chosen_again(deployment: Deployment) -> LoadModeChoice:
     rig = Rig.model_validate(deployment.rig)
-    measured = read_plans(rig.plan_file).measured[HOST]["tiny"]
+    measured = read_plan_file(rig.plan_file).measured[HOST]["tiny"]
     memory = {"tiny": memory_of_measured(measured, rig.models[0].serve.placement)}
-    return load_modes(rig, memory, Box(ram=23 << 30))["tiny"]
+    return load_modes(rig, memory, BoxCapacity(ram=23 << 30))["tiny"]

@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.declare.model import Model
+from llamarig.declare.rig import Rig
+from llamarig.items.header_files import sparse_paths
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.records.model_lock import lock_key, read_model_lock
+from llamarig.records.plan_file import Plan, read_plan_file
+from llamarig.render import layout
+from llamarig.render.placement_arguments import layers_with_experts_on_cpu, placement_arguments
+from llamarig.render.release import release_path
 
-from tasks.operations.header_files import sparse_paths
-from tasks.operations.lock_file import read_lock
-from tasks.operations.plan_file import read_plans
-from tasks.operations.simulated_gpus import simulation_library
-from tasks.planning import layout
-from tasks.planning.placement import layers_with_experts_on_cpu, placement_arguments
-from tasks.planning.release import release_path
-from tasks.spec.model import Model
-from tasks.spec.model_lock import lock_key
-from tasks.spec.plan_file import Plan
-from tasks.spec.rig import Rig
 from tests.box.deployment import HOST, Deployment
 from tests.box.hub import Hub
 from tests.box.rehearse import chat
 from tests.box.sparse_models import write_sparse
-from tests.planning.model_shapes import SHAPES
+from tests.placement.model_shapes import SHAPES
 
 pytestmark = pytest.mark.box
 
@@ -88,7 +86,7 @@ class Planned:
     deployment: Deployment
     plans: dict[str, Plan]
     models: dict[str, Model]
-    said: str
+    report: str
     headers: dict[str, str]
     release: str
     environment: dict[str, str]
@@ -100,8 +98,8 @@ class Planned:
         words += ["-c", str(serve.context), "-b", str(serve.batch), "-ub", str(serve.ubatch), "-np", "1"]
         words += ["-ctk", serve.cache_type_k, "-ctv", serve.cache_type_v]
         words += ["-dev", ",".join(device.name for device in self.plans[name].belongs.devices), *arguments]
-        said = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
-        return self.deployment.shell(f"{said} {shlex.join(words)} 2>/dev/null", timeout=120)
+        variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
+        return self.deployment.shell(f"{variables} {shlex.join(words)} 2>/dev/null", timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +146,12 @@ def planned(
     done = deployment.run("--data", "update=all", script=PLAN)
     assert done.code == 0, str(done)
     rig = Rig.model_validate(deployment.rig)
-    lock = read_lock(rig.model_lock)
+    lock = read_model_lock(rig.model_lock)
     yield Planned(
         deployment,
-        plans=read_plans(rig.plan_file).boxes[HOST],
+        plans=read_plan_file(rig.plan_file).boxes[HOST],
         models={model.name: model for model in rig.models},
-        said=done.output,
+        report=done.output,
         headers={model.name: sparse_paths(lock.models[lock_key(model)])[0] for model in rig.models},
         release=release_path(rig.builds[0], rig.models),
         environment={
@@ -212,8 +210,8 @@ def test_no_fewer_whole_layers_and_no_more_splits_than_llama_cpps_own_fit(planne
 def test_weights_cache_and_state_of_a_layer_are_on_one_device(planned: Planned) -> None:
     """Only experts are moved, only to RAM, by one override; the caches follow the layer split."""
     for name, plan in planned.plans.items():
-        said = {flag: value for flag, *values in placement_arguments(plan.placement) for value in values}
-        for rule in filter(None, said.get("--override-tensor", "").split(",")):
+        values = {flag: value for flag, *values in placement_arguments(plan.placement) for value in values}
+        for rule in filter(None, values.get("--override-tensor", "").split(",")):
             assert re.fullmatch(r"blk\[\.\].*\[\.\]ffn_\([a-z_|]+\)_\(ch\|\)exps=CPU", rule), (name, rule)
         total = SHAPES[name].layers + 1
         assert sum(plan.placement.split) + plan.placement.in_ram == total, name
@@ -226,9 +224,9 @@ def test_few_dry_runs_were_enough(planned: Planned) -> None:
 
 def test_the_report_shows_it(planned: Planned) -> None:
     for name, plan in planned.plans.items():
-        assert f"{name}: {sum(plan.placement.gpu)} of {SHAPES[name].layers} layers whole on the GPUs" in planned.said
-    for words in ("VRAM: # weights", "graph splits", "llama.cpp's own fit, same margins", "belongs to: release"):
-        assert words in planned.said
+        assert f"{name}: {sum(plan.placement.gpu)} of {SHAPES[name].layers} layers whole on the GPUs" in planned.report
+    for words in ("VRAM: # weights", "graph splits", "llama.cpp's own fit, same margins", "planned for: release"):
+        assert words in planned.report
 
 
 @pytest.mark.parametrize("planned", ["B"], indirect=True)
@@ -238,7 +236,7 @@ def test_planning_again_comes_to_the_same_and_writes_nothing(planned: Planned) -
     again = planned.deployment.run(script=PLAN)
     assert again.code == 0, str(again)
     for name in planned.plans:
-        assert f"{name}: as in {file}" in again.output
+        assert f"{name}: the same plan as in {file}" in again.output
     assert file.read_bytes() == before
 
 
@@ -272,7 +270,7 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     second = tiny.run()
     assert (second.code, second.changed) == (0, []), str(second)
     audited = tiny.run("-vv", script="tasks/audit.py")
-    assert (audited.code, len(audited.sent)) == (0, 1), "all is asked at once, as of a model without a plan"
+    assert (audited.code, len(audited.sent)) == (0, 1), "one command, as for a model without a plan"
 
     # A plan that no longer holds is refused before anything is touched, with the way out.
     running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")
@@ -282,15 +280,15 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     assert refused.output.count("--ctx-size 8192 is now 16384") == 1
     assert "tasks/plan.py --data update=tiny" in refused.output
     assert "Traceback" not in refused.output
-    said = "systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service"
-    assert tiny.shell(said) == running
+    state = "systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service"
+    assert tiny.shell(state) == running
 
     replanned = tiny.run("--data", "update=tiny", script=PLAN)
     assert replanned.code == 0, str(replanned)
     assert "--ctx-size 8192 is now 16384" in replanned.output
     assert "context 8192 becomes 16384" in replanned.output
     third = tiny.run()
-    assert (third.code, third.changed) == (0, ["Services | Models served"]), str(third)
+    assert (third.code, third.changed) == (0, ["Models served"]), str(third)
     assert "--ctx-size 16384" in flags(tiny)
 
 
@@ -302,7 +300,7 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     ],
     ids=["no GPU", "no room"],
 )
-def test_what_cannot_be_planned_is_said_once(
+def test_what_cannot_be_planned_is_reported_once(
     deployment: Deployment, tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     variant = deployment.variant(tmp_path / "variant")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.box
 
 STAND_IN = Path(__file__).with_name("nvidia_smi_stand_in.py")
 PROGRAM = "/usr/local/bin/nvidia-smi"
-LIMITS = "Host | GPUs made ready"
+LIMITS = "GPU setup"
 UNIT = "llamarig_gpus.service"
 
 
@@ -31,13 +31,12 @@ def cards(variant: Deployment) -> Iterator[Deployment]:
 
 
 def settings(box: Deployment) -> Outcome:
-    """deploy.py's first room alone."""
-    return box.run(script="tasks.host.host_settings")
+    return box.run(script="tests/box/gpu_setup_only.py")
 
 
 def limits(box: Deployment) -> list[float]:
-    said = box.shell(f"{PROGRAM} --query-gpu=all").splitlines()
-    return [float(line.split(", ")[12]) for line in said]
+    output = box.shell(f"{PROGRAM} --query-gpu=all").splitlines()
+    return [float(line.split(", ")[12]) for line in output]
 
 
 def failing(box: Deployment, report: Path) -> list[tuple[str, str]]:

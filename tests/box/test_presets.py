@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from llamarig.render.presets import preset_text
+from llamarig.render.server_arguments import server_arguments
 
-from tasks.planning.flags import server_arguments
-from tasks.planning.presets import preset_text
 from tests.box.deployment import Deployment, wait_for
 from tests.box.paths import ADDRESS
 from tests.box.rehearse import chat
-from tests.planning.golden_units import OPTIONS, PINNED, files_of, rigs
+from tests.render.golden_units import OPTIONS, PINNED, files_of, rigs
 
 pytestmark = pytest.mark.box
 
@@ -26,7 +26,7 @@ SERVER = "$(ls -d /opt/llamarig/llama.cpp/*/bin/llama-server | head -n 1)"
 
 @contextmanager
 def router(deployment: Deployment, preset: str) -> Iterator[str]:
-    """The address of a llama-server in router mode on the box; what its journal says if it does not come."""
+    """The address of a llama-server in router mode on the box; the end of its journal if it does not come."""
     port = deployment.box.port + 8
     command = f"exec {SERVER} --models-preset {preset} --models-max 1 --host {ADDRESS} --port {port}"
     deployment.shell(f"systemd-run --quiet --unit=router --setenv=HOME=/tmp sh -c {shlex.quote(command)}")
@@ -44,8 +44,8 @@ def models_of(address: str) -> dict[str, dict[str, Any]]:
         return {item["id"]: item for item in json.load(response)["data"]}
 
 
-def said(arguments: list[str]) -> set[tuple[int, bool, str]]:
-    """Arguments whatever their spelling: which option of --help, negated or not, its value. Not the router's own."""
+def options(arguments: list[str]) -> set[tuple[int, bool, str]]:
+    """Arguments in one spelling: option of --help, negated or not, value. Without the router's own."""
     option_of = {spelling: index for index, option in enumerate(OPTIONS) for spelling in option}
     found = set()
     for index, word in enumerate(arguments):
@@ -65,7 +65,7 @@ def test_every_profile_as_the_servers_own_reader_takes_it(deployment: Deployment
         found = models_of(address)
     assert found.keys() == {model.name for model, _ in models}
     for model, arguments in models:
-        assert said(found[model.name]["status"]["args"]) == said(arguments), model.name
+        assert options(found[model.name]["status"]["args"]) == options(arguments), model.name
     assert found["qwen3-coder-mxfp4"]["aliases"] == ["unsloth/Qwen3-Coder-Next"]
 
 
@@ -80,7 +80,7 @@ def test_a_declared_preset_is_written_once_and_serves(variant: Deployment, deplo
     variant.rig["presets"] = "cpu"
     try:
         first = variant.run()
-        assert (first.code, first.changed) == (0, ["Services | Model presets"]), str(first)
+        assert (first.code, first.changed) == (0, ["Model presets"]), str(first)
         assert variant.run().changed == []
         with router(variant, "/etc/llamarig/presets/cpu.ini") as address:
             wait_for(lambda: models_of(address)["tiny"]["status"]["value"] == "loaded", "the model loaded on startup")

@@ -1,4 +1,4 @@
-"""A new release serves only after it proved itself; whatever is wrong with it, the old one serves again."""
+"""A new release serves only after it has answered; otherwise the old one serves again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llamarig.declare.rig import Rig
+from llamarig.render.release import release_id, release_path
 
-from tasks.planning.release import release_id, release_path
-from tasks.spec.rig import Rig
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.rehearse import chat
 
@@ -47,7 +47,7 @@ def other_release(
     assert outcome.code == 0, str(outcome)
     assert "it was away for" in outcome.output
     back = deployment.run()
-    assert back.changed == ["Services | Models served"], f"going back compiled something: {back}"
+    assert back.changed == ["Models served"], f"going back compiled something: {back}"
     yield variant, release
     assert deployment.run().code == 0
     deployment.shell(f"rm -rf {release} {work}")
@@ -70,11 +70,11 @@ def test_two_releases_side_by_side_and_a_switch_each_way(
     first = serving_release(deployment)
     assert first != other
     there = variant.run()
-    assert there.changed == ["Services | Models served"], str(there)
+    assert there.changed == ["Models served"], str(there)
     assert serving_release(deployment) == other
     assert variant.run().changed == []
     back = deployment.run()
-    assert back.changed == ["Services | Models served"], str(back)
+    assert back.changed == ["Models served"], str(back)
     assert serving_release(deployment) == first
 
 
@@ -88,14 +88,14 @@ def test_the_manifest_says_what_was_built_from_what(deployment: Deployment) -> N
     assert re.search(r"\d+\.\d+", manifest["compiler"])
     assert manifest["build_seconds"] > 0
     assert {"--model", "--ctx-size", "-ngl"} <= set(manifest["flags"])
-    # What llama.cpp says of itself; every x86 and ARM build it makes has one of the two.
+    # As llama.cpp reports it; every x86 and ARM build it makes has one of the two.
     assert {"CPU : SSE3 = 1", "CPU : NEON = 1"} & set(manifest["features"]), manifest["features"]
 
 
 def test_a_no_change_run_costs_no_command_for_one_more_build(
     deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
 ) -> None:
-    """The issue allows two facts a build; all builds of a box share them, so the second one costs none at all."""
+    """All builds of a box share their facts."""
     assert deployment.run().code == 0
     two = deployment.variant(tmp_path / "two")
     two.rig["builds"].append({**other_release[0].rig["builds"][0], "name": "other"})
@@ -106,26 +106,26 @@ def test_a_no_change_run_costs_no_command_for_one_more_build(
     assert about_releases, str(one_build)
     assert len(two_builds.sent) == len(one_build.sent)
     assert any(other_release[1] in command for command in two_builds.sent), "the second release was looked at"
-    building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m tasks\.files|apt-get (update|install)")
+    building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m llamarig\.remote|apt-get (update|install)")
     assert [command for command in two_builds.sent if building.search(command)] == []
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
+    ("mode", "message"),
     [
         ("crashes-on-start", "out of memory (so this stand-in says)"),
         ("hangs-in-load", "was not ready after 10 s"),
-        ("wrong-context", "serves a context of 512 tokens a slot, declared 8192"),
+        ("wrong-context", "serves a context of 512 tokens per slot, declared 8192"),
         ("dies-on-long-prompt", "does not answer a completion"),
         ("props-500", "does not answer as a llama-server does (HTTP 500"),
         ("props-reset", "does not answer as a llama-server does ("),
         ("props-incomplete", "does not answer as a llama-server does ("),
-        ("props-bad-status", "does not answer as a llama-server does (no whole answer (BadStatusLine"),
-        ("props-other-shape", "does not answer as a llama-server does (no object: [1])"),
+        ("props-bad-status", "does not answer as a llama-server does (an incomplete answer (BadStatusLine"),
+        ("props-other-shape", "does not answer as a llama-server does (not an object: [1])"),
     ],
 )
 def test_bad_release_is_taken_back(
-    deployment: Deployment, other_release: tuple[Deployment, str], mode: str, said: str
+    deployment: Deployment, other_release: tuple[Deployment, str], mode: str, message: str
 ) -> None:
     variant, other = other_release
     first = serving_release(deployment)
@@ -133,7 +133,7 @@ def test_bad_release_is_taken_back(
     put_stand_in(deployment, other, mode)
     outcome = variant.run()
     assert outcome.code != 0, str(outcome)
-    assert said in outcome.output
+    assert message in outcome.output
     assert re.search(r"llamarig-tiny.service serves again as before; it was away for \d+ s", outcome.output), str(
         outcome
     )
@@ -233,11 +233,12 @@ def test_a_switch_under_way_is_waited_for_and_never_stopped(
     begun = deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value")
     assert begun, "the switch ended with the connection that began it"
     again = variant.start(log=tmp_path / "again")
-    wait_for(lambda: "the switch of tiny is already under way" in again.said(), "the next run finding it", by=again)
+    is_found = "the switch of tiny is already running on the box"
+    wait_for(lambda: is_found in again.said(), "the next run finding it", by=again)
     assert deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value") == begun
     refused = deployment.run()
     assert refused.code != 0, str(refused)
-    assert "a switch of model 'tiny' is under way on the box since" in refused.output
+    assert "a switch of model 'tiny' to another unit than the declared one" in refused.output
     assert f"systemctl stop '{SWITCH}'" in refused.output
     assert again.ended() == 0, again.said()
     assert "llamarig-tiny.service answers; it was away for" in again.said()
@@ -260,7 +261,7 @@ def test_a_switch_that_fails_is_the_end_of_whoever_waits_for_it(
     kill(running)
     again = variant.start(log=tmp_path / "again")
     assert again.ended() != 0
-    assert "the switch of tiny is already under way" in again.said()
+    assert "the switch of tiny is already running on the box" in again.said()
     assert "was not ready after 40 s" in again.said()
     assert "llamarig-tiny.service serves again as before" in again.said()
     assert serving_release(deployment) == as_before
@@ -277,7 +278,7 @@ def test_a_release_that_answers_without_the_key_is_taken_back(
         put_stand_in(deployment, other, "no-key")
         outcome = variant.run()
         assert outcome.code != 0, str(outcome)
-        assert "answers a completion without its key" in outcome.output
+        assert "completes a request without the API key" in outcome.output
         assert "serves again as before" in outcome.output
         assert "sesame-of-a-test" not in outcome.output
     finally:
@@ -296,7 +297,7 @@ def test_rollback_and_forward_again(deployment: Deployment, other_release: tuple
     back = variant.run(script="tasks/rollback.py")
     assert back.code == 0, str(back)
     assert serving_release(deployment) == first
-    assert "the next deploy goes forward again" in back.output
+    assert "the next deploy reverts this" in back.output
     assert variant.run(script="tasks/audit.py").code == 1
     forward = variant.run("--data", "model=tiny", script="tasks/rollback.py")
     assert forward.code == 0, str(forward)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 import pytest
+from llamarig.declare.rig import Rig
+from llamarig.items.packages import wanted_packages
+from llamarig.render.release import release_id, release_path
 
-from tasks.planning.packages import wanted_packages
-from tasks.planning.release import release_id, release_path
-from tasks.spec.rig import Rig
 from tests.box import machine
 from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment, Outcome, kill, wait_for
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.box
 SECOND = "second-box"
 LINE = Path(__file__).with_name("bad_line.py")
 SFTP = "/usr/lib/openssh/sftp-server"
-RECEIVED = "Models | Releases received"
-HANDED_OUT = "Models | Releases handed out"
+RECEIVED = "Releases received"
+PACKED = "Releases packed"
 
 
 class Pair:
@@ -136,7 +136,7 @@ def connections(outcome: Outcome) -> int:
 def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, Outcome]) -> None:
     pair, outcome = first_pair_run
     assert outcome.code == 0, str(outcome)
-    assert {"llama.cpp | Builds under way", HANDED_OUT, RECEIVED} <= set(outcome.changed)
+    assert {"Releases", PACKED, RECEIVED} <= set(outcome.changed)
     assert chat(pair.second.address, "Who built you?")
     assert chat(pair.both.address, "And you?")
 
@@ -152,13 +152,13 @@ def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, O
     assert pair.both.shell(f"ls {pair.archive} 2>/dev/null || true") == ""
 
 
-def test_a_second_run_changes_nothing_and_asks_no_other_box(served: Pair) -> None:
+def test_a_second_run_changes_nothing_and_contacts_no_other_box(served: Pair) -> None:
     outcome = served.run()
     assert outcome.changed == [], str(outcome)
     assert connections(outcome) == 2
     audit = served.both.run(script="tasks/audit.py")
     assert audit.code == 0, str(audit)
-    # Whole, it needs nobody.
+    # With a whole release it needs no other box.
     alone = served.run("--limit", SECOND)
     assert (alone.code, alone.changed) == (0, []), str(alone)
     assert connections(alone) == 1
@@ -192,13 +192,13 @@ def test_killed_while_it_is_sent(served: Pair, tmp_path: Path, monkeypatch: pyte
 def test_damaged_on_the_way(served: Pair) -> None:
     served.lose_release()
     with bad_line(served.second, "damage"):
-        refusal(served.run(), "the archive has sha256", f"on {HOST}", "sent anew", host=SECOND)
+        refusal(served.run(), "the archive has sha256", f"on {HOST}", "send it again", host=SECOND)
     assert not served.has_release()
     assert chat(served.both.address, "Does it touch you?")
 
 
 def test_damaged_where_it_was_built(served: Pair) -> None:
-    """Its size is right, so only reading it tells; it goes to no other box."""
+    """Its size is right, so only reading it shows the damage; it goes to no other box."""
     served.lose_release()
     library = served.both.shell(f"readlink -f {served.release}/bin/libllama.so")
     # A copy takes its place: the running server keeps the file it has open.
@@ -215,7 +215,7 @@ def test_damaged_where_it_was_built(served: Pair) -> None:
         served.both.shell(f"mv /tmp/whole.so {library}")
 
 
-def test_an_older_processor_is_told_before_anything_is_built(served: Pair) -> None:
+def test_an_older_processor_is_refused_before_anything_is_built(served: Pair) -> None:
     """The second box is shown a /proc/cpuinfo without SSE4.2, as a machine of 2007 has it."""
     served.lose_release()
     served.second.shell("sed 's/ sse4_2 / /' /proc/cpuinfo >/tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo")
@@ -224,12 +224,12 @@ def test_an_older_processor_is_told_before_anything_is_built(served: Pair) -> No
     finally:
         served.second.shell("umount /proc/cpuinfo")
     refusal(outcome, f"from {HOST} cannot run here", "it would use sse4_2,", "GGML_NATIVE", host=SECOND)
-    assert HANDED_OUT not in outcome.changed
+    assert PACKED not in outcome.changed
     assert not served.has_release()
 
 
-def test_a_newer_c_library_is_told_before_anything_is_sent(served: Pair) -> None:
-    """The first box's release says that it needs a glibc there is not yet, as one built on a newer system would."""
+def test_a_newer_c_library_is_refused_before_anything_is_sent(served: Pair) -> None:
+    """The manifest of the first box's release names a future glibc, as one built on a newer system would."""
     served.lose_release()
     manifest = served.both.shell(f"cat {served.release}/manifest.json")
     newer = json.loads(manifest)

@@ -1,6 +1,6 @@
-"""GPUs the box does not have: compiled from the release's own tree there, and asked about models of full size.
+"""Simulated GPUs: compiled on the box from the release's own source, and used for dry runs of full-size models.
 
-What llama-fit-params says is compared with what was measured by owners and found by hand for the same commit
+The output of llama-fit-params is compared with measurements of owners and with values found for the same commit
 (the numbers stand beside each test); the headers come by HTTP Range from the stand-in Hub.
 """
 
@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.declare.rig import Rig
+from llamarig.items.header_files import sparse_paths
+from llamarig.items.simulated_gpus import simulation_library
+from llamarig.records.model_lock import lock_key, read_model_lock
+from llamarig.render import layout
+from llamarig.render.release import release_path
 
-from tasks.operations.header_files import sparse_paths
-from tasks.operations.lock_file import read_lock
-from tasks.operations.simulated_gpus import simulation_library
-from tasks.planning import layout
-from tasks.planning.release import release_path
-from tasks.spec.model_lock import lock_key
-from tasks.spec.rig import Rig
 from tests.box.deployment import Deployment
 from tests.box.hub import Hub
 from tests.box.sparse_models import write_sparse
-from tests.planning.model_shapes import SHAPES
+from tests.placement.model_shapes import SHAPES
 
 pytestmark = pytest.mark.box
 
@@ -65,8 +64,8 @@ class Bench:
             *arguments,
         ]
         environment = {"GGML_BACKEND_PATH": self.library, "LLAMARIG_SIMULATED_GPUS": gpus, **(variables or {})}
-        said = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-        return self.deployment.shell(f"{said} {shlex.join(words)} 2>/tmp/fit-params.log", timeout=120)
+        assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
+        return self.deployment.shell(f"{assignments} {shlex.join(words)} 2>/tmp/fit-params.log", timeout=120)
 
     def memory(
         self, model: str, gpus: str, *arguments: str, variables: Mapping[str, str] | None = None
@@ -115,7 +114,7 @@ def bench(planned: Deployment, hub: Hub) -> Bench:
     assert done.code == 0, done
     assert done.changed == ["Model lock", "Simulated GPUs", "Headers"]
     rig = Rig.model_validate(planned.rig)
-    lock = read_lock(rig.model_lock)
+    lock = read_model_lock(rig.model_lock)
     headers = {model.name: sparse_paths(lock.models[lock_key(model)])[0] for model in rig.models}
     return Bench(planned, release_path(rig.builds[0], rig.models), simulation_library(rig.builds[0]), headers)
 
@@ -220,9 +219,9 @@ def test_fit_places_layers_on_gpus_that_are_not_there(bench: Bench) -> None:
 @pytest.mark.parametrize("gpus", ["RTX 4090", "RTX 4090:24564", "RTX 4090:1000:2000", "RTX 4090:24564:23671,"])
 def test_cards_that_are_none_are_refused(gpus: str, bench: Bench) -> None:
     command = f"GGML_BACKEND_PATH={bench.library} LLAMARIG_SIMULATED_GPUS={shlex.quote(gpus)}"
-    said = bench.deployment.shell(f"{command} {bench.release}/bin/llama-fit-params --list-devices 2>&1; echo $?")
-    assert said.splitlines()[-1] == "1"
-    assert "is no card: write NAME:TOTAL_MIB:FREE_MIB" in said
+    output = bench.deployment.shell(f"{command} {bench.release}/bin/llama-fit-params --list-devices 2>&1; echo $?")
+    assert output.splitlines()[-1] == "1"
+    assert "is no card: write NAME:TOTAL_MIB:FREE_MIB" in output
 
 
 def test_a_model_that_is_there_is_read_from_its_own_files(bench: Bench, deployment: Deployment, hub: Hub) -> None:
@@ -231,7 +230,7 @@ def test_a_model_that_is_there_is_read_from_its_own_files(bench: Bench, deployme
     assert (done.code, done.changed) == (0, []), done
     assert hub.log.as_json() == []
     rig = Rig.model_validate(deployment.rig)
-    locked = read_lock(rig.model_lock).models[lock_key(rig.models[0])]
+    locked = read_model_lock(rig.model_lock).models[lock_key(rig.models[0])]
     assert deployment.shell(f"ls {' '.join(sparse_paths(locked))} 2>/dev/null | wc -l") == "0"
 
 

@@ -1,4 +1,4 @@
-"""The model store through the real deploy: killed units, a token, a full disk, the lock against upstream, pruning."""
+"""The model store through real deploys: killed units, a token, a full disk, a newer revision, pruning."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llamarig.engine.jobs import none_runs
 
-from tasks.operations.jobs import none_runs
 from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.fetching import random_file
@@ -27,7 +27,7 @@ TOKEN = "hf_ofthetest"
 MIB = 1024**2
 KEPT = f"""
 import os, pathlib
-from tasks.files.sparse_file import extents, length
+from llamarig.remote.download.sparse_file import extents, length
 sizes = 0
 for path in pathlib.Path("{STORE}/.partial").glob("*"):
     if len(path.name) == 64:
@@ -39,7 +39,7 @@ print(sizes)
 
 @pytest.fixture
 def second(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """Another model, in a repository of its own, to be fetched; afterwards the box is as it was."""
+    """Another model, in a repository of its own; afterwards the box is restored."""
     second_model.forget(deployment)
     second_model.declare(variant, hub)
     yield variant
@@ -54,7 +54,7 @@ def moved(hub: Hub) -> int:
 
 
 def kept(deployment: Deployment) -> int:
-    """Bytes of half-fetched files that are on the box's disk."""
+    """Bytes of partial files on the box's disk."""
     return int(deployment.shell(f"cd /opt/llamarig/lib && python3 -B -c {shlex.quote(KEPT)}"))
 
 
@@ -83,7 +83,7 @@ def test_power_cut_of_the_unit(second: Deployment, hub: Hub, tmp_path: Path) -> 
     size = int(second.shell(f"find {STORE}/{SECOND} -name '*.gguf' -printf '%s\\n' | awk '{{s+=$1}} END {{print s}}'"))
     print(f"{(before + moved(hub) - size) / MIB:.2f} of {size / MIB:.2f} MiB fetched twice")
     # hf_transfer asks for one byte of a file first, to learn its size.
-    assert moved(hub) <= size - there + 3, "what was on the disk was fetched again"
+    assert moved(hub) <= size - there + 3, "bytes that were on the disk were fetched again"
     assert (
         second.shell(f"find {STORE}/{SECOND} -name '*.gguf' -printf '%m %u %g %n\\n' | sort -u")
         == "640 root llamarig 1"
@@ -94,7 +94,7 @@ def test_power_cut_of_the_unit(second: Deployment, hub: Hub, tmp_path: Path) -> 
 
 
 def test_gated_repository(second: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """Without a token: refused, with words. With a command that prints it: there, and written down nowhere."""
+    """Without a token, a refusal; with a command that prints it, the model is served, and the token stored nowhere."""
     second_model.declare(second, hub, gated_token=TOKEN)
     refused = second.run()
     assert refused.code == 1
@@ -111,33 +111,33 @@ def test_gated_repository(second: Deployment, hub: Hub, tmp_path: Path) -> None:
         "systemctl cat 'llamarig-job-fetch_*'; cat /var/lib/llamarig/jobs/fetch/*; "
         "journalctl -b --no-pager | tail -n 500"
     )
-    assert "tasks.files.fetch_shards" in seen, "the download was over before it could be looked at"
+    assert "llamarig.remote.download.fetch_shards" in seen, "the download ended too early for this test"
     assert TOKEN not in seen
     assert running.ended() == 0, running.said()
     assert TOKEN not in running.said()
     assert TOKEN not in Path(second.rig["model_lock"]).read_text()
-    assert "hub-token" in seen, "it was handed over in another way than was looked at"
+    assert "hub-token" in seen, "the token was passed in another way than this test checks"
     places = "/var/lib/llamarig /etc/systemd /run/systemd /run/llamarig /tmp /var/tmp /root"
     assert second.shell(f"grep -rl {TOKEN} {places} 2>/dev/null || true") == ""
     broken = ["sh", "-c", "exit 3"]
     second.rig["hub"]["token_command"] = broken
-    assert second.run().changed == [], "a run that fetches nothing asks for no token"
+    assert second.run().changed == [], "a run that fetches nothing needs no token"
 
 
-def test_no_room_is_said_before_the_first_byte(second: Deployment, hub: Hub) -> None:
+def test_too_little_space_is_refused_before_the_first_byte(second: Deployment, hub: Hub) -> None:
     hub.log.clear()
     free = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1"))
     second.rig["host"]["disk_reserve_gib"] = free / 1024**3 + 1
     outcome = second.run()
     assert outcome.code == 1
-    assert "of model files wanted, less 0.00 GiB already there, plus" in outcome.output
+    assert "of model files to fetch, less 0.00 GiB already there, plus" in outcome.output
     assert "nothing was downloaded" in outcome.output
     assert moved(hub) == 0
 
 
 @pytest.fixture
 def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """An empty disk of 24 MiB as the model store, just enough for the tiny model; afterwards the real one again."""
+    """An empty disk of 24 MiB as the model store, just enough for the tiny model; afterwards the original one."""
     deployment.shell(f"mount -t tmpfs -o size=24m,mode=755 tmpfs {STORE}")
     variant.rig["host"]["disk_reserve_gib"] = 0
     yield variant
@@ -148,11 +148,11 @@ def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterat
 
 
 def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """Somebody else fills the disk while the unit is at work; nothing that came is lost."""
+    """The disk fills up during the download; nothing that came is lost."""
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{REPOSITORY}/*", bytes_per_s=300_000))
     running = small_store.start(log=tmp_path / "log")
     wait_for(lambda: "downloading" in running.said(), "the download", by=running)
-    small_store.shell(f"head -c 18M /dev/zero >{STORE}/of-somebody-else")
+    small_store.shell(f"head -c 18M /dev/zero >{STORE}/of-another-program")
     assert running.ended() != 0
     said = running.said()
     assert said.count("No space left on device") == 1
@@ -164,12 +164,12 @@ def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> 
     assert there > 0
     hub.faults.clear()
     hub.log.clear()
-    small_store.shell(f"rm {STORE}/of-somebody-else")
+    small_store.shell(f"rm {STORE}/of-another-program")
     outcome = small_store.run()
     assert outcome.code == 0, str(outcome)
     sources = {path.name: path for path in (hub.store.root / REPOSITORY).rglob("*.gguf")}
     size = sum(path.stat().st_size for path in sources.values())
-    assert moved(hub) <= size - there + 3, "what was on the disk was fetched again"
+    assert moved(hub) <= size - there + 3, "bytes that were on the disk were fetched again"
     sums = small_store.shell(f"find {STORE} -name '*.gguf' -exec sha256sum {{}} +").splitlines()
     assert {Path(line[66:]).name: line[:64] for line in sums} == {
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()
@@ -179,7 +179,7 @@ def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> 
 
 @pytest.fixture
 def linked_store(deployment: Deployment) -> Iterator[Deployment]:
-    """The model store moved elsewhere, with a link in its place; afterwards it lies where it lay."""
+    """The model store moved elsewhere, with a link in its place; afterwards moved back."""
     elsewhere = "/srv/a large disk/models"
     deployment.shell(f"mkdir -p '/srv/a large disk' && mv {STORE} '{elsewhere}' && ln -s '{elsewhere}' {STORE}")
     yield deployment
@@ -189,14 +189,14 @@ def linked_store(deployment: Deployment) -> Iterator[Deployment]:
 
 
 def test_a_store_behind_a_link(linked_store: Deployment) -> None:
-    """What is there is found, what is missing is fetched to where the link leads, and a prune follows it too."""
+    """Files are found, fetched and pruned behind the link."""
     assert linked_store.run().changed == []
     linked_store.shell(
         f"rm {STORE}/{REPOSITORY}/*/F16/*-00002-of-*; cd {STORE}; mkdir -p empty .partial; touch .partial/{'0' * 64}"
     )
     outcome = linked_store.run()
     assert outcome.code == 0, str(outcome)
-    assert "Models | Downloads under way" in outcome.changed
+    assert "Model files" in outcome.changed
     assert linked_store.run("--data", "deep=1").changed == []
     deleted = linked_store.run("--data", f"delete=partial/{'0' * 64}", script="tasks/prune.py")
     assert deleted.code == 0, str(deleted)
@@ -205,7 +205,7 @@ def test_a_store_behind_a_link(linked_store: Deployment) -> None:
 
 
 def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """tasks/lock.py tells what is newer, changes nothing unasked, and the next deploy fetches what the lock says."""
+    """tasks/lock.py reports newer revisions, moves the lock on request, and the next deploy fetches what it says."""
     assert second.run().code == 0
     lock = Path(second.rig["model_lock"])
     before = lock.read_text()
@@ -215,18 +215,18 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     }
     readme = random_file(tmp_path / "notes.gguf", 3000, seed=1)
     commit = hub.add_revision(SECOND, {**files, "notes.gguf": readme})
-    told = second.run(script="tasks/lock.py")
-    assert told.code == 0, told
-    assert f"main is at {commit[:12]}, with the same files" in told.output
+    reported = second.run(script="tasks/lock.py")
+    assert reported.code == 0, reported
+    assert f"main is at {commit[:12]}, with the same files" in reported.output
     assert lock.read_text() == before
-    assert second.run().changed == [], "a branch that moved changes nothing by itself"
+    assert second.run().changed == [], "a newer revision changes nothing by itself"
     moved_lock = second.run("--data", "update=second", script="tasks/lock.py")
     assert moved_lock.code == 0, moved_lock
     assert commit in lock.read_text()
     assert json.loads(lock.read_text()) != json.loads(before)
     assert second.run("--data", "update=nobody", script="tasks/lock.py").code == 1
     hub.log.clear()
-    # Of what stayed the same nothing is fetched, and nothing takes room twice.
+    # Unchanged files are linked: nothing is fetched or stored twice.
     second.rig["host"]["disk_reserve_gib"] = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1")) / 1024**3
     outcome = second.run()
     assert outcome.code == 0, str(outcome)
@@ -242,7 +242,7 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
 def test_one_download_is_shared_and_never_stopped_by_another_deploy(
     second: Deployment, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From another terminal, without the token, after a file has arrived: waited for. With another limit: refused."""
+    """A second deploy, without the token and after a file has arrived, waits; one with another limit is refused."""
     paths = [f"F16/Second-F16-0000{number}-of-00002.gguf" for number in (1, 2)]
     hub.add_repo(SECOND, {path: random_file(tmp_path / path, 6 * MIB, seed) for seed, path in enumerate(paths)}, TOKEN)
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-00002-of-*", bytes_per_s=10_000))
@@ -256,21 +256,21 @@ def test_one_download_is_shared_and_never_stopped_by_another_deploy(
     assert began
     monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
     again = second.start(log=tmp_path / "again")
-    wait_for(lambda: "the download is already under way" in again.said(), "the other deploy finding it", by=again)
+    wait_for(lambda: "the download is already running" in again.said(), "the other deploy finding it", by=again)
     wait_for(lambda: "models: downloading" in again.said(), "its progress in the other deploy", by=again)
     other = second.variant(tmp_path / "other")
     other.rig["hub"]["max_mb_s"] = 1.0
     refused = other.run()
     assert refused.code == 1
     for words in (
-        "another download is under way on the box since ",
+        "another download is running on the box since ",
         f": 2 files of {SECOND}, 0.01 GiB",
         "(another hub.max_mb_s)",
         "systemctl stop 'llamarig-job-fetch_*'",
     ):
         assert words in refused.output
-    # Two deploys that both found none: the later one is told as it begins, before it has changed anything.
-    with pytest.raises(BoxError, match="another fetch has just begun on the box"):
+    # Two deploys that both found none: the later one fails before it has changed anything.
+    with pytest.raises(BoxError, match="another deploy has just started a fetch on the box"):
         second.shell(str(none_runs("fetch")))
     assert second.shell(unit) == began
     assert running.poll() is None, running.said()
@@ -282,8 +282,8 @@ def test_one_download_is_shared_and_never_stopped_by_another_deploy(
 def test_prune_leaves_a_running_download_alone(
     second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
 ) -> None:
-    """Declared no longer, its files are of no use to anybody; but its unit writes them."""
-    # Other bytes than the declared model's, whose half-fetched files would be of use.
+    """Its files belong to no declared model any more, but its unit still writes them."""
+    # Other bytes than the declared model's, whose partial files would be kept.
     shards = {f"F16/Second-F16-0000{number}-of-00003.gguf": number for number in (1, 2, 3)}
     hub.add_repo(SECOND, {name: random_file(tmp_path / name, 6 * MIB, number) for name, number in shards.items()})
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=10_000))
@@ -295,7 +295,7 @@ def test_prune_leaves_a_running_download_alone(
     assert listed.code == 0, str(listed)
     for name in names:
         (line,) = (line for line in listed.output.splitlines() if f"partial/{name}: " in line)
-        assert "a broken-off download of no declared model; stays, " in line
+        assert "an aborted download that no declared model needs; kept: " in line
         assert "the running job fetch" in line
     refused = deployment.run("--data", f"delete=partial/{names[0]}", script="tasks/prune.py")
     assert refused.code == 1
@@ -312,10 +312,10 @@ def test_prune_leaves_a_running_download_alone(
 
 def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployment: Deployment) -> None:
     assert second.run().code == 0
-    # Declared no longer: its unit stays, so its files do.
+    # No longer declared: its unit stays, so its files do.
     held = deployment.run(script="tasks/prune.py")
     assert held.code == 0, held
-    assert f"no model of {SECOND} is declared; stays, " in held.output
+    assert f"no model of {SECOND} is declared; kept: " in held.output
     name = next(word for word in held.output.split() if word.startswith(f"models/{SECOND}/")).rstrip(":")
     refused = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
     assert refused.code == 1
@@ -326,36 +326,36 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
         "systemctl disable --now llamarig-second; rm /etc/systemd/system/llamarig-second.service; "
         "systemctl daemon-reload"
     )
-    # Its unit is gone, and a process reads it all the same.
+    # Without its unit, while a process reads it.
     reader = f"systemd-run --quiet --collect --unit=reader tail -f $(find {STORE}/{SECOND} -name '*-00002-of-*.gguf')"
     deployment.shell(reader)
     opened = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
     assert opened.code == 1
-    assert f"{name} stays: a running process refers to it" in opened.output
+    assert f"{name} cannot be deleted: a running process refers to it" in opened.output
     assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
     deployment.shell("systemctl stop reader")
-    # Nor one that somebody else's unit names, in a drop-in and by a line of its own.
+    # Named in the drop-in of another unit.
     dropin = "/etc/systemd/system/mine.service.d/model.conf"
     named = deployment.shell(f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf'")
     deployment.write(dropin, f"[Service]\nEnvironment=MODEL={named}\n")
     refused = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
     assert refused.code == 1
-    assert f"{name} stays: mine.service.d/model.conf refers to it" in refused.output
+    assert f"{name} cannot be deleted: mine.service.d/model.conf refers to it" in refused.output
     deployment.shell(f"rm -r {Path(dropin).parent}")
     deployment.shell(f"mkdir -p /opt/llamarig/llama.cpp/old/bin {STORE}/.partial && touch {STORE}/.partial/{'0' * 64}")
     listed = deployment.run(script="tasks/prune.py")
     assert listed.changed == [], listed
     assert f"{name}: no model of {SECOND} is declared" in listed.output
-    assert "releases/old: no declared build makes this release; stays, one of the last 2" in listed.output
-    assert f"partial/{'0' * 64}: a broken-off download of no declared model" in listed.output
+    assert "releases/old: no declared build produces this release; kept: one of the last 2" in listed.output
+    assert f"partial/{'0' * 64}: an aborted download that no declared model needs" in listed.output
     assert "models/llamarig/Tiny" not in listed.output
     typo = deployment.run("--data", "delete=releases/old,releases/odl", "--data", "keep=0", script="tasks/prune.py")
     assert typo.code == 1
-    assert "'releases/odl' is nothing this list offers" in typo.output
+    assert "'releases/odl' is not on the list" in typo.output
     assert deployment.shell("ls -d /opt/llamarig/llama.cpp/old")
     kept = deployment.run("--data", f"delete=releases/old,{name}", script="tasks/prune.py")
     assert kept.code == 1
-    assert "releases/old stays: one of the last 2" in kept.output
+    assert "releases/old cannot be deleted: one of the last 2" in kept.output
     deleted = deployment.run("--data", f"delete=releases/old,{name}", "--data", "keep=0", script="tasks/prune.py")
     assert deleted.code == 0, deleted
     gone = shlex.quote(f"{STORE}/{SECOND}")

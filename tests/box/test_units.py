@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llamarig.items.wanted_unit import Wanted
 
-from tasks.planning.serving import Wanted
 from tests.box.deployment import Deployment
-from tests.planning.golden_units import units
+from tests.render.golden_units import units
 
 pytestmark = pytest.mark.box
 
@@ -23,7 +23,7 @@ KEY = "/run/test-key"
 def release(first_run: tuple[Deployment, object]) -> str:
     """The release that serves the box's model: the pinned commit, built for CPUs.
 
-    Other tests leave further releases beside it, so it is asked of the unit.
+    Other tests leave further releases beside it, so it is read from the unit.
     """
     unit = first_run[0].shell("systemctl cat llamarig-tiny.service")
     found = re.search(r"/opt/llamarig/llama\.cpp/[^/\s]+(?=/bin/llama-server)", unit)
@@ -43,7 +43,7 @@ def placed(deployment: Deployment, request: pytest.FixtureRequest, release: str)
 
 
 @pytest.mark.parametrize("placed", PROFILES, indirect=True)
-def test_systemd_has_nothing_to_say_about_a_profiles_unit(deployment: Deployment, placed: str) -> None:
+def test_systemd_verifies_a_profiles_unit(deployment: Deployment, placed: str) -> None:
     assert deployment.shell(f"systemd-analyze verify --recursive-errors=no {placed} 2>&1") == ""
 
 
@@ -62,9 +62,9 @@ def test_the_liveness_probe_is_hardened_too(deployment: Deployment) -> None:
 
 
 def exposure(deployment: Deployment, unit: str) -> float:
-    said = deployment.shell(f"systemd-analyze security --no-pager {unit} 2>&1 | tail -n 1")
-    found = re.search(r"Overall exposure level for .*: ([\d.]+)", said)
-    assert found, said
+    output = deployment.shell(f"systemd-analyze security --no-pager {unit} 2>&1 | tail -n 1")
+    found = re.search(r"Overall exposure level for .*: ([\d.]+)", output)
+    assert found, output
     return float(found[1])
 
 

@@ -8,9 +8,9 @@ import string
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from llamarig.declare.unit_syntax import unit_syntax_error
+from llamarig.render.escaping import environment, exec_start
 
-from tasks.planning.escaping import environment, exec_start
-from tasks.spec.unit_words import unfit_for_a_unit
 from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
@@ -22,14 +22,14 @@ OUT = "/run/escaping-probe"
 TRICKY = "$%\\\"'`;#&|*?~!@-:+=,.(){}[]<> \t^/"
 PIECES = ["%h", "%%", "$$", "${HOME}", "$HOME", "\\n", "\\x41", "\\", "\\\\", ";", "\\;", '""', "''", '\\"', "# x", "%"]
 
-# What no unit can carry (line breaks, non-characters) is refused; tests/planning/test_escaping.py shows it.
-SAFE = st.characters(exclude_categories=["Cs"]).filter(lambda character: unfit_for_a_unit(character) is None)
+# What no unit can carry (line breaks, non-characters) is refused; tests/render/test_escaping.py shows it.
+SAFE = st.characters(exclude_categories=["Cs"]).filter(lambda character: unit_syntax_error(character) is None)
 TEXT = st.one_of(
     st.text(st.sampled_from(TRICKY + string.ascii_letters + "äß語🦙"), max_size=30),
     st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
     st.text(SAFE, max_size=30),
 )
-VALUE = TEXT.filter(lambda text: unfit_for_a_unit(text, assignment=True) is None)
+VALUE = TEXT.filter(lambda text: unit_syntax_error(text, assignment=True) is None)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Units as they live: switching under load, boot, crashes, hung servers, keys that are replaced."""
+"""Units in operation: switching under load, boot, crashes, hung servers, keys that are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.box.rehearse import chat
 pytestmark = pytest.mark.box
 
 TINY, SECOND = "llamarig-tiny.service", "llamarig-second.service"
-SERVED = "Services | Models served"
+SERVED = "Models served"
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def two_models(disturbed: Deployment) -> Deployment:
 
 
 def show(deployment: Deployment, unit: str, *properties: str) -> list[str]:
-    asked = " ".join(f"-p {name}" for name in properties)
-    lines = deployment.shell(f"systemctl show {unit} {asked}").splitlines()
+    options = " ".join(f"-p {name}" for name in properties)
+    lines = deployment.shell(f"systemctl show {unit} {options}").splitlines()
     values = dict(line.split("=", 1) for line in lines)
     return [values[name] for name in properties]
 
@@ -61,7 +61,7 @@ def drop_in(deployment: Deployment, text: str, unit: str = TINY) -> None:
 
 
 def served_by(deployment: Deployment) -> str:
-    """The alias the stable port answers with, empty while nobody does."""
+    """The alias the stable port answers with, empty while there is no answer."""
     props = f"curl -s --noproxy '*' {deployment.address}/props"
     return deployment.shell(f'{props} | grep -o \'"model_alias":"[a-z]*"\' | cut -d\'"\' -f4; true')
 
@@ -195,7 +195,7 @@ def served_with(deployment: Deployment, key: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("serve", "said"),
+    ("serve", "message"),
     [
         (
             {"environment": {"LLAMA_SET_ROWS": "1"}},
@@ -205,16 +205,16 @@ def served_with(deployment: Deployment, key: str) -> bool:
         ({"threads": 4096}, "threads-over-cpus: 4096 threads on"),
     ],
 )
-def test_a_lint_is_said_at_a_deploy_and_silent_once_accepted(
-    disturbed: Deployment, serve: dict[str, object], said: str
+def test_a_lint_is_printed_by_a_deploy_until_it_is_accepted(
+    disturbed: Deployment, serve: dict[str, object], message: str
 ) -> None:
     disturbed.rig["models"][0]["serve"].update(serve)
     disturbed.rig["models"][0]["serve"]["threads"] = serve.get("threads", 2)
-    rule = said.split(":")[0]
+    rule = message.split(":")[0]
     if rule != "threads-over-cpus":  # 4096 threads are nothing to try
         outcome = disturbed.run()
         assert outcome.code == 0, str(outcome)
-        assert said in " ".join(outcome.output.split())
+        assert message in " ".join(outcome.output.split())
         assert f'accept={{"{rule}": "your reason"}}' in outcome.output
     disturbed.rig["models"][0]["serve"]["accept"] = {rule: "a test"}
     disturbed.rig["models"][0]["serve"]["threads"] = 2
@@ -238,18 +238,18 @@ def test_a_placement_for_another_model_is_refused_before_anything_is_stopped(dis
     )
 
 
-def test_an_override_is_told_rule_by_rule(disturbed: Deployment) -> None:
-    """Box D's rule for "layers 10 and up", for a model of 4 layers: nothing is as its owner thinks, and he hears it."""
+def test_an_override_is_reported_rule_by_rule(disturbed: Deployment) -> None:
+    """Box D's rule for "layers 10 and up", for a model of 4 layers: the deploy reports what each rule matches."""
     disturbed.rig["models"][0]["serve"]["placement"] = {
         "kind": "override",
         "rules": ["blk[.][0-1]?[1-2][.]ffn_(up|down|gate)_exps=CPU", "nothing_of_this_name=CPU", "exps=CPU"],
     }
     outcome = disturbed.run()
     assert outcome.code == 0, str(outcome)
-    said = " ".join(outcome.output.split())
-    assert "layers 1-2, 6 tensors" in said
-    assert "override-matches-nothing: 'nothing_of_this_name=CPU' matches no tensor of this model" in said
-    assert "exps=CPU: layers 0, 3, 6 tensors" in said
+    output = " ".join(outcome.output.split())
+    assert "layers 1-2, 6 tensors" in output
+    assert "override-matches-nothing: 'nothing_of_this_name=CPU' matches no tensor of this model" in output
+    assert "exps=CPU: layers 0, 3, 6 tensors" in output
 
 
 HANG = """
@@ -258,7 +258,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 # PTRACE_ATTACH stops one thread, not the process: the HTTP threads go on, the compute loop does not.
 assert libc.ptrace(16, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()
 os.waitpid(int(sys.argv[1]), 0x40000000)  # it has stopped
-os.waitpid(int(sys.argv[1]), 0x40000000)  # it was killed; until its tracer knows, nobody else hears of it
+os.waitpid(int(sys.argv[1]), 0x40000000)  # it was killed; reported to others only after its tracer has been
 """
 
 
@@ -268,10 +268,11 @@ def test_a_server_that_answers_health_and_completes_nothing_is_restarted(disturb
     (pid,) = show(disturbed, TINY, "MainPID")
     disturbed.shell("systemctl stop llamarig_liveness.timer; rm -f /run/liveness-test")
     rounds = (
-        "cd /opt/llamarig/lib && python3 -B -c 'import tasks.files.probe_servers as p; from pathlib import Path; "
+        "cd /opt/llamarig/lib && python3 -B -c 'import llamarig.remote.serve.probe_servers as p; "
+        "from pathlib import Path; "
         'p.ANSWER_WITHIN_S = 2; p.main(Path("/run/liveness-test"))\''
     )
-    # The first round sees it, the second asks it for a token, the third has nothing to ask.
+    # The first round finds it idle, the second requests a token, the third has nothing to do.
     assert disturbed.shell(f"{rounds}; {rounds}; {rounds}") == ""
     assert show(disturbed, TINY, "MainPID") == [pid], "a well server was restarted"
 
@@ -281,7 +282,7 @@ def test_a_server_that_answers_health_and_completes_nothing_is_restarted(disturb
         assert disturbed.shell(f"curl -s --noproxy '*' {disturbed.address}/health") == '{"status":"ok"}'
         assert disturbed.shell(f"{rounds}; {rounds}") == ""
         assert show(disturbed, TINY, "MainPID") == [pid], "too few rounds to be sure"
-        assert "has not completed anything for 3 rounds" in disturbed.shell(rounds)
+        assert "has completed nothing for 3 rounds" in disturbed.shell(rounds)
         wait_for(lambda: served_by(disturbed) == "tiny", "the restarted server")
         assert show(disturbed, TINY, "MainPID") != [pid]
     finally:
@@ -312,8 +313,8 @@ def test_the_liveness_probe_runs_in_its_sandbox_and_does_not_wake_a_sleeping_mod
 @pytest.mark.parametrize(
     ("harm", "changed"),
     [
-        ("echo '# mine' >>/etc/systemd/system/llamarig_liveness.service", ["Services | Liveness probe"]),
-        ("systemctl disable -q --now llamarig_liveness.timer", ["Services | Liveness probe"]),
+        ("echo '# mine' >>/etc/systemd/system/llamarig_liveness.service", ["Liveness probe"]),
+        ("systemctl disable -q --now llamarig_liveness.timer", ["Liveness probe"]),
     ],
 )
 def test_a_liveness_probe_changed_by_hand_is_put_back(disturbed: Deployment, harm: str, changed: list[str]) -> None:

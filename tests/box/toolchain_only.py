@@ -1,9 +1,12 @@
-"""The toolchain of a rig and nothing else; run by test_cuda_build.py, since a whole CUDA build takes an hour here."""
+"""The items of deploy.py up to the first build, for toolchains whose builds would take an hour."""
 
-from tasks.connection import send_at_once
-from tasks.host import host_settings
-from tasks.toolchain import toolchain
+from itertools import takewhile
 
-send_at_once()
-host_settings()
-toolchain()
+from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.converge import converge
+from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.items.all_items import ITEMS
+from llamarig.items.shared_releases import RequestedReleases
+
+set_tcp_nodelay()
+converge(list(takewhile(lambda item: not isinstance(item, RequestedReleases), ITEMS)), rig_of_host())

@@ -1,4 +1,4 @@
-"""Every fact there is, and what real boxes answered to its command (data/README.md)."""
+"""All facts, and captured output of their commands on real boxes (data/README.md)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llamarig.facts
 from pyinfra.api.facts import FactBase
 
-import tasks.facts
-
 DATA = Path(__file__).parent / "data"
-# Answers that the checks are tried on too have a directory of their own, named after what they are about.
+# Captures that checks are tested with too are in directories of their own.
 _DIRECTORIES = {
     "CompilersFound": "compilers",
     "Gpus": "gpu",
-    "LlamaStrays": "strays",
+    "StraySettings": "strays",
     "MachineState": "machine",
     "MemoryModules": "dmidecode",
     "NvidiaPackages": "driver",
@@ -25,9 +24,9 @@ _DIRECTORIES = {
 
 
 def facts() -> list[type[FactBase[Any]]]:
-    """Every fact of every module of tasks/facts, found there and listed nowhere."""
+    """All facts of all modules of llamarig.facts."""
     modules = [
-        importlib.import_module(f"tasks.facts.{each.name}") for each in pkgutil.iter_modules(tasks.facts.__path__)
+        importlib.import_module(f"llamarig.facts.{each.name}") for each in pkgutil.iter_modules(llamarig.facts.__path__)
     ]
     found = [
         value
@@ -39,12 +38,12 @@ def facts() -> list[type[FactBase[Any]]]:
 
 
 def captured(fact: type[FactBase[Any]]) -> list[str]:
-    """What boxes answered to this fact's command."""
+    """Output of the fact's command on real boxes."""
     return _captured(fact.__name__)
 
 
 def answers(fact: type[FactBase[Any]]) -> list[str]:
-    """The same, and what boxes of kinds that were not at hand would answer by the documentation."""
+    """The same, and output written by documentation, for boxes that were not available."""
     return [*_captured(fact.__name__), *_read(f"documented/{fact.__name__}.*.txt")]
 
 

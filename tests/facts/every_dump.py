@@ -1,8 +1,8 @@
-"""Put every dmidecode dump of linuxhw/DMI through the reading of RAM: `python -m tests.facts.every_dump CLONE`.
+"""Parse every dmidecode dump of linuxhw/DMI and check its RAM: `python -m tests.facts.every_dump CLONE`.
 
 CLONE is the git directory of a clone of https://github.com/linuxhw/DMI (`git clone --bare`; 2.9 GB of text, no work
-tree is needed). By hand: it takes minutes, and the dumps cannot be kept here. Prints how many were read, verdicts by
-the kind of computer, and every exception with the dump that made it; exits 1 where there was one.
+tree is needed). Not part of the test run: it takes minutes, and the dumps are too large for this repository. Prints
+verdicts by kind of computer, and every exception with its dump; exits with 1 where there was one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.facts.ram import MemoryModules
-from tasks.planning.checks.box import Box
-from tasks.planning.checks.memory import MemoryBandwidth, MemoryChannels, MemorySpeed
-from tasks.planning.ram.speed import judge
-from tasks.spec.rig import Rig
+from llamarig.checks.box import Box
+from llamarig.checks.memory import MemoryBandwidth, MemoryChannels, MemorySpeed
+from llamarig.checks.ram_speed import judge
+from llamarig.declare.rig import Rig
+from llamarig.facts.ram import MemoryModules
 
 CHECKS = (MemorySpeed(), MemoryChannels(), MemoryBandwidth())
 
 
 def dumps(repository: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every file that is named as a dump is: twelve hexadecimal digits."""
+    """Path and content of every dump: files named by twelve hexadecimal digits."""
     listed = subprocess.run(
         ["git", "-C", str(repository), "ls-tree", "-rz", "HEAD"], stdout=subprocess.PIPE, check=True
     ).stdout
@@ -47,14 +47,14 @@ def dumps(repository: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def rigs() -> tuple[Rig, Rig]:
-    """One that declares no speed of its RAM, one that does."""
+    """A rig without and one with a declared RAM speed."""
     declared = importlib.import_module("group_data.rtx4070").rig
     plain = Rig.model_validate({**declared, "host": {**declared["host"], "memory_mts": None}})
     return plain, Rig.model_validate({**declared, "host": {**declared["host"], "memory_mts": 6000}})
 
 
 def findings(text: str, of: tuple[Rig, Rig]) -> tuple[str, Iterator[str]]:
-    """The verdict on one dump, and the ids of the checks that find something, without a declared speed."""
+    """Verdict on one dump, and ids of the checks that find something where no speed is declared."""
     ram = MemoryModules().process(text.splitlines())
     box = Box(ram=ram, copy_gb_s=40.0)
     found = [[finding for check in CHECKS for finding in check.look(rig, box)] for rig in of]
@@ -73,7 +73,7 @@ def main(repository: Path) -> int:
             verdict, checks = findings(raw.decode(errors="replace"), of)
             verdicts[path.partition("/")[0], verdict] += 1
             found.update(checks)
-        except Exception:  # whatever it is, on whichever dump: finding it is what this is for
+        except Exception:  # finding any exception is the purpose
             raised.append(f"{path}\n{traceback.format_exc()}")
     print(f"{verdicts.total()} dumps read in {time.monotonic() - started:.0f} s, {len(raised)} raised")
     for (kind, verdict), count in sorted(verdicts.items()):

@@ -1,12 +1,11 @@
-"""AMD's cards, asked by the fact's own command of a tree laid out as sysfs is."""
+"""AMD GPUs, read by the fact's own command from a directory tree like sysfs."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from tasks.facts.gpus import Gpus
-from tasks.planning.gpus import GpuState
+from llamarig.facts.gpus import Gpus, GpuState
 
 RADEON = {
     "vendor": "0x1002",
@@ -25,7 +24,7 @@ RADEON = {
 
 
 class Sysfs:
-    """A stand-in for /sys, since no machine here has such a card; the command that reads it is the fact's own."""
+    """A stand-in for /sys, because no machine with an AMD GPU was available."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,28 +44,28 @@ class Sysfs:
         at.mkdir()
         (at / "device").symlink_to(device)
 
-    def asked(self, amdgpu_ids: str = "", path: str = "/usr/bin:/bin") -> GpuState:
+    def read(self, amdgpu_ids: str = "", path: str = "/usr/bin:/bin") -> GpuState:
         (self.root / "amdgpu.ids").write_text(amdgpu_ids)
         command = Gpus().command().replace("/usr/share/libdrm/", f"{self.root}/").replace("/sys/", f"{self.root}/sys/")
-        said = subprocess.run(["sh", "-c", command], env={"PATH": path}, capture_output=True, text=True, check=True)
-        return Gpus().process(said.stdout.splitlines())
+        done = subprocess.run(["sh", "-c", command], env={"PATH": path}, capture_output=True, text=True, check=True)
+        return Gpus().process(done.stdout.splitlines())
 
 
-def test_a_card_is_named_by_libdrm_and_no_other_makers_is_taken_for_one(tmp_path: Path) -> None:
+def test_name_by_libdrm_or_kernel_and_no_gpus_of_other_vendors(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.card(0, sysfs.device("0000:00:02.0", {"vendor": "0x8086", "class": "0x030000"}))
     sysfs.card(1, sysfs.device("0000:00:01.0/0000:03:00.0", RADEON))
     sysfs.device("0000:00:1f.0", {"vendor": "0x8086", "class": "0x060100"})
     ids = "744C,\tC8,\tAMD Radeon RX 7900 XTX\n744C,\tCC,\tAMD Radeon RX 7900 XT\n744D,\tCC,\tanother\n"
-    state = sysfs.asked(ids)
+    state = sysfs.read(ids)
     (card,) = state.amd
     assert (card.name, card.bus_id) == ("AMD Radeon RX 7900 XT", "0000:03:00.0")
     assert (card.total_mib, card.free_mib) == (20464, 19440)
     assert (card.power_limit_w, card.power_default_w) == (300, 315)
     assert sorted(state.on_bus) == ["0x1002", "0x8086"]
-    assert sysfs.asked().amd[0].name == "AMD GPU"
+    assert sysfs.read().amd[0].name == "AMD GPU"
     (tmp_path / "sys/devices/pci0000:00/0000:00:01.0/0000:03:00.0/product_name").write_text("Instinct MI210\n")
-    assert sysfs.asked(ids).amd[0].name == "Instinct MI210"
+    assert sysfs.read(ids).amd[0].name == "Instinct MI210"
 
 
 ROOT_PORT = {"vendor": "0x1022", "class": "0x060400", "max_link_speed": "8.0 GT/s PCIe", "max_link_width": "16"}
@@ -75,8 +74,8 @@ UPSTREAM = {**SWITCH, "current_link_speed": "8.0 GT/s PCIe", "current_link_width
 DOWNSTREAM = {**SWITCH, "current_link_speed": "16.0 GT/s PCIe", "current_link_width": "16"}
 
 
-def test_the_link_is_the_slots_and_not_the_one_inside_the_card(tmp_path: Path) -> None:
-    """As on an RX 6800 in a board of generation 3 (github.com/Umio-Yasuno/amdgpu_top issue 33), but in a slot of x4."""
+def test_the_link_is_that_of_the_slot(tmp_path: Path) -> None:
+    """As with an RX 6800 in a PCIe 3 board (github.com/Umio-Yasuno/amdgpu_top issue 33), but in an x4 slot."""
     sysfs, path = Sysfs(tmp_path), "0000:00:03.1"
     sysfs.device(path, ROOT_PORT)
     for name, port in (("0000:01:00.0", UPSTREAM), ("0000:02:00.0", DOWNSTREAM)):
@@ -84,7 +83,7 @@ def test_the_link_is_the_slots_and_not_the_one_inside_the_card(tmp_path: Path) -
         sysfs.device(path, port)
     device = sysfs.device(f"{path}/0000:03:00.0", {**RADEON, "gpu_busy_percent": "99"})
     sysfs.card(0, device)
-    (card,) = sysfs.asked().amd
+    (card,) = sysfs.read().amd
     assert (card.pcie_generation, card.pcie_generation_max) == (3, 3)
     assert (card.pcie_width, card.pcie_width_max) == (4, 16)
     assert (card.busy, card.display) == (True, False)
@@ -93,19 +92,19 @@ def test_the_link_is_the_slots_and_not_the_one_inside_the_card(tmp_path: Path) -
         connector = tmp_path / f"sys/class/drm/card0-{name}"
         connector.mkdir()
         (connector / "enabled").write_text(f"{word}\n")
-    (card,) = sysfs.asked().amd
+    (card,) = sysfs.read().amd
     assert (card.busy, card.display) == (False, True)
 
 
-def test_a_port_that_tells_nothing_leaves_the_cards_own_most(tmp_path: Path) -> None:
+def test_without_limits_of_the_port_those_of_the_card_count(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.card(0, sysfs.device("0000:00:05.0", RADEON))
-    (card,) = sysfs.asked().amd
+    (card,) = sysfs.read().amd
     assert (card.pcie_generation_max, card.pcie_width, card.pcie_width_max) == (4, 16, 16)
 
 
-def test_a_card_newer_than_libdrms_list_has_its_chips_name_from_lspci(tmp_path: Path) -> None:
-    """A stand-in for lspci, which sees this machine's bus alone; its line is as lspci(8) describes -mm."""
+def test_name_of_the_chip_by_lspci_where_libdrm_has_none(tmp_path: Path) -> None:
+    """A stand-in for lspci, which only knows the bus of this machine. Output is in the format of -mm (lspci(8))."""
     sysfs = Sysfs(tmp_path)
     sysfs.card(0, sysfs.device("0000:00:01.0/0000:03:00.0", RADEON))
     (tmp_path / "lspci").write_text(
@@ -116,5 +115,5 @@ END
 """
     )
     (tmp_path / "lspci").chmod(0o755)
-    (card,) = sysfs.asked("744C,\tC8,\tAMD Radeon RX 7900 XTX\n", f"{tmp_path}:/usr/bin:/bin").amd
+    (card,) = sysfs.read("744C,\tC8,\tAMD Radeon RX 7900 XTX\n", f"{tmp_path}:/usr/bin:/bin").amd
     assert card.name == "Navi 31 [Radeon RX 7900 XT]"

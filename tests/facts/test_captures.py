@@ -1,4 +1,4 @@
-"""What real boxes answered, read back: each fact's numbers against what its capture says."""
+"""Results of facts for captured output."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tasks.facts.files import Ownership
-from tasks.facts.machine import MachineState
-from tasks.facts.measured import MemoryBandwidthMeasured, ReadSpeedMeasured
-from tasks.facts.strays import LlamaStrays
-from tasks.planning.checks.box import Machine
+from llamarig.facts.files import Ownership
+from llamarig.facts.machine import Machine, MachineState
+from llamarig.facts.measurements import MemoryBandwidthMeasured, ReadSpeedMeasured
+from llamarig.facts.stray_settings import StraySettings
 
 DATA = Path(__file__).parent / "data"
 
@@ -21,7 +19,7 @@ def lines(name: str) -> list[str]:
     return (DATA / name).read_text().splitlines()
 
 
-def test_the_machine_this_was_written_on() -> None:
+def test_state_of_a_debian_12_machine() -> None:
     machine = MachineState().process(lines("machine/vm_debian12.txt"))
     assert (machine.swappiness, machine.swappiness_at_boot, machine.swappiness_file) == (60, None, "")
     assert (machine.total_kib, machine.swap_used_kib, machine.huge_pages) == (24684084, 0, "madvise")
@@ -29,17 +27,17 @@ def test_the_machine_this_was_written_on() -> None:
     assert (machine.filesystem, machine.unattended_upgrades) == ("ext4", False)
 
 
-def test_the_last_sysctl_file_wins_and_comments_are_no_files() -> None:
-    said = [
+def test_the_last_sysctl_file_wins_and_comments_in_it_are_not_files() -> None:
+    output = [
         *("== at-boot", "# /etc/sysctl.d/90-llamarig.conf", "vm.swappiness = 10", "# /etc/sysctl.d/99-sysctl.conf"),
         *("# /etc/sysctl.conf - Configuration file for setting system variables", "-vm/swappiness=61"),
     ]
-    machine = MachineState().process(said)
+    machine = MachineState().process(output)
     assert (machine.swappiness_at_boot, machine.swappiness_file) == (61, "/etc/sysctl.d/99-sysctl.conf")
 
 
-def test_the_rehearsal_boxs_own_server() -> None:
-    strays = LlamaStrays().process(lines("strays/nspawn_debian13.txt"))
+def test_a_running_server() -> None:
+    strays = StraySettings().process(lines("strays/nspawn_debian13.txt"))
     assert (strays.unseen, strays.ports_unseen) == ("", "")
     (server,) = strays.servers
     assert server.unit == "llamarig-tiny.service"
@@ -49,15 +47,15 @@ def test_the_rehearsal_boxs_own_server() -> None:
     assert server.memlock_limit_kib == 8192
 
 
-def test_the_same_server_asked_for_by_another_user() -> None:
-    strays = LlamaStrays().process(lines("strays/nspawn_debian13_without_root.txt"))
+def test_a_running_server_without_root() -> None:
+    strays = StraySettings().process(lines("strays/nspawn_debian13_without_root.txt"))
     assert strays.servers == ()
     assert "only root" in strays.unseen
     assert "only root" in strays.ports_unseen
 
 
-def test_a_box_that_speaks_german_is_asked_in_english() -> None:
-    """coreutils 9.1 translates what a directory is: on such a box no directory was ever as declared."""
+def test_the_kind_of_a_file_is_not_translated() -> None:
+    """coreutils 9.1 does: on such a box no directory was as declared."""
     german = Ownership().process(lines("answers/Ownership.vm_debian12_german.txt"))
     assert german["/etc"] == "root root 755 Verzeichnis"
     assert Ownership().command(["/etc"]).startswith("LC_ALL=C stat ")
@@ -71,9 +69,9 @@ def test_measurements() -> None:
     assert ReadSpeedMeasured().process([too_small]) is None
 
 
-@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="asks dpkg, which this machine does not have")
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="this machine has no dpkg")
 @pytest.mark.parametrize(
-    ("package", "source", "wish", "packaged", "held"),
+    ("package", "source", "want", "packaged", "held"),
     [
         ("libnvidia-compute-580", "nvidia-graphics-drivers-580", "hold", True, True),
         ("nvidia-driver-580-open", "nvidia-graphics-drivers-580", "install", True, False),
@@ -81,14 +79,14 @@ def test_measurements() -> None:
         ("nvidia-settings", "nvidia-settings", "hold", False, False),
     ],
 )
-def test_a_driver_that_is_held_back_is_seen_in_dpkgs_own_list(
-    tmp_path: Path, package: str, source: str, wish: str, packaged: bool, held: bool
+def test_a_held_driver_is_read_from_dpkg(
+    tmp_path: Path, package: str, source: str, want: str, packaged: bool, held: bool
 ) -> None:
-    told = f"Package: {package}\nStatus: {wish} ok installed\nVersion: 580\nArchitecture: all\nMaintainer: x\n"
-    (tmp_path / "status").write_text(f"{told}Source: {source}\nDescription: x\n\n")
+    fields = f"Package: {package}\nStatus: {want} ok installed\nVersion: 580\nArchitecture: all\nMaintainer: x\n"
+    (tmp_path / "status").write_text(f"{fields}Source: {source}\nDescription: x\n\n")
     (tmp_path / "info").mkdir()
     (tmp_path / "updates").mkdir()
-    machine = asked({"DPKG_ADMINDIR": str(tmp_path)})
+    machine = read({"DPKG_ADMINDIR": str(tmp_path)})
     assert (machine.driver_packaged, machine.driver_held) == (packaged, held)
 
 
@@ -102,20 +100,18 @@ def test_a_driver_that_is_held_back_is_seen_in_dpkgs_own_list(
         ('Enable "0"; Unattended-Upgrade "1";', "enabled", False),
     ],
 )
-def test_a_box_upgrades_by_itself_where_apt_and_its_timer_say_so(
-    tmp_path: Path, periodic: str, timer: str, upgrades: bool
-) -> None:
-    """Stand-ins for systemctl, whose timer is nothing to switch for a test, and for a package that may not be here."""
-    for name, says in (("systemctl", timer), ("unattended-upgrade", "")):
-        (tmp_path / name).write_text(f"#!/bin/sh\necho {says}\n")
+def test_automatic_upgrades_need_setting_and_timer(tmp_path: Path, periodic: str, timer: str, upgrades: bool) -> None:
+    """With stand-ins for systemctl and for a package that this machine may not have."""
+    for name, output in (("systemctl", timer), ("unattended-upgrade", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {output}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "apt.conf").write_text(f"APT::Periodic {{ {periodic} }};\n")
-    machine = asked({"PATH": f"{tmp_path}:/usr/bin:/bin", "APT_CONFIG": f"{tmp_path}/apt.conf"})
+    machine = read({"PATH": f"{tmp_path}:/usr/bin:/bin", "APT_CONFIG": f"{tmp_path}/apt.conf"})
     assert machine.unattended_upgrades is upgrades
 
 
-def asked(environment: dict[str, str]) -> Machine:
-    """This machine's answer to the fact's own command."""
+def read(environment: dict[str, str]) -> Machine:
+    """State of this machine, by the fact's own command."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
-    said = subprocess.run(["sh", "-c", MachineState().command()], env=environment, capture_output=True, text=True)
-    return MachineState().process(said.stdout.splitlines())
+    done = subprocess.run(["sh", "-c", MachineState().command()], env=environment, capture_output=True, text=True)
+    return MachineState().process(done.stdout.splitlines())

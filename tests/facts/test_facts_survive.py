@@ -1,4 +1,4 @@
-"""Whatever a box answers, no fact ever raises: truncated, empty, in another language, or garbage."""
+"""No fact raises, whatever the output of its command: truncated, empty, in another language, or garbage."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llamarig.checks.ram_speed import judge
+from llamarig.facts.ram import MemoryModules, parse
+from llamarig.facts.releases import Releases
 from pyinfra.api.facts import FactBase
 
-from tasks.facts.ram import MemoryModules, parse
-from tasks.facts.releases import Releases
-from tasks.planning.ram.speed import judge
 from tests.facts.captures import DATA, answers, captured, facts
 
 Fact = type[FactBase[Any]]
@@ -21,7 +21,7 @@ Fact = type[FactBase[Any]]
 FACTS = facts()
 EACH = pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.__name__)
 FEW = settings(max_examples=25, deadline=None)
-# Python refuses to read a number of more than 4300 digits, and JSON that is too deep for its stack.
+# Python raises for numbers of more than 4300 digits, and for deeply nested JSON.
 ODD = ("٣²", "9" * 4301, "[" * 100_000, '{"a":' * 100_000, "\0", "\ud800", "=", "\t", "== ", "@@llamarig 7")
 GARBAGE = st.text(max_size=80) | st.sampled_from(ODD)
 JSON = st.recursive(
@@ -32,19 +32,19 @@ JSON = st.recursive(
 
 
 def read(fact: Fact, lines: list[str]) -> Any:
-    """What the fact makes of it, and what is made of that without another question."""
-    said = fact().process(lines)
+    """Result of the fact, after what callers compute from it."""
+    result = fact().process(lines)
     if fact is MemoryModules:
-        judge(said.modules)
+        judge(result.modules)
     if fact is Releases:
-        assert all(isinstance(release.flags, frozenset) for release in said.values())
-    return said
+        assert all(isinstance(release.flags, frozenset) for release in result.values())
+    return result
 
 
-def test_every_fact_has_a_name_of_its_own_and_an_answer_of_a_real_box() -> None:
+def test_every_fact_has_a_unique_name_and_a_capture() -> None:
     assert [name for name, count in Counter(fact.__name__ for fact in FACTS).items() if count > 1] == []
     assert [fact.__name__ for fact in FACTS if not captured(fact)] == [], (
-        "run the fact's command on a box, keep what it prints as tests/facts/data/answers/<Fact>.<box>.txt"
+        "run the fact's command on a box and save its output as tests/facts/data/answers/<Fact>.<box>.txt"
     )
     names = {fact.__name__ for fact in FACTS}
     of_facts = [*DATA.glob("answers/*"), *DATA.glob("documented/*")]
@@ -52,7 +52,7 @@ def test_every_fact_has_a_name_of_its_own_and_an_answer_of_a_real_box() -> None:
 
 
 @EACH
-def test_a_real_answer_says_something(fact: Fact) -> None:
+def test_a_capture_is_not_read_as_nothing(fact: Fact) -> None:
     nothing = fact().default() if hasattr(fact, "default") else None
     assert all(read(fact, text.splitlines()) != nothing for text in answers(fact))
 
@@ -75,7 +75,7 @@ def test_truncated_anywhere(fact: Fact, data: st.DataObject) -> None:
 @FEW
 @given(data=st.data())
 def test_with_garbage_in_it(fact: Fact, data: st.DataObject) -> None:
-    """Lines of garbage, and lines that end in it."""
+    """Insert lines of garbage, and replace the ends of lines."""
     lines = data.draw(st.sampled_from(answers(fact))).splitlines()
     for _ in range(data.draw(st.integers(1, 5))):
         place = data.draw(st.integers(0, len(lines) - 1))
@@ -90,7 +90,7 @@ def test_with_garbage_in_it(fact: Fact, data: st.DataObject) -> None:
 @EACH
 @FEW
 @given(data=st.data())
-def test_with_every_number_another(fact: Fact, data: st.DataObject) -> None:
+def test_with_a_digit_replaced(fact: Fact, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(answers(fact)))
     digits = data.draw(st.text("0123456789٣²", min_size=1, max_size=25))
     old = data.draw(st.sampled_from("0123456789"))
@@ -100,7 +100,7 @@ def test_with_every_number_another(fact: Fact, data: st.DataObject) -> None:
 @EACH
 @FEW
 @given(st.lists(GARBAGE, max_size=20))
-def test_nothing_but_garbage(fact: Fact, lines: list[str]) -> None:
+def test_garbage_only(fact: Fact, lines: list[str]) -> None:
     read(fact, lines)
 
 
@@ -111,8 +111,8 @@ def with_json(fact: Fact) -> list[list[str]]:
 @pytest.mark.parametrize("fact", [fact for fact in FACTS if with_json(fact)], ids=lambda fact: fact.__name__)
 @settings(FEW, max_examples=100)
 @given(data=st.data())
-def test_with_something_else_in_its_json(fact: Fact, data: st.DataObject) -> None:
-    """JSON as before, but for one value in it that is of another kind, or not there."""
+def test_with_another_value_in_json(fact: Fact, data: st.DataObject) -> None:
+    """Replace one value of the JSON by one of another type, or remove it."""
     lines = list(data.draw(st.sampled_from(with_json(fact))))
     number = data.draw(st.sampled_from([number for number, line in enumerate(lines) if "{" in line]))
     before, brace, after = lines[number].partition("{")
@@ -132,8 +132,8 @@ def test_with_something_else_in_its_json(fact: Fact, data: st.DataObject) -> Non
     read(fact, lines)
 
 
-def test_localized_dmidecode_reads_as_nothing_rather_than_wrong() -> None:
-    """Ours asks with LC_ALL=C; a wrapper that does not would be read as no modules, and said to be."""
+def test_translated_dmidecode_is_read_as_no_modules() -> None:
+    """The command sets LC_ALL=C; a wrapper may not."""
     german = ["Handle 0x0012, DMI type 17, 92 bytes", "Speichergerät", "\tGröße: 16 GB", "\tGeschwindigkeit: 4800 MT/s"]
     ram = parse(german)
     assert ram.modules == ()

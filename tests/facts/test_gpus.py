@@ -1,4 +1,4 @@
-"""What a box says of its graphics cards, from real output where there was a card to ask."""
+"""GPUs and driver of a box, from captured output where a GPU was available."""
 
 from __future__ import annotations
 
@@ -8,25 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tasks.facts.gpus import Gpus
-from tasks.facts.toolkits import ToolkitVersions
-from tasks.planning.gpus import (
-    Gpu,
-    GpuState,
-    declared_toolkits,
-    driver_difference,
-    gpu_differences,
-    runs_on,
-    with_architectures_of,
-)
-from tasks.spec.build import Build
-from tasks.spec.rig import Rig
+from llamarig.declare.build import Build
+from llamarig.facts.cuda_toolkits import ToolkitVersions
+from llamarig.facts.gpus import Gpu, Gpus, GpuState
+from llamarig.items.cuda_support import driver_difference, gpu_differences
 
 CAPTURES = Path(__file__).parent / "data"
 TEXT = (CAPTURES / "gpu/h200_two_idle.txt").read_text()
 H200 = TEXT.splitlines()
-# As reported in canonical/nvidia-graphics-drivers#78; nvidia-smi prints it on stdout and exits with 18.
+# Reported in canonical/nvidia-graphics-drivers#78; nvidia-smi prints it on stdout and exits with 18.
 MISMATCH = [
     "== nvidia",
     "Failed to initialize NVML: Driver/library version mismatch",
@@ -34,22 +24,14 @@ MISMATCH = [
     "== module",
     "575.57.08",
 ]
-# A field that an older driver does not know; seen with driver 580.159.04 and a made-up field.
+# For a field that the driver does not know. From driver 580.159.04 with an invented field.
 NO_FIELD = ["== nvidia", 'Field "nonsense" is not a valid field to query.']
 ABSENT = ["== nvidia", "none"]
-# Seen on a machine whose driver libraries were not on the loader's path.
+# From a machine whose driver libraries were not in the path of the loader.
 NO_LIBRARY = ["== nvidia", "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system."]
 
 
-def gpu(capability: str, driver: str = "580.95.05") -> Gpu:
-    return Gpu(0, "GPU-0", "a card", 24564, 23671, capability, driver, "00000000:01:00.0")
-
-
-def cuda(*architectures: str, toolkit: str = "13.0") -> Build:
-    return Build(name="cuda", architectures=architectures, cuda_toolkit=toolkit)
-
-
-def test_two_real_cards() -> None:
+def test_two_h200() -> None:
     state = Gpus().process(H200)
     assert (state.problem, state.module, state.library, state.amd) == ("", "580.159.04", "580.159.04", ())
     first, second = state.gpus
@@ -84,14 +66,14 @@ def test_two_real_cards() -> None:
     )
 
 
-def test_a_consumer_card_without_ecc() -> None:
-    """The H200's line with what a GeForce answers in those places."""
+def test_a_gpu_without_ecc() -> None:
+    """The line of the H200 with the values of a GeForce."""
     card = Gpus().process(TEXT.replace("0x0000000000000001, 0", "[N/A], [N/A]").splitlines()).gpus[0]
     assert (card.throttle, card.ecc_errors) == (0, 0)
 
 
-def test_an_amd_card_by_the_kernels_own_files() -> None:
-    """Put together from the kernel's documentation of amdgpu's sysfs files: there was no such card to ask."""
+def test_an_amd_gpu() -> None:
+    """Output written by the kernel's documentation of amdgpu: no such GPU was available."""
     state = Gpus().process((CAPTURES / "documented/Gpus.amd.txt").read_text().splitlines())
     (card,) = state.amd
     assert state.gpus == ()
@@ -99,7 +81,7 @@ def test_an_amd_card_by_the_kernels_own_files() -> None:
     assert (card.pcie_width, card.pcie_width_max, card.power_limit_w, card.power_default_w) == (8, 16, 300, 315)
 
 
-def test_module_and_library_of_two_versions() -> None:
+def test_module_and_library_of_different_versions() -> None:
     state = Gpus().process(MISMATCH)
     assert state.gpus == ()
     assert "Driver/library version mismatch" in state.problem
@@ -118,24 +100,24 @@ def test_module_and_library_of_two_versions() -> None:
         (NO_LIBRARY, "libnvidia-ml.so"),
     ],
 )
-def test_no_usable_card_is_an_answer(output: list[str], problem: str) -> None:
+def test_no_usable_gpu_is_a_problem_and_no_exception(output: list[str], problem: str) -> None:
     state = Gpus().process(output)
     assert problem in state.problem
     difference = driver_difference(state)
     assert difference is not None
     assert "nvidia_driver=d.nvidia_driver()" in difference.remedy
-    assert gpu_differences([cuda("89-real")], state) == []
+    assert gpu_differences([Build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")], state) == []
 
 
-def test_an_nvidia_smi_that_hangs_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for nvidia-smi beside a card that hangs: it never answers."""
+def test_an_nvidia_smi_that_hangs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for nvidia-smi that never ends, as with a GPU that hangs."""
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nexec sleep 600\n")
     program.chmod(0o755)
-    monkeypatch.setattr("tasks.facts.gpus._PATIENCE_S", 1)
+    monkeypatch.setattr("llamarig.facts.gpus._TIMEOUT_S", 1)
     environment = {"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}
-    said = subprocess.run(["sh", "-c", Gpus().command()], env=environment, capture_output=True, text=True, check=True)
-    state = Gpus().process(said.stdout.splitlines())
+    done = subprocess.run(["sh", "-c", Gpus().command()], env=environment, capture_output=True, text=True, check=True)
+    state = Gpus().process(done.stdout.splitlines())
     assert state.problem == "nvidia-smi did not answer in time"
     difference = driver_difference(state)
     assert difference is not None
@@ -151,58 +133,10 @@ def test_an_nvidia_smi_that_hangs_is_said_to(tmp_path: Path, monkeypatch: pytest
         )
     )
 )
-def test_garbage_never_raises(output: list[str]) -> None:
+def test_garbage_does_not_raise(output: list[str]) -> None:
     assert isinstance(Gpus().process(output), GpuState)
 
 
-@pytest.mark.parametrize(
-    ("architectures", "capability", "runs"),
-    [
-        (["89-real", "120a-real"], "8.9", True),
-        (["89-real", "120a-real"], "12.0", True),
-        (["89-real", "121-real"], "12.0", False),  # ran silently as sm_89 and wrote gibberish: llama.cpp #22522
-        (["89-real"], "8.6", False),
-        (["75-virtual"], "8.9", True),
-        (["90-virtual"], "8.9", False),
-        (["120a"], "12.1", False),  # architecture-specific code runs nowhere else
-    ],
-)
-def test_whose_code_a_card_runs(architectures: list[str], capability: str, runs: bool) -> None:
-    assert runs_on(architectures, capability) is runs
-
-
-def test_wrong_pairs_are_named() -> None:
-    state = GpuState((gpu("12.0", driver="575.57.08"),), module="575.57.08")
-    driver, architecture = gpu_differences([cuda("89-real")], state)
-    assert "580 or newer for CUDA 13.0" in str(driver)
-    assert "driver 575" in driver.remedy
-    assert "120a-real" in architecture.remedy
-    assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
-
-
-def test_a_toolkit_of_the_box_is_asked_its_version() -> None:
-    build = cuda("120a-real", toolkit="/usr")
-    assert declared_toolkits([build, cuda("89-real")]) == ["/usr"]
-    state = GpuState((gpu("12.0", driver="570.86.10"),), module="570.86.10")
-    (too_old,) = gpu_differences([build], state, {"/usr": (12, 4)})
-    assert "CUDA 12.4 cannot compile for 120a-real" in str(too_old)
-    assert gpu_differences([build], state, {"/usr": (12, 8)}) == []
-    (driver,) = gpu_differences([build], state, {"/usr": (13, 0)})
-    assert "580 or newer for CUDA 13.0" in str(driver)
-    (absent,) = gpu_differences([build], state, {})
-    assert "declared /usr/bin/nvcc" in str(absent)
-    assert gpu_differences([Build(name="cpu", backend="cpu")], state, {}) == []
-
-
-def test_what_nvcc_says_of_itself() -> None:
-    said = ["== /usr", "nvcc: NVIDIA (R) Cuda compiler driver", "Cuda compilation tools, release 12.4, V12.4.131"]
-    assert ToolkitVersions().process([*said, "== /no/such", "== /odd", "release 12"]) == {"/usr": (12, 4)}
-
-
-def test_architectures_of_the_cards_present() -> None:
-    serve = {"port": 8080, "context": 4096}
-    model = {"name": "m", "repo": "a/b", "quant": "Q8_0", "build": "cuda", "serve": serve}
-    rig = Rig.model_validate({"builds": [cuda().to_json()], "models": [model]})
-    resolved = with_architectures_of([gpu("12.0"), gpu("8.9")], rig)
-    assert resolved.builds[0].architectures == ("120a-real", "89-real")
-    assert with_architectures_of([], rig) == rig
+def test_output_of_nvcc() -> None:
+    lines = ["== /usr", "nvcc: NVIDIA (R) Cuda compiler driver", "Cuda compilation tools, release 12.4, V12.4.131"]
+    assert ToolkitVersions().process([*lines, "== /no/such", "== /odd", "release 12"]) == {"/usr": (12, 4)}

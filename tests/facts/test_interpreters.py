@@ -1,4 +1,4 @@
-"""The Pythons of this machine, and things that are none, asked as a box is asked."""
+"""Python interpreters of this machine, and programs that are none, read by the fact's own command."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.facts.interpreters import Interpreters
-from tasks.planning.interpreter import Interpreter
+from llamarig.facts.interpreters import Interpreter, Interpreters
 
 
-def ask(*paths: Path | str) -> list[Interpreter]:
+def read(*paths: Path | str) -> list[Interpreter]:
     fact = Interpreters()
     command = fact.command([str(path) for path in paths])
-    said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
-    found = fact.process(said.splitlines())
+    output = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    found = fact.process(output.splitlines())
     return [found[str(path)] for path in paths]
 
 
@@ -24,26 +23,26 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_python_that_will_do() -> None:
-    (found,) = ask(sys.executable)
+def test_a_usable_python() -> None:
+    (found,) = read(sys.executable)
     assert found == Interpreter((sys.version_info.major, sys.version_info.minor), complete=True)
     assert found.is_usable
 
 
-def test_none_at_all_and_one_that_crashes(tmp_path: Path) -> None:
-    missing, crashing = ask(tmp_path / "nowhere", script(tmp_path / "crashing", "kill -SEGV $$"))
+def test_a_missing_and_a_crashing_python(tmp_path: Path) -> None:
+    missing, crashing = read(tmp_path / "nowhere", script(tmp_path / "crashing", "kill -SEGV $$"))
     assert missing == crashing == Interpreter()
     assert not missing.is_usable
     assert str(missing) == "no Python that runs"
 
 
-def test_too_old_and_too_small(tmp_path: Path) -> None:
+def test_too_old_and_incomplete(tmp_path: Path) -> None:
     old = script(tmp_path / "old", "echo version=3.8; echo complete=yes")
-    # Debian without python3-venv: ensurepip is not there.
+    # Like Debian without python3-venv: no ensurepip.
     small = script(
         tmp_path / "small", f"shift 2; exec {sys.executable} -S -c \"import sys; sys.modules['ensurepip'] = None; $1\""
     )
-    first, second = ask(old, small)
+    first, second = read(old, small)
     assert first == Interpreter((3, 8), complete=True)
     assert not first.is_usable
     assert second == Interpreter((sys.version_info.major, sys.version_info.minor), complete=False)
@@ -51,7 +50,7 @@ def test_too_old_and_too_small(tmp_path: Path) -> None:
     assert str(second).endswith("without venv, ensurepip or ssl")
 
 
-def test_garbage_is_no_python() -> None:
+def test_garbage_is_not_a_python() -> None:
     fact = Interpreters()
     assert fact.process(["version=3.13", "complete=yes"]) == {}
     assert fact.process(["path=/p", "version=3.x", "version=", "nonsense"]) == {"/p": Interpreter()}

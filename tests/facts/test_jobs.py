@@ -1,4 +1,4 @@
-"""What a job says arrives as it wrote it, whatever is in it; asked through the shell that asks a box."""
+"""The status of a job, read by the fact's own command, with any characters in it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tasks.facts.jobs import Jobs
-from tasks.planning import layout
+from llamarig.facts.jobs import Jobs
+from llamarig.remote.shared.jobs import JobStatus
+from llamarig.render import layout
 
 
 @pytest.mark.parametrize("said", ['HTTP 400: {"error":\n"exceeds"}', "a tab\tand \\n, \\c, \\x41", "$HOME %s `id` 'q'"])
-def test_a_failures_words_survive_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_a_message_survives_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(layout, "JOBS", str(tmp_path))
     status = {"state": "failed", "message": said, "lines": [said]}
     (tmp_path / "switch").mkdir()
     (tmp_path / "switch" / "status.json").write_text(json.dumps(status))
     command = Jobs().command(["switch"])
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
-    assert Jobs().process(done.stdout.splitlines())["switch"].status == status
+    assert Jobs().process(done.stdout.splitlines())["switch"].status == JobStatus.from_json(status)

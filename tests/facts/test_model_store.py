@@ -1,4 +1,4 @@
-"""The model store's facts: what the box's own find says, read back as numbers."""
+"""Facts about files, by their own commands on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from llamarig.facts.disk_use import DirectorySizes
+from llamarig.facts.files import FileSizes, Ownership, Sha256Sums
+from llamarig.facts.model_headers import ModelHeaders
+from llamarig.facts.model_store import FileHashes, ModelStore
+from llamarig.facts.references import OpenPaths
+from llamarig.facts.releases import Releases
+from llamarig.render import layout
 
-from tasks.facts.disk_use import DirectorySizes
-from tasks.facts.files import FileSizes, Ownership, Sha256Sums
-from tasks.facts.model_headers import ModelHeaders
-from tasks.facts.model_store import FileHashes, ModelStore
-from tasks.facts.references import OpenPaths
-from tasks.facts.releases import Releases
-from tasks.planning import layout
 from tests.box.fetching import REPOSITORY_ROOT
 from tests.box.tiny_model import write_shards
 
@@ -26,7 +26,7 @@ def shell(command: str) -> list[str]:
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_a_sparse_file_takes_what_was_written_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allocated_size_of_a_sparse_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MODELS", str(tmp_path))
     part = tmp_path / "o/with space/x.gguf"
     part.parent.mkdir(parents=True)
@@ -41,14 +41,14 @@ def test_a_sparse_file_takes_what_was_written_of_it(tmp_path: Path, monkeypatch:
     assert (found.size, found.mtime_ns, found.inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
     assert found.allocated == stat.st_blocks * 512 < 2 * 1024**2
     assert found.record == {"sha256": "a" * 64}
-    # Others write to this disk too.
+    # Other processes may use this disk too.
     assert store.free is not None
     assert abs(store.free - os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize) < 1024**3
 
 
-def test_a_path_is_a_word_and_never_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock lets no such path in; a fact does not rely on that."""
-    monkeypatch.setattr(layout, "PROGRAMS", str(REPOSITORY_ROOT))
+def test_paths_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model lock refuses such paths; facts do not rely on it."""
+    monkeypatch.setattr(layout, "PROGRAMS", str(REPOSITORY_ROOT / "tasks"))
     monkeypatch.setattr(layout, "PYTHON", sys.executable)
     (tmp_path / "x").mkdir()
     evil = f"{tmp_path}/x'; touch '{tmp_path}/PWNED'; echo 'Q4.gguf"
@@ -64,8 +64,8 @@ def test_a_path_is_a_word_and_never_a_command(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_a_store_behind_a_link_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To a larger disk; its files have the names that the declaration gives them."""
+def test_a_store_that_is_a_symbolic_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files keep the paths that are declared."""
     real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
     file = store / "o/r/x.gguf"
     real.mkdir(parents=True)
@@ -85,8 +85,8 @@ def test_a_store_behind_a_link_is_seen(tmp_path: Path, monkeypatch: pytest.Monke
     assert opened == mapped == [str(file)]
 
 
-def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
-    """As sha256sum says it of a bad sector: an error, an exit status, and the hashes of the others."""
+def test_an_unreadable_file_has_no_hash(tmp_path: Path) -> None:
+    """sha256sum reports an error, for example of a bad sector, and continues with the next file."""
     good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
     good.write_bytes(b"x")
     bad.mkdir()
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
     assert hashes == {str(good): hashlib.sha256(b"x").hexdigest()}
 
 
-def test_directories_by_size(tmp_path: Path) -> None:
+def test_sizes_of_directories(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one/file").write_bytes(b"x" * 100_000)
     (tmp_path / "file").write_bytes(b"x")
@@ -105,7 +105,7 @@ def test_directories_by_size(tmp_path: Path) -> None:
     assert one.changed_at == int((tmp_path / "one/file").stat().st_mtime)
 
 
-def test_files_that_somebody_has_open_or_mapped_are_seen(tmp_path: Path) -> None:
+def test_open_and_mapped_files(tmp_path: Path) -> None:
     opened, mapped, closed = (tmp_path / name for name in ("Qwen3 Next n-1.gguf", "mapped\\n.gguf", "closed.gguf"))
     for path in (opened, mapped, closed):
         path.write_bytes(b"x" * mmap.PAGESIZE)

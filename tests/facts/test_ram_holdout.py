@@ -1,4 +1,4 @@
-"""The bars of RAM speed on boxes that the code was not written with; how they were chosen: data/dmidecode-holdout."""
+"""RAM speed on dumps that were not used in development; selection: data/dmidecode-holdout/README.md."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.facts.ram import parse
-from tasks.planning.ram.modules import Ram
-from tasks.planning.ram.speed import Verdict, judge
+from llamarig.checks.ram_speed import Verdict, judge
+from llamarig.facts.ram import Ram, parse
 
 HOLDOUT = Path(__file__).parent / "data/dmidecode-holdout"
 LABELLED: list[dict[str, Any]] = json.loads((HOLDOUT / "index.json").read_text())
 
 
 def dumps() -> dict[str, Ram]:
-    """Path within linuxhw/DMI -> what is read of that dump."""
+    """Path in linuxhw/DMI -> parsed dump."""
     found = {}
     for file in sorted(HOLDOUT.glob("ddr*.txt")):
         for text in re.split(r"^# ", file.read_text(), flags=re.MULTILINE)[1:]:
@@ -25,21 +24,21 @@ def dumps() -> dict[str, Ram]:
     return found
 
 
-def test_finds_unseen_boxes_below_their_rating_and_leaves_the_others_in_peace() -> None:
+def test_boxes_below_their_rating_are_found_and_no_others() -> None:
     verdicts = {path: judge(ram.modules).verdict for path, ram in dumps().items()}
     assert verdicts.keys() == {item["path"] for item in LABELLED}
     below = [item["path"] for item in LABELLED if item["label"] == "off"]
-    right = [item["path"] for item in LABELLED if item["label"] == "on"]
-    assert (len(below), len(right)) == (145, 217)
+    at_rating = [item["path"] for item in LABELLED if item["label"] == "on"]
+    assert (len(below), len(at_rating)) == (145, 217)
     missed = [path for path in below if verdicts[path] is not Verdict.BELOW]
-    cried = [path for path in right if verdicts[path] is not Verdict.FULL]
+    false_positives = [path for path in at_rating if verdicts[path] is not Verdict.FULL]
     assert len(missed) / len(below) <= 0.03, missed
-    assert len(cried) / len(right) <= 0.02, cried
-    # Whatever is doubted, nobody is told for sure that RAM at its rating is below it.
-    assert [path for path in right if verdicts[path] is Verdict.BELOW] == []
+    assert len(false_positives) / len(at_rating) <= 0.02, false_positives
+    # Suspicions may be wrong, but RAM at its rating is never reported as certainly below it.
+    assert [path for path in at_rating if verdicts[path] is Verdict.BELOW] == []
 
 
-def test_unseen_boxes_run_as_fast_as_a_person_reads_them_to() -> None:
+def test_effective_speeds_are_as_labelled() -> None:
     read = dumps()
     other = [item["path"] for item in LABELLED if judge(read[item["path"]].modules).mts != item["effective_mts"]]
     assert other == []

@@ -1,4 +1,4 @@
-"""Who names a model file: any unit and drop-in, a preset file; by the name it has, or by where a link leads."""
+"""References to a model file, by its own path or its real path, in units, drop-ins and preset files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from llamarig.checks.leftovers import CannotDeleteError, chosen, leftovers
+from llamarig.facts import references
+from llamarig.facts.references import References
+from llamarig.render import layout
 
-from tasks.facts import references
-from tasks.facts.references import References
-from tasks.planning import layout
-from tasks.planning.leftovers import CannotDeleteError, chosen, leftovers
-from tests.planning.test_leftovers import LOCKED, RIG, stored
+from tests.checks.stored_files import LOCKED, RIG, stored
 
 MODEL = "o/x/" + "e" * 40 + "/a model-00001-of-00002.gguf"
 
 
-def test_whoever_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_drop_ins_and_presets_that_name_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     units, local, presets = (tmp_path / name for name in ("etc/systemd", "local/systemd", "presets"))
     real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
     for directory in (units / "system/mine.service.d", units / "system/multi-user.target.wants", local, presets, real):
@@ -40,7 +40,7 @@ def test_whoever_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (local / "root.service").write_text(f"[Service]\nReadOnlyPaths={store}\n")
     (presets / "cpu.ini").write_text(f"[m]\nmodel = {store}/{MODEL}\n")
     command = References().command([str(store), "/no/such directory"])
-    # A pipe that is opened is waited for.
+    # Opening the pipe would block.
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     found = References().process(done.stdout.splitlines())
     assert found.keys() == {"mine.service.d/model.conf", "linked.service", f"{presets}/cpu.ini"}

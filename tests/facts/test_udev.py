@@ -1,4 +1,4 @@
-"""Which udev rule has the last word on vm.swappiness, by the real command on directories laid out as on a box."""
+"""udev rules that set vm.swappiness, by the real command on a directory tree like that of a box."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from tasks.facts.machine import MachineState
-from tasks.facts.udev import Rules, parsed, swappiness_rules
+from llamarig.facts.machine import MachineState
+from llamarig.facts.udev import Rules, parse_rules, swappiness_rules
 
 CACHYOS = """\
 TEST!="/dev/zram0", GOTO="zram_end"
@@ -25,7 +24,7 @@ USR, ETC, RUN = "usr/lib/udev/rules.d", "etc/udev/rules.d", "run/udev/rules.d"
 
 
 @pytest.mark.parametrize(
-    ("there", "rules"),
+    ("files", "rules"),
     [
         ({}, ()),
         ({f"{USR}/30-zram.rules": CACHYOS}, ((f"{USR}/30-zram.rules", 150),)),
@@ -49,22 +48,22 @@ USR, ETC, RUN = "usr/lib/udev/rules.d", "etc/udev/rules.d", "run/udev/rules.d"
         *("theirs last", "other spelling"),
     ],
 )
-def test_the_rules_that_count_in_udevs_order(tmp_path: Path, there: dict[str, str | None], rules: Rules) -> None:
-    for name, text in there.items():
+def test_effective_rules_in_order_of_application(tmp_path: Path, files: dict[str, str | None], rules: Rules) -> None:
+    for name, text in files.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         if text is None:
             file.symlink_to("/dev/null")
         else:
             file.write_text(text)
-    said = subprocess.run(["sh", "-c", swappiness_rules(str(tmp_path))], capture_output=True, text=True, check=True)
-    assert parsed(said.stdout.splitlines()) == tuple((f"{tmp_path}/{file}", value) for file, value in rules)
+    done = subprocess.run(["sh", "-c", swappiness_rules(str(tmp_path))], capture_output=True, text=True, check=True)
+    assert parse_rules(done.stdout.splitlines()) == tuple((f"{tmp_path}/{file}", value) for file, value in rules)
 
 
-def test_udev_has_the_last_word() -> None:
-    said = [
+def test_udev_overrides_sysctl() -> None:
+    output = [
         *("== at-boot", "# /etc/sysctl.d/90-llamarig.conf", "vm.swappiness = 0", "== udev"),
         '/usr/lib/udev/rules.d/30-zram.rules:SYSCTL{vm.swappiness}="150"',
     ]
-    machine = MachineState().process(said)
+    machine = MachineState().process(output)
     assert (machine.swappiness_at_boot, machine.swappiness_file) == (150, "/usr/lib/udev/rules.d/30-zram.rules")

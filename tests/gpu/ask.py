@@ -1,4 +1,4 @@
-"""Asks every model of tests/gpu/inventory.py for a completion, and the card for what it holds."""
+"""Request a completion from every model of tests/gpu/inventory.py, and list the memory in use on the card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes so much of each card that a chosen amount is left, as a smaller card would have; run by hand.
+"""Allocate memory on each card until a chosen amount is left, as on a smaller card; run by hand.
 
     python3 -m tests.gpu.ballast FREE_MIB [FREE_MIB ...]
 

@@ -1,4 +1,4 @@
-"""Real GPUs and simulated ones asked the same: do dry runs come out alike? Run by hand on a machine with a GPU.
+"""Compare dry runs on real GPUs and on simulated ones. Run by hand on a machine with a GPU.
 
     python3 -m tests.gpu.compare_simulation LLAMA_CPP_SOURCE_TREE CUDA_RELEASE WORK_DIRECTORY
 
@@ -15,13 +15,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.files.build_simulated_gpu import LIBRARY, SOURCE, compile_library
-from tasks.files.cpp_definitions import definitions
-from tasks.files.cuda_backend_parts import parts_of
-from tasks.planning.plans.device import Device, listed, simulation_environment
-from tasks.spec.simulated_gpu import SimulatedGpu
+from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.placement.devices import Device, parse_device_list, simulation_environment
+from llamarig.remote.build.build_simulated_gpu import LIBRARY, SOURCE, compile_library
+from llamarig.remote.build.cpp_definitions import definitions
+from llamarig.remote.build.cuda_backend_parts import parts_of
+
 from tests.box.sparse_models import write_sparse
-from tests.planning.model_shapes import SHAPES
+from tests.placement.model_shapes import SHAPES
 
 Rows = list[tuple[str, int, int, int]]
 
@@ -47,7 +48,7 @@ PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def asked(release: Path, arguments: list[str], environment: Mapping[str, str]) -> str:
+def output_of(release: Path, arguments: list[str], environment: Mapping[str, str]) -> str:
     done = subprocess.run(
         [str(release / "bin/llama-fit-params"), *arguments],
         capture_output=True,
@@ -60,8 +61,8 @@ def asked(release: Path, arguments: list[str], environment: Mapping[str, str]) -
 
 
 def rows(release: Path, arguments: list[str], environment: Mapping[str, str]) -> Rows:
-    said = asked(release, [*arguments, "--fit-print", "on"], environment)
-    found = re.findall(r"^(\w+) (\d+) (\d+) (\d+) *$", said, re.MULTILINE)
+    output = output_of(release, [*arguments, "--fit-print", "on"], environment)
+    found = re.findall(r"^(\w+) (\d+) (\d+) (\d+) *$", output, re.MULTILINE)
     return [(name, int(weights), int(context), int(compute)) for name, weights, context, compute in found]
 
 
@@ -78,9 +79,9 @@ def simulation(tree: Path, work: Path, cards: list[Device]) -> dict[str, str]:
 
 def main() -> None:
     tree, release, work = (Path(argument).resolve() for argument in sys.argv[1:4])
-    cards = listed(asked(release, ["--list-devices"], {}))
+    cards = parse_device_list(output_of(release, ["--list-devices"], {}))
     simulated = simulation(tree, work, cards)
-    print(asked(release, ["--list-devices"], simulated), flush=True)
+    print(output_of(release, ["--list-devices"], simulated), flush=True)
     different = 0
     for name, arguments in PAIRS:
         model = work / f"{name}.gguf"

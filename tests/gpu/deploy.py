@@ -1,14 +1,9 @@
-"""deploy.py without the distribution's packages and the Hub client: for a GPU machine that has them, and no network."""
+"""deploy.py without the distribution's packages and the Hub client, for a GPU machine that has them and no network."""
 
-from tasks.box import rig_of_host
-from tasks.host import host_settings
-from tasks.llama_cpp import llama_cpp
-from tasks.models import models
-from tasks.operations import gpus
-from tasks.services import services
+from llamarig.engine.converge import converge
+from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.items.all_items import ITEMS
+from llamarig.items.packages import Packages
+from llamarig.items.virtual_environments import HubClient
 
-host_settings()
-gpus.fit_the_builds(name="Graphics cards and builds", rig=rig_of_host())
-llama_cpp()
-models()
-services()
+converge([item for item in ITEMS if not isinstance(item, Packages | HubClient)], rig_of_host())

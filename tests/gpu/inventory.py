@@ -6,8 +6,8 @@ CUDA toolkit's directory; LLAMARIG_GPU_ARCHITECTURES, where given, replaces thos
 
 import os
 
-from tasks.spec import declare as d
-from tasks.spec.placement import Placement
+from llamarig import declare as d
+from llamarig.declare.placement import Placement
 
 _PORT = 18100
 _PLACEMENTS: dict[str, Placement] = {

@@ -1,6 +1,7 @@
 """The rehearsal box with a Vulkan build, served by Mesa's software driver. See README.md beside this."""
 
-from tasks.spec import declare as d
+from llamarig import declare as d
+
 from tests.box.paths import ADDRESS, Rehearsal
 
 _box = Rehearsal.from_environment()

@@ -3,8 +3,8 @@
     python3 -m tests.gpu.pinned_weights CUDA_RELEASE WORK_DIRECTORY [LAYERS]
 
 Serves a Qwen3-Coder-Next of that many layers (16; random weights at Q6_K, 1.26 GiB a layer) with all experts in RAM,
-as an ordinary user who may lock 64 KiB: each load mode twice, in turn. Pinned weights are told by the program that a
-switch uses (tasks/files/pinned_memory.py). WORK_DIRECTORY should be in RAM (tmpfs).
+as an ordinary user who may lock 64 KiB: each load mode twice, in turn. Pinned weights are detected as a switch detects
+them (tasks/llamarig/remote/serve/pinned_memory.py). WORK_DIRECTORY should be in RAM (tmpfs).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.files.pinned_memory import not_pinned, shared_mib
+from llamarig.remote.serve.pinned_memory import pageable_warning, shared_mib
+
 from tests.box.sparse_models import write_sparse
 from tests.gpu.random_weights import fill
-from tests.planning.model_shapes import SHAPES
+from tests.placement.model_shapes import SHAPES
 
 PORT = 18099
 NOBODY = 65534
@@ -44,10 +45,10 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 def card_mib() -> int:
     """MiB of the first card that are taken."""
-    said = subprocess.run(
+    output = subprocess.run(
         ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True
     ).stdout
-    return int(said.splitlines()[0])
+    return int(output.splitlines()[0])
 
 
 def as_nobody() -> None:
@@ -97,10 +98,10 @@ def completion(tokens: int) -> dict[str, Any]:
 
 
 def dry_run(release: Path, model: Path) -> tuple[int, int]:
-    """MiB that llama-fit-params says the card and the RAM would hold: all of the card, weights alone of the RAM."""
+    """MiB of the card and of the RAM, by llama-fit-params: all of the card, weights alone of the RAM."""
     argv = [str(release / "bin/llama-fit-params"), "-m", str(model), *FLAGS, *PLACED[:6], "--fit-print", "on"]
-    said = subprocess.run(argv, capture_output=True, text=True).stdout
-    rows = {line.split()[0]: [int(word) for word in line.split()[1:4]] for line in said.splitlines() if " " in line}
+    output = subprocess.run(argv, capture_output=True, text=True).stdout
+    rows = {line.split()[0]: [int(word) for word in line.split()[1:4]] for line in output.splitlines() if " " in line}
     return sum(rows["CUDA0"]), rows["Host"][0]
 
 
@@ -131,7 +132,7 @@ def main() -> None:
                 after = card_mib() - before
                 print(
                     f"{turn + 1} {case}: loaded in {loaded_s:.1f} s, RssShmem {shared} MiB, the card {loaded} MiB once "
-                    f"loaded and {after} after prompts; told: {not_pinned(str(pid), pinned) or 'pinned'}",
+                    f"loaded and {after} after prompts; reported: {pageable_warning(str(pid), pinned) or 'pinned'}",
                     flush=True,
                 )
             time.sleep(2)

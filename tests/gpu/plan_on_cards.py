@@ -2,7 +2,7 @@
 
     python3 -m tests.gpu.plan_on_cards CUDA_RELEASE WORK_DIRECTORY MODEL CONTEXT UBATCH [MARGIN_MIB ...]
 
-MODEL is one of tests/planning/model_shapes.py; its weights are a hole, so llama-server loads zeros: buffers and graph
+MODEL is one of tests/placement/model_shapes.py; its weights are a hole, so llama-server loads zeros: buffers and graph
 splits are those of the real model, speeds and words are not. Served twice: by the plan, and by llama.cpp's own fit with
 the same margins. Exits with 1 where a buffer differs from the plan by more than the tolerance of a first start.
 """
@@ -18,22 +18,23 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.files.build_release import flags_of
-from tasks.files.short_vocabulary import prepare
-from tasks.planning.flags import ModelFiles, server_arguments
-from tasks.planning.gguf_header import digest_of, read_header
-from tasks.planning.plans.candidate import Candidate
-from tasks.planning.plans.device import listed
-from tasks.planning.plans.dry_run import server_outputs, with_candidate
-from tasks.planning.plans.making import Case, make_plan
-from tasks.planning.plans.report import report
-from tasks.planning.plans.server_log import TOLERANCE_MIB, against, read_log
-from tasks.spec.model import Model
-from tasks.spec.placement import Auto, Fit, Placement
-from tasks.spec.plan_file import Belongs, Plan, PlannedDevice
-from tasks.spec.serve import Serve
+from llamarig.declare.model import Model
+from llamarig.declare.placement import Auto, Fit, Placement
+from llamarig.declare.serve import Serve
+from llamarig.placement.candidate import Candidate
+from llamarig.placement.devices import parse_device_list
+from llamarig.placement.dry_run import server_outputs, with_candidate
+from llamarig.placement.plan_report import plan_report
+from llamarig.placement.planner import PlanRequest, make_plan
+from llamarig.records.plan_file import Plan, PlanInputs, PlannedDevice
+from llamarig.remote.build.build_release import flags_of
+from llamarig.remote.plan.short_vocabulary import prepare
+from llamarig.remote.shared.gguf_header import digest_of, read_header
+from llamarig.remote.shared.server_log import TOLERANCE_MIB, compare, read_log
+from llamarig.render.server_arguments import ModelFiles, server_arguments
+
 from tests.box.sparse_models import write_sparse
-from tests.planning.model_shapes import SHAPES
+from tests.placement.model_shapes import SHAPES
 
 PORT = 18200
 LOAD_S, ANSWER_S = 300, 300
@@ -41,8 +42,8 @@ LOAD_S, ANSWER_S = 300, 300
 
 def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     program = f"{release}/bin/llama-fit-params"
-    said = subprocess.run([program, "--list-devices"], capture_output=True, text=True).stdout
-    devices = listed(said)
+    output = subprocess.run([program, "--list-devices"], capture_output=True, text=True).stdout
+    devices = parse_device_list(output)
     help_text = subprocess.run([f"{release}/bin/llama-server", "--help"], capture_output=True, text=True).stdout
     with path.open("rb") as file:
         header = read_header(file.read(64 << 20))
@@ -50,15 +51,15 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     assert isinstance(auto, Auto)
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     short = prepare(work / "short", server_outputs(model), model.serve.ubatch, [path])
-    case = Case(
+    case = PlanRequest(
         model=model,
         flags=frozenset(flags_of(help_text)),
         header=header,
-        path=str(path),
-        short=str(short),
+        header_path=str(path),
+        short_header_path=str(short),
         devices=tuple(devices),
         simulated=False,
-        belongs=Belongs(
+        inputs=PlanInputs(
             header=digest_of([header]),
             devices=tuple(
                 PlannedDevice(
@@ -80,7 +81,7 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     try:
         arguments = next(asking)
         while True:
-            run = [sys.executable, "-B", "-m", "tasks.files.dry_run", "60", program, *arguments]
+            run = [sys.executable, "-B", "-m", "llamarig.remote.plan.dry_run", "60", program, *arguments]
             arguments = asking.send(subprocess.run(run, capture_output=True, text=True).stdout)
     except StopIteration as end:
         plan: Plan = end.value
@@ -94,7 +95,7 @@ def used() -> str:
 
 
 def ask(words: int, answer: int) -> str:
-    """A completion's timings, in words; what the answer says is nothing."""
+    """A completion's timings, in words; its text means nothing."""
     body = {"prompt": "a " * words, "n_predict": answer, "ignore_eos": True, "cache_prompt": False}
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -157,13 +158,13 @@ def main() -> None:
 
     model = model_placed(auto)
     plan = plan_of(release, work, model, path)
-    print("\n".join(report(plan, shape)), flush=True)
+    print("\n".join(plan_report(plan, shape)), flush=True)
     help_text = subprocess.run([f"{release}/bin/llama-server", "--help"], capture_output=True, text=True).stdout
     flags = frozenset(flags_of(help_text))
     chosen = Candidate(plan.placement, plan.context, plan.ubatch, plan.cache_type_k, plan.cache_type_v)
     lines = serve(release, work, "plan", server_arguments(with_candidate(model, chosen), ModelFiles(str(path)), flags))
     predicted = {row.name: row.total_mib for row in plan.memory}
-    found = against(read_log(lines), predicted)
+    found = compare(read_log(lines), predicted)
     for each in found:
         print(f"plan: {each}{'  DIFFERS' if each.differs else ''}")
     for line in lines:

@@ -1,4 +1,4 @@
-"""On a real kernel with real firmware tables: audit fails, deploy and the owner mend, a reboot, audit passes."""
+"""On a real kernel with real firmware tables: the audit fails, deploy and BIOS fix it, a reboot, it passes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.declare.rig import Rig
+from llamarig.items.wanted_unit import wanted_unit
+from llamarig.render.server_arguments import ModelFiles
 
-from tasks.planning.flags import ModelFiles
-from tasks.planning.serving import wanted_unit
-from tasks.spec.rig import Rig
 from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
 from tests.box.paths import Rehearsal
-from tests.planning.golden_units import PINNED
+from tests.render.golden_units import PINNED
 from tests.vm.emulator import VirtualMachine
 
 pytestmark = pytest.mark.vm
@@ -67,7 +67,7 @@ class Owner:
 
 
 def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
-    """A server beyond its MemoryMax: the kernel kills it, its unit stays down, failed and saying why, and audit tells.
+    """A server beyond its MemoryMax: the kernel kills it, its unit stays down as failed, and an audit reports it.
 
     The unit is the one a deploy would write. A program that only takes memory stands in for llama-server: what the
     guest has of processor would build none within an hour.
@@ -88,23 +88,23 @@ def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
     vm.write("/opt/llamarig/hungry/bin/llama-server", program, mode="755")
     vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
     vm.shell(f"systemctl daemon-reload && systemctl start {wanted.unit}")
-    asked = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
+    properties = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
     deadline = time.monotonic() + 120
-    while (said := vm.shell(asked).split()) and "failed" not in said:
-        assert time.monotonic() < deadline, said
+    while (output := vm.shell(properties).split()) and "failed" not in output:
+        assert time.monotonic() < deadline, output
         time.sleep(1)
-    assert sorted(said) == sorted(["failed", "oom-kill", "9", "0"])
+    assert sorted(output) == sorted(["failed", "oom-kill", "9", "0"])
     code, found = owner.audit()
     assert code == 1
     oom = [finding for finding in found if finding["check"] == "memory.oom"]
     assert [(finding["about"], finding["severity"]) for finding in oom] == [(wanted.unit, "error")]
     # Longer than RestartSec: what was killed for memory is not tried again.
     time.sleep(12)
-    assert sorted(vm.shell(asked).split()) == sorted(["failed", "oom-kill", "9", "0"])
+    assert sorted(vm.shell(properties).split()) == sorted(["failed", "oom-kill", "9", "0"])
     vm.shell(f"rm /etc/systemd/system/{wanted.unit} && systemctl daemon-reload && systemctl reset-failed")
 
 
-def test_audit_fails_deploy_and_bios_mend_it_and_a_reboot_keeps_it(vm: VirtualMachine, tmp_path: Path) -> None:
+def test_deploy_and_bios_fix_what_the_audit_finds_and_a_reboot_keeps_it(vm: VirtualMachine, tmp_path: Path) -> None:
     owner = Owner(vm, tmp_path)
     vm.start([PROFILE_OFF])
     assert "F4-3600C16-16GTZNC" in vm.shell("dmidecode --type 17"), "the guest's own dmidecode sees the table"
@@ -117,9 +117,9 @@ def test_audit_fails_deploy_and_bios_mend_it_and_a_reboot_keeps_it(vm: VirtualMa
     assert "XMP" in found[0]["remedy"]
     assert found[1]["found"] == "60 now, nothing set after a reboot"
 
-    deployed = owner.pyinfra("tasks.host.host_settings")
+    deployed = owner.pyinfra("tests/vm/settings_only.py")
     assert deployed.returncode == 0, deployed.stderr
-    assert "2133 MT/s" in deployed.stderr, "deploy says what it cannot mend"
+    assert "2133 MT/s" in deployed.stderr, "a deploy reports what it cannot fix"
     assert vm.shell("cat /proc/sys/vm/swappiness") == "7"
     code, found = owner.audit()
     assert (code, [finding["check"] for finding in found]) == (1, ["memory.speed"])

@@ -1,4 +1,4 @@
-"""A run that changes nothing, llamarig against Ansible: `python -m tests.benchmarks.converge [--hosts 1 10]`.
+"""A run that changes nothing, llamarig compared with Ansible: `python -m tests.benchmarks.converge [--hosts 1 10]`.
 
 Needs root, makes a box of its own and throws it away. Nothing is asserted about time; it prints what it measured.
 """
@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from llamarig.declare.rig import Rig
+
 from tests.benchmarks.converge.measure import (
     RunFailedError,
     Tool,
@@ -28,7 +30,7 @@ from tests.benchmarks.converge.measure import (
     table,
     timed,
 )
-from tests.benchmarks.converge.values import PLAYBOOK, NotConvergedError, playbook_values, unmirrored
+from tests.benchmarks.converge.values import PLAYBOOK, NotConvergedError, control_machine, playbook_values, unmirrored
 from tests.box import machine
 from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment
 from tests.box.paths import ADDRESS, Rehearsal, cache_directory
@@ -124,7 +126,8 @@ def unchanged_operations(deployment: Deployment) -> list[str]:
     if changed := [operation["name"] for operation in found if operation["success"]]:
         raise NotConvergedError(f"the box had converged, and yet {changed} changed it")
     names = [operation["name"] for operation in found]
-    if behind := unmirrored(names):
+    rig = Rig.model_validate(deployment.rig)
+    if behind := unmirrored(names, rig, control_machine(rig)):
         raise NotConvergedError(
             f"{PLAYBOOK.name} has no task for {', '.join(behind)}: add it, or both do not do the same"
         )
@@ -140,12 +143,12 @@ def verify(deployment: Deployment, theirs: Tool, count: int) -> None:
     if outcome.code or outcome.changed or outcome.failed:
         raise NotConvergedError(f"llamarig does not leave the box alone: {outcome}")
     timed(theirs)
-    said = theirs.log.read_text()
-    recap = re.findall(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", said, re.MULTILINE)
+    output = theirs.log.read_text()
+    recap = re.findall(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE)
     if len(recap) != count or any(
         (changed, unreachable, failed) != ("0",) * 3 for *_, changed, unreachable, failed in recap
     ):
-        raise NotConvergedError(f"the playbook does not leave the box alone:\n{said}")
+        raise NotConvergedError(f"the playbook does not leave the box alone:\n{output}")
     print(
         f"{count} entries: llamarig {outcome.unchanged} operations without a change; "
         f"Ansible ok={recap[0][1]} changed=0 on each of {len(recap)}",
@@ -187,7 +190,7 @@ def ansible(deployment: Deployment, values: Path) -> Tool:
             }
         )
     )
-    # Empty: everything that is set is set below, and nobody's own settings get in.
+    # Empty: all settings are below, and no user's own ones apply.
     configuration = place / "ansible.cfg"
     configuration.touch()
     ours = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}

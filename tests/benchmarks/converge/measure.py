@@ -1,4 +1,4 @@
-"""Whole processes timed one at a time, and what a handful of runs says."""
+"""Timing of whole processes, one at a time, and the statistics of a few runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.box import local_hub, machine
-from tests.box.deployment import Deployment, rehearsal_rig
+from tests.box.deployment import Deployment, rehearsal_rig, wait_for
 from tests.box.hub import Hub
 from tests.box.paths import Rehearsal
 
@@ -41,7 +41,7 @@ class Series:
 
 
 class RunFailedError(Exception):
-    """A run ended badly, so there is nothing to time."""
+    """A run failed, so there is nothing to time."""
 
 
 def converged(box: Rehearsal, directory: Path) -> Deployment:
@@ -64,11 +64,18 @@ def converged(box: Rehearsal, directory: Path) -> Deployment:
 @contextmanager
 def many_logins(box: Deployment) -> Iterator[None]:
     """The box's sshd takes many logins at once; afterwards it is as it was."""
-    box.shell(f"printf '{_SSHD}' >{_SSHD_FILE} && systemctl reload ssh")
+    _reloaded(box, f"printf '{_SSHD}' >{_SSHD_FILE}")
     try:
         yield
     finally:
-        box.shell(f"rm {_SSHD_FILE} && systemctl reload ssh")
+        _reloaded(box, f"rm {_SSHD_FILE}")
+
+
+def _reloaded(box: Deployment, command: str) -> None:
+    """sshd executes itself again some moments after the reload was requested, and refuses connections meanwhile."""
+    box.shell(f"{command} && systemctl reload ssh")
+    time.sleep(0.5)
+    wait_for(lambda: machine.ssh(box.box, "true", check=False).returncode == 0, "sshd answers again")
 
 
 def timed(tool: Tool) -> tuple[float, float]:

@@ -1,120 +1,133 @@
-"""What the playbook is told: llamarig's own planning and facts, asked of the converged box, so that the two agree."""
+"""Variables of the playbook, from the same items and facts that deploy.py uses, read from a box that has converged."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tasks.facts.capacity import Capacity
-from tasks.facts.interpreters import Interpreters
-from tasks.facts.model_store import ModelStore
-from tasks.facts.releases import Releases
-from tasks.facts.units import Units
-from tasks.facts.venvs import VirtualEnvironment
-from tasks.host import PROGRAMS
-from tasks.operations.interpreter import LOOKED_AT
-from tasks.operations.lock_file import locked_models
-from tasks.operations.long_work import files_to_fetch, releases_to_build
-from tasks.operations.plan_file import planned_by_us
-from tasks.operations.serving import wanted_units
-from tasks.operations.venvs import missing_from
-from tasks.planning import layout
-from tasks.planning.liveness import SERVICE, TIMER, service_text, timer_text
-from tasks.planning.packages import wanted_packages
-from tasks.planning.release import release_path
-from tasks.planning.serving import boot_differences, unit_differences
-from tasks.planning.shards import record, target
-from tasks.spec.rig import Rig
-from tests.box.deployment import HOST, REPOSITORY_ROOT, Deployment
+from llamarig.checks.memory_speed_note import MemorySpeedNote
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Item, Query, Seen, query
+from llamarig.engine.package_files import programs, requirements
+from llamarig.facts.capacity import Capacity
+from llamarig.facts.fact_batch import FactBatch
+from llamarig.facts.interpreters import Interpreters
+from llamarig.facts.model_store import ModelStore
+from llamarig.facts.releases import Releases
+from llamarig.facts.virtual_environments import VirtualEnvironment
+from llamarig.items.all_items import ITEMS
+from llamarig.items.finished_work import FinishedWork
+from llamarig.items.model_units import wanted_units
+from llamarig.items.packages import wanted_packages
+from llamarig.items.python import SYSTEM_PYTHON
+from llamarig.items.releases import release_directories
+from llamarig.items.wanted_unit import health_addresses
+from llamarig.records.model_lock import locked_models
+from llamarig.render import layout
+from llamarig.render.liveness_probe import SERVICE, TIMER, service_text, timer_text
+from llamarig.render.model_paths import record, target
+
+from tests.box.deployment import HOST, Deployment
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 
+CONVERGED: tuple[Item, ...] = (MemorySpeedNote(), *ITEMS)
+"""The items of deploy.py."""
+
 WITHOUT_A_TASK = {
-    "Models | Model lock": "reads a file of the controller; Ansible reads its values from one",
-    "Models | Builds and downloads finished": "looks at releases and model files once more",
-    "Services | Models planned": "looks at nothing where no model leaves layers in RAM to a GPU, and none does here",
+    FinishedWork.name: "compares the releases and model files that were read for the items which start that work",
 }
-"""Operations the playbook leaves out, and why."""
+"""Items that read something and yet have no task in the playbook, and why.
+
+An item that reads nothing of the box needs none: what it compares is on the control machine, or does not apply.
+"""
 
 
 class NotConvergedError(Exception):
-    """The box, or the playbook, is not what a no-change run can be measured with; the message says why."""
-
-
-def unmirrored(operations: list[str]) -> list[str]:
-    """llamarig's operations that no task of the playbook stands for: a playbook that has fallen behind.
-
-    :param operations: names as pyinfra reports them
-    """
-    return [operation for operation in operations if operation not in WITHOUT_A_TASK and operation not in mirrored()]
+    """The box or the playbook is not fit for measuring a no-change run; the message says why."""
 
 
 def mirrored() -> set[str]:
-    """The operations that tasks of the playbook stand for."""
+    """Names of the operations that the playbook's tasks stand for."""
     return set(re.findall(r'^ +- name: "([^":]+)', PLAYBOOK.read_text(), re.MULTILINE))
+
+
+def needing_a_task(rig: Rig, here: ControlMachine) -> list[str]:
+    """Names of the items that read something of a box with this rig."""
+    return [item.name for item in CONVERGED if item.name not in WITHOUT_A_TASK and list(item.queries(rig, here))]
+
+
+def unmirrored(operations: Iterable[str], rig: Rig, here: ControlMachine) -> list[str]:
+    """The operations that lack a task: the playbook has fallen behind.
+
+    :param operations: names as pyinfra reports them
+    """
+    without = {item.name for item in CONVERGED} - set(needing_a_task(rig, here))
+    return [operation for operation in operations if operation not in without | mirrored()]
+
+
+def control_machine(rig: Rig) -> ControlMachine:
+    """What the control machine contributes to the comparison of a box without plans.
+
+    :raises NotConvergedError: when a model has no entry in the model lock
+    """
+    if (locked := locked_models(rig)) is None:
+        raise NotConvergedError("a model has no entry in the model lock")
+    return ControlMachine(locked=locked, programs=programs(), requirements=requirements())
 
 
 def playbook_values(deployment: Deployment) -> dict[str, Any]:
     """The playbook's variables.
 
-    :raises NotConvergedError: when the box is not as declared by llamarig's own comparisons
+    :raises NotConvergedError: when an item finds a difference
     """
     rig = Rig.model_validate(deployment.rig)
-    if planned_by_us(rig):
-        raise NotConvergedError("a model is placed by auto(), which the playbook has no task for")
-    locked = locked_models(rig)
-    if locked is None:
-        raise NotConvergedError("a model has no entry in the model lock")
+    here = control_machine(rig)
+    seen = _seen(deployment, [query for item in CONVERGED for query in item.queries(rig, here)], here)
+    for item in CONVERGED:
+        for difference in item.differences(rig, seen):
+            raise NotConvergedError(f"the box is not as declared: {item.name}: {difference}")
 
-    venv_command = VirtualEnvironment().command(layout.HUB_VENV)
-    venv_lines = deployment.shell(venv_command).splitlines()
-    lock = (REPOSITORY_ROOT / "tasks/files/hub-requirements.txt").read_text()
-    _same(missing_from(VirtualEnvironment().process(venv_lines), lock))
-
-    python_command = Interpreters().command(LOOKED_AT)
-    python_lines = deployment.shell(python_command).splitlines()
-    _same([] if Interpreters().process(python_lines)[layout.PYTHON].is_usable else [f"{layout.PYTHON} does not run"])
-
-    release_command = Releases().command([release_path(build, rig.models) for build in rig.builds])
-    release_lines = deployment.shell(release_command).splitlines()
-    releases = Releases().process(release_lines)
-    _same(releases_to_build(rig, releases))
-
-    store_command = ModelStore().command()
-    store_lines = deployment.shell(store_command).splitlines()
-    store = ModelStore().process(store_lines)
-    _same(files_to_fetch(locked, store, deep=False))
-    paths = {path for model in locked for file in model.files for path in (target(model, file), record(model, file))}
-
-    units = Units().process(deployment.shell(Units().command({})).splitlines())
-    wanted = wanted_units(rig, releases, locked, store, units)
-    for item in wanted:
-        unit = units.get(item.unit)
-        # Its health is not among the answers here; the playbook asks for it.
-        _same([d for d in unit_differences(item, unit) if d.expected != "answering"])
-        _same(boot_differences(item, unit))
-
+    interpreters = query(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON])
+    hub_client = query(VirtualEnvironment, path=layout.HUB_VENV)
+    releases = query(Releases, directories=release_directories(rig))
+    paths = {
+        path
+        for model in here.locked or ()
+        for file in model.files
+        for path in (target(model, file), record(model, file))
+    }
+    health = health_addresses(rig)
     return {
         "service_user": {"name": layout.USER, "home": layout.STATE},
         "directories": list(layout.DIRECTORIES),
-        "programs": [{"src": source, "dest": target} for source, target in PROGRAMS.items()],
+        "programs": [{"src": file.source, "dest": path} for path, file in here.programs.items()],
         "packages": wanted_packages(rig, HOST)["debian"],
-        "capacity": {"command": Capacity().command()},
+        "capacity": {"command": _command(query(Capacity))},
         "liveness": [
             {"path": f"{layout.UNITS}/{SERVICE}", "text": service_text(model.serve.host for model in rig.models)},
             {"path": f"{layout.UNITS}/{TIMER}", "text": timer_text()},
         ],
         "liveness_timer": TIMER,
-        "interpreters": {"command": python_command, "lines": python_lines},
-        # As llamarig does: more in the environment than the lock asks for is no difference.
-        "hub_client": {"command": venv_command, "lines": _distributions(venv_lines, lock)},
-        "releases": {"command": release_command, "lines": release_lines},
-        # The store also tells the free space, which is nobody's to compare.
+        "interpreters": {"command": _command(interpreters), "lines": _lines(deployment, interpreters)},
+        # More in the environment than its lock requires is no difference for llamarig either.
+        "hub_client": {
+            "command": _command(hub_client),
+            "lines": _distributions(_lines(deployment, hub_client), here.requirements["hub-requirements.txt"]),
+        },
+        "releases": {"command": _command(releases), "lines": _lines(deployment, releases)},
+        # The store also prints the free space, which changes and is not compared.
         "model_files": {
-            "command": store_command,
-            "lines": [line for line in store_lines if any(path in line.split("\t") for path in paths)],
+            "command": _command(query(ModelStore)),
+            "lines": [
+                line
+                for line in _lines(deployment, query(ModelStore))
+                if any(path in line.split("\t") for path in paths)
+            ],
         },
         "units": [
             {
@@ -125,16 +138,34 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
                 "enabled": item.enabled,
                 "arguments": list(item.arguments),
                 "proof": f"{layout.PROOFS}/{item.unit}.json",
-                "health": f"http://{item.model.serve.host}:{item.model.serve.port}/health",
+                "health": health[item.unit],
             }
-            for item in wanted
+            for item in wanted_units(rig, seen)
         ],
     }
 
 
-def _same(differences: list[Any]) -> None:
-    if differences:
-        raise NotConvergedError(f"the box is not as declared: {differences[0]}")
+def _seen(deployment: Deployment, queries: Iterable[Query[Any]], here: ControlMachine) -> Seen:
+    """What the items compare, read from the box in one command as a deploy reads it."""
+    unique = list(dict.fromkeys(queries))
+    batch = FactBatch()
+    output = deployment.shell(batch.command([(query.fact, query.arguments) for query in unique]), timeout=120)
+    answers = batch.process(output.splitlines())
+    if failed := [query.fact.__name__ for number, query in enumerate(unique) if number not in answers]:
+        raise NotConvergedError(f"the box did not answer: {', '.join(failed)}")
+    values = {}
+    for number, each in enumerate(unique):
+        fact = each.fact()
+        values[each] = fact.process(answers[number]) if answers[number] else fact.default()
+    return Seen(HOST, here, values)
+
+
+def _command(query: Query[Any]) -> str:
+    return str(query.fact().command(**query.arguments))
+
+
+def _lines(deployment: Deployment, query: Query[Any]) -> list[str]:
+    return deployment.shell(_command(query)).splitlines()
 
 
 def _distributions(lines: list[str], lock: str) -> list[str]:

@@ -1,0 +1,85 @@
+"""The package installs as the README says: by a plain `uv sync`, by pip, and as a tool. Needs PyPI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.__main__ import UV_VERSION
+from tests.box.deployment import REPOSITORY_ROOT
+from tests.box.paths import Rehearsal
+
+pytestmark = pytest.mark.box
+
+NO_HOST = ("--limit", "nobody", "inventory/home.py", "deploy.py")
+REFUSED = "inventory/home.py: --limit nobody leaves no host"
+"""By config.py, after it has read inventory and group_data: the package was found and works."""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The tree as it is committed or not, without what git ignores."""
+    directory = tmp_path / "clone"
+    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], REPOSITORY_ROOT).stdout
+    for name in listed.split("\0"):
+        source, target = REPOSITORY_ROOT / name, directory / name
+        if name and source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    return directory
+
+
+@pytest.fixture
+def uv(users_box: Rehearsal) -> str:
+    return str(users_box.cache / f"uv-{UV_VERSION}/bin/uv")
+
+
+def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**environment, "UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never", **(extra or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def installs(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> None:
+    done = run(command, cwd, extra)
+    assert done.returncode == 0, done.stderr
+
+
+def test_after_a_plain_uv_sync(clone: Path, uv: str) -> None:
+    installs([uv, "sync"], clone)
+    done = run([".venv/bin/pyinfra", *NO_HOST], clone)
+    assert done.returncode == 1
+    assert REFUSED in done.stderr
+
+
+def test_by_pip_and_from_another_directory(clone: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    installs([sys.executable, "-m", "venv", str(environment)], tmp_path)
+    installs([str(environment / "bin/python"), "-m", "pip", "install", "--quiet", str(clone)], tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = run([str(environment / "bin/pyinfra"), "--chdir", str(clone), *NO_HOST], elsewhere)
+    assert done.returncode == 1
+    assert REFUSED in done.stderr
+
+
+def test_as_a_tool(clone: Path, tmp_path: Path, uv: str) -> None:
+    places = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    installs([uv, "tool", "install", "--python", sys.executable, str(clone)], tmp_path, places)
+    program = str(tmp_path / "bin/llamarig")
+    assert run([program, "--version"], tmp_path).stdout.startswith("llamarig 0.1.0, pyinfra 3.")
+    done = run([program, *NO_HOST], clone)
+    assert done.returncode == 1
+    assert REFUSED in done.stderr

@@ -1,0 +1,128 @@
+"""A box that an earlier version of llamarig has deployed converges under this one, and its server runs on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.box.audit_report import audit
+from tests.box.deployment import REPOSITORY_ROOT, Deployment, wait_for
+from tests.box.rehearse import chat, is_healthy
+
+pytestmark = pytest.mark.box
+
+OLDER = "9dd93a7f04246699d79f437af636e1a4a4db57a0"
+"""Before the code was a package: its programs lie in /opt/llamarig/lib/tasks, its proofs name a unit's whole text."""
+
+UNITS = "/etc/systemd/system"
+TINY = "llamarig-tiny.service"
+TEXTS = {"Programs", "Models served", "Liveness probe"}
+"""The items that may differ: our programs, and the comments and paths of the units that start them."""
+
+
+@pytest.fixture
+def older(variant: Deployment) -> Deployment:
+    """The same box, deployed by the older tree from its own rig, with a model lock of its own."""
+    tree = variant.directory / "older"
+    _check_out(tree)
+    older = replace(variant, tree=tree)
+    code = "import json; from group_data.rehearsal import rig; print(json.dumps(rig))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tree, env=older.environment(), stdout=subprocess.PIPE, check=True
+    )
+    return replace(older, rig={**json.loads(done.stdout), "model_lock": str(variant.directory / "older.lock.json")})
+
+
+def _check_out(tree: Path) -> None:
+    # The tests run as root, the clone may be another user's.
+    git = ["git", "-c", f"safe.directory={REPOSITORY_ROOT}", "-c", f"safe.directory={REPOSITORY_ROOT}/.git"]
+    present = [*git, "-C", str(REPOSITORY_ROOT), "cat-file", "-e", f"{OLDER}^{{commit}}"]
+    if subprocess.run(present, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this clone lacks the older commit (the unit that it wrote is tested all the same)")
+    subprocess.run([*git, "clone", "--quiet", "--shared", "--no-checkout", str(REPOSITORY_ROOT), str(tree)], check=True)
+    subprocess.run(["git", "-C", str(tree), "checkout", "--quiet", OLDER], check=True)
+
+
+def process(deployment: Deployment) -> list[str]:
+    """What another start of the server would change."""
+    return deployment.shell(f"systemctl show {TINY} -p InvocationID -p MainPID -p ExecMainStartTimestamp").splitlines()
+
+
+def test_a_box_of_an_older_version_converges_without_a_restart(
+    deployment: Deployment, older: Deployment, tmp_path: Path
+) -> None:
+    # As if this version had never been here. What it has built and fetched is the same for both.
+    deployment.shell(
+        f"systemctl disable -q --now {TINY} llamarig_liveness.timer; rm -rf {UNITS}/{TINY} {UNITS}/llamarig_liveness.* "
+        "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/python3; rm -rf /var/lib/llamarig/jobs/* "
+        "/var/lib/llamarig/proofs/*; systemctl daemon-reload"
+    )
+    first = older.run()
+    assert first.code == 0, str(first)
+    assert "Services | Models served" in first.changed, "the older tree names its operations in another way"
+    assert older.run().changed == []
+    assert deployment.shell("ls /opt/llamarig/lib") == "tasks"
+    before, text = process(deployment), deployment.shell(f"cat {UNITS}/{TINY}")
+
+    # By the older model lock, which this version reads as well.
+    newer = replace(older, tree=REPOSITORY_ROOT, rig={**deployment.rig, "model_lock": older.rig["model_lock"]})
+    shown = newer.run("--dry")
+    assert shown.code == 0, str(shown)
+    assert "restarts tiny" not in shown.output
+    outcome = newer.run()
+    assert outcome.code == 0, str(outcome)
+    is_reworded = deployment.shell(f"cat {UNITS}/{TINY}") != text
+    assert set(outcome.changed) == TEXTS - ({"Models served"} if not is_reworded else set()), str(outcome)
+    assert process(deployment) == before, "the server was restarted"
+    assert (
+        deployment.shell(f"systemctl show {TINY} llamarig_liveness.service -p NeedDaemonReload --value") == "no\n\nno"
+    )
+    assert deployment.shell(f"grep -l /opt/llamarig/lib/tasks {UNITS}/llamarig* || true") == ""
+
+    second = newer.run()
+    assert (second.code, second.changed) == (0, []), str(second)
+    audited, host = audit(newer, tmp_path / "report.json")
+    assert (audited.code, host["status"]) == (0, "clean"), str(audited)
+    assert process(deployment) == before
+    assert chat(deployment.address, "Still the same?")
+
+    # The text that was put in place is one that the server starts with.
+    deployment.shell(f"systemctl restart {TINY}; systemctl start llamarig_liveness.service")
+    wait_for(lambda: is_healthy(deployment.address), "/health after a restart")
+    assert newer.run().changed == []
+    assert deployment.run().changed == [], "by this version's own model lock"
+
+
+def test_the_unit_of_an_older_version_gets_this_versions_words_without_a_restart(deployment: Deployment) -> None:
+    """As 9dd93a7 rendered it, with its start record: also where the clone has no history to deploy that commit from."""
+    path, record = f"{UNITS}/{TINY}", f"/var/lib/llamarig/proofs/{TINY}.json"
+    current = deployment.shell(f"cat {path}") + "\n"
+    (exec_start,) = re.findall(r"^ExecStart=(.*?)$(?=\nEnvironment)", current, re.MULTILINE | re.DOTALL)
+    older = (Path(__file__).parent / "data/llamarig-tiny_of_9dd93a7.service").read_text()
+    older = older.replace("@EXEC_START@", exec_start).replace("@PORT@", str(deployment.box.port + 10))
+    assert older != current
+    proof = json.loads(deployment.shell(f"cat {record}"))
+    del proof["directives_sha256"]
+    proof |= {"text": older, "text_sha256": hashlib.sha256(older.encode()).hexdigest()}
+    deployment.shell(f"cp -p {path} /tmp/current.service")
+    deployment.write(path, older)
+    deployment.write(record, json.dumps(proof))
+    deployment.shell(f"touch -r /tmp/current.service {path}; systemctl daemon-reload")
+    before = process(deployment)
+
+    shown = deployment.run("--dry")
+    assert f"{TINY}: has the comments or helper paths of another version" in shown.output
+    assert "restarts tiny" not in shown.output
+    outcome = deployment.run()
+    assert (outcome.code, outcome.changed) == (0, ["Models served"]), str(outcome)
+    assert deployment.shell(f"cat {path}") + "\n" == current
+    assert process(deployment) == before, "the server was restarted"
+    assert deployment.run().changed == []
+    assert process(deployment) == before

@@ -1,0 +1,117 @@
+"""Statistics of timings, and their comparison with earlier ones."""
+
+from __future__ import annotations
+
+import pytest
+from llamarig.checks.bench_comparison import (
+    changed_conditions,
+    changed_flags,
+    compare_with_other_build,
+    compare_with_previous,
+    conditions_line,
+    release_of,
+    speed,
+    speed_flags,
+    table,
+)
+from llamarig.records.bench_ledger import BenchEntry, TimedGpu, TokenRate
+
+from tests.checks.bench_entries import ARGUMENTS, RELEASE, entry
+
+
+def test_speed_flags_leave_names_and_addresses_out() -> None:
+    assert speed_flags(ARGUMENTS) == ("--model", "/m/x-00001-of-00003.gguf", "--ctx-size", "8192", "--jinja")
+    assert release_of(ARGUMENTS) == RELEASE
+    assert release_of([]) == release_of(["llama-server"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([76.9, 76.1, 77.0, 90.0, 76.8], (76.9, 76.1, 90.0)),  # one run that was disturbed moves no median
+        ([10.0, 20.0], (15.0, 10.0, 20.0)),
+        ([1871.234567], (1871.2, 1871.2, 1871.2)),
+    ],
+)
+def test_medians(rates: list[float], expected: tuple[float, float, float]) -> None:
+    assert speed(rates) == TokenRate(median=expected[0], lowest=expected[1], highest=expected[2])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "generation", "slower"),
+    [(1000, 50, False), (951, 47.6, False), (949, 50, True), (1000, 47.4, True), (2000, 47.4, True)],
+)
+def test_a_drop_of_either_speed_over_five_percent_is_slower(prompt: float, generation: float, slower: bool) -> None:
+    found = compare_with_previous(entry(prompt, generation), [entry(1, 1, "2026-11-18"), entry(1000, 50)])
+    assert found is not None
+    assert found.is_slower is slower
+    assert found.earlier.conditions.date.startswith("2026-11-20"), "the last one is compared"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        entry(box="b"),
+        entry(model="y"),
+        entry(release="8" * 40 + "-a6a0c45d"),
+        entry(flags=("--ctx-size", "4096")),
+        entry(conditions=entry().conditions.model_copy(update={"prompt_tokens": 16384})),
+    ],
+)
+def test_only_the_same_configuration_is_compared(other: BenchEntry) -> None:
+    assert compare_with_previous(entry(), [other]) is None
+
+
+def test_other_builds_and_flags_are_compared_separately() -> None:
+    older = entry(
+        2000,
+        69.6,
+        "2026-10-01",
+        release="8" * 40 + "-a6a0c45d",
+        flags=("--model", "/m/x-00001-of-00003.gguf", "--ctx-size", "4096", "--fit", "on"),
+    )
+    now = entry(1000, 48.7)
+    found = compare_with_other_build(now, [older])
+    assert found is not None
+    assert str(found) == "prompt -50.0 %, generation -30.0 %"
+    assert changed_flags(now, older) == [
+        "build 888888888888 -> 0c1e57098bba",
+        "--ctx-size 4096 -> 8192",
+        "--fit on -> not given",
+        "--jinja not given -> given",
+    ]
+    assert compare_with_other_build(now, [entry()]) is None
+
+
+def test_changed_conditions_are_listed() -> None:
+    then = entry().conditions
+    now = then.model_copy(
+        update={
+            "driver": "590.1",
+            "ram_mts": 2133,
+            "cards": (TimedGpu(name="RTX 4090", uuid="GPU-1", power_limit_w=300),),
+            "beside": ("tiny",),
+        }
+    )
+    assert changed_conditions(then, then) == []
+    assert changed_conditions(now, then) == [
+        "driver 580.159.04 -> 590.1",
+        "RAM 3600 MT/s -> 2133 MT/s",
+        "power limit of RTX 4090 450 W -> 300 W",
+        "beside it nothing -> tiny",
+    ]
+    without = then.model_copy(update={"cards": ()})
+    assert changed_conditions(without, then) == ["cards RTX 4090 at 450 W -> none"]
+
+
+def test_the_table() -> None:
+    before, now = entry(1900, 80), entry(1871, 70)
+    assert table([(now, compare_with_previous(now, [before])), (entry(model="other"), None)]) == [
+        "model  depth     prompt t/s           generation t/s    change since the last run",
+        "x      2048+128  1,871 (1,871-1,871)  70.0 (70.0-70.0)  2026-11-20: prompt -1.5 %, generation -12.5 %  SLOWER",
+        "other  2048+128  1,000 (1,000-1,000)  50.0 (50.0-50.0)  no earlier run",
+    ]
+    assert conditions_line(now) == (
+        "x: 5 runs after one to warm up; 2026-11-20T10:00:00Z; driver 580.159.04; RTX 4090 at 450 W; RAM 3600 MT/s; "
+        "llama.cpp 0c1e57098bba"
+    )

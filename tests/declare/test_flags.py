@@ -1,0 +1,153 @@
+"""The table of settings: complete, true to the pinned llama.cpp, and the source of what is derived from it."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from llamarig.declare.base import Declaration
+from llamarig.declare.flags import (
+    Flag,
+    Row,
+    memory_flags,
+    nested_declarations,
+    owned_environment,
+    owned_flags,
+    rows,
+    setting_of,
+)
+from llamarig.declare.model import Model
+from llamarig.declare.refused_flags import REFUSED_FLAGS
+from llamarig.declare.serve import Serve
+from llamarig.declare.serve.speculation import Speculation
+from llamarig.placement.declared_placement import declared_flags
+from llamarig.placement.dry_run import memory_arguments
+from llamarig.placement.staleness import plan_flags
+from llamarig.render import server_arguments
+
+from tests.render.golden_units import OPTIONS, PINNED
+
+HERE = Path(__file__).parent
+TABLE = list(rows(Model))
+FLAGS = [row for row in TABLE if isinstance(row.setting, Flag)]
+OWNED = owned_flags(TABLE)
+
+
+def flag_of(row: Row) -> Flag:
+    assert isinstance(row.setting, Flag)
+    return row.setting
+
+
+def test_every_field_carries_its_setting() -> None:
+    def without_setting(declaration: type[Declaration], path: str) -> list[str]:
+        missing = []
+        for name, info in declaration.model_fields.items():
+            nested = nested_declarations(info.annotation)
+            # A discriminator (kind) is written by its constructor, not by an owner.
+            if setting_of(info) is None and not nested and name != "kind":
+                missing.append(f"{path}.{name}")
+            missing += [field for part in nested for field in without_setting(part, f"{path}.{name}")]
+        return missing
+
+    assert without_setting(Model, "model") == []
+    assert len(TABLE) > 100
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.path)
+def test_a_setting_has_its_unit_source_default_and_meaning(row: Row) -> None:
+    assert row.setting.becomes
+    assert row.setting.unit
+    assert row.setting.source
+    assert row.info.description
+    if not row.info.is_required() and row.info.default is None:
+        assert row.setting.default, "None is no default: name what holds then"
+
+
+def test_no_flag_is_rendered_by_two_fields_but_by_one_of_several_placements() -> None:
+    counted = Counter(flag_of(row).becomes for row in FLAGS if not row.path.startswith("serve.placement"))
+    assert [flag for flag, count in counted.items() if count > 1] == []
+
+
+def test_every_spelling_of_a_flag_with_a_field_is_owned() -> None:
+    """An owned flag given as extra would win or lose without a message; so would its short or its negated form."""
+    owned = [spellings for spellings in OPTIONS if set(spellings) & set(OWNED)]
+    assert [flag for spellings in owned for flag in spellings if flag not in OWNED] == []
+
+
+def test_every_rendered_flag_is_the_pinned_commits() -> None:
+    rendered = {spelling for row in FLAGS for spelling in (flag_of(row).becomes, flag_of(row).off, *flag_of(row).also)}
+    assert rendered - {""} - PINNED == set()
+
+
+def test_no_flag_is_both_owned_and_refused() -> None:
+    assert set(OWNED) & set(REFUSED_FLAGS) == set()
+    assert set(REFUSED_FLAGS) - PINNED == set()
+    refused = [spellings for spellings in OPTIONS if set(spellings) & set(REFUSED_FLAGS)]
+    assert [flag for spellings in refused for flag in spellings if flag not in REFUSED_FLAGS] == []
+
+
+def test_environment_variables_are_those_the_pinned_commit_reads() -> None:
+    lines = (HERE / "data/environment-0c1e570.txt").read_text().splitlines()
+    pinned = {line.split()[0]: set(line.split()[1:]) for line in lines if not line.startswith("#")}
+    for row in FLAGS:
+        own = set(row.setting.spellings) - set(row.setting.instead)
+        read = {name for name, flags in pinned.items() if flags & own}
+        assert set(flag_of(row).env) - {"LLAMA_API_KEY"} == read, row.path
+    assert owned_environment(TABLE)["LLAMA_ARG_CTX_SIZE"] == "serve.context"
+
+
+def test_flags_of_a_memory_dry_run() -> None:
+    """What plans were made with: another set would make every plan of every owner stale."""
+    one = {
+        *("--ctx-size", "--parallel", "--batch-size", "--ubatch-size", "--cache-type-k", "--cache-type-v"),
+        *("--flash-attn", "--rope-freq-base", "--rope-freq-scale", "--rope-scaling", "--rope-scale"),
+        *("--yarn-orig-ctx", "--n-gpu-layers", "--fit", "--fit-target", "--fit-ctx", "--tensor-split"),
+        *("--override-tensor", "--n-cpu-moe", "--split-mode", "--main-gpu", "--threads", "--threads-batch"),
+    }
+    none = {"--op-offload", "--no-op-offload", "--kv-offload", "--no-kv-offload", "--swa-full"}
+    assert memory_flags(TABLE) == {**dict.fromkeys(one, 1), **dict.fromkeys(none, 0)}
+    extra = ["--override-kv", "a=int:1", "--no-host", "--no-repack"]
+    assert memory_arguments(["--port", "1", *extra, "--alias", "x"]) == extra
+
+
+def test_the_key_of_a_plan_made_before_stays_valid() -> None:
+    """The flags as plan files hold them, in their order: this text was written before the table was."""
+    serve = {
+        **{"port": 8080, "context": 131072, "ubatch": 1024, "cache_type_k": "q8_0", "rope_freq_base": 5e6},
+        **{"yarn_scale": 2.0, "yarn_original_context": 65536, "swa_full": True, "main_gpu": 1, "op_offload": False},
+        **{"kv_offload": False, "threads": 10, "threads_batch": 12, "extra": ["--no-host"], "metrics": True},
+        "placement": {"kind": "layers", "gpu": [3, 2], "split": [6, 4]},
+    }
+    names = {"name": "m", "repo": "o/r", "quant": "Q4", "build": "b", "mmproj": "p.gguf"}
+    model = Model.model_validate({**names, "serve": serve})
+    before = (
+        "--ctx-size 131072 --parallel 1 --batch-size 2048 --ubatch-size 1024 --cache-type-k q8_0 --cache-type-v f16 "
+        "--flash-attn on --rope-freq-base 5000000 --rope-scaling yarn --rope-scale 2 --yarn-orig-ctx 65536 --swa-full "
+    )
+    placement = (
+        "--n-gpu-layers 99 --fit off --tensor-split 6,4 "
+        "--override-tensor blk[.](3|4|5|8)[.]ffn_(up|down|gate|gate_up)_(ch|)exps=CPU "
+    )
+    after = "--main-gpu 1 --no-op-offload --no-kv-offload --threads 10 --threads-batch 12 --no-host mmproj=p.gguf"
+    assert plan_flags(model, PINNED) == tuple((before + after).split())
+    assert declared_flags(model, PINNED) == tuple((before + placement + after).split())
+
+
+def test_every_renderer_named_in_the_table_exists_and_is_used() -> None:
+    named = {flag_of(row).rendered_by for row in FLAGS} - {""}
+    of_serve = {row.setting.rendered_by for row in rows(Serve) if isinstance(row.setting, Flag)} - {""}
+    assert named - set(vars(server_arguments)) == set()
+    assert of_serve - {row.setting.rendered_by for row in rows(Speculation) if isinstance(row.setting, Flag)} == set(
+        server_arguments.RENDERERS
+    )
+
+
+def test_no_flag_is_written_twice_in_the_sources() -> None:
+    """A flag that the general rules render stands in the table alone."""
+    simple = {flag_of(row).becomes for row in FLAGS if not flag_of(row).rendered_by}
+    for path in sorted(Path(server_arguments.__file__).parent.glob("*.py")):
+        words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        # render/presets.py leaves these to the router.
+        assert words & simple <= {"--host", "--port", "--alias", "--api-key-file"}, path

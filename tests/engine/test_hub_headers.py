@@ -1,0 +1,176 @@
+"""Headers of full-size models by HTTP Range from the stand-in Hub: the right bytes and few of them, or a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llamarig import declare as d
+from llamarig.declare.model import Model
+from llamarig.engine.hub_headers import MOST_BYTES, fetch_headers
+from llamarig.engine.hub_resolver import resolve
+from llamarig.engine.hub_token import HubError
+from llamarig.records.model_lock import LockedModel
+from llamarig.remote.shared.gguf_header import digest_of, read_header
+
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+from tests.box.sparse_models import write_sparse
+from tests.placement.model_shapes import GPT_OSS_120B, QWEN3_CODER_NEXT
+
+TOKEN = "hf_fortests"
+REPO, GATED = "acme/m-GGUF", "acme/gated-GGUF"
+
+
+def model(repo: str = REPO, **fields: Any) -> Model:
+    asked = fields or {"quant": "q6"}
+    return d.model(name="m", repo=repo, build="cpu", serve=d.serve(port=8080, context=4096), **asked)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("sparse")
+    return {
+        file.name: file
+        for name, shape, shards in (("q6", QWEN3_CODER_NEXT, 3), ("oss", GPT_OSS_120B, 1))
+        for file in write_sparse(directory, name, shape, shards=shards, tokens=True)
+    }
+
+
+@pytest.fixture
+def served(files: dict[str, Path], tmp_path: Path) -> Iterator[Hub]:
+    with Hub(tmp_path) as hub:
+        hub.add_sparse_repo(REPO, files)
+        hub.add_sparse_repo(GATED, files, gated_token=TOKEN)
+        yield hub
+
+
+def locked(hub: Hub, quant: str = "q6", repo: str = REPO) -> LockedModel:
+    return resolve(model(repo, quant=quant), hub.endpoint, TOKEN if repo == GATED else None)
+
+
+def sent_by(hub: Hub, at_least: int) -> int:
+    """Bytes that left the CDN; the stand-in counts an answer a moment after its reader has all of it."""
+    until = time.monotonic() + 10
+    while True:
+        sent = sum(int(entry["bytes_sent"]) for entry in hub.log.as_json() if entry["origin"] == "cdn")
+        if sent >= at_least:
+            return sent
+        assert time.monotonic() < until, f"{sent} bytes were counted"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("quant", "shards"), [("q6", 3), ("oss", 1)])
+def test_headers_of_60_gb_cost_a_few_megabytes(quant: str, shards: int, served: Hub, files: dict[str, Path]) -> None:
+    lock = locked(served, quant)
+    assert sum(shard.size for shard in lock.shards) > 60 * 2**30
+    assert len(lock.shards) == shards
+    served.log.clear()
+    fetched = fetch_headers(model(), lock, served.endpoint, None)
+    for shard, header, data in zip(lock.shards, fetched.headers, fetched.data, strict=True):
+        with files[shard.path].open("rb") as file:
+            assert file.read(len(data)) == data
+        assert read_header(data) == header
+    # The client stops reading at what it asked for; the stand-in counts what went out.
+    sent = sent_by(served, fetched.fetched)
+    assert fetched.fetched == sent
+    own = sum(len(data) for data in fetched.data)
+    assert own <= sent <= own + (3 << 20) + (256 << 10) * (shards - 1) <= MOST_BYTES
+    # The digest is of every shard, in their order.
+    assert digest_of(fetched.headers) != digest_of(fetched.headers[:-1])
+    assert (digest_of(fetched.headers) == digest_of(fetched.headers[::-1])) == (shards == 1)
+
+
+def test_the_token_is_for_the_hub_alone(served: Hub) -> None:
+    lock = locked(served, repo=GATED)
+    served.log.clear()
+    fetch_headers(model(GATED), lock, served.endpoint, TOKEN)
+    log = served.log.as_json()
+    assert {(entry["origin"], entry["authorization"]) for entry in log} == {("hub", True), ("cdn", False)}
+    with pytest.raises(HubError, match=f"model 'm': {GATED} is gated: accept its terms"):
+        fetch_headers(model(GATED), lock, served.endpoint, None)
+
+
+REFUSALS = {
+    "the whole file in place of a part": (
+        Fault(origin="cdn", ignore_range=True),
+        r"q6-00001-of-00003.gguf: http://\S+ does not serve ranges of files \(HTTP 200\)",
+    ),
+    "a connection that ends early": (
+        Fault(origin="cdn", truncate_after_bytes=1000),
+        r"cannot be reached \(\w+\) 3 times",
+    ),
+}
+
+
+@pytest.mark.parametrize(("fault", "message"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_goes_wrong_is_said_once(fault: Fault, message: str, served: Hub) -> None:
+    lock = locked(served)
+    served.log.clear()
+    served.faults.add(fault)
+    with pytest.raises(HubError, match=message):
+        fetch_headers(model(), lock, served.endpoint, None)
+    sent = sum(entry["bytes_sent"] for entry in served.log.as_json() if entry["origin"] == "cdn")
+    assert sent <= MOST_BYTES
+
+
+def test_a_lost_connection_is_tried_again(served: Hub) -> None:
+    lock = locked(served)
+    served.faults.add(Fault(origin="cdn", truncate_after_bytes=1000, times=1))
+    assert len(fetch_headers(model(), lock, served.endpoint, None).headers) == 3
+
+
+@pytest.mark.parametrize("field", ["size", "sha256"])
+def test_a_file_that_is_not_the_locked_one_is_refused(field: str, served: Hub) -> None:
+    lock = locked(served)
+    other = {"size": lock.shards[0].size + 1, "sha256": "0" * 64}[field]
+    first = lock.shards[0].model_copy(update={field: other})
+    changed = lock.model_copy(update={"shards": (first, *lock.shards[1:])})
+    with pytest.raises(HubError, match=r"the model lock .*: the file was replaced there; run tasks/lock.py"):
+        fetch_headers(model(), changed, served.endpoint, None)
+
+
+def _served_alone(hub: Hub, path: Path) -> LockedModel:
+    hub.add_sparse_repo("acme/x-GGUF", {"x.gguf": path})
+    return resolve(model("acme/x-GGUF", files=["x.gguf"]), hub.endpoint, None)
+
+
+def test_a_header_without_end_stops_at_16_mib(served: Hub, tmp_path: Path) -> None:
+    endless = tmp_path / "x.gguf"
+    # One key, a list of 2^62 texts of no length each: zeros as far as the file goes.
+    endless.write_bytes(
+        b"GGUF"
+        + bytes.fromhex(
+            "03000000 0000000000000000 0100000000000000 0100000000000000 6109000000 08000000 0000000000000040"
+        )
+    )
+    with endless.open("r+b") as file:
+        file.truncate(64 * 2**30)
+    lock = _served_alone(served, endless)
+    served.log.clear()
+    with pytest.raises(HubError, match="its header is longer than 16 MiB"):
+        fetch_headers(model("acme/x-GGUF"), lock, served.endpoint, None)
+    assert sum(entry["bytes_sent"] for entry in served.log.as_json() if entry["origin"] == "cdn") <= MOST_BYTES
+
+
+def test_another_file_is_refused_after_its_first_piece(served: Hub, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + bytes(20 << 20))
+    lock = _served_alone(served, tmp_path / "x.gguf")
+    served.log.clear()
+    with pytest.raises(
+        HubError, match=r"x-GGUF at \w{12}, x.gguf is not a GGUF file that llama.cpp reads: does not begin"
+    ):
+        fetch_headers(model("acme/x-GGUF"), lock, served.endpoint, None)
+    assert sent_by(served, 256 << 10) == 256 << 10
+
+
+def test_tensors_that_the_file_cannot_hold_are_refused(served: Hub, files: dict[str, Path], tmp_path: Path) -> None:
+    short = tmp_path / "x.gguf"
+    with files["oss.gguf"].open("rb") as file:
+        short.write_bytes(file.read(8 << 20))
+    lock = _served_alone(served, short)
+    with pytest.raises(HubError, match=r"its tensors take 6\d{10} bytes, the file has 8388608: it is damaged"):
+        fetch_headers(model("acme/x-GGUF"), lock, served.endpoint, None)

@@ -1,0 +1,151 @@
+"""Jobs on the box: how they are started, kept secret and sandboxed, watched to their end, and reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from llamarig.engine.item import Commands
+from llamarig.engine.jobs import await_jobs, is_running, job_text, start_job
+from llamarig.engine.progress import duration, progress_line
+from llamarig.facts.jobs import Job, Jobs
+from llamarig.remote.shared.jobs import JobStatus, PackJob
+from llamarig.render import layout
+from pyinfra.api.operation import operation
+
+from tests.engine.fake_run import OperationFailedError, commands_of
+
+JOB = PackJob(release="/opt/r", archive="/var/a.tar.gz")
+
+
+@operation()
+def starts(**options: Any) -> Commands:
+    yield from start_job("pack-x", "build.pack_release", JOB, **options)
+
+
+@operation()
+def awaits(labels: dict[str, str]) -> Commands:
+    yield await_jobs(labels)
+
+
+def started(**options: Any) -> tuple[list[str], str]:
+    """All commands of a job's start, and the last one, which starts its unit."""
+    commands = commands_of((starts, options))
+    return commands, commands[-1]
+
+
+def test_a_job_is_a_sandboxed_unit_of_a_name_of_its_own() -> None:
+    _, first = started(properties=["ReadWritePaths=/var/a"])
+    _, second = started()
+    for words in (
+        "systemd-run",
+        "ProtectSystem=strict",
+        "ReadWritePaths=/var/a",
+        f"ReadWritePaths={layout.JOBS}/pack-x",
+    ):
+        assert words in first
+    assert f"{layout.PYTHON} -B -m llamarig.remote.build.pack_release {layout.JOBS}/pack-x" in first
+    # systemd may still know the unit of the last run.
+    assert first.split("--unit=")[1].split()[0] != second.split("--unit=")[1].split()[0]
+
+
+def test_an_earlier_run_of_the_same_job_is_stopped() -> None:
+    commands, _ = started()
+    assert commands[0].startswith("systemctl stop 'llamarig-job-pack-x_*'")
+
+
+def test_a_job_that_may_be_of_another_deploy_is_never_stopped() -> None:
+    commands, _ = started(stops_another=False)
+    assert not [command for command in commands if "systemctl stop" in command]
+    assert "systemctl is-active 'llamarig-job-pack-x_*'" in commands[0]
+
+
+def test_a_secret_is_in_no_command_and_is_removed_once_the_job_runs() -> None:
+    commands, start = started(secret=("hub-token", "hf_secret"))
+    assert not [command for command in commands if "hf_secret" in command]
+    path = f"{layout.SECRETS}/pack-x.hub-token"
+    assert f"LoadCredential=hub-token:{path}" in start
+    assert f"rm -f {path}; exit $started" in start
+
+
+def test_a_switch_is_not_sandboxed() -> None:
+    _, start = started(sandboxed=False)
+    assert "ProtectSystem" not in start
+
+
+def test_the_same_work_is_the_same_text() -> None:
+    assert job_text(JOB) == job_text(PackJob(archive="/var/a.tar.gz", release="/opt/r"))
+    output = [f"job=pack-x\nactive=active\nsha256={_sha256(job_text(JOB))}", "job=other\nactive=inactive\nsha256=0"]
+    jobs = Jobs().process("\n".join(output).splitlines())
+    assert is_running(jobs["pack-x"], JOB)
+    assert not is_running(jobs["other"], JOB)
+    assert not is_running(jobs["pack-x"], PackJob(release="/opt/other", archive="/var/a.tar.gz"))
+    assert not is_running(None, JOB)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def replies(**statuses: dict[str, Any]) -> dict[str, str]:
+    lines = [f"job={name}\nstatus={json.dumps(status)}" for name, status in statuses.items()]
+    return {"echo job=": "\n".join(lines)}
+
+
+def test_jobs_are_watched_until_each_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pyinfra")
+    both = replies(a={"state": "done", "message": "made"}, b={"state": "done"})
+    commands_of((awaits, {"labels": {"a": "build", "b": "models"}}), replies=both)
+    assert "build: made" in caplog.text
+    assert "models: done" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("a", {"state": "failed", "message": "no compiler", "lines": ["cc: not found"]}, "build: no compiler"),
+        ("a", {"state": "stopped"}, "build: stopped"),
+        ("a", {"state": "running", "step": "compiling"}, "its last step: compiling"),
+        ("a", {}, "build: was interrupted; run deploy.py again"),
+        ("switch-m", {}, "the previous server may be stopped; run deploy.py again now"),
+    ],
+)
+def test_a_job_that_did_not_succeed_fails_the_host_with_its_own_words(
+    name: str, status: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OperationFailedError):
+        commands_of((awaits, {"labels": {name: "build"}}), replies=replies(**{name: status}))
+    assert message in caplog.text
+    for line in status.get("lines", []):
+        assert line in caplog.text
+
+
+def test_a_job_that_the_box_reports_nothing_of_is_not_running() -> None:
+    assert not is_running(Job(), JOB)
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ({"step": "unpacking"}, "unpacking"),
+        ({"step": "compiling", "done": 5, "total": 20, "unit": "objects"}, "compiling: 5/20 objects (25 %)"),
+        (
+            {"step": "x", "done": 5 << 30, "total": 10 << 30, "unit": "bytes", "step_started": 0, "now": 100},
+            "x: 5.00 of 10.00 GiB (50 %), 53.7 MB/s, 2 min left",
+        ),
+        # What was there before the step began says nothing of its rate.
+        (
+            {"step": "x", "done": 10, "done_at_start": 10, "total": 20, "unit": "objects", "now": 9},
+            "x: 10/20 objects (50 %)",
+        ),
+    ],
+)
+def test_progress_is_one_line(status: dict[str, Any], line: str) -> None:
+    assert progress_line(JobStatus.from_stored(status)) == line
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(5, "5 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_durations_are_small_numbers(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

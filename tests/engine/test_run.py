@@ -1,0 +1,138 @@
+"""What a run knows of a host: each fact read once, and again when an operation has changed the host."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from llamarig.engine.item import Commands, Query, query
+from llamarig.engine.run import of_host, read_all, read_fact, run
+from llamarig.facts.fact_batch import FactBatch
+from llamarig.facts.files import Sha256Sums
+from pyinfra.api.command import StringCommand
+from pyinfra.api.operation import operation
+from pyinfra.facts.rpm import RpmPackages
+from pyinfra.facts.server import Command
+
+from tests.engine.fake_run import commands_of, fake_run
+
+
+@operation()
+def reads(fresh: bool = False) -> Commands:
+    read_fact(Command, fresh=fresh, command="look")
+    yield from ()
+
+
+@operation()
+def only_looks() -> Commands:
+    run().only_looks = True
+    yield from ()
+
+
+@operation()
+def changes(fresh: bool) -> Commands:
+    read_fact(Command, command="look")
+    yield StringCommand("change")
+    read_fact(Command, fresh=fresh, command="look")
+
+
+def test_a_run_that_changes_nothing_reads_once_a_stage() -> None:
+    """Between the two stages pyinfra may have waited for its user to confirm."""
+    assert commands_of((reads, {}), (reads, {}), (reads, {})) == ["look", "look"]
+
+
+def test_a_run_that_only_looks_reads_once() -> None:
+    assert commands_of((only_looks, {}), (reads, {}), (reads, {})) == ["look"]
+
+
+def test_a_fact_is_read_again_after_an_operation_changed_the_host() -> None:
+    prepared, *executed = commands_of((reads, {}), (changes, {"fresh": False}), (reads, {}))
+    assert (prepared, executed) == ("look", ["look", "change", "look"])
+
+
+def test_an_operation_can_read_what_it_has_changed_itself() -> None:
+    _, *executed = commands_of((changes, {"fresh": True}))
+    assert executed == ["look", "change", "look"]
+
+
+def test_a_second_run_knows_nothing_of_the_first() -> None:
+    """What a run knows lives on pyinfra's own objects, and ends with them."""
+    assert commands_of((only_looks, {}), (reads, {})) == ["look"]
+    assert commands_of((reads, {})) == ["look", "look"]
+
+
+def test_hosts_know_nothing_of_each_other() -> None:
+    boxes = {"@fake/a": {"look": "a"}, "@fake/b": {"look": "b"}}
+    with fake_run((reads, {}), hosts=boxes) as this:
+        known = {name: [value for _, value in of_host(this.host(name)).facts.values()] for name in boxes}
+        assert known == {"@fake/a": ["a"], "@fake/b": ["b"]}
+
+
+ASKED: list[Query[Any]] = [
+    query(Command, command="look"),
+    query(Sha256Sums, paths=["/a"]),
+    query(RpmPackages),
+    query(Command, command="fails"),
+]
+
+
+@operation()
+def reads_together() -> Commands:
+    read_all(ASKED)
+    assert read_fact(Command, command="look") == "found"
+    assert read_fact(Sha256Sums, paths=["/a"]) == {"/a": "0" * 64}
+    assert read_fact(RpmPackages) == {}
+    read_fact(Command, command="fails")
+    yield from ()
+
+
+def test_many_facts_are_one_command_and_one_that_fails_is_read_alone() -> None:
+    end = ["", "@@llamarig ok"]
+    lines = [
+        *("@@llamarig 0", "found", *end[1:]),  # its last line had no end
+        *("@@llamarig 1", f"{'0' * 64}  /a", *end),
+        *("@@llamarig 2", *end),
+        *("@@llamarig 3", "half a reply", ""),
+    ]
+    commands = commands_of((reads_together, {}), replies={"@@llamarig": lines, "fails": "read alone"})
+    assert len(commands) == 4
+    assert [command for command in commands if command == "fails"] == ["fails"] * 2
+
+
+@operation()
+def reads_twice() -> Commands:
+    read_all(ASKED)
+    read_all([*ASKED, query(Command, command="another")])
+    yield from ()
+
+
+def test_what_is_known_is_not_read_again_and_one_fact_needs_no_batch() -> None:
+    lines = [line for number in range(4) for line in (f"@@llamarig {number}", "", "@@llamarig ok")]
+    assert len(commands_of((reads_twice, {}), replies={"@@llamarig": lines})) == 2, "one for each stage"
+
+
+def test_equal_queries_are_of_one_command() -> None:
+    assert query(Command, command="look") == query(Command, command="look")
+    assert len({query(Sha256Sums, paths=["/a"]), query(Sha256Sums, paths=["/a"])}) == 1
+    assert query(Sha256Sums, paths=["/a"]) != query(Sha256Sums, paths=["/b"])
+
+
+def test_the_batch_runs_in_a_shell_as_each_command_would(tmp_path: Path) -> None:
+    """Of a real shell: output without an end of line, a command that fails, and one that is not there."""
+    (tmp_path / "a").write_text("a")
+    queries: list[tuple[type[Any], dict[str, Any]]] = [
+        (Command, {"command": "printf 'no end'"}),
+        (Sha256Sums, {"paths": [f"{tmp_path}/a", f"{tmp_path}/none"]}),
+        (Command, {"command": "echo half; exit 3"}),
+        (RpmPackages, {}),
+        (Command, {"command": "printf 'one\\n\\ntwo\\n'; cd /"}),
+        (Command, {"command": "pwd"}),
+    ]
+    command = FactBatch().command(queries)
+    output = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    found = FactBatch().process(output.splitlines())
+    assert found.keys() == {0, 1, 3, 4, 5}
+    assert (found[0], found[4], found[5]) == (["no end"], ["one", "", "two"], [str(tmp_path)])
+    assert Sha256Sums().process(found[1]) == {f"{tmp_path}/a": hashlib.sha256(b"a").hexdigest()}

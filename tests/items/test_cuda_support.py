@@ -1,0 +1,56 @@
+"""Which driver and architectures a CUDA build needs for the GPUs of a box."""
+
+from __future__ import annotations
+
+import pytest
+from llamarig.declare.build import Build
+from llamarig.facts.gpus import Gpu, GpuState
+from llamarig.items.cuda_support import declared_toolkits, gpu_differences, runs_on
+
+
+def gpu(capability: str, driver: str = "580.95.05") -> Gpu:
+    return Gpu(0, "GPU-0", "a card", 24564, 23671, capability, driver, "00000000:01:00.0")
+
+
+def cuda(*architectures: str, toolkit: str = "13.0") -> Build:
+    return Build(name="cuda", architectures=architectures, cuda_toolkit=toolkit)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "capability", "runs"),
+    [
+        (["89-real", "120a-real"], "8.9", True),
+        (["89-real", "120a-real"], "12.0", True),
+        # Silently runs as sm_89 and generates gibberish: llama.cpp #22522.
+        (["89-real", "121-real"], "12.0", False),
+        (["89-real"], "8.6", False),
+        (["75-virtual"], "8.9", True),
+        (["90-virtual"], "8.9", False),
+        (["120a"], "12.1", False),  # architecture-specific code runs on that architecture only
+    ],
+)
+def test_architectures_that_a_gpu_runs(architectures: list[str], capability: str, runs: bool) -> None:
+    assert runs_on(architectures, capability) is runs
+
+
+def test_unsuitable_driver_and_architecture() -> None:
+    state = GpuState((gpu("12.0", driver="575.57.08"),), module="575.57.08")
+    driver, architecture = gpu_differences([cuda("89-real")], state)
+    assert "580 or newer for CUDA 13.0" in str(driver)
+    assert "driver 575" in driver.remedy
+    assert "120a-real" in architecture.remedy
+    assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
+
+
+def test_version_of_an_installed_toolkit() -> None:
+    build = cuda("120a-real", toolkit="/usr")
+    assert declared_toolkits([build, cuda("89-real")]) == ["/usr"]
+    state = GpuState((gpu("12.0", driver="570.86.10"),), module="570.86.10")
+    (too_old,) = gpu_differences([build], state, {"/usr": (12, 4)})
+    assert "CUDA 12.4 cannot compile for 120a-real" in str(too_old)
+    assert gpu_differences([build], state, {"/usr": (12, 8)}) == []
+    (driver,) = gpu_differences([build], state, {"/usr": (13, 0)})
+    assert "580 or newer for CUDA 13.0" in str(driver)
+    (absent,) = gpu_differences([build], state, {})
+    assert "/usr/bin/nvcc is missing or reports no version" in str(absent)
+    assert gpu_differences([Build(name="cpu", backend="cpu")], state, {}) == []

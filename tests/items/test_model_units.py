@@ -1,0 +1,108 @@
+"""Units of models: what differs, what it restarts, and that nothing is served before everything is ready."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from llamarig.declare.rig import Rig
+from llamarig.items.model_units import ServedModels, unit_query, wanted_units
+from llamarig.render import layout
+
+from tests.engine.fake_run import converged_commands
+from tests.items.converged_box import Box, converged_box, cpu_rig, write_lock_file
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    rig = cpu_rig(models=("m", "n"), model_lock=str(tmp_path / "lock.json"), plan_file=str(tmp_path / "plans.json"))
+    write_lock_file(rig)
+    return rig
+
+
+@pytest.fixture
+def box(rig: Rig) -> Box:
+    return converged_box(rig)
+
+
+def changed(box: Box, old: str, new: str) -> None:
+    """Change what systemd reports of the first unit."""
+    unit = unit_query(box.rig)
+    assert old in box.outputs[unit]
+    box.outputs[unit] = box.outputs[unit].replace(old, new, 1)
+
+
+def test_units_as_declared(box: Box) -> None:
+    assert box.differences(ServedModels()) == []
+
+
+def test_nothing_is_compared_before_the_models_are_locked(box: Box) -> None:
+    assert box.differences(ServedModels(), locked=None) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("ActiveState=active", "ActiveState=failed", "failed"),
+        ("Health=200", "Health=0", "running without answering"),
+        ("Directives=", "Directives=0", "no record of an answer"),
+        ("@1795269900", "@1795269700", "started before"),
+    ],
+)
+def test_a_server_that_is_not_as_declared_is_restarted(box: Box, old: str, new: str, found: str) -> None:
+    changed(box, old, new)
+    (difference,) = box.differences(ServedModels())
+    assert difference.what == "llamarig-m.service"
+    assert found in difference.found
+    assert difference.restarts == ("m",)
+    assert difference.by_deploy
+
+
+def test_a_missing_unit_is_installed(box: Box) -> None:
+    box.outputs[unit_query(box.rig)] = ""
+    assert [(one.what, one.restarts) for one in box.differences(ServedModels())] == [
+        ("llamarig-m.service", ("m",)),
+        ("llamarig-n.service", ("n",)),
+    ]
+
+
+def test_a_unit_of_no_declared_model_is_stopped_and_its_file_stays(box: Box) -> None:
+    unit = unit_query(box.rig)
+    box.outputs[unit] += "\nunit=llamarig-old.service\nText=\nActiveState=active\nUnitFileState=enabled"
+    (difference,) = box.differences(ServedModels())
+    assert difference.what == "llamarig-old.service"
+    commands = converged_commands([ServedModels()], box.rig, box.replies())
+    assert "systemctl --quiet disable --now llamarig-old.service" in commands
+    assert not [command for command in commands if command.startswith("rm ")]
+
+
+def test_a_unit_that_does_not_start_at_boot_is_enabled_without_a_restart(box: Box) -> None:
+    changed(box, "UnitFileState=enabled", "UnitFileState=disabled")
+    (difference,) = box.differences(ServedModels())
+    assert difference.restarts == ()
+    commands = converged_commands([ServedModels()], box.rig, box.replies())
+    assert "systemctl --quiet enable llamarig-m.service" in commands
+    assert not [command for command in commands if "systemd-run" in command]
+
+
+def test_comments_are_replaced_while_the_server_runs_on(box: Box) -> None:
+    (wanted, _) = wanted_units(box.rig, box.seen(ServedModels()))
+    old = base64.b64encode(wanted.text.encode()).decode()
+    new = base64.b64encode(f"# of an earlier version\n{wanted.text}".encode()).decode()
+    changed(box, old, new)
+    (difference,) = box.differences(ServedModels())
+    assert difference.restarts == ()
+    commands = converged_commands([ServedModels()], box.rig, box.replies())
+    assert [command for command in commands if "replace_unit_text llamarig-m.service" in command]
+    assert not [command for command in commands if "systemd-run" in command]
+
+
+def test_a_changed_unit_is_switched_by_a_job_on_the_box(box: Box) -> None:
+    changed(box, "ActiveState=active", "ActiveState=failed")
+    done = '{"state": "done", "message": "llamarig-m.service answers"}'
+    replies = {"echo job=": f"job=switch-m\nstatus={done}", **box.replies()}
+    commands = converged_commands([ServedModels()], box.rig, replies)
+    (start,) = [command for command in commands if "systemd-run" in command]
+    assert "llamarig.remote.serve.switch_unit" in start
+    assert f"{layout.JOBS}/switch-m" in start

@@ -1,0 +1,91 @@
+"""Measurements and plans: which models are measured beside what runs, and what of a plan file is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Query, Seen, query
+from llamarig.facts.gpus import Gpus
+from llamarig.facts.plannable_devices import HeldByServers
+from llamarig.items.plans import Measurements, ValidPlans, measurable_now
+
+from tests.placement.cuda_rig import rig
+from tests.placement.planned_box import BY_PLAN, MODEL, planned
+
+DATA = Path(__file__).parents[1] / "facts/data"
+CARD = "GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37"
+H200 = (DATA / "gpu/h200_two_idle.txt").read_text()
+OURS = f"MemAvailable: 60000000 kB\npid 812\n812, {CARD}, 9999"
+NOTHING = "MemAvailable: 60000000 kB"
+FIT = {"placement": {"kind": "fit"}}
+
+
+def seen(held: str, gpus: str, here: ControlMachine | None = None) -> Seen:
+    """Facts of a box by what their commands print."""
+    values: Mapping[Query[Any], Any] = {
+        query(HeldByServers): HeldByServers().process(held.splitlines()),
+        query(Gpus): Gpus().process(gpus.splitlines()),
+    }
+    return Seen("box", here or ControlMachine(), values)
+
+
+def now(of: Rig, held: str, memory: str) -> list[str]:
+    """Models that can be measured beside what runs. ``memory``: total and free MiB of the first card."""
+    gpus = H200.replace("143771, 143156", memory, 1)
+    return [model.name for model in measurable_now(of, seen(held, gpus), list(of.models))]
+
+
+@pytest.mark.parametrize(
+    ("held", "free_mib", "names"),
+    [
+        (NOTHING, 143156, ["m0", "m1"]),
+        (OURS, 143156, ["m0"]),  # llama.cpp's own fit would go by what the running model leaves
+        (OURS, 1000, []),
+        (NOTHING, 1000, []),  # another program holds it
+    ],
+)
+def test_what_is_measured_beside_what_runs(held: str, free_mib: int, names: list[str]) -> None:
+    assert now(rig({}, FIT), held, f"143771, {free_mib}") == names
+
+
+def test_a_small_card_that_drives_a_display_is_not_waited_for() -> None:
+    assert now(rig({}), NOTHING, "1024, 300") == ["m0"]
+
+
+def test_simulated_cards_are_never_in_use() -> None:
+    cards = [{"name": "RTX 5090", "total_mib": 32607, "free_mib": 32000}]
+    assert now(rig({}, FIT, simulated_gpus=cards), OURS, "143771, 1000") == ["m0", "m1"]
+
+
+def test_a_box_that_plans_and_measures_nothing_is_not_read() -> None:
+    of = rig({}, backend="cpu")
+    assert list(ValidPlans().queries(of, ControlMachine())) == []
+    assert list(Measurements().queries(of, ControlMachine())) == []
+
+
+def test_a_plan_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
+    here = ControlMachine(plan_problem="plans.json is no plan file: restore it from git")
+    (difference,) = ValidPlans().differences(BY_PLAN, Seen("box", here, {}))
+    assert difference.refusal == "plans.json is no plan file: restore it from git"
+    assert not difference.by_deploy
+    assert Measurements().differences(BY_PLAN, Seen("box", here, {})) == [], "reported once"
+
+
+def test_a_missing_plan_is_made_by_a_deploy() -> None:
+    item = ValidPlans()
+    here = ControlMachine()
+    values = {one: one.fact().default() for one in item.queries(BY_PLAN, here)}
+    (difference,) = item.differences(BY_PLAN, Seen("box", here, values))
+    assert difference.what == f"plan of {MODEL}"
+    assert difference.by_deploy
+
+
+def test_a_plan_of_a_model_whose_release_is_missing_is_not_compared() -> None:
+    item, here = ValidPlans(), ControlMachine(plans={MODEL: planned()})
+    values = {one: one.fact().default() for one in item.queries(BY_PLAN, here)}
+    assert item.differences(BY_PLAN, Seen("box", here, values)) == []

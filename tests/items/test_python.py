@@ -1,0 +1,80 @@
+"""Which uv and which CPython a box gets, and the words where there is none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from llamarig.facts.interpreters import Interpreter
+from llamarig.items.python import (
+    PYTHON_DOWNLOADS,
+    SYSTEM_PYTHON,
+    UV_VERSION,
+    UV_WHEELS,
+    Python,
+    install_command,
+    install_failed,
+)
+from llamarig.render import layout
+
+from tests.__main__ import UV_VERSION as OUR_UV
+from tests.engine.fake_run import OperationFailedError, converged_commands
+from tests.items.converged_box import converged_box, cpu_rig, interpreters_output
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "usable"),
+    [
+        (Interpreter((3, 9), complete=True), True),
+        (Interpreter((3, 14), complete=True), True),
+        (Interpreter((3, 8), complete=True), False),
+        (Interpreter((2, 7), complete=True), False),
+        (Interpreter((3, 13), complete=False), False),
+        (Interpreter(), False),
+    ],
+)
+def test_usable(interpreter: Interpreter, usable: bool) -> None:
+    assert interpreter.is_usable is usable
+
+
+def test_every_wheel_is_pinned_and_of_one_version() -> None:
+    assert UV_VERSION == OUR_UV
+    for processor, wheel in UV_WHEELS.items():
+        assert re.fullmatch(r"[0-9a-f]{64}", wheel.sha256)
+        assert f"/uv-{UV_VERSION}-" in wheel.url
+        assert f"_{processor}." in wheel.url
+
+
+def test_a_mirror_is_asked_when_one_is_declared() -> None:
+    assert "--mirror 'https://lan/pythons' 3.13." in install_command("https://lan/pythons")
+    assert "--mirror" not in install_command(None)
+
+
+def test_the_refusal_says_what_where_and_what_to_do() -> None:
+    said = install_failed(Interpreter((3, 8), complete=True), PYTHON_DOWNLOADS)
+    assert "/usr/bin/python3 is Python 3.8, " in said
+    assert "3.9 or newer" in said
+    assert "host_policy(python_mirror=" in said
+    assert "no Python that runs" in install_failed(Interpreter(), PYTHON_DOWNLOADS)
+
+
+def deployed(output: str, *, processor: str = "x86_64") -> list[str]:
+    """Commands of a deploy on a box whose Pythons report this."""
+    replies = {"import sys": output, "uname -m": processor}
+    return converged_commands([Python()], cpu_rig(), replies)
+
+
+def test_a_python_at_our_path_is_as_declared() -> None:
+    box = converged_box(cpu_rig())
+    assert box.differences(Python()) == []
+    assert len(deployed(interpreters_output(layout.PYTHON))) == 2, "read once for each stage"
+
+
+def test_the_distributions_python_is_linked() -> None:
+    assert f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}" in deployed(interpreters_output(SYSTEM_PYTHON))
+
+
+def test_a_processor_without_a_uv_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OperationFailedError):
+        deployed("", processor="riscv64")
+    assert "llamarig has no uv for riscv64" in caplog.text

@@ -1,0 +1,105 @@
+"""A switch that runs already: one to the declared unit is waited for, another is refused, and none is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llamarig.engine.item import Commands
+from llamarig.engine.jobs import none_runs
+from llamarig.items.switches import run_switch, switches_awaited
+from llamarig.remote.shared.jobs import SwitchJob
+from pyinfra.api.operation import operation
+
+from tests.engine.fake_run import OperationFailedError, fake_run
+
+UNIT, TEXT = "llamarig-m.service", "[Service]\nExecStart=/x\n"
+SINCE = "Sat 2026-11-21 19:00:00 UTC"
+JOB = {"unit": UNIT, "text": TEXT, "commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "peers": []}
+"""The part of a switch job that decides whether a running one is waited for."""
+DONE = {"state": "done", "message": f"{UNIT} answers; it was away for 9 s"}
+FAILED = {"state": "failed", "message": "it crashed; the old one serves again", "lines": ["CUDA error"]}
+
+
+@operation(is_idempotent=False)
+def switched() -> Commands:
+    """As ServedModels does; where it waited for a switch, there is nothing left to switch."""
+    waited = yield from switches_awaited({UNIT: TEXT})
+    if waited == set():
+        yield from run_switch("m", SwitchJob.from_stored(JOB))
+
+
+def commands_sent(running: dict[str, Any] | None, status: dict[str, Any]) -> list[str]:
+    """Commands sent to a box on which the switch ``running`` runs, without those that only read."""
+    name = f"switch-{running['unit'][9:-8]}" if running else ""
+    replies = {
+        "ActiveEnterTimestamp": f"{name}\t{SINCE}\t{json.dumps(running)}" if running else "",
+        "echo job=": f"job=switch-m\nstatus={json.dumps(status)}",
+    }
+    acts = "systemd-run|systemctl stop|rm -f|while systemctl is-active"
+    with fake_run((switched, {"name": "Switch"}), replies=replies) as this:
+        return [command for command in this.commands if re.search(acts, command)]
+
+
+@pytest.mark.parametrize("more", [{}, {"peers": ["llamarig-x.service"]}])
+def test_a_switch_to_the_declared_unit_is_waited_for(more: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Also where it was to stop other units: what served has changed since it began."""
+    caplog.set_level("INFO", logger="pyinfra")
+    assert commands_sent({**JOB, **more}, DONE) == []
+    assert "the switch of m is already running on the box" in caplog.text
+    assert f"m: {UNIT} answers; it was away for 9 s" in caplog.text
+
+
+def test_the_deploy_fails_where_the_switch_fails(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OperationFailedError):
+        commands_sent(
+            JOB, {"state": "failed", "message": "it crashed; the old one serves again", "lines": ["CUDA error"]}
+        )
+    assert "m: it crashed; the old one serves again" in caplog.text
+    assert "CUDA error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**JOB, "text": "[Service]\nExecStart=/y\n"},
+        # Another model's may stop this one's server, or take its memory.
+        {**JOB, "unit": "llamarig-other.service"},
+    ],
+)
+def test_another_switch_is_refused(other: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    model = other["unit"][9:-8]
+    with pytest.raises(OperationFailedError):
+        commands_sent(other, DONE)
+    messages = [record.getMessage() for record in caplog.records]
+    (message,) = [message for message in messages if "is running on the box since" in message]
+    for words in ("@fake", f"switch of model {model!r}", SINCE, "0c1e57098bba", "restores the previous server"):
+        assert words in message
+    assert f"systemctl stop 'llamarig-job-switch-{model}_*'" in message
+
+
+def test_starting_a_switch_stops_no_other_one() -> None:
+    commands = commands_sent(None, DONE)
+    assert [command for command in commands if "systemctl stop" in command] == []
+    first, *_, last = commands
+    assert "is-active 'llamarig-job-switch-*_*'" in first, "another one may have begun since the running jobs were read"
+    assert "systemd-run" in last
+
+
+@pytest.mark.parametrize(("active", "code"), [(3, 0), (1000, 1)])
+def test_a_switch_that_is_ending_does_not_count(active: int, code: int, tmp_path: Path) -> None:
+    """Its result is written a moment before its process ends, and the next model's switch starts right after it."""
+    calls = tmp_path / "calls"
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho x >>{calls}\ntest $(wc -l <{calls}) -le {active} && echo deactivating\n")
+    systemctl.chmod(0o755)
+    command = str(none_runs("switch-*"))
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("another deploy has just started a switch" in done.stderr) == bool(code)

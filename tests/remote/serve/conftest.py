@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.remote.serve.switched_box import PEER, UNIT, SwitchedBox
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[SwitchedBox]:
+    box = SwitchedBox(tmp_path)
+    yield box
+    for unit in (UNIT, PEER):
+        box.systemctl("stop", unit)

@@ -1,0 +1,126 @@
+"""Stand-in for llama-server with one fault, named by --mode, that a real server cannot be made to have.
+
+Its answers have the shape of the pinned commit's. `--api-key-file` is read as in common/arg.cpp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import struct
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
+PROPS = {"build_info": f"b1-{COMMIT[:9]}", "default_generation_settings": {"n_ctx": 8192}, "is_sleeping": False}
+COMPLETION = {"usage": {"completion_tokens": 8}, "timings": {"predicted_per_second": 50.0}}
+# Answers of /props in place of PROPS: JSON of another shape.
+SHAPES: dict[str, Any] = {
+    "props-list": [PROPS],
+    "props-number": 7,
+    "props-settings-list": {**PROPS, "default_generation_settings": [8192]},
+    "props-deep": None,
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    mode = ""
+    keys: tuple[str, ...] = ()
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer({"status": "ok"}, 503 if self.mode == "hangs" else 200)
+        elif self.refused():
+            pass
+        elif self.path == "/slots":
+            self.answer({"slots": 7} if self.mode == "slots-object" else [])
+        else:
+            self.props()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.refused():
+            return
+        if self.mode == "completion-list":
+            self.answer([COMPLETION])
+        elif self.mode == "completion-timings":
+            self.answer({**COMPLETION, "usage": [1]})
+        else:
+            self.answer(COMPLETION)
+
+    def refused(self) -> bool:
+        key = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not self.keys or key in self.keys or self.mode == "open":
+            return False
+        self.answer({"error": {"message": "Invalid API Key", "code": 401}}, 403 if self.mode == "forbidden" else 401)
+        return True
+
+    def props(self) -> None:
+        if self.mode == "props-500":
+            self.answer({"error": "boom"}, 500)
+        elif self.mode == "props-redirect":
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif self.mode == "props-reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        elif self.mode == "props-incomplete":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"build_info": "')
+        elif self.mode == "props-bad-status":
+            self.wfile.write(b"this is not HTTP\r\n\r\n")
+        elif self.mode == "props-no-json":
+            self.raw(b"<html>")
+        elif self.mode == "props-deep":
+            self.raw(b"[" * 100_000)
+        else:
+            self.answer(SHAPES.get(self.mode, {**PROPS, "mode": self.mode}))
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        self.raw(json.dumps(value).encode(), status)
+
+    def raw(self, body: bytes, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+def server(port: int, mode: str, keys: tuple[str, ...] = ()) -> ThreadingHTTPServer:
+    """A server of that mode that does not serve yet."""
+    handler = type("Handler", (Handler,), {"mode": mode, "keys": keys})
+    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for flag in ("--host", "--port", "--mode", "--api-key-file"):
+        parser.add_argument(flag, default="")
+    options = parser.parse_args()
+    if options.mode == "crashes":
+        sys.exit("CUDA error: out of memory (so this stand-in says)")
+    lines = Path(options.api_key_file).read_text().split("\n") if options.api_key_file else []
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            server(int(options.port), options.mode, keys).serve_forever()
+        except OSError:  # the server before it still holds the port
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

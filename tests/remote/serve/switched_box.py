@@ -1,0 +1,150 @@
+"""A box of its own for each test of a switch: a directory with units, start records and a job.
+
+systemctl_stand_in.py stands in for systemd and server_stand_in.py for llama-server, because tests must not switch the
+units of the machine that they run on. tests/box/test_releases.py and test_interrupted.py use the real programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.remote.serve.server_stand_in import COMMIT
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parents[2] / "tasks"
+UNIT, PEER = "llamarig-a.service", "llamarig-b.service"
+# The program as a box runs it, with other directories of unit files.
+RUN = """
+import sys
+from pathlib import Path
+from llamarig.remote.serve import first_start, model_units
+from llamarig.remote.shared.job_status import run_job
+from llamarig.remote.shared.jobs import SwitchJob
+from llamarig.remote.serve.switch_unit import switch
+model_units.UNITS = Path(sys.argv[2])
+first_start.RUNTIME_UNITS = Path(sys.argv[2]) / "runtime"
+run_job(SwitchJob, switch, unwinds=True)
+"""
+
+
+class SwitchedBox:
+    """A directory that stands for a box: units, start records, one job."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.units, self.records, self.job_directory = root, root / "units", root / "records", root / "job"
+        for directory in (self.units, self.records, self.job_directory, root / "bin"):
+            directory.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
+        self.program("journalctl", f"cat {root}/logs/* 2>/dev/null; true")
+        self.program("ss", "true")
+
+    def program(self, name: str, script: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        path = f"{self.root}/bin:/usr/bin:/bin"
+        return {**os.environ, "PATH": path, "LLAMARIG_STAND_IN": str(self.root), "PYTHONPATH": str(PACKAGE)}
+
+    def systemctl(self, *words: str) -> str:
+        return subprocess.run(
+            [str(self.root / "bin" / "systemctl"), *words], env=self.environment, capture_output=True, text=True
+        ).stdout
+
+    def text(self, mode: str, *more: str, conflicts: str = "") -> str:
+        program = [sys.executable, "-B", str(HERE / "server_stand_in.py"), "--host", "127.0.0.1"]
+        command = shlex.join([*program, "--port", str(self.port), "--mode", mode, *more])
+        return f"[Unit]\nConflicts={conflicts}\n[Service]\nExecStart={command}\n"
+
+    def serve(self, unit: str, mode: str, *more: str) -> str:
+        """Start a unit before the switch; return its text."""
+        text = self.text(mode, *more)
+        (self.units / unit).write_text(text)
+        self.systemctl("daemon-reload")
+        self.systemctl("start", unit)
+        wait_for(lambda: self.answers() == mode)
+        return text
+
+    def record_start(self, unit: str, text: str) -> None:
+        (self.records / f"{unit}.json").write_text(json.dumps({"text": text, "job": {}}))
+
+    def start(self, text: str, **job: Any) -> subprocess.Popen[bytes]:
+        """Start the switch to a unit with this text."""
+        whole = {
+            "unit": UNIT,
+            "text": text,
+            "check": [sys.executable, "-c", "pass"],
+            "peers": [],
+            "retired": [],
+            "start": True,
+            "enable": True,
+            "port": self.port,
+            "load_timeout_s": 15,
+            "needs_gpu": False,
+            "environment": {},
+            "model_bytes": 1,
+            "commit": COMMIT,
+            "context_per_slot": 8192,
+            "api_key_file": None,
+            "proof": str(self.records / f"{job.get('unit', UNIT)}.json"),
+            "plan": None,
+            "pinned_mib": None,
+            **job,
+        }
+        (self.job_directory / "job.json").write_text(json.dumps(whole))
+        (self.job_directory / "status.json").unlink(missing_ok=True)
+        command = [sys.executable, "-B", "-c", RUN, str(self.job_directory), str(self.units)]
+        with (self.root / "output").open("wb") as output:
+            return subprocess.Popen(command, env=self.environment, cwd=self.root, stdout=output, stderr=output)
+
+    def switch(self, text: str, **job: Any) -> str:
+        """Run the switch to a unit with this text; return its state and message."""
+        self.start(text, **job).wait(timeout=120)
+        return self.ended()
+
+    def status(self) -> dict[str, Any]:
+        try:
+            status: dict[str, Any] = json.loads((self.job_directory / "status.json").read_text())
+        except OSError:
+            return {}
+        return status
+
+    def ended(self) -> str:
+        return f"{self.status().get('state')}: {self.status().get('message')}"
+
+    def answers(self, key: str = "") -> str:
+        """The mode of the server that answers; empty where none does."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/props", headers={"Authorization": f"Bearer {key}"}
+        )
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
+                return str(json.loads(response.read())["mode"])
+        except OSError:
+            return ""
+
+    def left_over(self) -> set[str]:
+        """Files left over by switches that have not ended."""
+        return {file.name for file in (*self.units.iterdir(), *self.records.iterdir()) if "before" in file.name}
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)

@@ -1,0 +1,171 @@
+"""A switch checks the new server, succeeds or leaves what served serving, and never runs twice at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.remote.serve.switched_box import HERE, UNIT, SwitchedBox, wait_for
+
+KEY = "sesame-0123456789"
+FAULTS = [
+    ("crashes", "ended while loading (exit 1)"),
+    ("props-500", "HTTP 500"),
+    ("props-redirect", "HTTP 302"),
+    ("props-reset", "Connection reset by peer"),
+    ("props-incomplete", "IncompleteRead"),
+    ("props-bad-status", "BadStatusLine"),
+    ("props-no-json", "not JSON"),
+    ("props-deep", "not JSON"),
+    ("props-list", "not an object"),
+    ("props-number", "not an object"),
+    ("props-settings-list", "does not report its context"),
+    ("completion-list", "not an object"),
+    ("completion-timings", "answered a completion without a token"),
+]
+
+
+@pytest.mark.parametrize(("mode", "reason"), FAULTS)
+def test_the_old_server_is_restored_after_any_fault_of_the_new_one(box: SwitchedBox, mode: str, reason: str) -> None:
+    old = box.serve(UNIT, "old")
+    ended = box.switch(box.text(mode))
+    assert ended.startswith("failed: llamarig-a.service "), ended
+    assert reason in ended
+    assert f"{UNIT} serves again as before; it was away for " in ended
+    assert box.answers() == "old"
+    assert (box.units / UNIT).read_text() == old
+    assert box.left_over() == set()
+
+
+def test_a_successful_switch_records_its_start_and_deletes_its_notes(box: SwitchedBox) -> None:
+    box.record_start(UNIT, box.serve(UNIT, "old"))
+    ended = box.switch(box.text("new"))
+    assert ended.startswith(f"done: {UNIT} answers"), ended
+    assert box.answers() == "new"
+    assert box.left_over() == set()
+    assert "--mode old" in json.loads((box.records / f"{UNIT}.previous.json").read_text())["text"]
+    assert "--mode new" in json.loads((box.records / f"{UNIT}.json").read_text())["text"]
+
+
+def test_an_unexpected_error_restores_the_old_server(box: SwitchedBox) -> None:
+    """A path that no file can have raises ValueError after the old model was stopped."""
+    box.serve(UNIT, "old")
+    ended = box.switch(box.text("new"), proof=str(box.records / "a\0.json"))
+    assert "failed: ValueError: " in ended, ended
+    assert "serves again as before" in ended
+    assert box.answers() == "old"
+    assert "Traceback" in (box.root / "output").read_text(), "it is needed to fix the bug"
+
+
+def test_nothing_is_changed_when_what_serves_cannot_be_saved(box: SwitchedBox) -> None:
+    """A directory in place of the copy makes writing fail, as a full disk would."""
+    old = box.serve(UNIT, "old")
+    (box.units / f"{UNIT}.llamarig-before").mkdir()
+    ended = box.switch(box.text("new"))
+    assert ended.startswith("failed: what serves now cannot be saved"), ended
+    assert ended.endswith("nothing was changed")
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+
+
+def test_a_second_switch_is_refused_while_one_is_under_way(box: SwitchedBox) -> None:
+    old = box.serve(UNIT, "old")
+    running = box.start(box.text("hangs"))
+    wait_for(lambda: box.status().get("step") == "loading the model")
+    other = box.root / "other"
+    other.mkdir()
+    box.job_directory = other
+    ended = box.switch(box.text("new"))
+    assert ended.startswith("failed: another switch is under way on this box"), ended
+    running.terminate()
+    running.wait(timeout=60)
+    wait_for(lambda: box.answers() == "old")
+    assert (box.units / UNIT).read_text() == old
+
+
+def test_the_same_switch_started_twice_continues_and_keeps_its_status(box: SwitchedBox) -> None:
+    """Two deploys found no switch at the same moment: the later program exits, and both deploys watch the earlier."""
+    box.serve(UNIT, "old")
+    running = box.start(box.text("hangs"))
+    wait_for(lambda: box.status().get("step") == "loading the model")
+    second = subprocess.run(running.args, env=box.environment, cwd=box.root, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert "this switch is under way already" in second.stderr
+    assert box.status().get("state") == "running"
+    running.terminate()
+    running.wait(timeout=60)
+    assert box.ended().startswith("stopped: ")
+    wait_for(lambda: box.answers() == "old")
+
+
+def test_nothing_is_changed_when_systemd_does_not_answer(box: SwitchedBox) -> None:
+    old = box.serve(UNIT, "old")
+    box.program("systemctl", "exit 1")
+    ended = box.switch(box.text("new"))
+    assert ended == f"failed: systemd does not report whether {UNIT} serves (systemctl show); nothing was changed"
+    box.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+
+
+def test_a_failed_daemon_reload_records_no_start(box: SwitchedBox) -> None:
+    """systemd would start the old text, and the new one would be recorded as started."""
+    old = box.serve(UNIT, "old")
+    stand_in = f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"'
+    box.program("systemctl", f'test "$1" = daemon-reload && exit 1; {stand_in}')
+    ended = box.switch(box.text("new"))
+    assert f"systemd does not reload {UNIT} (systemctl daemon-reload failed)" in ended
+    assert "serves again as before" not in ended, "after a failed reload this is not known"
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+    assert not (box.records / f"{UNIT}.json").exists()
+
+
+# --- API keys -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text(f"# a comment\n{KEY}\n")
+    return path
+
+
+def test_a_server_with_an_api_key_is_checked_without_and_with_it(box: SwitchedBox, key_file: Path) -> None:
+    ended = box.switch(box.text("new", "--api-key-file", str(key_file)), api_key_file=str(key_file))
+    assert ended.startswith("done: "), ended
+    assert (box.answers(), box.answers(KEY)) == ("", "new")
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_key_file", "reason"),
+    [
+        ("new", False, "completes a request without the API key, so anyone's"),
+        ("open", True, "completes a request without the API key, so anyone's"),
+        ("forbidden", True, "does not refuse a request without the API key with HTTP 401 (HTTP 403"),
+    ],
+)
+def test_a_server_that_does_not_check_the_key_is_not_switched_to(
+    box: SwitchedBox, key_file: Path, mode: str, has_key_file: bool, reason: str
+) -> None:
+    box.serve(UNIT, "old")
+    flags = ["--api-key-file", str(key_file)] if has_key_file else []
+    ended = box.switch(box.text(mode, *flags), api_key_file=str(key_file))
+    assert reason in ended
+    assert box.answers() == "old"
+    assert KEY not in (box.root / "output").read_text() + ended
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# none\n\n", b"\xef\xbb\xbf" + KEY.encode(), KEY.encode() + b"\r\n"])
+def test_nothing_is_changed_without_a_usable_key(box: SwitchedBox, key_file: Path, content: bytes | None) -> None:
+    old = box.serve(UNIT, "old")
+    process = box.systemctl("show", UNIT)
+    key_file.unlink()
+    if content is not None:
+        key_file.write_bytes(content)
+    ended = box.switch(box.text("new", "--api-key-file", str(key_file)), api_key_file=str(key_file))
+    assert ended.startswith(f"failed: api_key_file {key_file} "), ended
+    assert ended.endswith("nothing was changed")
+    assert KEY not in ended
+    assert (box.systemctl("show", UNIT), (box.units / UNIT).read_text()) == (process, old)

@@ -1,0 +1,275 @@
+"""GGUF headers are parsed as by the gguf package, and malformed ones are rejected with one message."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf.constants import GGML_QUANT_SIZES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llamarig.remote.shared.gguf_header import (
+    KEPT_ARRAY,
+    MAX_KEYS,
+    MAX_TENSORS,
+    TYPES,
+    Header,
+    HeaderError,
+    HeaderTruncatedError,
+    Tensor,
+    combined_header,
+    read_header,
+)
+
+from tests.box.tiny_model import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    directory = tmp_path_factory.mktemp("tiny")
+    write_shards(directory, "tiny", seed=1)
+    return sorted(directory.glob("*.gguf"))
+
+
+def test_tensors_are_the_same_as_gguf_reads(shards: list[Path]) -> None:
+    for shard in shards:
+        expected = [
+            Tensor(t.name, tuple(int(n) for n in t.shape), t.tensor_type.name, t.n_bytes)
+            for t in GGUFReader(shard).tensors
+        ]
+        assert list(read_header(shard.read_bytes()).tensors) == expected
+
+
+def test_metadata_keeps_numbers_without_the_vocabulary(shards: list[Path]) -> None:
+    metadata = read_header(shards[0].read_bytes()).metadata
+    assert metadata["general.architecture"] == "qwen3next"
+    assert metadata["qwen3next.ssm.conv_kernel"] == 4
+    assert "tokenizer.ggml.tokens" not in metadata
+
+
+def test_shards_combine_to_one_header(shards: list[Path]) -> None:
+    headers = [read_header(shard.read_bytes()) for shard in shards]
+    assert len(headers) > 1
+    combined = combined_header(headers)
+    assert list(combined.tensors) == [tensor for header in headers for tensor in header.tensors]
+    assert combined.metadata == headers[0].metadata
+
+
+def test_block_sizes_are_those_of_ggml() -> None:
+    # gguf's Python package still has an old size of Q8_1, a type that no file contains.
+    others = {kind for kind in GGML_QUANT_SIZES if kind is not GGMLQuantizationType.Q8_1}
+    assert {TYPES[kind] for kind in others} == {(kind.name, *GGML_QUANT_SIZES[kind]) for kind in others}
+
+
+def header(*, tensors: int = 0, keys: int = 0, version: int = 3, body: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + body
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def tensor(name: str = "t", shape: tuple[int, ...] = (32,), kind: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
+
+
+HUGE = 0xFFFF_FFFF_FFFF_FFFF
+
+MALFORMED = {
+    "another file": (b"PK\3\4" + bytes(60), "does not begin with GGUF"),
+    "version 1": (header(version=1), "GGUF version 1"),
+    "the other byte order": (header(version=0x03000000), "GGUF version 50331648"),
+    "more tensors than any model": (header(tensors=HUGE), "more than any model has"),
+    "more keys than any model": (header(keys=HUGE), "more than any model has"),
+    "an endless key": (header(keys=1, body=struct.pack("<Q", HUGE)), "a key name of 18446744073709551615 bytes"),
+    "a key without a name": (header(keys=1, body=text("")), "a key name of 0 bytes"),
+    "a key twice": (header(keys=2, body=(text("a") + struct.pack("<IB", 0, 1)) * 2), "key 'a' twice"),
+    "an unknown type of value": (header(keys=1, body=text("a") + struct.pack("<I", 99)), "a value of type 99"),
+    "lists of lists": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1)), "a list of elements of type 9"),
+    "a tensor without dimensions": (header(tensors=1, body=text("t") + struct.pack("<I", 0)), "has 0 dimensions"),
+    "a tensor of 4 billion dimensions": (
+        header(tensors=1, body=text("t") + struct.pack("<I", 0xFFFFFFFF)),
+        "has 4294967295 dimensions",
+    ),
+    "a tensor larger than any file": (
+        header(tensors=1, body=tensor(shape=(1 << 40, 1 << 40))),
+        "more elements than any file holds",
+    ),
+    "an unknown tensor type": (header(tensors=1, body=tensor(kind=77)), "is of type 77, which this version"),
+    "a removed tensor type": (header(tensors=1, body=tensor(kind=4)), "is of type 4"),
+    "rows that are no blocks": (
+        header(tensors=1, body=tensor(shape=(33,), kind=8)),
+        "rows of 33, not a multiple",
+    ),
+    "a tensor twice": (header(tensors=2, body=tensor() * 2), "tensor 't' twice"),
+    "a tensor name that is too long": (header(tensors=1, body=tensor("x" * 64)), "a tensor name of 64 bytes"),
+    "a name that is no text": (
+        header(tensors=1, body=struct.pack("<Q", 2) + b"\xff\xfe"),
+        "a tensor name that is not UTF-8",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_bytes_are_rejected_with_a_reason(data: bytes, message: str) -> None:
+    with pytest.raises(HeaderError, match=message) as rejected:
+        read_header(data)
+    assert not isinstance(rejected.value, HeaderTruncatedError)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(text("a") + struct.pack("<IQ", 8, HUGE), id="a text of 16 EiB"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 8, HUGE), id="2^64 texts"),
+        pytest.param(text("a") + struct.pack("<IIQQ", 9, 8, HUGE, HUGE), id="2^64 texts, the first of 16 EiB"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 12, HUGE), id="2^64 numbers"),
+        pytest.param(text("a") + struct.pack("<IIQ", 9, 4, KEPT_ARRAY), id="numbers that are not there"),
+    ],
+)
+def test_a_length_beyond_the_data_is_a_truncation_and_allocates_nothing(body: bytes) -> None:
+    with pytest.raises(HeaderTruncatedError):
+        read_header(header(keys=1, body=body))
+
+
+def test_every_truncation_is_detected(shards: list[Path]) -> None:
+    data = shards[0].read_bytes()
+    whole = len(data)
+    while True:
+        try:
+            read_header(data[: whole // 2])
+        except HeaderTruncatedError:
+            break
+        whole //= 2
+    for length in range(0, whole // 2, 97):
+        with pytest.raises(HeaderTruncatedError):
+            read_header(data[:length])
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_changed_bytes_are_parsed_or_rejected(data: st.DataObject, shards: list[Path]) -> None:
+    original = shards[0].read_bytes()[:40000]
+    broken = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 8))):
+        broken[data.draw(st.integers(0, 2000))] = data.draw(st.integers(0, 255))
+    with suppress(HeaderError):
+        assert isinstance(read_header(bytes(broken)), Header)
+
+
+NUMBERS = st.one_of(st.integers(0, 40), st.sampled_from([2**31, 2**32 - 1, 2**40, 2**62, 2**63, HUGE]))
+VALUES = st.one_of(
+    st.tuples(st.sampled_from([0, 1, 7]), st.binary(min_size=1, max_size=1)),
+    st.tuples(
+        st.just(8), NUMBERS.map(lambda length: struct.pack("<Q", length)).flatmap(lambda head: _with_bytes(head))
+    ),
+    st.tuples(
+        st.just(9),
+        st.tuples(st.integers(0, 13), NUMBERS)
+        .map(lambda pair: struct.pack("<IQ", *pair))
+        .flatmap(lambda head: _with_bytes(head)),
+    ),
+    st.tuples(st.integers(10, 2**32 - 1), st.binary(max_size=16)),
+)
+
+
+def _with_bytes(head: bytes) -> st.SearchStrategy[bytes]:
+    return st.binary(max_size=64).map(lambda tail: head + tail)
+
+
+@st.composite
+def generated_header(draw: st.DrawFn) -> bytes:
+    """A header whose parts are each well formed or wrong: random bytes would fail at the first part."""
+    keys = draw(st.lists(st.tuples(st.text(min_size=1, max_size=8), VALUES), max_size=6))
+    body = b"".join(text(key) + struct.pack("<I", kind) + value for key, (kind, value) in keys)
+    tensors = draw(
+        st.lists(
+            st.tuples(
+                st.text(max_size=70),
+                st.lists(NUMBERS, max_size=5),
+                st.integers(0, 45),
+                NUMBERS.filter(lambda n: n <= HUGE),
+            ),
+            max_size=6,
+        )
+    )
+    for name, shape, kind, offset in tensors:
+        body += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+    counts = {
+        "tensors": draw(st.one_of(st.just(len(tensors)), NUMBERS)),
+        "keys": draw(st.one_of(st.just(len(keys)), NUMBERS)),
+    }
+    return header(**counts, body=body + draw(st.binary(max_size=32)))
+
+
+def _read(data: bytes) -> tuple[Header | None, str]:
+    try:
+        return read_header(data), ""
+    except HeaderError as error:
+        return None, str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=generated_header())
+def test_generated_headers_are_parsed_or_rejected_in_one_line(data: bytes) -> None:
+    found, message = _read(data)
+    if found is None:
+        assert "\n" not in message
+        assert 0 < len(message) < 400
+        return
+    assert found.length <= len(data)
+    assert found.least_file_size >= found.length
+    again = read_header(data[: found.length])
+    assert (again.tensors, again.length, again.sha256) == (found.tensors, found.length, found.sha256)
+    with pytest.raises(HeaderTruncatedError):
+        read_header(data[: found.length - 1])
+
+
+GREEDY: dict[str, Callable[[], bytes]] = {
+    "65,536 keys": lambda: header(
+        keys=MAX_KEYS, body=b"".join(text(f"k{index}") + struct.pack("<IB", 0, 1) for index in range(MAX_KEYS))
+    ),
+    "lists and nothing else": lambda: header(
+        keys=2000,
+        body=b"".join(
+            text(f"k{index}") + struct.pack("<IIQ", 9, 2, KEPT_ARRAY) + bytes(range(256)) * (KEPT_ARRAY // 128)
+            for index in range(2000)
+        ),
+    ),
+    "texts of no length": lambda: header(
+        keys=1, body=text("k") + struct.pack("<IIQ", 9, 8, 2_000_000) + bytes(8 * 2_000_000)
+    ),
+    "65,536 tensors": lambda: header(
+        tensors=MAX_TENSORS, body=b"".join(tensor(f"blk.{index}.ffn_gate_exps.weight") for index in range(MAX_TENSORS))
+    ),
+}
+
+
+@pytest.mark.parametrize("data", [pytest.param(make(), id=name) for name, make in GREEDY.items()])
+def test_memory_for_a_hostile_header_is_limited(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        read_header(data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # 65,536 tensors are 50 MB of Python objects; without KEPT_BYTES the lists alone would be 300.
+    assert most < 100 << 20
+
+
+def test_long_arrays_and_strings_are_skipped(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_array("llama.attention.head_count_kv", [8, 0, 8])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * (KEPT_ARRAY + 1))
+    writer.add_array("tokenizer.ggml.tokens", ["token"] * 50000)
+    writer.add_string("tokenizer.chat_template", "x" * 100_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    metadata = read_header((tmp_path / "x.gguf").read_bytes()).metadata
+    assert metadata == {"general.architecture": "llama", "llama.attention.head_count_kv": [8, 0, 8]}
