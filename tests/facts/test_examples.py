@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -10,14 +11,15 @@ from pyinfra.api.facts import FactBase
 
 from tests.facts.captures import answers, facts
 
-_INDENT = " " * 8
+_INDENT = " " * 4
 
 
 def example(fact: type[FactBase[Any]]) -> list[str]:
     """Lines of the literal blocks in a fact's docstring."""
     lines: list[str] = []
     is_block = False
-    for line in (fact.__doc__ or "").splitlines():
+    # From Python 3.13 on the compiler removes the indentation of docstrings.
+    for line in inspect.cleandoc(fact.__doc__ or "").splitlines():
         if not line.startswith(_INDENT):
             is_block = line.endswith("::") or (is_block and not line.strip())
         elif is_block:
