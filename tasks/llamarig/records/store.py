@@ -187,6 +187,8 @@ def _exclusive(path: str, *, create_directory: bool) -> Iterator[Path]:
     """Lock a file for writing; yields what is to be replaced, which is the target where ``path`` is a symbolic link."""
     with _writing(path):
         file = Path(path).resolve()
+        if file.is_symlink():  # a link to itself: from Python 3.13 on resolve() gives it back
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if create_directory:
             file.parent.mkdir(parents=True, exist_ok=True)
         if file.exists() and not file.is_file():
