@@ -252,7 +252,7 @@ def test_the_table_has_the_names_that_a_command_reads(command: str) -> None:
     package = REPOSITORY / "tasks/llamarig"
     sources = [source, *((package / f"commands/{module or name}.py").read_text() for module, name in modules)]
     if any("here.deep" in text for text in sources):
-        sources.append((package / "engine/records_here.py").read_text())
+        sources.append((package / "engine/comparison_inputs.py").read_text())
     assert {name for text in sources for name in _names_read(text)} == set(DATA[command])
 
 

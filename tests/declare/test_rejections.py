@@ -134,7 +134,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "neither quant nor files": (lambda: model(quant=None), ("model 'm': ", "either quant or files")),
     "file outside the model store": (
         lambda: model(quant=None, files=("../../etc/x.gguf",)),
-        ("files = ('../../etc/x.gguf',)", "no path of a file in a Hub repository"),
+        ("files = ('../../etc/x.gguf',)", "not the path of a file in a Hub repository"),
     ),
     "repository without its owner": (lambda: model(repo="Qwen3"), ("repo = 'Qwen3'", "pattern")),
     "owned flag as extra": (

@@ -91,7 +91,7 @@ def test_a_box_that_is_not_part_of_the_run_is_refused() -> None:
 
 
 def test_a_builder_that_is_in_no_inventory_is_refused() -> None:
-    no_box = r"@fake/small: build 'cuda': built_by = 'big\.lan' is no box"
+    no_box = r"@fake/small: build 'cuda': built_by = 'big\.lan' is not in this inventory"
     with connected([box(SMALL, "12.0", built_by="big.lan")]) as (small,), pytest.raises(PyinfraError, match=no_box):
         rig_on(small)
 

@@ -92,7 +92,7 @@ def test_a_build_of_its_own_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("rigs", "words"),
     [
-        pytest.param({"small": rig(build())}, ("'big' is no box of this inventory", "small"), id="no such box"),
+        pytest.param({"small": rig(build())}, ("'big' is not in this inventory", "small"), id="no such box"),
         pytest.param(
             {"small": rig(build()), "big": rig(build(name="x"))}, ("declares no such build",), id="not declared there"
         ),

@@ -46,7 +46,9 @@ def test_a_path_that_is_no_file_of_a_repository_is_refused(tmp_path: Path, path:
     """A lock may come from elsewhere; its paths become paths and commands on the box."""
     lock = str(tmp_path / "models.lock.json")
     lock_model(lock, "m", locked_model(path=path))
-    with pytest.raises(RecordError, match=r"is no model lock \(models\.m\.shards\.0\.path: .*is no path of a file in"):
+    with pytest.raises(
+        RecordError, match=r"no model lock \(models\.m\.shards\.0\.path: .*is not the path of a file in"
+    ):
         read_model_lock(lock)
 
 

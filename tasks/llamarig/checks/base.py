@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from llamarig.checks.box import Box
 from llamarig.declare.rig import Rig
@@ -43,12 +42,12 @@ class Finding:
 class Check(ABC):
     """One thing that an audit compares. `--data list=1` prints the class attributes as its documentation."""
 
-    id: ClassVar[str]
-    expects: ClassVar[str]
+    id: str
+    expects: str
     """What is expected, and the source: a field of the declaration, or what it is derived from."""
-    remedy: ClassVar[str]
-    severity: ClassVar[Severity] = Severity.WARNING
-    by_deploy: ClassVar[bool] = False
+    remedy: str
+    severity: Severity = Severity.WARNING
+    by_deploy: bool = False
     """Whether deploy.py fixes it; if False, only the owner can."""
 
     @abstractmethod

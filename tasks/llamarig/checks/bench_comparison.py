@@ -29,8 +29,7 @@ def speed_flags(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def release_of(arguments: Sequence[str]) -> str:
-    """``<commit>-<build key>`` of the release that a server's command line starts; empty if it is no release of
-    ours."""
+    """``<commit>-<build key>`` of the release in a server's command line; empty if llamarig did not build it."""
     return PurePosixPath(arguments[0]).parents[1].name if arguments and arguments[0].count("/") > 2 else ""
 
 

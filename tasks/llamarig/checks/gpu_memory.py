@@ -35,7 +35,7 @@ class FreeMemory(Check):
     remedy = "`nvidia-smi` lists the programs that hold it; stop them, or declare a smaller placement"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Check while no server runs, because its memory cannot be told apart here; gpu.room covers planned cards.
+        """Check while no server runs, because its memory is not reported separately; gpu.room covers planned cards.
 
         A display takes up to some GiB and does not give them back: that is a note. If llama.units reports that a model
         should run and does not, the memory is often the cause of that, or still held by that model.

@@ -19,12 +19,10 @@ class ItemCheck(Check):
     remedy = "run deploy.py"
 
     def __init__(self, id: str, items: Sequence[Item]) -> None:
-        self.id = id  # type: ignore[misc]  # a class attribute of other checks
+        self.id = id
         self.items = items
-        self.severity = min(item.severity for item in items)  # type: ignore[misc]
-        self.expects = (  # type: ignore[misc]
-            items[0].expects() if len(items) == 1 else "nothing else that a deploy would change"
-        )
+        self.severity = min(item.severity for item in items)
+        self.expects = items[0].expects() if len(items) == 1 else "nothing else that a deploy would change"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """One finding for each difference; if several items share the id, one for each item."""

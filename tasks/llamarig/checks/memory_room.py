@@ -88,9 +88,9 @@ class MemoryRoom(Check):
         """Compare with the RAM available now, for a model that is not running. Unknown amounts are counted in its
         favour.
 
-        Pages of mapped weights count as available, whoever maps them, and so does everything that the units to be
-        stopped could give back. CUDA's pinned buffers are shared memory of their process (seen with driver 580); memory
-        that another driver took without charging it to a process counts as theirs.
+        Pages of mapped weights count as available, whichever process maps them, and so does everything that the units
+        to be stopped could give back. CUDA's pinned buffers are shared memory of their process (seen with driver 580);
+        memory that another driver took without charging it to a process counts as theirs.
         """
         available, units = box.machine.available_kib, box.ram_users.units
         if available is None or not box.ram_users.is_known or layout.unit_name(model.name) in units:

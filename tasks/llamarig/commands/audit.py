@@ -21,10 +21,10 @@ from llamarig.checks.registry import CHECKS, NoSuchCheckError, check_accepted_na
 from llamarig.checks.report import COLOURS, host_record, lines, listing
 from llamarig.commands.audit_run import run_of
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_here, read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import compare
-from llamarig.engine.item import Commands, Query, Seen, query
-from llamarig.engine.records_here import read_here
+from llamarig.engine.item import Commands, Query, query
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import read_all, read_fact, run
 from llamarig.facts.cuda_toolkits import ToolkitVersions
@@ -196,8 +196,7 @@ def _pinned(rig: Rig, here: ControlMachine) -> Mapping[str, int]:
     """
     if here.locked is None or not any(needs_measurement(rig, model) for model in rig.models):
         return {}
-    values = {one: read_fact(one.fact, **one.arguments) for one in ServedModels().queries(rig, here)}
-    seen = Seen(host.name, here, values)
+    seen = read_seen(ServedModels().queries, rig)
     units = seen.get(Units, health=health_addresses(rig))
     try:
         modes, memory = chosen_load_modes(rig, seen, releases_of(rig, seen), here.locked, units)

@@ -100,7 +100,7 @@ def run_of(state: State) -> AuditRun:
     found: AuditRun | None = getattr(state, "llamarig_audit", None)
     if found is None:
         found = AuditRun()
-        state.llamarig_audit = found  # type: ignore[attr-defined]
+        state.llamarig_audit = found  # type: ignore[attr-defined]  # a field of our own on pyinfra's object
     return found
 
 

@@ -11,16 +11,15 @@ from pyinfra.context import host, state
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Commands, Seen
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import refuse, report
-from llamarig.engine.run import read_fact
 from llamarig.items.header_files import header_files
 from llamarig.items.placements import PlanError, check_plan_file, current_inputs, measured_models, planned_models
-from llamarig.items.plan_maker import planned, prerequisites
+from llamarig.items.plan_maker import planned, prerequisite_queries, prerequisites
 from llamarig.items.plan_speed import predicted_speed
-from llamarig.items.plans import Measurements, measurable_now, measure, read_plan_inputs
+from llamarig.items.plans import Measurements, measurable_now, measure
 from llamarig.items.start_plan import proposal_line
 from llamarig.placement.plan_report import plan_report
 from llamarig.placement.staleness import plan_changes, staleness
@@ -41,7 +40,7 @@ def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = 
     names = [model.name for model in (*models, *measured_again)]
     if unknown := [name for name in (*only, *update) if name not in (*names, "all")]:
         yield from refuse(
-            f"{', '.join(unknown)} is no model of this box that can be planned or measured: "
+            f"{', '.join(unknown)} cannot be planned or measured on this box: "
             + (f"name {', '.join(names)}" if names else "it has none")
         )
         return
@@ -50,7 +49,9 @@ def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = 
         return
     chosen = [model for model in models if not only or model.name in only]
     if state.is_executing:
-        measurable = measurable_now(rig, _seen(rig), measured_again) if measured_again else []
+        measurable = (
+            measurable_now(rig, read_seen(Measurements().queries, rig), measured_again) if measured_again else []
+        )
         for model in measured_again:
             if model not in measurable:
                 host.log(f"{model.name}: not measured while the GPUs are in use; stop what uses them first")
@@ -64,7 +65,7 @@ def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple
     succeeded = True
     for model in models:
         try:
-            seen = read_plan_inputs(rig, host)
+            seen = read_seen(prerequisite_queries, rig, fresh=True)
             plan = planned(rig, seen, model)
             check_plan_file(seen)
             before = seen.here.plans.get(model.name)
@@ -95,12 +96,6 @@ def _compare(host: Host, rig: Rig, seen: Seen, model: Model, before: Plan | None
     host.log(f"{model.name}: differs from the plan in {rig.plan_file}")
     for line in (*why, *what):
         host.log_styled(f"    {line}", fg="yellow", log_func=logger.warning)
-
-
-def _seen(rig: Rig) -> Seen:
-    here = read_here(rig)
-    queries = Measurements().queries(rig, here)
-    return Seen(host.name, here, {one: read_fact(one.fact, **one.arguments) for one in queries})
 
 
 @operation()

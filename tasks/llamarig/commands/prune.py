@@ -8,8 +8,8 @@ from pyinfra.context import host, state
 
 from llamarig.checks.leftovers import CannotDeleteError, Leftover, chosen, leftovers
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_here
 from llamarig.engine.item import Commands
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import refuse
 from llamarig.facts.disk_use import DirectorySizes
 from llamarig.facts.jobs import RunningJobs

@@ -174,7 +174,7 @@ class Build(Declaration):
             return None
         name = ".".join(map(str, version))
         for architecture in architectures:
-            number = int(re.match(r"\d+", architecture)[0])  # type: ignore[index]  # validated above
+            number = int(re.sub(r"\D.*", "", architecture))
             oldest = _OLDEST_TOOLKIT.get(number, (0, 0))
             if version < oldest:
                 needed = ".".join(map(str, oldest))

@@ -22,7 +22,7 @@ def hub_path(value: str) -> str:
     """
     parts = value.split("/")
     if not value or any(part in ("", ".", "..") for part in parts) or not re.fullmatch(r"[\w./+@ =-]+", value):
-        raise ValueError(f"{value!r} is no path of a file in a Hub repository")
+        raise ValueError(f"{value!r} is not the path of a file in a Hub repository")
     return value
 
 

@@ -10,10 +10,10 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_here, read_seen
 from llamarig.engine.item import Commands, Difference, Item, Seen
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import refuse
-from llamarig.engine.run import of_host, read_all, read_fact
+from llamarig.engine.run import of_host, read_all
 
 
 def converge(items: Sequence[Item], rig: Rig) -> None:
@@ -68,14 +68,13 @@ def look(item: Item, items: Sequence[Item], rig: Rig, *, fresh: bool = False) ->
     :param fresh: read again even what is known, after the item itself has changed the host
     """
     here, known = read_here(rig), of_host()
-    queries = list(item.queries(rig, here))
     if state.is_executing not in known.all_read and not fresh:
         known.all_read.add(state.is_executing)
         now = [each for each in items if state.is_executing or not each.only_while_deploying]
         read_all(query for each in now for query in each.queries(rig, here))
     if not fresh:
-        read_all(queries)
-    return Seen(host.name, here, {query: read_fact(query.fact, fresh=fresh, **query.arguments) for query in queries})
+        read_all(item.queries(rig, here))
+    return read_seen(item.queries, rig, fresh=fresh)
 
 
 def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
@@ -83,7 +82,6 @@ def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
 
     Runs no command if all queries of the items have been read before (``read_all``).
     """
-    here = read_here(rig)
     found: dict[str, list[Difference]] = {}
     left_out: set[str] = set()
     for item in items:
@@ -92,8 +90,7 @@ def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
         if any(found.get(need.name) or need.name in left_out for need in item.needs):
             left_out.add(item.name)
             continue
-        values = {query: read_fact(query.fact, **query.arguments) for query in item.queries(rig, here)}
-        found[item.name] = item.differences(rig, Seen(host.name, here, values))
+        found[item.name] = item.differences(rig, read_seen(item.queries, rig))
     return found
 
 

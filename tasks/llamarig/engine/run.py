@@ -54,7 +54,7 @@ class HostRun:
     all_read: set[bool] = field(default_factory=set)
     """Whether pyinfra was executing, of each stage in which the facts of all items were read together."""
     here: tuple[object, Any] | None = None
-    """The key and the value of the control machine's records (engine/records_here.py)."""
+    """The key and the value of the control machine's records (engine/comparison_inputs.py)."""
     differing: set[str] = field(default_factory=set)
     """Names of items that differed while pyinfra prepared."""
     cards: GpuState | None = None
@@ -66,7 +66,7 @@ def run() -> Run:
     found: Run | None = getattr(state, "llamarig", None)
     if found is None:
         found = Run()
-        state.llamarig = found  # type: ignore[attr-defined]
+        state.llamarig = found  # type: ignore[attr-defined]  # a field of our own on pyinfra's object
     return found
 
 
@@ -76,7 +76,7 @@ def of_host(of: Host | None = None) -> HostRun:
     found: HostRun | None = getattr(this, "llamarig", None)
     if found is None:
         found = HostRun()
-        this.llamarig = found  # type: ignore[attr-defined]
+        this.llamarig = found  # type: ignore[attr-defined]  # a field of our own on pyinfra's object
     return found
 
 

@@ -64,7 +64,7 @@ def sharers(build: Build, rigs: Mapping[str, Rig]) -> dict[str, tuple[Build, Rig
 def _for_all(build: Build, host: str, rigs: Mapping[str, Rig]) -> Build:
     if build.built_by not in rigs:
         names = ", ".join(sorted(rigs))
-        raise SharingError(f"build {build.name!r}: built_by = {build.built_by!r} is no box of this inventory: {names}")
+        raise SharingError(f"build {build.name!r}: built_by = {build.built_by!r} is not in this inventory: {names}")
     sharing = sharers(build, rigs)
     if build.built_by not in sharing:
         raise SharingError(

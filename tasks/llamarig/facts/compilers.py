@@ -1,4 +1,4 @@
-"""The C library and the C++ compiler of a box, and what the CUDA toolkits installed by its owner compile with."""
+"""The C library and the C++ compiler of a box, and the compilers that its installed CUDA toolkits accept."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class _Record:
 
 
 def parse(output: Iterable[str]) -> Ram:
-    """Parse output of dmidecode. Leaves out whatever is no module of RAM: flash chips, caches, empty slots."""
+    """Parse output of dmidecode. Leaves out everything that is not a RAM module: flash chips, caches, empty slots."""
     records: list[_Record] = []
     why_not = ""
     for line in output:

@@ -11,7 +11,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Difference, Item, Query, Seen, Severity, query
 from llamarig.facts.compilers import RSQRT_SINCE, Compilers, CompilersFound, Limits, ToolkitHere
 from llamarig.facts.cuda_toolkits import ToolkitVersions, Version
-from llamarig.items.cuda_support import declared_toolkits, oldest_driver, read_versions, toolkit_version
+from llamarig.items.cuda_support import cuda_builds, declared_toolkits, oldest_driver, read_versions, toolkit_version
 from llamarig.items.packages import Packages
 from llamarig.items.releases import builds_to_make, release_queries
 
@@ -126,7 +126,7 @@ class CompilableToolkits(Item):
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Nothing where this box compiles no CUDA build."""
-        if builds := _cuda_builds(rig):
+        if builds := cuda_builds(rig):
             yield from release_queries(rig)
             yield query(CompilersFound, paths=declared_toolkits(builds))
             if paths := declared_toolkits(rig.builds):
@@ -134,12 +134,12 @@ class CompilableToolkits(Item):
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """One for each build whose toolkit does not compile here; the owner decides what to install instead."""
-        if not _cuda_builds(rig):
+        if not cuda_builds(rig):
             return []
         builds = [build for build, _ in builds_to_make(rig, seen) if build.backend == "cuda"]
         if not builds:
             return []
-        compilers = seen.get(CompilersFound, paths=declared_toolkits(_cuda_builds(rig)))
+        compilers = seen.get(CompilersFound, paths=declared_toolkits(cuda_builds(rig)))
         return compile_differences(builds, compilers, read_versions(rig, seen))
 
 
@@ -149,7 +149,3 @@ class CompilableToolkitsInstalled(CompilableToolkits):
     name = "CUDA toolkits and installed compilers"
     needs = (CompilableToolkits, Packages)
     audited = False
-
-
-def _cuda_builds(rig: Rig) -> list[Build]:
-    return [build for build in rig.builds if build.backend == "cuda"]

@@ -33,6 +33,11 @@ def declared_toolkits(builds: Iterable[Build]) -> list[str]:
     return sorted({build.cuda_toolkit for build in builds if build.cuda_toolkit and build.toolkit_version is None})
 
 
+def cuda_builds(rig: Rig) -> list[Build]:
+    """The declared builds with the CUDA backend."""
+    return [build for build in rig.builds if build.backend == "cuda"]
+
+
 def read_versions(rig: Rig, seen: Seen) -> dict[str, Version]:
     """Path -> version of the CUDA toolkits that the owner has installed on the box."""
     paths = declared_toolkits(rig.builds)

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.jobs import await_jobs
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import refuse
-from llamarig.engine.run import read_fact
 from llamarig.facts.model_store import ModelStore
 from llamarig.items.download_job import missing_files
 from llamarig.items.model_files import FETCH, FetchedModels
@@ -44,10 +43,7 @@ class FinishedWork(Item):
         if seen.here.locked is not None and missing_files(seen.here.locked, seen.get(ModelStore).files):
             labels[FETCH] = "models"
         yield await_jobs(labels)
-        here = read_here(rig)
-        queries = list(self.queries(rig, here))
-        values = {one: read_fact(one.fact, fresh=True, **one.arguments) for one in queries}
-        if still := self.differences(rig, Seen(seen.host, here, values)):
+        if still := self.differences(rig, read_seen(self.queries, rig, fresh=True)):
             yield from refuse(
                 "the builds and downloads have ended, but files are still missing: run deploy.py again", map(str, still)
             )

@@ -20,6 +20,7 @@ from llamarig.engine.run import read_fact
 from llamarig.facts.gpus import Gpu, Gpus, GpuState
 from llamarig.facts.unit_files import UnitFile, UnitFiles
 from llamarig.items.cards_in_use import vendor_of
+from llamarig.items.cuda_support import cuda_builds
 from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
 
@@ -45,14 +46,14 @@ class GpuSetup(Item):
         if not _applies(rig):
             return []
         unit = _unit(seen)
-        if not (_limits_declared(rig) or _uses_cuda(rig)):
+        if not (_limits_declared(rig) or bool(cuda_builds(rig))):
             return [Difference(layout.GPUS_UNIT, "no such unit", "installed, and not needed")] if unit.text else []
         try:
             limits = power_limits(rig.host.gpus, seen.get(Gpus)) if _limits_declared(rig) else []
         except PowerLimitError as error:
             return [Difference.refusal_of("power limits", "those of host.gpus", str(error))]
         found = power_differences(limits)
-        if unit.text != gpus_unit_text(limits, _uses_cuda(rig)):
+        if unit.text != gpus_unit_text(limits, bool(cuda_builds(rig))):
             found_text = "differs" if unit.text else "missing"
             found.append(Difference(layout.GPUS_UNIT, "the unit that this version writes", found_text))
         elif wrong := [
@@ -66,13 +67,13 @@ class GpuSetup(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Write the unit, and restart it unless only its comments differ."""
         unit = _unit(seen)
-        if not (_limits_declared(rig) or _uses_cuda(rig)):
+        if not (_limits_declared(rig) or bool(cuda_builds(rig))):
             yield StringCommand("systemctl", "--quiet", "disable", "--now", layout.GPUS_UNIT)
             yield StringCommand("rm", f"{layout.UNITS}/{layout.GPUS_UNIT}")
             yield StringCommand("systemctl", "daemon-reload")
             return
         limits = power_limits(rig.host.gpus, seen.get(Gpus)) if _limits_declared(rig) else []
-        text = gpus_unit_text(limits, _uses_cuda(rig))
+        text = gpus_unit_text(limits, bool(cuda_builds(rig)))
         only_comments = directives(unit.text) == directives(text)
         if unit.active and not only_comments:
             # While systemd has the old text, whose ExecStop restores the default of a card that is no longer named.
@@ -95,10 +96,6 @@ def _applies(rig: Rig) -> bool:
 
 def _limits_declared(rig: Rig) -> bool:
     return any(card.power_limit_w for card in rig.host.gpus)
-
-
-def _uses_cuda(rig: Rig) -> bool:
-    return any(build.backend == "cuda" for build in rig.builds)
 
 
 def _unit(seen: Seen) -> UnitFile:

@@ -11,7 +11,13 @@ from llamarig.engine.item import Difference, Item, Query, Seen, query
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.gpus import Gpus
 from llamarig.items.cards_in_use import of_cuda
-from llamarig.items.cuda_support import declared_toolkits, driver_difference, gpu_differences, read_versions
+from llamarig.items.cuda_support import (
+    cuda_builds,
+    declared_toolkits,
+    driver_difference,
+    gpu_differences,
+    read_versions,
+)
 from llamarig.items.nvidia_driver import NvidiaDriverInstalled
 
 
@@ -27,14 +33,14 @@ class SupportedCards(Item):
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Nothing where no build is for CUDA."""
-        if _uses_cuda(rig):
+        if bool(cuda_builds(rig)):
             yield query(Gpus)
             if paths := declared_toolkits(rig.builds):
                 yield query(ToolkitVersions, paths=paths)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """Differences that a deploy cannot fix."""
-        if not _uses_cuda(rig):
+        if not bool(cuda_builds(rig)):
             return []
         present, what, expected = seen.get(Gpus), "builds and graphics cards", "builds for the cards of this box"
         unknown = [build.name for build in rig.builds if build.takes_architectures_of_cards]
@@ -52,9 +58,5 @@ class SupportedCards(Item):
 
     def notes(self, rig: Rig, seen: Seen) -> Iterable[str]:
         """Why the driver cannot be used."""
-        if _uses_cuda(rig) and (difference := driver_difference(seen.get(Gpus))) is not None:
+        if bool(cuda_builds(rig)) and (difference := driver_difference(seen.get(Gpus))) is not None:
             yield str(difference)
-
-
-def _uses_cuda(rig: Rig) -> bool:
-    return any(build.backend == "cuda" for build in rig.builds)

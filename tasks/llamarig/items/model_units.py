@@ -12,11 +12,10 @@ from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import refuse
-from llamarig.engine.run import read_fact
 from llamarig.facts.model_store import ModelStore, Store
 from llamarig.facts.releases import Release
 from llamarig.facts.start_records import BackOffs
@@ -103,7 +102,7 @@ class ServedModels(Item):
         if waited is None:
             return
         if waited:
-            seen = self._again(rig, seen)
+            seen = read_seen(self.queries, rig, fresh=True)
         try:
             wanted = wanted_units(rig, seen)
         except NotReadyError as error:
@@ -116,11 +115,6 @@ class ServedModels(Item):
         for name in retired:
             host.log(f"{name} belongs to no declared model: stopped and disabled; its file is kept")
             yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
-
-    def _again(self, rig: Rig, seen: Seen) -> Seen:
-        here = read_here(rig)
-        queries = list(self.queries(rig, here))
-        return Seen(seen.host, here, {one: read_fact(one.fact, fresh=True, **one.arguments) for one in queries})
 
     def _unit(self, rig: Rig, seen: Seen, item: Wanted, unit: Unit | None, retired: list[str]) -> Commands:
         differences = unit_differences(item, unit)

@@ -13,11 +13,10 @@ from pyinfra.api.state import State
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Fit
 from llamarig.declare.rig import Rig
+from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
-from llamarig.engine.records_here import read_here
 from llamarig.engine.refuse import report
-from llamarig.engine.run import read_fact
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.items.model_lock import LockedModels
@@ -173,18 +172,11 @@ def measurable_now(rig: Rig, seen: Seen, models: list[Model]) -> list[Model]:
     return [model for model in models if not isinstance(model.serve.placement, Fit)]
 
 
-def read_plan_inputs(rig: Rig, host: Host) -> Seen:
-    """Read the inputs of plans again."""
-    here = read_here(rig)
-    values = {one: read_fact(one.fact, fresh=True, **one.arguments) for one in prerequisite_queries(rig, here)}
-    return Seen(host.name, here, values)
-
-
 def measure(state: State, host: Host, rig: Rig, models: Sequence[Model]) -> bool:
     """Measure declared placements, and record what they take."""
     for model in models:
         try:
-            seen = read_plan_inputs(rig, host)
+            seen = read_seen(prerequisite_queries, rig, fresh=True)
             found = prerequisites(rig, seen, [model]).get(model.name)
             if found is None or not can_be_measured(rig, model, found.release):
                 raise PlanError(
@@ -206,7 +198,7 @@ def measure(state: State, host: Host, rig: Rig, models: Sequence[Model]) -> bool
 def _plan_missing(state: State, host: Host, rig: Rig, models: Sequence[Model]) -> bool:
     for model in models:
         try:
-            seen = read_plan_inputs(rig, host)
+            seen = read_seen(prerequisite_queries, rig, fresh=True)
             plan = planned(rig, seen, model)
             record_plan(rig.plan_file, host.name, model.name, plan)
         except (PlanError, RecordError) as error:

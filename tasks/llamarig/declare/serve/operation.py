@@ -21,7 +21,7 @@ class Operation(Declaration):
     ] = False
     slots: Annotated[
         bool,
-        Field(description="/slots, which the liveness probe reads; it shows prompts to whoever may use the API"),
+        Field(description="/slots, which the liveness probe reads; it shows prompts to every client of the API"),
         Flag("--slots", off="--no-slots", unit="-", source=LLAMA_CPP, env=("LLAMA_ARG_ENDPOINT_SLOTS",)),
     ] = True
     sleep_idle_s: Annotated[

@@ -1,14 +1,17 @@
-"""Read the records of the current host on the control machine."""
+"""Read what a comparison is given: the records on the control machine, and facts of the current host."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from pyinfra.context import host
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
-from llamarig.engine.run import moment, of_host, run
+from llamarig.engine.item import Query, Seen
+from llamarig.engine.run import moment, of_host, read_fact, run
 from llamarig.records.model_lock import locked_models
 from llamarig.records.plan_file import read_plan_file
 from llamarig.records.store import RecordError
@@ -47,3 +50,14 @@ def read_here(rig: Rig) -> ControlMachine:
     )
     cached.here = (key, here)
     return here
+
+
+def read_seen(queries: Callable[[Rig, ControlMachine], Iterable[Query[Any]]], rig: Rig, *, fresh: bool = False) -> Seen:
+    """What these queries answer for the current host, and its records.
+
+    :param queries: an item's ``queries``, or a function like it
+    :param fresh: read again even what is known, after the host has been changed
+    """
+    here = read_here(rig)
+    values = {query: read_fact(query.fact, fresh=fresh, **query.arguments) for query in queries(rig, here)}
+    return Seen(host.name, here, values)
