@@ -31,7 +31,7 @@ def _number(name: str, default: int, lowest: int) -> int:
     value = str(host.data.get(name, default))
     if not (value.isascii() and value.isdigit() and lowest <= int(value) <= 10**6):
         raise PyinfraError(
-            f"--data {name}={value} is no number from {lowest} to 1000000: write for example {name}={default}"
+            f"--data {name}={value} is not a number from {lowest} to 1000000: write for example {name}={default}"
         )
     return int(value)
 

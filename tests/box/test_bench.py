@@ -116,7 +116,7 @@ def test_a_damaged_ledger_and_a_stopped_model_are_reported(variant: Deployment, 
     ledger.write_text("<<<<<<< HEAD\n")
     outcome = variant.run(*QUICK, script="tasks/bench.py")
     assert outcome.code != 0
-    assert "bench.jsonl line 1 is no timing" in outcome.output
+    assert "bench.jsonl line 1 is not a valid timing" in outcome.output
     variant.shell("systemctl stop llamarig-tiny")
     try:
         outcome = variant.run(*QUICK, script="tasks/bench.py")

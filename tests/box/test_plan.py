@@ -321,7 +321,7 @@ def test_a_broken_plan_file_is_refused(deployment: Deployment, tmp_path: Path) -
     Path(variant.rig["plan_file"]).write_text("{")
     refused = variant.run()
     assert refused.code == 1, str(refused)
-    assert "is no plan file" in refused.output
+    assert "is not a valid plan file" in refused.output
     assert "restore it from git" in refused.output
     assert "Traceback" not in refused.output
 

@@ -27,6 +27,10 @@ def test_the_remedy_of_a_refusal_is_not_to_run_deploy() -> None:
     assert found["deploy.operation"].found == "no Python can be installed"
     assert {finding.remedy for finding in found.values()} == {"fix that, then run deploy.py"}
     assert not any(finding.by_deploy for finding in found.values())
+    mixed = {"Python": [Difference("a.py", "there", "not there"), *differences["Python"]]}
+    (refused,) = look("deploy.operation", R, Box(differences=mixed))
+    assert refused.found == "no Python can be installed"
+    assert refused.remedy == "fix that, then run deploy.py"
     missing = {"Model files": [Difference("model file m.gguf", "there", "not there")]}
     (fixable,) = look("llama.model-files", R, Box(differences=missing))
     assert (fixable.remedy, fixable.by_deploy) == ("run deploy.py", True)

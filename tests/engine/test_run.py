@@ -7,16 +7,20 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.item import Commands, Query, query
 from llamarig.engine.run import of_host, read_all, read_fact, run
 from llamarig.facts.fact_batch import FactBatch
 from llamarig.facts.files import Sha256Sums
+from llamarig.records.plan_file import record_plan
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.facts.rpm import RpmPackages
 from pyinfra.facts.server import Command
 
-from tests.engine.fake_run import commands_of, fake_run
+from tests.engine.fake_run import HOST, commands_of, fake_run
+from tests.items.converged_box import cpu_rig
+from tests.placement.planned_box import planned
 
 
 @operation()
@@ -136,3 +140,19 @@ def test_the_batch_runs_in_a_shell_as_each_command_would(tmp_path: Path) -> None
     assert found.keys() == {0, 1, 3, 4, 5}
     assert (found[0], found[4], found[5]) == (["no end"], ["one", "", "two"], [str(tmp_path)])
     assert Sha256Sums().process(found[1]) == {f"{tmp_path}/a": hashlib.sha256(b"a").hexdigest()}
+
+
+@operation()
+def plans_and_reads_again(path: str) -> Commands:
+    """As one operation does that plans two models, of which the second must be compared with the first."""
+    rig = cpu_rig(plan_file=path)
+    before = read_seen(lambda rig, here: (), rig).here.plans.keys()
+    model = f"model-{len(before)}"  # pyinfra calls an operation twice: to prepare it, and to run it
+    record_plan(path, HOST, model, planned())
+    assert read_seen(lambda rig, here: (), rig, fresh=True).here.plans.keys() == {*before, model}
+    yield from ()
+
+
+def test_a_plan_that_the_running_operation_has_written_is_read(tmp_path: Path) -> None:
+    with fake_run((plans_and_reads_again, {"path": str(tmp_path / "plans.json")})) as this:
+        assert not this.failed

@@ -34,9 +34,9 @@ def test_a_missing_entry_is_made_by_a_deploy() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
-    (difference,) = differences(cpu_rig(), lock_problem="lock.json is no model lock: restore it from git")
+    (difference,) = differences(cpu_rig(), lock_problem="lock.json is not a valid model lock: restore it from git")
     assert not difference.by_deploy
-    assert difference.refusal == "lock.json is no model lock: restore it from git"
+    assert difference.refusal == "lock.json is not a valid model lock: restore it from git"
 
 
 @pytest.fixture

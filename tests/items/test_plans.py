@@ -69,9 +69,9 @@ def test_a_box_that_plans_and_measures_nothing_is_not_read() -> None:
 
 
 def test_a_plan_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
-    here = ControlMachine(plan_problem="plans.json is no plan file: restore it from git")
+    here = ControlMachine(plan_problem="plans.json is not a valid plan file: restore it from git")
     (difference,) = ValidPlans().differences(BY_PLAN, Seen("box", here, {}))
-    assert difference.refusal == "plans.json is no plan file: restore it from git"
+    assert difference.refusal == "plans.json is not a valid plan file: restore it from git"
     assert not difference.by_deploy
     assert Measurements().differences(BY_PLAN, Seen("box", here, {})) == [], "reported once"
 

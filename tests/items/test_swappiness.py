@@ -114,3 +114,13 @@ def test_a_deploy_overrides_only_an_earlier_udev_rule(file: str, by_deploy: bool
     assert found.found == f"0 now, 150 from {file} after a reboot"
     assert found.by_deploy is by_deploy
     assert found.remedy == ("run deploy.py" if by_deploy else f"remove vm.swappiness from {file}")
+
+
+@pytest.mark.parametrize(
+    ("file", "by_deploy"), [("10-swap.conf", True), ("90-llamarig.conf", True), ("99-mine.conf", False)]
+)
+def test_a_deploy_writes_its_file_again_where_only_an_earlier_one_is_left(file: str, by_deploy: bool) -> None:
+    changed = [*SWAPPINESS_0[:1], ("== meminfo", f"# /etc/sysctl.d/{file}\nvm.swappiness = 60\n== meminfo")]
+    found = at_boot(machine(*changed))
+    assert found.found == f"0 now, 60 from /etc/sysctl.d/{file} after a reboot"
+    assert found.by_deploy is by_deploy

@@ -53,7 +53,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, reason: str) -> None
     path = tmp_path / "bench.jsonl"
     append_timing(str(path), timing())
     path.write_bytes(path.read_bytes() + f"{line}\n".encode(errors="surrogateescape"))
-    with pytest.raises(RecordError, match=r"bench\.jsonl line 2 is no timing") as caught:
+    with pytest.raises(RecordError, match=r"bench\.jsonl line 2 is not a valid timing") as caught:
         read_ledger(str(path))
     assert reason in str(caught.value)
     assert "restore it from git, or delete the line" in str(caught.value)

@@ -47,7 +47,7 @@ def test_a_path_that_is_no_file_of_a_repository_is_refused(tmp_path: Path, path:
     lock = str(tmp_path / "models.lock.json")
     lock_model(lock, "m", locked_model(path=path))
     with pytest.raises(
-        RecordError, match=r"no model lock \(models\.m\.shards\.0\.path: .*is not the path of a file in"
+        RecordError, match=r"is not a valid model lock \(models\.m\.shards\.0\.path: .*is not the path of a file in"
     ):
         read_model_lock(lock)
 

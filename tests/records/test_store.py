@@ -227,7 +227,7 @@ def test_a_file_that_is_no_record_is_one_message_and_stays_as_it_is(
         with pytest.raises(RecordError) as caught:
             act()
         message = str(caught.value)
-        assert message.startswith(f"{lock_file} is no model lock (")
+        assert message.startswith(f"{lock_file} is not a valid model lock (")
         assert reason in message
         assert message.endswith("): restore it from git")
         assert "\n" not in message

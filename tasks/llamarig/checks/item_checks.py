@@ -31,11 +31,11 @@ class ItemCheck(Check):
             if len(self.items) == 1:
                 yield from (self._finding(item, difference, difference.what) for difference in differences)
             elif differences:
-                first = self._finding(item, differences[0], item.name)
+                # What stops a deploy goes first: "run deploy.py" would be wrong advice beside it.
+                shown = next((one for one in differences if not one.by_deploy), differences[0])
+                first = self._finding(item, shown, item.name)
                 more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
-                found = (
-                    differences[0].found if differences[0].message else f"{differences[0].what}: {first.found}{more}"
-                )
+                found = shown.found if shown.message else f"{shown.what}: {first.found}{more}"
                 yield replace(first, found=found)
 
     def _finding(self, item: Item, difference: Difference, about: str) -> Finding:

@@ -17,13 +17,15 @@ from llamarig.records.plan_file import read_plan_file
 from llamarig.records.store import RecordError
 
 
-def read_here(rig: Rig) -> ControlMachine:
+def read_here(rig: Rig, *, fresh: bool = False) -> ControlMachine:
     """The model lock, the plan file and this package's own files. Cached until an operation changes the host.
+
+    :param fresh: read again, because the running operation itself may have written one of the files
 
     Raises nothing: the item that needs a file reports why it cannot be read.
     """
     cached, key = of_host(), (moment(), rig.model_lock, rig.plan_file)
-    if cached.here is not None and cached.here[0] == key:
+    if not fresh and cached.here is not None and cached.here[0] == key:
         here: ControlMachine = cached.here[1]
         return replace(here, wanted_releases=run().wanted_releases)
     locked, lock_problem, plan_problem = None, "", ""
@@ -58,6 +60,6 @@ def read_seen(queries: Callable[[Rig, ControlMachine], Iterable[Query[Any]]], ri
     :param queries: an item's ``queries``, or a function like it
     :param fresh: read again even what is known, after the host has been changed
     """
-    here = read_here(rig)
+    here = read_here(rig, fresh=fresh)
     values = {query: read_fact(query.fact, fresh=fresh, **query.arguments) for query in queries(rig, here)}
     return Seen(host.name, here, values)

@@ -75,7 +75,7 @@ class FetchedModels(Item):
                 return
             host.log("the download is already running on the box")
             return
-        short = room_missing(missing, store.files, store.free or 0, rig)
+        short = room_missing(missing, store.files, store.free, rig) if store.free is not None else None
         if short is not None:
             yield from refuse("no download was started: the model store lacks the disk space named above")
             return

@@ -87,6 +87,7 @@ def _text(value: int) -> str:
 
 def _overrules_ours(file: str) -> bool:
     """Whether a file that sets vm.swappiness is applied after the one that a deploy writes."""
-    if not file.endswith(".rules"):
-        return file not in ("", layout.SYSCTL_FILE)
-    return file.rpartition("/")[2] > layout.UDEV_FILE.rpartition("/")[2]
+    if file == "/etc/sysctl.conf":  # applied last, whatever it is called
+        return True
+    ours = layout.UDEV_FILE if file.endswith(".rules") else layout.SYSCTL_FILE
+    return file.rpartition("/")[2] > ours.rpartition("/")[2]

@@ -73,7 +73,7 @@ class BenchEntry(StoredRecord):
 def read_ledger(path: str) -> list[BenchEntry]:
     """Read all timings, the oldest first; none where there is no ledger.
 
-    :raises RecordError: naming the line that is no timing
+    :raises RecordError: naming the line that is not a valid timing
     """
     return store.read_lines(path, BenchEntry)
 

@@ -59,7 +59,7 @@ def lock_key(model: Model) -> str:
 def read_model_lock(path: str) -> ModelLock:
     """Read the model lock; an empty one where there is no file.
 
-    :raises RecordError: when the file cannot be read, or is no model lock
+    :raises RecordError: when the file cannot be read, or is not a valid model lock
     """
     return store.read(path, ModelLock)
 
@@ -67,7 +67,7 @@ def read_model_lock(path: str) -> ModelLock:
 def locked_models(rig: Rig) -> list[LockedModel] | None:
     """Lock entries of a box's models, in the order of ``rig.models``; None while one is missing.
 
-    :raises RecordError: when the file cannot be read, or is no model lock
+    :raises RecordError: when the file cannot be read, or is not a valid model lock
     """
     lock = read_model_lock(rig.model_lock)
     entries = [lock.models.get(lock_key(model)) for model in rig.models]

@@ -193,7 +193,7 @@ class PlanFile(StoredRecord):
 def read_plan_file(path: str) -> PlanFile:
     """Read the plan file; an empty one where there is no file.
 
-    :raises RecordError: when the file cannot be read, or is no plan file
+    :raises RecordError: when the file cannot be read, or is not a valid plan file
     """
     return store.read(path, PlanFile)
 

@@ -179,7 +179,7 @@ def _check_version(version: Any, schema: type[StoredRecord], where: str, remedy:
 
 
 def _invalid(where: str, schema: type[StoredRecord], why: str, remedy: str) -> RecordError:
-    return RecordError(f"{where} is no {schema.title} ({why}): {remedy}")
+    return RecordError(f"{where} is not a valid {schema.title} ({why}): {remedy}")
 
 
 @contextmanager
