@@ -99,7 +99,7 @@ def test_a_busy_model_is_not_timed(variant: Deployment, ledger: Path) -> None:
     [
         (("--data", "model=nonsense"), "no model is called 'nonsense'; this box has tiny"),
         (("--data", "depth=9000"), "a slot holds 8192 tokens, fewer than a prompt of 9000 and 128 generated"),
-        (("--data", "runs=none"), "--data runs=none is no number"),
+        (("--data", "runs=none"), "--data runs=none is not a number"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(
