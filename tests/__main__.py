@@ -1,4 +1,4 @@
-"""Set this machine up, then rehearse or check: python3 -m tests rehearsal|check|lint.
+"""Set this machine up, then rehearse or test: python3 -m tests rehearsal|quick|check|long|lint|benchmarks.
 
 Runs on the bare python3 (>= 3.11) of a fresh Debian or Ubuntu, so it uses the standard library only. It needs
 Debian's mirrors and PyPI; once everything is there, it needs no network.
@@ -7,19 +7,21 @@ Debian's mirrors and PyPI; once everything is there, it needs no network.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.box.paths import cache_directory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON = REPOSITORY / ".venv/bin/python"
+DURATIONS = REPOSITORY / "tests/durations.json"
 
 # Every program that the tests, the rehearsal and the benchmarks start here is in one of these or is Essential to
 # Debian: tests/test_programs.py compares.
@@ -40,10 +42,23 @@ PACKAGES = (
     "openssl",
     "aria2",
 )
+BENCHMARKS = ("converge", "audit", "download", "large_download")
 UV_VERSION = "0.13.8"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
-LINT = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"), ("-m", "mypy"))
+RUFF = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))
+MYPY = ("-m", "mypy")
+
+COMMANDS = {
+    "rehearsal": "the whole deploy on a disposable Debian on this machine",
+    "quick": "lint, and the tests that need neither root nor a box and take seconds",
+    "check": "lint, types and all tests but the long ones",
+    "long": "the tests that take many minutes each; run before an issue is called done",
+    "lint": "lint and types only",
+    "benchmarks": "each benchmark; with --smoke for seconds, as `check` does",
+}
+QUICK_FILE_S = 6.0
+"""`quick` leaves out files that take longer, by tests/durations.json."""
 
 
 class SetUpError(Exception):
@@ -56,25 +71,27 @@ def main() -> int:
         description="Set this machine up (Debian packages, uv, .venv), then rehearse or check.",
     )
     parser.add_argument(
-        "command",
-        choices=("rehearsal", "check", "lint"),
-        help="rehearsal: the whole deploy on a disposable Debian here; check: lint, types and all tests; "
-        "lint: lint and types only",
+        "command", choices=COMMANDS, help="; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
     )
-    parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="for `rehearsal`, its options; for `check`, pytest's instead of `tests`"
-    )
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="for `rehearsal`, its options; otherwise pytest's")
     arguments = parser.parse_args()
     os.chdir(REPOSITORY)
     try:
         set_up()
-        if arguments.command == "rehearsal":
-            return call([PYTHON, "-m", "tests.box.rehearse", *arguments.rest])
-        if code := next((code for step in LINT if (code := call([PYTHON, *step]))), 0):
-            return code
-        if arguments.command == "lint":
-            return 0
-        return call([PYTHON, "-m", "pytest", *arguments.rest]) if arguments.rest else test_all()
+        match arguments.command:
+            case "rehearsal":
+                return call([PYTHON, "-m", "tests.box.rehearse", *arguments.rest])
+            case "benchmarks":
+                return benchmarks(arguments.rest)
+            case "lint":
+                return _first_failure(call([PYTHON, *step]) for step in (*RUFF, MYPY))
+            case "quick":
+                return _first_failure(
+                    call(argv) for argv in (*([PYTHON, *step] for step in RUFF), quick(arguments.rest))
+                )
+            case "long":
+                return call([*_pytest(1), "-m", "long", *(arguments.rest or ["tests"])])
+        return check(arguments.rest)
     except SetUpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -83,21 +100,65 @@ def main() -> int:
         return 130
 
 
-def test_all() -> int:
-    """Run every test. Those without a box run beside those with one, which mostly wait; returns the first failure."""
-    fast: list[str | Path] = [PYTHON, "-m", "pytest", "tests", "-m", "not box and not vm"]
-    print(f"$ {shlex.join(map(_short, fast))}  # beside the next one; its output follows at the end", flush=True)
+def check(rest: Sequence[str]) -> int:
+    """Lint, then all tests in one process more than there are cores, since a box mostly waits; types beside them."""
+    if code := _first_failure(call([PYTHON, *step]) for step in RUFF):
+        return code
+    record = ["--record-durations", DURATIONS] if "--record" in rest else []
+    if rest and not record:
+        return _first_failure(call(argv) for argv in ([PYTHON, *MYPY], [PYTHON, "-m", "pytest", *rest]))
+    processes = (os.cpu_count() or 1) + 1
+    print(f"Expected: {_expected_minutes(processes):.0f} minutes, by tests/durations.json of a machine with 2 cores.")
+    print(
+        f"$ {shlex.join(map(_short, [PYTHON, *MYPY]))}  # beside the tests; its output follows at the end", flush=True
+    )
     with tempfile.TemporaryFile() as output:
-        beside = subprocess.Popen(fast, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        types = subprocess.Popen([PYTHON, *MYPY], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
-            boxes = call([PYTHON, "-m", "pytest", "tests", "-m", "box or vm"])
-            print("\nThe tests without a box:", flush=True)
-            status = beside.wait()
+            tests = call([*_pytest(processes), "-m", "not long", *record, "tests"])
+            status = types.wait()
         finally:
-            beside.kill()
+            types.kill()
         output.seek(0)
-        print(output.read().decode(errors="replace"), flush=True)
-    return boxes or status
+        print(f"\nTypes: {output.read().decode(errors='replace').strip()}", flush=True)
+    return tests or status
+
+
+def quick(rest: Sequence[str]) -> list[str | Path]:
+    """The command that runs every file of tests without a box that takes seconds."""
+    slow = sorted(name for name, seconds in _durations().items() if seconds > QUICK_FILE_S)
+    print(f"Left out, since they take longer than {QUICK_FILE_S:.0f} s or need a box: {len(slow)} files.")
+    left_out = [f"--ignore={name}" for name in slow]
+    return [*_pytest(os.cpu_count() or 1), "-m", "not box and not vm and not long", *left_out, *(rest or ["tests"])]
+
+
+def benchmarks(rest: Sequence[str]) -> int:
+    """Run each benchmark in turn; with --smoke, as the tests do, for seconds."""
+    if "--smoke" in rest:
+        return call([PYTHON, "-m", "pytest", "-q", "tests/benchmarks"])
+    return _first_failure(call([PYTHON, "-m", f"tests.benchmarks.{name}", *rest]) for name in BENCHMARKS)
+
+
+def _pytest(processes: int) -> list[str | Path]:
+    # Whole files, in the order in which tests/progress.py puts them.
+    return [
+        *(PYTHON, "-m", "pytest", "-q", "-p", "tests.progress"),
+        *("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"),
+    ]
+
+
+def _expected_minutes(processes: int) -> float:
+    return sum(_durations().values()) / processes / 60
+
+
+def _durations() -> dict[str, float]:
+    durations: dict[str, float] = json.loads(DURATIONS.read_text())
+    return durations
+
+
+def _first_failure(codes: Iterable[int]) -> int:
+    """The first exit status that is not 0; what comes after it is not run."""
+    return next((code for code in codes if code), 0)
 
 
 def set_up() -> None:

@@ -10,6 +10,7 @@ tests/programs.py does not find: what it finds is what the set-up has to install
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import tempfile
 import traceback
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree, which
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -32,6 +34,8 @@ KEPT = ("LLAMARIG_TEST_", "LLAMARIG_KEEP_TEST_BOX", "GIT_SSL_")
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 """In either case. A box needs the user's to reach Debian's mirrors; tests without one talk to this machine alone."""
 
+USERS_ENVIRONMENT = "llamarig_users_environment"
+
 OPENED = {
     *("open", "os.listdir", "os.scandir", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink"),
     *("os.chmod", "os.truncate", "os.utime", "sqlite3.connect"),
@@ -42,7 +46,14 @@ PATHS = {"os.rename": slice(0, 2), "os.link": slice(0, 2), "os.symlink": slice(1
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test module is imported, for group_data/ asks which box is meant when it is."""
+    """Before any test module is imported, for group_data/ asks which box is meant when it is.
+
+    A process that pytest-xdist starts inherits the environment that was replaced; it goes back to the user's first.
+    """
+    before: dict[str, str] | None = getattr(config, "workerinput", {}).get(USERS_ENVIRONMENT)
+    if before is not None:
+        _environment(before)
+        platform.platform()  # pytest-xdist asks for it, and Python starts `uname` once to find out
     try:
         box = Rehearsal.from_environment()
     except ValueError as error:
@@ -53,6 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
     _environment({**_without(ANOTHER_USERS), "HOME": str(own)})
     config.stash[WATCH] = watch
     sys.addaudithook(watch.hook)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the user's environment to a process that pytest-xdist starts."""
+    node.workerinput[USERS_ENVIRONMENT] = node.config.stash[WATCH].before
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,52 @@ from tests.box import local_hub, machine
 from tests.box.deployment import Deployment, Outcome, rehearsal_rig
 from tests.box.hub import Hub
 from tests.box.paths import Rehearsal
+from tests.box.seed_box import DEPLOY_SECONDS, copy_seed
 
 PORT = 23022
+PORTS_OF_A_BOX = 200
+"""Between the boxes of two processes of one test run; each box and what stands beside it has some thirty ports."""
+SEED_PORT = 50
+"""Of the seed box, beyond the port of the first process's box."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(apart)
 
 
-@pytest.fixture(scope="session")
-def rehearsal(users_box: Rehearsal) -> Iterator[Rehearsal]:
-    """A fresh box of the tests' own; the owner's rehearsal is not touched.
+def _process_number(config: pytest.Config) -> int:
+    """Of this process among those of the test run; 0 where there is only one."""
+    worker: str = getattr(config, "workerinput", {}).get("workerid", "gw0")
+    return int(worker.removeprefix("gw"))
 
-    LLAMARIG_TEST_BOX names another one (and LLAMARIG_TEST_PORT its port), so that two test runs can go side by side;
+
+@dataclass(frozen=True)
+class Boxes:
+    """Where this process's box is, and the seed that it is copied from."""
+
+    own: Rehearsal
+    seed: Rehearsal
+
+
+@pytest.fixture(scope="session")
+def boxes(users_box: Rehearsal, pytestconfig: pytest.Config) -> Boxes:
+    """Boxes of the tests' own; the owner's rehearsal is not touched.
+
+    LLAMARIG_TEST_BOX names others (and LLAMARIG_TEST_PORT their ports), so that two test runs can go side by side.
+    """
+    name, port = os.environ.get("LLAMARIG_TEST_BOX", "test-box"), int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
+    number = _process_number(pytestconfig)
+    own = f"{name}-{number}" if number else name
+    return Boxes(
+        Rehearsal(users_box.cache / own, port + PORTS_OF_A_BOX * number, users_box.cache),
+        Rehearsal(users_box.cache / f"{name}-seed", port + SEED_PORT, users_box.cache),
+    )
+
+
+@pytest.fixture(scope="session")
+def seeded(boxes: Boxes, pytestconfig: pytest.Config, testrun_uid: str) -> Iterator[Outcome | None]:
+    """The outcome of the deploy that this process's box was copied from; None for a box that was kept.
+
     LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
     """
     if os.geteuid() != 0:
@@ -35,16 +69,23 @@ def rehearsal(users_box: Rehearsal) -> Iterator[Rehearsal]:
         if os.environ.get("CI"):
             pytest.fail("the box needs root, and in CI it may not be left out")
         pytest.skip("the box needs root: run `sudo python3 -m tests check`")
-    port = int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
-    box = Rehearsal(users_box.cache / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port, users_box.cache)
-    with _of_this_run_alone(box):
-        if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
-            machine.destroy(box)
-        machine.up(box)
-        try:
-            yield box
-        finally:
-            machine.down(box)
+    keeps = bool(os.environ.get("LLAMARIG_KEEP_TEST_BOX"))
+    with _of_this_run_alone(boxes.own):
+        if keeps and boxes.own.root.is_dir():
+            yield None
+            return
+        machine.destroy(boxes.own)
+        yield copy_seed(boxes.seed, boxes.own, testrun_uid)
+
+
+@pytest.fixture(scope="session")
+def rehearsal(boxes: Boxes, seeded: Outcome | None) -> Iterator[Rehearsal]:
+    """This process's box: a copy of one that a single deploy has converged."""
+    machine.up(boxes.own)
+    try:
+        yield boxes.own
+    finally:
+        machine.down(boxes.own)
 
 
 @contextmanager
@@ -81,19 +122,29 @@ def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def first_run(rehearsal: Rehearsal, hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployment, Outcome]:
-    """The deployment, and what its first run on the fresh box did."""
+def own_deployment(
+    rehearsal: Rehearsal, seeded: Outcome | None, hub: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Deployment, Outcome]:
+    """The deployment of this process's box, and the run that gave the copy its own ports."""
     deployment = Deployment(rehearsal, tmp_path_factory.mktemp("deployment"), rehearsal_rig(rehearsal))
-    return deployment, deployment.run(timeout=1500)
+    if seeded is not None and seeded.code:
+        return deployment, seeded
+    return deployment, deployment.run(timeout=DEPLOY_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def converged(own_deployment: tuple[Deployment, Outcome]) -> Deployment:
+    """A converged box, for fixtures of modules; tests take `deployment`."""
+    deployment, outcome = own_deployment
+    if outcome.code:
+        pytest.fail(f"the box did not converge: {outcome}", pytrace=False)
+    return deployment
 
 
 @pytest.fixture
-def deployment(first_run: tuple[Deployment, Outcome]) -> Deployment:
+def deployment(converged: Deployment) -> Deployment:
     """A converged box."""
-    deployment, outcome = first_run
-    if outcome.code:
-        pytest.fail(f"the fresh box did not converge: {outcome}", pytrace=False)
-    return deployment
+    return converged
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 
+from tests.__main__ import BENCHMARKS
 from tests.benchmarks import audit
 from tests.benchmarks.converge import __main__ as converge
 from tests.benchmarks.converge.values import (
@@ -91,7 +92,7 @@ def test_no_benchmark_is_left_out() -> None:
     here = Path(__file__).parent
     programs = {path.stem for path in here.glob("*.py") if "__main__" in path.read_text()} - {Path(__file__).stem}
     programs |= {path.parent.name for path in here.glob("*/__main__.py")}
-    assert programs == {"audit", "converge", "download", "large_download"}
+    assert programs == set(BENCHMARKS)
 
 
 def output_of(module: str, *arguments: str) -> str:

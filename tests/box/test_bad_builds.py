@@ -29,9 +29,9 @@ class Commits:
 
 
 @pytest.fixture(scope="module")
-def commits(first_run: tuple[Deployment, object]) -> Iterator[Commits]:
+def commits(converged: Deployment) -> Iterator[Commits]:
     """The source the box has already, as a git repository of its own with one bad commit on top."""
-    deployment, _ = first_run
+    deployment = converged
     source = deployment.rig["builds"][0]["source"]["commit"]
     git = f"git -C {REPOSITORY} -c user.name=llamarig -c user.email=llamarig@example.org"
     log = deployment.shell(

@@ -112,9 +112,9 @@ class Start:
 
 
 @pytest.fixture(scope="module")
-def ground(first_run: tuple[Deployment, object], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+def ground(converged: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """The box with the simulated cards of its release."""
-    variant = first_run[0].variant(tmp_path_factory.mktemp("first-start"))
+    variant = converged.variant(tmp_path_factory.mktemp("first-start"))
     outcome = variant.run(script="tests/box/planning_ground.py")
     assert outcome.code == 0, str(outcome)
     return variant

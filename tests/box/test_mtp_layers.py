@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from llamarig.declare.placement import Layers, Override, Placement
@@ -69,7 +68,7 @@ class Planned:
 
 
 @pytest.fixture(scope="module")
-def planned(first_run: tuple[Deployment, Any], hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
+def planned(converged: Deployment, hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
     """The converged box, with every model placed by auto() on two simulated cards."""
     directory, files = tmp_path_factory.mktemp("mtp"), {}
     for name, (data, read) in MODELS.items():
@@ -78,7 +77,7 @@ def planned(first_run: tuple[Deployment, Any], hub: Hub, tmp_path_factory: pytes
             out.write(data)
             out.truncate(read.least_file_size)
     hub.add_sparse_repo(REPO, files)
-    deployment = first_run[0].variant(tmp_path_factory.mktemp("planned"))
+    deployment = converged.variant(tmp_path_factory.mktemp("planned"))
     tiny = deployment.rig["models"][0]
     placed = {"port": 8080, "context": 32768, "placement": {"kind": "auto"}}
     deployment.rig["models"] = [

@@ -39,14 +39,14 @@ UNIT = "llamarig-tiny"
 @pytest.fixture(scope="module", params=sorted(PROFILES))
 def profile(
     request: pytest.FixtureRequest,
-    first_run: tuple[Deployment, Any],
+    converged: Deployment,
     hub: Hub,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Deployment]]:
     """The converged box, declared as one of the owners' with his own placements, on simulations of his cards."""
     group: str = request.param
     directory = tmp_path_factory.mktemp(group)
-    deployment = first_run[0].variant(directory)
+    deployment = converged.variant(directory)
     repo = f"acme/{group.replace('_', '-')}-GGUF"
     tiny = deployment.rig["models"][0]
     declared: dict[str, Any] = importlib.import_module(f"group_data.{group}").rig
@@ -100,7 +100,7 @@ def seen(measured: MeasuredPlacement) -> tuple[tuple[int, ...], int, int, int]:
 
 
 @pytest.fixture
-def tiny(first_run: tuple[Deployment, Any], deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+def tiny(converged: Deployment, deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
     """The tiny model with half of its experts in RAM, served on two simulated cards."""
     variant = deployment.variant(tmp_path / "variant")
     rig = Rig.model_validate(variant.rig)

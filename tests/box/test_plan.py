@@ -119,13 +119,13 @@ def files(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> dict[str, list[
 @pytest.fixture(scope="module", params=BOXES)
 def planned(
     request: pytest.FixtureRequest,
-    first_run: tuple[Deployment, Any],
+    converged: Deployment,
     files: dict[str, list[Path]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Planned]:
     """The converged box, declared as one of the owners' with placements left to the planner."""
     box = BOXES[request.param]
-    deployment = first_run[0].variant(tmp_path_factory.mktemp("planned"))
+    deployment = converged.variant(tmp_path_factory.mktemp("planned"))
     tiny = deployment.rig["models"][0]
     deployment.rig["models"] = [
         {

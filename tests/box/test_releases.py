@@ -32,11 +32,9 @@ PYTHON
 
 
 @pytest.fixture(scope="module")
-def other_release(
-    first_run: tuple[Deployment, object], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Deployment, str]]:
+def other_release(converged: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, str]]:
     """A second release beside the first (another compiler option), proved once; the first one serves again."""
-    deployment = first_run[0]
+    deployment = converged
     variant = deployment.variant(tmp_path_factory.mktemp("release"))
     variant.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_RELEASE=1"}
     rig = Rig.model_validate(variant.rig)

@@ -74,13 +74,13 @@ def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
 
 @pytest.fixture(scope="module")
 def first_pair_run(
-    first_run: tuple[Deployment, Outcome], second_box: Rehearsal, tmp_path_factory: pytest.TempPathFactory
+    converged: Deployment, second_box: Rehearsal, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Pair, Outcome]:
     """The converged box, declared to build for a second one; and the run that brought that one its release.
 
     The first had lost its own, so that it is built in the very run that brings it to the second.
     """
-    variant = first_run[0].variant(tmp_path_factory.mktemp("pair"))
+    variant = converged.variant(tmp_path_factory.mktemp("pair"))
     variant.rig["builds"][0]["built_by"] = HOST
     rig = copy.deepcopy(variant.rig)
     rig["models"][0]["serve"]["port"] = second_box.port + 10

@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from llamarig.declare.rig import Rig
@@ -91,10 +90,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 @pytest.fixture(scope="module")
 def planned(
-    first_run: tuple[Deployment, Any], hub: Hub, models: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory
+    converged: Deployment, hub: Hub, models: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """The converged box with every full-size model declared."""
-    deployment = first_run[0].variant(tmp_path_factory.mktemp("planned"))
+    deployment = converged.variant(tmp_path_factory.mktemp("planned"))
     hub.add_sparse_repo(REPO, {file.name: file for files in models.values() for file in files})
     tiny = deployment.rig["models"][0]
     deployment.rig["models"] = [

@@ -20,12 +20,12 @@ KEY = "/run/test-key"
 
 
 @pytest.fixture(scope="module")
-def release(first_run: tuple[Deployment, object]) -> str:
+def release(converged: Deployment) -> str:
     """The release that serves the box's model: the pinned commit, built for CPUs.
 
     Other tests leave further releases beside it, so it is read from the unit.
     """
-    unit = first_run[0].shell("systemctl cat llamarig-tiny.service")
+    unit = converged.shell("systemctl cat llamarig-tiny.service")
     found = re.search(r"/opt/llamarig/llama\.cpp/[^/\s]+(?=/bin/llama-server)", unit)
     assert found, unit
     return found[0]

@@ -1,0 +1,45 @@
+"""What a long test run prints: the files that run, each as it ends, and their durations."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.programs import ROOT
+
+PASSES = "def test_one():\n    pass\n\ndef test_two():\n    pass\n"
+FAILS = "def test_three():\n    assert not 'this'\n"
+
+
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (directory / "test_passes.py").write_text(PASSES)
+    (directory / "test_fails.py").write_text(FAILS)
+    plugins = ["-p", "no:cacheprovider", "-p", "tests.progress"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, "-c", os.devnull, f"--rootdir={directory}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_several_processes_report_each_file_once_and_write_the_durations(tmp_path: Path) -> None:
+    recorded = tmp_path / "durations.json"
+    done = run(tmp_path, "-n", "2", "--dist", "loadfile", f"--record-durations={recorded}", str(tmp_path))
+    assert done.returncode == 1, done.stdout + done.stderr
+    ended = [line for line in done.stdout.splitlines() if "test_passes.py: 2 passed in" in line]
+    assert len(ended) == 1, done.stdout
+    assert "test_fails.py: 1 failed in" in done.stdout
+    table = done.stdout.partition("durations of files")[2]
+    assert "test_passes.py: 2 passed" in table
+    assert "s  together" in table
+    assert set(json.loads(recorded.read_text())) == {"test_passes.py", "test_fails.py"}
+
+
+def test_one_process_reports_the_same(tmp_path: Path) -> None:
+    done = run(tmp_path, str(tmp_path))
+    assert "test_passes.py: 2 passed in" in done.stdout, done.stdout + done.stderr
+    assert "assert not 'this'" in done.stdout, "what failed is shown"
