@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import apart
+from tests import isolation
 from tests.box import local_hub, machine
 from tests.box.deployment import Deployment, Outcome, rehearsal_rig
 from tests.box.hub import Hub
@@ -20,7 +20,7 @@ PORT = 23022
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(apart)
+    config.pluginmanager.register(isolation)
 
 
 @pytest.fixture(scope="session")

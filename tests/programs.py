@@ -6,7 +6,7 @@ a function returns; the words of a `sh -c` that is written out; the names that `
 first words of the README's commands, which tests run as printed.
 
 What is not found: a name that is computed, and what a started program starts. The first is caught when a test comes
-there: tests/apart.py holds every program that a test starts against this list.
+there: tests/isolation.py holds every program that a test starts against this list.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.box.fetching import REPOSITORY_ROOT
+from tests.box.fetch_run import REPOSITORY_ROOT
 
 REPO = "benchmark/Model-GGUF"
 FILE = "model.gguf"

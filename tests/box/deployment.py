@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.box import machine
-from tests.box.fetching import PATIENCE_S
+from tests.box.fetch_run import PATIENCE_S
 from tests.box.paths import ADDRESS, Rehearsal
 
 REPOSITORY_ROOT = Path(__file__).parents[2]

@@ -21,8 +21,8 @@ from llamarig.render.release import build_job
 
 from tests.box import machine
 from tests.box.audit_report import audit
-from tests.box.bad_input import refusal
 from tests.box.deployment import Deployment
+from tests.box.refusals import refusal
 
 pytestmark = pytest.mark.box
 
@@ -30,7 +30,7 @@ VERSIONS = os.environ.get("LLAMARIG_TEST_CUDA", f"{CUDA_FROM_PYPI[0]} {CUDA_FROM
 OLDEST = VERSIONS[0]
 GCC = "/usr/local/bin/gcc"
 TOO_NEW = max(limits.newest_gcc or 0 for limits in FROM_PYPI.values()) + 1
-SCRIPT = "tests/box/toolchain_only.py"
+SCRIPT = "tests/box/deploy_toolchains.py"
 OBJECT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o"
 COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'

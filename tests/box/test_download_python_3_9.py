@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
-from tests.box.fetching import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, random_file
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault

@@ -115,7 +115,7 @@ class Start:
 def ground(first_run: tuple[Deployment, object], tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """The box with the simulated cards of its release."""
     variant = first_run[0].variant(tmp_path_factory.mktemp("first-start"))
-    outcome = variant.run(script="tests/box/planning_ground.py")
+    outcome = variant.run(script="tests/box/deploy_plan_prerequisites.py")
     assert outcome.code == 0, str(outcome)
     return variant
 

@@ -37,7 +37,7 @@ from tests.placement.mtp_models import (
 
 pytestmark = pytest.mark.box
 
-GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+GROUND, PLAN = "tests/box/deploy_plan_prerequisites.py", "tasks/plan.py"
 REPO = "acme/MTP-GGUF"
 CARDS = (("RTX 4070", 12282, 11600), ("RTX 5070 Ti", 16303, 12761))
 TRUNK = "glm45_air"

@@ -20,7 +20,7 @@ from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
 
-SCRIPT = "tests/box/toolchain_only.py"
+SCRIPT = "tests/box/deploy_toolchains.py"
 # apt with package lists and sources of its own: the box's stay as they are.
 APT = "/tmp/nvidia-apt"
 OPTIONS = (

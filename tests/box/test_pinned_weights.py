@@ -29,7 +29,7 @@ from tests.placement.profile_memory import PROFILES, RAM
 
 pytestmark = pytest.mark.box
 
-GROUND, MEASURE = "tests/box/planning_ground.py", "tests/box/measured_placements.py"
+GROUND, MEASURE = "tests/box/deploy_plan_prerequisites.py", "tests/box/deploy_measurements.py"
 UNIT = "llamarig-tiny"
 
 

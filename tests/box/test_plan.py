@@ -33,7 +33,7 @@ from tests.placement.model_shapes import SHAPES
 
 pytestmark = pytest.mark.box
 
-GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+GROUND, PLAN = "tests/box/deploy_plan_prerequisites.py", "tasks/plan.py"
 REPO = "acme/Planned-GGUF"
 MARGIN = 384
 Q8 = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}

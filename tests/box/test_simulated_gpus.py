@@ -28,7 +28,7 @@ from tests.placement.model_shapes import SHAPES
 
 pytestmark = pytest.mark.box
 
-SCRIPT = "tests/box/planning_ground.py"
+SCRIPT = "tests/box/deploy_plan_prerequisites.py"
 REPO = "acme/Sparse-GGUF"
 THREE_SHARDS = ("qwen3-coder-next-q6", "qwen35-35b-a3b-q4")
 """These also have a vocabulary of the real length, as the first shard of a real set has."""

@@ -14,7 +14,7 @@ from llamarig.engine.hub_resolver import resolve
 from llamarig.records import store
 from llamarig.records.model_lock import LockedModel, ModelLock, lock_key, read_model_lock
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.engine.fake_run import fake_run
 

@@ -13,7 +13,7 @@ from llamarig.declare.model import Model
 from llamarig.engine.hub_resolver import resolve
 from llamarig.engine.hub_token import HubError
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 

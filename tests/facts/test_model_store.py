@@ -18,7 +18,7 @@ from llamarig.facts.references import OpenPaths
 from llamarig.facts.releases import Releases
 from llamarig.render import layout
 
-from tests.box.fetching import REPOSITORY_ROOT
+from tests.box.fetch_run import REPOSITORY_ROOT
 from tests.box.tiny_model import write_shards
 
 

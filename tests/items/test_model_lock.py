@@ -14,7 +14,7 @@ from llamarig.engine.item import Seen
 from llamarig.items.model_lock import LockedModels
 from llamarig.records.model_lock import lock_key, read_model_lock
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.engine.fake_run import OperationFailedError, converged_commands
 from tests.items.converged_box import LOCKED, cpu_rig, write_lock_file

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, Fetching, random_file
 from tests.box.hub import Hub
 
 

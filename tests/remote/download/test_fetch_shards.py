@@ -11,7 +11,7 @@ from llamarig.remote.download.fetch_shards import Fetch
 from llamarig.remote.shared.job_status import Progress
 from llamarig.remote.shared.jobs import FetchJob
 
-from tests.box.fetching import Fetching, random_file
+from tests.box.fetch_run import Fetching, random_file
 from tests.box.hub import Hub
 
 REPO = "acme/moving-GGUF"

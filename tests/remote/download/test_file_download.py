@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import MIB, PATIENCE_S, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, Fetching, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 

@@ -14,7 +14,7 @@ from llamarig.remote.download.hf_transfer_process import hf_transfer, link_of
 from llamarig.remote.download.transfer import Transfer
 from llamarig.remote.download.transfer_errors import RangeIgnoredError
 
-from tests.box.fetching import MIB, REPOSITORY_ROOT
+from tests.box.fetch_run import MIB, REPOSITORY_ROOT
 from tests.remote.download.one_file_server import Answer, serving
 
 CONTENT = random.Random(7).randbytes(9 * MIB + 123)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import Ended, Fetching
+from tests.box.fetch_run import Ended, Fetching
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 TOKEN = "hf_fortests"

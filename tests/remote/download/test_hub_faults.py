@@ -1,6 +1,6 @@
 """Downloads from a faulty Hub end with the right bytes or one clear error, and keep what came.
 
-The program runs as a process, as on the box; tests/box/test_store_on_box.py runs it through systemd.
+The program runs as a process, as on the box; tests/box/test_model_store.py runs it through systemd.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.box.fetching import MIB, PATIENCE_S, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, Fetching, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from llamarig.remote.download.incremental_sha256 import IncrementalSha256
 
-from tests.box.fetching import MIB, PATIENCE_S
+from tests.box.fetch_run import MIB, PATIENCE_S
 
 CONTENT = random.Random(7).randbytes(9 * MIB + 123)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, Fetching, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 

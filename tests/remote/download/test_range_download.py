@@ -14,7 +14,7 @@ from llamarig.remote.download.rate_limit import RateLimit
 from llamarig.remote.download.transfer import Transfer
 from llamarig.remote.download.transfer_errors import CancelledError, RetryableError
 
-from tests.box.fetching import MIB, PATIENCE_S, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, random_file
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 

@@ -10,7 +10,7 @@ import pytest
 from llamarig.remote.download.retry_window import ATTEMPTS, RetryWindow
 from llamarig.remote.download.transfer_errors import RetryableError
 
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, Fetching, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import MIB, PATIENCE_S, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, random_file
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 ZEROS = range(4 * MIB, 6 * MIB)

@@ -19,15 +19,15 @@ from llamarig.items.packages import wanted_packages
 from llamarig.render.release import release_id, release_path
 
 from tests.box import machine
-from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment, Outcome, kill, wait_for
 from tests.box.paths import Rehearsal
+from tests.box.refusals import refusal
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
 
 SECOND = "second-box"
-LINE = Path(__file__).with_name("bad_line.py")
+LINE = Path(__file__).with_name("faulty_sftp_server.py")
 SFTP = "/usr/lib/openssh/sftp-server"
 RECEIVED = "Releases received"
 PACKED = "Releases packed"

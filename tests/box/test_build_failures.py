@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.bad_input import SERVED, invocation, refusal, serving_on
 from tests.box.deployment import Deployment
+from tests.box.refusals import SERVED, invocation, refusal, serving_on
 
 pytestmark = pytest.mark.box
 

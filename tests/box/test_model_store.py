@@ -13,7 +13,7 @@ from llamarig.engine.jobs import none_runs
 
 from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.host import BoxError
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault

@@ -15,12 +15,12 @@ from llamarig.engine.jobs import job_text
 from llamarig.items.packages import ROCM, wanted_packages
 from llamarig.render.release import build_job
 
-from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment
+from tests.box.refusals import refusal
 
 pytestmark = pytest.mark.box
 
-SCRIPT = "tests/box/toolchain_only.py"
+SCRIPT = "tests/box/deploy_toolchains.py"
 # What glslc makes of one shader; before any object of C++ Ninja would have it make all of them.
 SHADER = "ggml/src/ggml-vulkan/argmax.comp.cpp"
 COMPILE = """

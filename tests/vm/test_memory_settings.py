@@ -117,7 +117,7 @@ def test_deploy_and_bios_fix_what_the_audit_finds_and_a_reboot_keeps_it(vm: Virt
     assert "XMP" in found[0]["remedy"]
     assert found[1]["found"] == "60 now, nothing set after a reboot"
 
-    deployed = owner.pyinfra("tests/vm/settings_only.py")
+    deployed = owner.pyinfra("tests/vm/deploy_settings.py")
     assert deployed.returncode == 0, deployed.stderr
     assert "2133 MT/s" in deployed.stderr, "a deploy reports what it cannot fix"
     assert vm.shell("cat /proc/sys/vm/swappiness") == "7"

@@ -1,4 +1,4 @@
-"""The items that measure declared placements and plan the others, on what planning_ground.py has made."""
+"""The items that measure declared placements and plan the others, on what deploy_plan_prerequisites.py has made."""
 
 from __future__ import annotations
 

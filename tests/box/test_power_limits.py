@@ -31,7 +31,7 @@ def cards(variant: Deployment) -> Iterator[Deployment]:
 
 
 def settings(box: Deployment) -> Outcome:
-    return box.run(script="tests/box/gpu_setup_only.py")
+    return box.run(script="tests/box/deploy_gpu_setup.py")
 
 
 def limits(box: Deployment) -> list[float]:

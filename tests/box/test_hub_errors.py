@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.bad_input import (
+from tests.box.deployment import Deployment
+from tests.box.hub import Hub
+from tests.box.hub_faults import Fault
+from tests.box.refusals import (
     OTHER,
     SERVED,
     add_other_model,
@@ -17,9 +20,6 @@ from tests.box.bad_input import (
     refusal,
     serving_on,
 )
-from tests.box.deployment import Deployment
-from tests.box.hub import Hub
-from tests.box.hub_faults import Fault
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box

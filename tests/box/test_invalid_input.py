@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.bad_input import SERVED, UNIT, invocation, refusal, serving_on
 from tests.box.deployment import HOST, Deployment
+from tests.box.refusals import SERVED, UNIT, invocation, refusal, serving_on
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box

@@ -1,6 +1,6 @@
 """Allocate memory on each card until a chosen amount is left, as on a smaller card; run by hand.
 
-    python3 -m tests.gpu.ballast FREE_MIB [FREE_MIB ...]
+    python3 -m tests.gpu.occupy_vram FREE_MIB [FREE_MIB ...]
 
 One number a card, in the driver's order. Prints ``held`` once it holds the memory, and holds it until it is ended.
 """

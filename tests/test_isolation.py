@@ -48,7 +48,9 @@ class User:
         """A module of tests with this text, under the plugin that tests/conftest.py registers."""
         module = self.directory / "test_written.py"
         module.write_text(source)
-        return self.pytest("-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.apart", module, **variables)
+        return self.pytest(
+            "-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.isolation", module, **variables
+        )
 
 
 @pytest.fixture
