@@ -1,4 +1,4 @@
-"""The box the tests share: fresh, converged once, and put back by every test that disturbs it."""
+"""Fixtures of the box that all tests share: made fresh, converged once, restored by every test that changes it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def rehearsal(users_box: Rehearsal) -> Iterator[Rehearsal]:
-    """A fresh box of the tests' own; the owner's rehearsal is not touched.
+    """A fresh box for the tests, separate from the user's rehearsal box.
 
-    LLAMARIG_TEST_BOX names another one (and LLAMARIG_TEST_PORT its port), so that two test runs can go side by side;
-    LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
+    LLAMARIG_TEST_BOX and LLAMARIG_TEST_PORT choose another name and port, so that two test runs can run side by side.
+    LLAMARIG_KEEP_TEST_BOX=1 reuses the box of the last run, which is quicker while a test is being written.
     """
     if os.geteuid() != 0:
-        # In CI a box that cannot be is a failure: what it shows is the product.
+        # CI must not skip these tests: only they run a whole deploy.
         if os.environ.get("CI"):
             pytest.fail("the box needs root, and in CI it may not be left out")
         pytest.skip("the box needs root: run `sudo python3 -m tests check`")
     port = int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
     box = Rehearsal(users_box.cache / os.environ.get("LLAMARIG_TEST_BOX", "test-box"), port, users_box.cache)
-    with _of_this_run_alone(box):
+    with _exclusive_use(box):
         if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
             machine.destroy(box)
         machine.up(box)
@@ -48,8 +48,8 @@ def rehearsal(users_box: Rehearsal) -> Iterator[Rehearsal]:
 
 
 @contextmanager
-def _of_this_run_alone(box: Rehearsal) -> Iterator[None]:
-    """Two test runs on one box would delete it under each other's feet."""
+def _exclusive_use(box: Rehearsal) -> Iterator[None]:
+    """Lock the box for this test run: a second run would delete it while the first uses it."""
     box.directory.parent.mkdir(parents=True, exist_ok=True)
     with box.directory.with_suffix(".tests-lock").open("w") as lock:
         try:
@@ -65,7 +65,7 @@ def _of_this_run_alone(box: Rehearsal) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def hub(rehearsal: Rehearsal) -> Iterator[Hub]:
-    """The stand-in Hub with the tiny model, its faults and its log at hand."""
+    """The stand-in Hub, serving the tiny model."""
     local_hub.make_model(rehearsal)
     with Hub(rehearsal.hub_directory, rehearsal.hub_port, rehearsal.hub_port + 1) as hub:
         hub.add_root()
@@ -73,8 +73,8 @@ def hub(rehearsal: Rehearsal) -> Iterator[Hub]:
 
 
 @pytest.fixture(autouse=True)
-def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test made the Hub do wrong ends with the test."""
+def clear_hub_faults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Switch off the faults that a test switched on in the stand-in Hub."""
     yield
     if "hub" in request.fixturenames:
         request.getfixturevalue("hub").faults.clear()
@@ -82,14 +82,14 @@ def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def first_run(rehearsal: Rehearsal, hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deployment, Outcome]:
-    """The deployment, and what its first run on the fresh box did."""
+    """The deployment, and the outcome of its first run on the fresh box."""
     deployment = Deployment(rehearsal, tmp_path_factory.mktemp("deployment"), rehearsal_rig(rehearsal))
     return deployment, deployment.run(timeout=1500)
 
 
 @pytest.fixture
 def deployment(first_run: tuple[Deployment, Outcome]) -> Deployment:
-    """A converged box."""
+    """The deployment of the converged box."""
     deployment, outcome = first_run
     if outcome.code:
         pytest.fail(f"the fresh box did not converge: {outcome}", pytrace=False)
@@ -98,5 +98,5 @@ def deployment(first_run: tuple[Deployment, Outcome]) -> Deployment:
 
 @pytest.fixture
 def variant(deployment: Deployment, tmp_path: Path) -> Deployment:
-    """The converged box with a rig of its own to edit; afterwards the box is as declared again."""
+    """A deployment of the converged box with a copy of the rig that a test may edit."""
     return deployment.variant(tmp_path / "variant")

@@ -1,10 +1,10 @@
-"""Tests see nothing of the user who runs them: a home, a cache and an environment of their own. A pytest plugin.
+"""Pytest plugin that isolates tests from the user who runs them: temporary home, empty cache, filtered environment.
 
-Boxes are the exception. They are made in the user's cache, which is decided here once, before HOME is replaced, and
-handed on by the fixture ``users_box``; so what was compiled for one box is there for the next.
+Boxes are made in the user's real cache, so that one box can use what was compiled for another. The plugin determines
+that cache before it replaces HOME; the fixture ``users_box`` passes it on.
 
-Whatever a test without a box opens below the user's home fails that test, and so does a program that a test starts and
-tests/programs.py does not find: what it finds is what the set-up has to install.
+A test without a box fails when it opens a file below the user's home. Every test fails when it starts a program that
+tests/programs.py does not list, because the set-up installs only the packages of listed programs.
 """
 
 from __future__ import annotations
@@ -25,118 +25,122 @@ import pytest
 from tests.box.paths import Rehearsal
 from tests.programs import ROOT, started
 
-ANOTHER_USERS = ("XDG_", "LLAMARIG_", "HF_", "HUGGING", "ANSIBLE_", "PYINFRA_", "GIT_", "SSH_AUTH_SOCK", "SSH_AGENT")
-"""Beginnings of variables that say where a user's state is or what he prefers."""
-KEPT = ("LLAMARIG_TEST_", "LLAMARIG_KEEP_TEST_BOX", "GIT_SSL_")
-"""Choose the tests' own box; let git through a proxy that inspects TLS."""
-PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
-"""In either case. A box needs the user's to reach Debian's mirrors; tests without one talk to this machine alone."""
+REMOVED_PREFIXES = ("XDG_", "LLAMARIG_", "HF_", "HUGGING", "ANSIBLE_", "PYINFRA_", "GIT_", "SSH_AUTH_SOCK", "SSH_AGENT")
+"""Prefixes of environment variables that hold a user's state or preferences."""
+KEPT_PREFIXES = ("LLAMARIG_TEST_", "LLAMARIG_KEEP_TEST_BOX", "GIT_SSL_")
+"""Exceptions: these choose the test box, and let git work through a proxy that inspects TLS."""
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+"""In lower or upper case. Kept for tests with a box, which reach Debian's mirrors through the user's proxy."""
 
-OPENED = {
+FILE_EVENTS = {
     *("open", "os.listdir", "os.scandir", "os.mkdir", "os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink"),
     *("os.chmod", "os.truncate", "os.utime", "sqlite3.connect"),
 }
 """Audit events whose first argument is a path (docs.python.org, "Audit events table"); `stat` has none."""
-PATHS = {"os.rename": slice(0, 2), "os.link": slice(0, 2), "os.symlink": slice(1, 2)}
-"""Which arguments are paths, where it is not the first alone; what a symbolic link points to is text."""
+PATH_ARGUMENTS = {"os.rename": slice(0, 2), "os.link": slice(0, 2), "os.symlink": slice(1, 2)}
+"""Which arguments are paths, for events where it is not only the first. The target of a symbolic link is not opened."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test module is imported, for group_data/ asks which box is meant when it is."""
+    """Replace the environment before any test module is imported: group_data/ reads it on import."""
     try:
         box = Rehearsal.from_environment()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    homes = {str(path) for place in (Path.home(), box.cache, box.directory) for path in (place, place.resolve())}
-    own = Path(tempfile.mkdtemp(prefix="llamarig-tests-home-"))
-    watch = Watch(box, dict(os.environ), own, tuple(home for home in homes if home != "/"))
-    _environment({**_without(ANOTHER_USERS), "HOME": str(own)})
-    config.stash[WATCH] = watch
-    sys.addaudithook(watch.hook)
+    users = (Path.home(), box.cache, box.directory)
+    directories = {str(path) for directory in users for path in (directory, directory.resolve())} - {"/"}
+    home = Path(tempfile.mkdtemp(prefix="llamarig-tests-home-"))
+    monitor = Monitor(box, dict(os.environ), home, tuple(directories))
+    _replace_environment({**_environment_without(REMOVED_PREFIXES), "HOME": str(home)})
+    config.stash[MONITOR] = monitor
+    sys.addaudithook(monitor.hook)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    watch = config.stash.get(WATCH, None)
-    if watch is not None:
-        watch.over = True  # an audit hook cannot be taken away
-        _environment(watch.before)
-        rmtree(watch.own, ignore_errors=True)
+    monitor = config.stash.get(MONITOR, None)
+    if monitor is not None:
+        monitor.is_disabled = True  # Python cannot remove an audit hook
+        _replace_environment(monitor.original_environment)
+        rmtree(monitor.home, ignore_errors=True)
 
 
 @dataclass
-class Watch:
-    """What the session decided when it began, and what the test at hand has done since."""
+class Monitor:
+    """Audit hook that records what the current test opens and starts against the rules of this module."""
 
     users_box: Rehearsal
-    before: dict[str, str]
-    """The environment to go back to."""
-    own: Path
-    homes: tuple[str, ...]
-    fast: bool = True
-    over: bool = False
-    noting: bool = False
-    """While it notes something Python reads sources for the traceback, which are no test's doing."""
-    seen: list[str] = field(default_factory=list)
+    original_environment: dict[str, str]
+    home: Path
+    """Temporary home of the tests."""
+    users_directories: tuple[str, ...]
+    is_fast_test: bool = True
+    is_disabled: bool = False
+    is_recording: bool = False
+    """Set while a violation is recorded: formatting the traceback opens source files, which is not the test's doing."""
+    violations: list[str] = field(default_factory=list)
 
     @cached_property
     def allowed(self) -> tuple[str, ...]:
-        """Ours and the interpreter's, all of which may lie in a home."""
-        places = (self.own, ROOT, sys.prefix, sys.base_prefix, tempfile.gettempdir())
-        return tuple({str(path) for place in places for path in (Path(place), Path(place).resolve())})
+        """Directories that tests may use even where they are below the user's home."""
+        directories = (self.home, ROOT, sys.prefix, sys.base_prefix, tempfile.gettempdir())
+        return tuple({str(path) for each in directories for path in (Path(each), Path(each).resolve())})
 
     @cached_property
     def programs(self) -> frozenset[str]:
         return frozenset(started())
 
     def hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        """Called by Python for each audit event; it must not raise, or it would change what the test sees."""
-        if self.over or self.noting:
+        """Called by Python for each audit event. It never raises, because that would change what the test sees."""
+        if self.is_disabled or self.is_recording:
             return
         if event == "subprocess.Popen":
             name = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
-            # One that is not here fails the test by itself, or is one that nobody has.
+            # A program that is not installed fails the test by itself, where the test needs it.
             if "/" not in name and name not in self.programs and which(name):
-                self._note(f"started the program {name!r}, which tests/programs.py does not find")
-        elif self.fast and event in OPENED:
-            for argument in arguments[PATHS.get(event, slice(0, 1))]:
-                if isinstance(argument, str | bytes | os.PathLike) and self._is_the_users(os.fsdecode(argument)):
-                    self._note(f"{event} of {os.fsdecode(argument)}, below the home of the user who runs the tests")
+                self._record(f"started the program {name!r}, which tests/programs.py does not find")
+        elif self.is_fast_test and event in FILE_EVENTS:
+            for argument in arguments[PATH_ARGUMENTS.get(event, slice(0, 1))]:
+                if isinstance(argument, str | bytes | os.PathLike) and self._belongs_to_user(os.fsdecode(argument)):
+                    self._record(f"{event} of {os.fsdecode(argument)}, below the home of the user who runs the tests")
 
-    def _is_the_users(self, path: str) -> bool:
+    def _belongs_to_user(self, path: str) -> bool:
         try:
             path = os.path.normpath(Path(path).absolute())
         except OSError:
             return False  # relative to a working directory that was deleted
-        return _below(path, self.homes) and not _below(path, self.allowed)
+        return _is_below(path, self.users_directories) and not _is_below(path, self.allowed)
 
-    def _note(self, what: str) -> None:
-        self.noting = True
-        where = "".join(traceback.format_stack(limit=12)[:-2])
-        self.seen.append(f"{what}, at\n{where}")
-        self.noting = False
+    def _record(self, violation: str) -> None:
+        self.is_recording = True
+        stack = "".join(traceback.format_stack(limit=12)[:-2])
+        self.violations.append(f"{violation}, at\n{stack}")
+        self.is_recording = False
 
-    def complain(self) -> None:
-        """:raises pytest.fail.Exception: with everything that was noted since the last time"""
-        seen, self.seen = self.seen, []
-        if seen:
-            pytest.fail("a test or a module of tests " + "\nand ".join(seen), pytrace=False)
+    def fail_on_violations(self) -> None:
+        """Fail with the violations since the last call.
+
+        :raises pytest.fail.Exception: if there were any
+        """
+        violations, self.violations = self.violations, []
+        if violations:
+            pytest.fail("a test or a module of tests " + "\nand ".join(violations), pytrace=False)
 
 
-WATCH = pytest.StashKey[Watch]()
+MONITOR = pytest.StashKey[Monitor]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What the modules did as they were imported is no test's."""
-    session.config.stash[WATCH].complain()
+    """Fail the run for violations during import, so that they do not count against the first test."""
+    session.config.stash[MONITOR].fail_on_violations()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    watch = item.config.stash[WATCH]
-    watch.fast = not any(item.get_closest_marker(name) for name in ("box", "vm"))
+    monitor = item.config.stash[MONITOR]
+    monitor.is_fast_test = not any(item.get_closest_marker(name) for name in ("box", "vm"))
     with patch.dict(os.environ):
-        if watch.fast:
-            for name in PROXIES:
+        if monitor.is_fast_test:
+            for name in PROXY_VARIABLES:
                 os.environ.pop(name, None)
                 os.environ.pop(name.upper(), None)
         return (yield)
@@ -145,33 +149,35 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     result = yield
-    item.config.stash[WATCH].complain()
+    item.config.stash[MONITOR].fail_on_violations()
     return result
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     result = yield
-    item.config.stash[WATCH].complain()
+    item.config.stash[MONITOR].fail_on_violations()
     return result
 
 
 @pytest.fixture(scope="session")
 def users_box(request: pytest.FixtureRequest) -> Rehearsal:
-    """The rehearsal box of the user who runs the tests: never touched, but its cache is the tests' too."""
-    return request.config.stash[WATCH].users_box
+    """The rehearsal box of the user who runs the tests. Tests share its cache and leave the box itself alone."""
+    return request.config.stash[MONITOR].users_box
 
 
-def _without(beginnings: tuple[str, ...]) -> dict[str, str]:
+def _environment_without(prefixes: tuple[str, ...]) -> dict[str, str]:
     return {
-        name: value for name, value in os.environ.items() if name.startswith(KEPT) or not name.startswith(beginnings)
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(KEPT_PREFIXES) or not name.startswith(prefixes)
     }
 
 
-def _environment(wanted: dict[str, str]) -> None:
+def _replace_environment(environment: dict[str, str]) -> None:
     os.environ.clear()
-    os.environ.update(wanted)
+    os.environ.update(environment)
 
 
-def _below(path: str, places: tuple[str, ...]) -> bool:
-    return any(path == place or path.startswith(f"{place}/") for place in places)
+def _is_below(path: str, directories: tuple[str, ...]) -> bool:
+    return any(path == directory or path.startswith(f"{directory}/") for directory in directories)
