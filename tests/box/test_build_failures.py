@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import Deployment
-from tests.box.refusals import SERVED, invocation, refusal, serving_on
+from tests.box.refusals import SERVED, invocation_id, keeps_serving, refusal
 
 pytestmark = pytest.mark.box
 
@@ -58,7 +58,7 @@ def commits(first_run: tuple[Deployment, object]) -> Iterator[Commits]:
 @pytest.fixture
 def other_build(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
     """A variant whose build comes from the repository on the box, and will be refused."""
-    with serving_on(deployment, tmp_path / "variant") as variant:
+    with keeps_serving(deployment, tmp_path / "variant") as variant:
         yield variant
 
 
@@ -104,8 +104,8 @@ def test_source_that_does_not_compile(other_build: Deployment, commits: Commits)
 def test_a_good_commit_is_a_second_release_and_the_way_back_builds_nothing(
     deployment: Deployment, commits: Commits, tmp_path: Path
 ) -> None:
-    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
-        before = invocation(variant)
+    with keeps_serving(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+        before = invocation_id(variant)
         build_from(variant, commits.good)
         outcome = variant.run()
         assert outcome.code == 0, str(outcome)
@@ -113,7 +113,7 @@ def test_a_good_commit_is_a_second_release_and_the_way_back_builds_nothing(
         with urllib.request.urlopen(f"{variant.address}/props", timeout=10) as response:
             # Its number is that of the commits which lead to it: a history of one.
             assert json.load(response)["build_info"] == f"b1-{commits.good}"
-        assert invocation(variant) != before
+        assert invocation_id(variant) != before
         assert len(releases(variant, commits.good)) == 1
         assert len(releases(variant, deployment.rig["builds"][0]["source"]["commit"])) == 1
         assert variant.run().changed == []

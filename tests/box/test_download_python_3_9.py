@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
-from tests.box.fetch_run import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, REPOSITORY_ROOT, FetchRun, random_file
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -67,7 +67,7 @@ def test_python_3_9(debian_11: Path) -> None:
     store.mkdir(parents=True)
     sources = {f"{seed}.gguf": random_file(store / f"source-{seed}", 20 * MIB + seed, seed) for seed in (1, 2)}
     with Hub(store / "hub") as hub:
-        fetching = Fetching(hub, store / "box", "acme/old-GGUF", sources)
+        fetching = FetchRun(hub, store / "box", "acme/old-GGUF", sources)
         job = json.dumps(fetching.job).replace(str(debian_11), "")
         (fetching.jobs / "job.json").write_text(job)
         directory = str(fetching.jobs).removeprefix(str(debian_11))
@@ -76,7 +76,7 @@ def test_python_3_9(debian_11: Path) -> None:
         )
         hub.faults.add(Fault(origin="cdn", bytes_per_s=1_500_000))
         running = subprocess.Popen(fetch)
-        wait_for(lambda: fetching.moved() > 8 * MIB, "the first 8 MiB")
+        wait_for(lambda: fetching.bytes_sent() > 8 * MIB, "the first 8 MiB")
         assert running.poll() is None
         running.kill()
         running.wait()
@@ -84,4 +84,4 @@ def test_python_3_9(debian_11: Path) -> None:
         hub.faults.add(Fault(origin="cdn", reset_after_bytes=300_000, times=3))
         done = subprocess.run(fetch, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
-        fetching.assert_right()
+        fetching.assert_complete()

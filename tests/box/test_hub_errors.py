@@ -14,11 +14,11 @@ from tests.box.refusals import (
     OTHER,
     SERVED,
     add_other_model,
-    forget_other_model,
+    keeps_serving,
     lock_other_model,
-    nothing_of_the_other_model,
+    other_model_is_absent,
     refusal,
-    serving_on,
+    remove_other_model,
 )
 from tests.box.rehearse import chat
 
@@ -32,33 +32,33 @@ BYTES = f"/repos/{OTHER}/*"
 @pytest.fixture
 def unlocked(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
     """A variant with another model, which is not in the model lock yet."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant") as variant:
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
         yield variant
-        assert nothing_of_the_other_model(variant)
+        assert other_model_is_absent(variant)
 
 
 @pytest.fixture
 def fetching(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
     """A variant with another model, in the model lock and not on the box."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant") as variant:
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
         lock_other_model(variant, hub)
         yield variant
-        assert nothing_of_the_other_model(variant)
+        assert other_model_is_absent(variant)
 
 
 @pytest.fixture
 def recovering(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
     """A variant with another model that is served in the end; afterwards the original declaration retires it."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
         add_other_model(variant, hub)
         yield variant
         assert chat(f"http://127.0.0.1:{variant.box.port + 11}", "Here after all?")
-    forget_other_model(deployment)
+    remove_other_model(deployment)
 
 
 # --- when the model is locked ---------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.box
 @pytest.fixture
 def interrupted(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
     """A variant to break; afterwards the original declaration converges again and its model answers."""
-    second_model.forget(deployment)
+    second_model.remove(deployment)
     yield variant
-    second_model.forget(deployment)
+    second_model.remove(deployment)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert chat(deployment.address, "All as before?")
@@ -44,7 +44,7 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
     """Another compiler option is another release: it builds beside the one that serves."""
     interrupted.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_BUILD=1"}
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "compiling" in running.said(), "the first compiled object", by=running)
+    wait_for(lambda: "compiling" in running.output(), "the first compiled object", deploy=running)
     kill(running)
     name = build_job(interrupted)
     # With a warm ccache the build would be over before anybody could find it: it is held where it is.
@@ -55,12 +55,12 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
     assert unit, "the build ended with the connection that began it"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already running" in again.said(), "the next run finding the build", by=again)
+    wait_for(lambda: "already running" in again.output(), "the next run finding the build", deploy=again)
     assert interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value") == unit
     # And now the build itself dies, as by the OOM killer.
     interrupted.shell(f"systemctl kill -s SIGKILL 'llamarig-job-{name}_*'")
-    assert again.ended() != 0
-    assert "was interrupted" in again.said()
+    assert again.exit_code() != 0
+    assert "was interrupted" in again.output()
     assert interrupted.shell("ls -d /opt/llamarig/llama.cpp/*.part 2>/dev/null || true") == ""
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -76,7 +76,7 @@ def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path:
     # All shards come at the same time: these two so slowly that the first is whole long before them.
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-0000[23]-of-*", bytes_per_s=10_000))
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "downloading" in running.said(), "the first downloaded byte", by=running)
+    wait_for(lambda: "downloading" in running.output(), "the first downloaded byte", deploy=running)
     kill(running)
     assert job(interrupted, "fetch")["state"] == "running"
     arrived = f"find /var/lib/llamarig/models/{SECOND} -name '*.gguf' 2>/dev/null | wc -l"
@@ -84,12 +84,12 @@ def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path:
     assert interrupted.shell(unfinished) == "0", "under its own name before it was whole"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already running" in again.said(), "the next run finding the download", by=again)
+    wait_for(lambda: "already running" in again.output(), "the next run finding the download", deploy=again)
     # One shard arrives whole; then the download itself dies.
-    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard", by=again)
+    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard", deploy=again)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
-    assert again.ended() != 0
-    assert "was interrupted" in again.said()
+    assert again.exit_code() != 0
+    assert "was interrupted" in again.output()
     assert interrupted.shell("test -e /etc/systemd/system/llamarig-second.service && echo there || echo none") == "none"
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -107,7 +107,7 @@ def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path)
     interrupted.rig["models"][0]["serve"]["ubatch"] = 256
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 256' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text", by=running)
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text", deploy=running)
     kill(running)
     wait_for(lambda: job(interrupted, "switch-tiny").get("state") == "done", "the switch, which goes on without us")
     finished = interrupted.run()
@@ -122,9 +122,9 @@ def test_switch_itself_killed(interrupted: Deployment, tmp_path: Path) -> None:
     interrupted.rig["models"][0]["serve"]["ubatch"] = 128
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 128' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text", by=running)
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text", deploy=running)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'; true")
-    running.ended()
+    running.exit_code()
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
     assert chat(interrupted.address, "Back again?")

@@ -102,12 +102,12 @@ def test_a_no_change_run_costs_no_command_for_one_more_build(
     one_build, two_builds = deployment.run("-vv"), two.run("-vv")
     assert one_build.changed == two_builds.changed == []
     assert one_build.code == two_builds.code == 0
-    about_releases = [command for command in one_build.sent if "/opt/llamarig/llama.cpp" in command]
+    about_releases = [command for command in one_build.commands_sent if "/opt/llamarig/llama.cpp" in command]
     assert about_releases, str(one_build)
-    assert len(two_builds.sent) == len(one_build.sent)
-    assert any(other_release[1] in command for command in two_builds.sent), "the second release was looked at"
+    assert len(two_builds.commands_sent) == len(one_build.commands_sent)
+    assert any(other_release[1] in command for command in two_builds.commands_sent), "the second release was looked at"
     building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m llamarig\.remote|apt-get (update|install)")
-    assert [command for command in two_builds.sent if building.search(command)] == []
+    assert [command for command in two_builds.commands_sent if building.search(command)] == []
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_switch_ends_well_without_the_machine_that_began_it(
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
     put_stand_in(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
     wait_for(lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"), "the end")
     assert serving_release(deployment) == first
@@ -188,10 +188,10 @@ def test_a_switch_that_is_stopped_puts_back_what_served(
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
     put_stand_in(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     deployment.shell(f"systemctl stop '{SWITCH}'", timeout=120)
-    assert running.ended() != 0
-    assert "stopped before it was finished; llamarig-tiny.service, which served before" in running.said()
+    assert running.exit_code() != 0
+    assert "stopped before it was finished; llamarig-tiny.service, which served before" in running.output()
     wait_for(lambda: serving_release(deployment) == as_before, "the old release")
     health = f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' {deployment.address}/health"
     wait_for(lambda: deployment.shell(health) == "200", "the old model's answers")
@@ -211,10 +211,10 @@ def test_a_full_disk_is_no_reason_not_to_put_back_what_served(
     try:
         running = variant.start(log=tmp_path / "log")
         new = f"grep -c {other} {units}/llamarig-tiny.service; true"
-        wait_for(lambda: deployment.shell(new) != "0", "the new unit's text", by=running)
+        wait_for(lambda: deployment.shell(new) != "0", "the new unit's text", deploy=running)
         deployment.shell(f"dd if=/dev/zero of={units}/fill bs=1k 2>/dev/null; true")
-        assert running.ended() != 0
-        assert "llamarig-tiny.service serves again as before" in running.said()
+        assert running.exit_code() != 0
+        assert "llamarig-tiny.service serves again as before" in running.output()
         assert serving_release(deployment) == as_before
     finally:
         deployment.shell(f"umount {units} /run/small; systemctl daemon-reload")
@@ -228,20 +228,20 @@ def test_a_switch_under_way_is_waited_for_and_never_stopped(
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
     put_stand_in(deployment, other, "slow-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
     begun = deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value")
     assert begun, "the switch ended with the connection that began it"
     again = variant.start(log=tmp_path / "again")
     is_found = "the switch of tiny is already running on the box"
-    wait_for(lambda: is_found in again.said(), "the next run finding it", by=again)
+    wait_for(lambda: is_found in again.output(), "the next run finding it", deploy=again)
     assert deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value") == begun
     refused = deployment.run()
     assert refused.code != 0, str(refused)
     assert "a switch of model 'tiny' to another unit than the declared one" in refused.output
     assert f"systemctl stop '{SWITCH}'" in refused.output
-    assert again.ended() == 0, again.said()
-    assert "llamarig-tiny.service answers; it was away for" in again.said()
+    assert again.exit_code() == 0, again.output()
+    assert "llamarig-tiny.service answers; it was away for" in again.output()
     assert serving_release(deployment) == other
     assert variant.run().changed == []
     # What served is not forgotten: a rollback returns to it.
@@ -257,13 +257,13 @@ def test_a_switch_that_fails_is_the_end_of_whoever_waits_for_it(
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 40
     put_stand_in(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
     again = variant.start(log=tmp_path / "again")
-    assert again.ended() != 0
-    assert "the switch of tiny is already running on the box" in again.said()
-    assert "was not ready after 40 s" in again.said()
-    assert "llamarig-tiny.service serves again as before" in again.said()
+    assert again.exit_code() != 0
+    assert "the switch of tiny is already running on the box" in again.output()
+    assert "was not ready after 40 s" in again.output()
+    assert "llamarig-tiny.service serves again as before" in again.output()
     assert serving_release(deployment) == as_before
 
 

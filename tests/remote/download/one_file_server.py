@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.box.fetch_run import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub
 
 
@@ -68,12 +68,12 @@ def serving(answer: Callable[[Answer], None]) -> Iterator[str]:
             thread.join()
 
 
-def fetching_from(endpoint: str, directory: Path, source: Path | None = None, **job: Any) -> Fetching:
+def fetching_from(endpoint: str, directory: Path, source: Path | None = None, **job: Any) -> FetchRun:
     """The job of one file at this endpoint; by default 3 MiB and a bit of random bytes."""
     source = source or random_file(directory / "source", 3 * MIB + 77, seed=3)
     # Only makes the job; it is never started.
     hub = Hub(directory / "root")
-    return Fetching(hub, directory / "box", "acme/one-GGUF", {"m.gguf": source}, {"endpoint": endpoint, **job})
+    return FetchRun(hub, directory / "box", "acme/one-GGUF", {"m.gguf": source}, {"endpoint": endpoint, **job})
 
 
 def sha256(content: bytes) -> str:

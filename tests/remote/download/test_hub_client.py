@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetch_run import Ended, Fetching
+from tests.box.fetch_run import FetchResult, FetchRun
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 TOKEN = "hf_fortests"
@@ -15,7 +15,7 @@ TOKEN = "hf_fortests"
 
 def refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, *, token: bool = True, **headers: str
-) -> Ended:
+) -> FetchResult:
     """How the program ends where every HEAD request is answered like that."""
     (tmp_path / "hub-token").write_text(TOKEN)
     if token:
@@ -73,7 +73,7 @@ def test_the_message_of_a_server_is_cut_to_one_short_line(tmp_path: Path, monkey
 Mirror = Callable[[Answer, bytes], None]
 
 
-def fetch(tmp_path: Path, mirror: Mirror, path: str = "") -> tuple[Ended, Fetching]:
+def fetch(tmp_path: Path, mirror: Mirror, path: str = "") -> tuple[FetchResult, FetchRun]:
     with serving(lambda request: mirror(request, content)) as endpoint:
         fetching = fetching_from(endpoint + path, tmp_path)
         content = fetching.sources["m.gguf"].read_bytes()
@@ -92,7 +92,7 @@ def test_a_plain_mirror_whose_etag_is_no_sha256(etag: str | None, tmp_path: Path
 
     ended, fetching = fetch(tmp_path, mirror)
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
 def test_a_plain_mirror_with_another_file(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_endpoint_that_redirects_every_request(tmp_path: Path) -> None:
         content = fetching.sources["m.gguf"].read_bytes()
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
 def test_an_endpoint_that_redirects_to_a_host_that_wants_a_token(

@@ -75,10 +75,10 @@ def test_what_a_crawling_connection_has_left_comes_by_another(bytes_per_s: int |
         fetching = fetching_from(
             endpoint, tmp_path, source, bytes_per_s=bytes_per_s, connections=2, chunk=4 * MIB, patience_s=3
         )
-        fetching.put_there(0, [(0, MIB)])
+        fetching.write_partial(0, [(0, MIB)])
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     assert crawled
     assert replaced.is_set()
 

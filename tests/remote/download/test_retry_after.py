@@ -65,4 +65,4 @@ def test_an_unreadable_retry_after_is_ignored(method: str, tmp_path: Path) -> No
         ended = fetching.run()
     assert ended.code == 0, ended.log
     assert "Error" not in ended.log
-    fetching.assert_right()
+    fetching.assert_complete()

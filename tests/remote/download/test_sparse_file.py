@@ -73,6 +73,6 @@ def test_a_run_of_zeros_that_the_filesystem_keeps_as_a_hole(
         part = Path(fetching.job["files"][0]["partial"])
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     with Path(fetching.job["files"][0]["target"]).open("rb") as arrived:
         assert os.lseek(arrived.fileno(), ZEROS.start, os.SEEK_DATA) == ZEROS.stop, "there was no hole"

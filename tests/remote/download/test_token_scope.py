@@ -39,7 +39,7 @@ def test_an_endpoint_that_redirects_the_download_to_another_port(
             content = fetching.sources["m.gguf"].read_bytes()
             ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     assert tokens == {"endpoint": {f"Bearer {TOKEN}"}, "elsewhere": {None}}
 
 
