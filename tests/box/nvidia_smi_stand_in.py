@@ -2,8 +2,8 @@
 """Stand-in for nvidia-smi on boxes without a GPU: answers as two H200s did, with the settings made through it.
 
 Power limits and persistence mode are kept in /run, so a reboot resets them, as it does on real cards. While
-/run/stubborn-cards exists, a power limit is accepted but not applied. /run/cards-drift.json overrides answers: card
-number -> column number -> value, or null for a card that is gone; or a string that is the driver's error message.
+/run/ignore-power-limits exists, a power limit is accepted but not applied. /run/cards-drift.json overrides answers:
+card number -> column number -> value, or null for a card that is gone; or a string, the driver's error message.
 """
 
 import json
@@ -44,7 +44,7 @@ def main() -> None:
     card = state.setdefault(uuid, {"limit": 700.0, "persistence": "Disabled"})
     if "--persistence-mode" in options:
         card["persistence"] = {"0": "Disabled", "1": "Enabled"}[options["--persistence-mode"]]
-    if "--power-limit" in options and not pathlib.Path("/run/stubborn-cards").exists():
+    if "--power-limit" in options and not pathlib.Path("/run/ignore-power-limits").exists():
         card["limit"] = float(options["--power-limit"])
     STATE.write_text(json.dumps(state))
 

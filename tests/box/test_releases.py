@@ -276,14 +276,14 @@ def test_a_release_that_answers_without_the_api_key_is_replaced_by_the_old_one(
     variant, other = other_release
     key_file = "/etc/llamarig/keys/api"
     variant.rig["models"][0]["serve"]["api_key_file"] = key_file
-    deployment.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo secret-of-a-test >{key_file}")
+    deployment.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-of-a-test >{key_file}")
     try:
         install_faulty_server(deployment, other, "no-key")
         outcome = variant.run()
         assert outcome.code != 0, str(outcome)
         assert "completes a request without the API key" in outcome.output
         assert "serves again as before" in outcome.output
-        assert "secret-of-a-test" not in outcome.output
+        assert "sesame-of-a-test" not in outcome.output
     finally:
         del variant.rig["models"][0]["serve"]["api_key_file"]
         deployment.shell("rm -r /etc/llamarig")
