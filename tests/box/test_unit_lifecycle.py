@@ -22,7 +22,7 @@ SERVED = "Models served"
 
 
 @pytest.fixture
-def changed(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
+def modified(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
     """A variant whose units a test may change; afterwards its additions are removed and the box is as declared."""
     yield variant
     deployment.shell(
