@@ -33,7 +33,7 @@ def test_speed_flags_leave_names_and_addresses_out() -> None:
         ([1871.234567], (1871.2, 1871.2, 1871.2)),
     ],
 )
-def test_medians(rates: list[float], expected: tuple[float, float, float]) -> None:
+def test_median_lowest_and_highest_rate(rates: list[float], expected: tuple[float, float, float]) -> None:
     assert speed(rates) == TokenRate(median=expected[0], lowest=expected[1], highest=expected[2])
 
 
@@ -104,7 +104,7 @@ def test_changed_conditions_are_listed() -> None:
     assert changed_conditions(without, then) == ["cards RTX 4090 at 450 W -> none"]
 
 
-def test_the_table() -> None:
+def test_the_table_shows_speeds_and_changes() -> None:
     before, now = entry(1900, 80), entry(1871, 70)
     assert table([(now, compare_with_previous(now, [before])), (entry(model="other"), None)]) == [
         "model  depth     prompt t/s           generation t/s    change since the last run",

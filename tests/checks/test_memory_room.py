@@ -56,7 +56,7 @@ def found(of: Rig, name: str, ram: RamBudget, users: RamUsers = USERS) -> list[F
     return look("memory.room", of, box)
 
 
-def test_the_parsed_box() -> None:
+def test_memory_of_units_and_other_processes_is_parsed() -> None:
     assert USERS.is_known
     assert USERS.units.keys() == {UNIT_B}
     unit = USERS.units[UNIT_B]

@@ -37,7 +37,7 @@ def commands(box: Box, **jobs: str) -> list[str]:
         job = FETCH if name == "fetch" else build_job_name(box.rig.builds[0], box.rig)
         status = {"state": state, "message": f"{name} {state}", "lines": ["why"]}
         lines += [f"job={job}", f"status={json.dumps(status)}"]
-    outputs = {fact_command(asked): text for asked, text in box.outputs.items()}
+    outputs = {fact_command(fact_query): text for fact_query, text in box.outputs.items()}
     return converged_commands([FinishedWork()], box.rig, {"@@llamarig": "", "echo job=": "\n".join(lines), **outputs})
 
 

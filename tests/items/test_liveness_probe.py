@@ -25,7 +25,7 @@ def declined() -> Box:
     return Box(cpu_rig(host=d.host_policy(liveness_probe=False)), box.here, box.outputs)
 
 
-def test_units_as_declared(box: Box) -> None:
+def test_units_as_declared_have_no_difference(box: Box) -> None:
     assert box.differences(LivenessProbe()) == []
 
 

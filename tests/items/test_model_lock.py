@@ -48,7 +48,7 @@ def served(tmp_path: Path) -> Iterator[Hub]:
 
 def test_a_model_is_resolved_once_and_then_never_again(served: Hub, tmp_path: Path) -> None:
     rig = cpu_rig(model_lock=str(tmp_path / "lock.json"), hub=d.hub(endpoint=served.endpoint))
-    assert converged_commands([LockedModels()], rig) == [], "nothing of this is asked of the box"
+    assert converged_commands([LockedModels()], rig) == [], "no fact of the box is read"
     locked = read_model_lock(rig.model_lock).models[lock_key(rig.models[0])]
     assert [file.path for file in locked.files] == ["m-Q6.gguf"]
     served.log.clear()

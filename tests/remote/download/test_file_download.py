@@ -33,7 +33,7 @@ def requested_starts(fetching: FetchRun) -> list[int]:
     return [int(requested.removeprefix("bytes=").partition("-")[0]) for requested in ranges if requested]
 
 
-def test_a_cdn_that_ignores_range_for_a_while(half: FetchRun) -> None:
+def test_a_download_continues_after_a_cdn_has_ignored_range_requests(half: FetchRun) -> None:
     half.hub.faults.add(Fault(origin="cdn", ignore_range=True, times=3))
     ended = half.run()
     assert ended.code == 0, ended.log
@@ -41,7 +41,7 @@ def test_a_cdn_that_ignores_range_for_a_while(half: FetchRun) -> None:
     assert min(requested_starts(half)) == THERE
 
 
-def test_a_server_without_range(half: FetchRun) -> None:
+def test_a_server_that_ignores_range_requests_is_refused_and_the_partial_file_kept(half: FetchRun) -> None:
     half.job["give_up_after_s"] = 2
     half.hub.faults.add(Fault(origin="cdn", ignore_range=True))
     ended = half.run()

@@ -136,7 +136,7 @@ def test_a_permanent_fault_ends_with_one_clear_error(name: str, fetching: FetchR
     fetching.assert_complete()
 
 
-def test_an_endpoint_that_refuses_connections(fetching: FetchRun) -> None:
+def test_an_endpoint_that_refuses_connections_is_named_in_the_error(fetching: FetchRun) -> None:
     fetching.job |= {"endpoint": "http://127.0.0.1:9", "give_up_after_s": 2}
     ended = fetching.run()
     assert ended.code == 1
@@ -344,7 +344,9 @@ def test_the_declared_proxy_and_no_other_is_used(fetching: FetchRun, monkeypatch
 
 
 @pytest.mark.box
-def test_disk_full_midway(served: Hub, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_download_and_keeps_its_bytes(
+    served: Hub, sources: dict[str, Path], tmp_path: Path
+) -> None:
     """The disk fills up during the download; nothing that came is lost."""
     small = tmp_path / "small"
     small.mkdir()

@@ -58,7 +58,9 @@ def kill_when_moved(fetching: FetchRun, wanted: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(DOWNLOADS))
-def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp_path: Path) -> None:
+def test_a_download_with_random_kills_and_faults_ends_with_the_right_bytes(
+    seed: int, served: Hub, pool: list[Path], tmp_path: Path
+) -> None:
     chance = random.Random(seed)
     sources = {f"m{number}.gguf": path for number, path in enumerate(chance.sample(pool, chance.randint(1, 3)))}
     fetching = FetchRun(served, tmp_path, f"acme/random-{seed}", sources, {"patience_s": 3, "backoff_s": 0.02})
@@ -87,7 +89,7 @@ def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp
     fetching.assert_complete()
 
 
-def test_kills_found_it_running() -> None:
+def test_most_kills_hit_a_running_download() -> None:
     """Otherwise the downloads above were not disturbed."""
     if len(KILLED_WHILE_RUNNING) < DOWNLOADS // 2:
         pytest.skip("only with all of the above")

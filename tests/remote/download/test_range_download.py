@@ -44,7 +44,7 @@ def download(
 
 
 @pytest.mark.parametrize("bytes_per_s", [None, 500_000_000], ids=["unlimited", "rate-limited"])
-def test_what_a_crawling_connection_has_left_comes_by_another(bytes_per_s: int | None, tmp_path: Path) -> None:
+def test_another_connection_takes_over_the_rest_of_a_slow_one(bytes_per_s: int | None, tmp_path: Path) -> None:
     """The server sends little more on that connection until another one requests the rest."""
     source = random_file(tmp_path / "source", 8 * MIB + 5, seed=5)
     content = source.read_bytes()

@@ -40,7 +40,7 @@ def test_retry_after_in_seconds(value: str, date: str | None, seconds: float | N
     assert retry_after(headers) == seconds
 
 
-def test_no_header() -> None:
+def test_without_a_header_there_is_no_wait() -> None:
     assert retry_after(Message()) is None
 
 

@@ -47,7 +47,7 @@ os.pwrite = pwrite
 
 
 @pytest.mark.parametrize("bytes_per_s", [None, 500_000_000], ids=["hf_transfer", "ranges"])
-def test_a_run_of_zeros_that_the_filesystem_keeps_as_a_hole(
+def test_zeros_that_the_filesystem_keeps_as_a_hole_count_as_downloaded(
     bytes_per_s: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No filesystem here does it: Python's pwrite is replaced, and for hf_transfer's writes, holes are punched."""
