@@ -1,4 +1,4 @@
-"""What an audit tells programs: a schema that is published, and node_exporter's text format."""
+"""Machine-readable audit reports: JSON with a published schema, and node_exporter's text format."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LABEL = r'[a-z]+="(?:[^"\\]|\\["\\n])*"'
 
 
 def samples(text: str) -> dict[str, int]:
-    """Name and labels -> value, each in the format's own form and each but once."""
+    """Parse Prometheus text to (name and labels) -> value; assert that every line is valid and unique."""
     lines = [line for line in text.removesuffix("\n").split("\n") if not line.startswith("#")]
     matches = [re.fullmatch(rf"([a-z_]+\{{{LABEL}(?:,{LABEL})*\}}) (\d+)", line) for line in lines]
     assert all(matches), lines
@@ -79,7 +79,7 @@ FINDINGS = st.builds(
 
 @given(hosts=st.dictionaries(TEXTS, st.lists(FINDINGS, max_size=6), max_size=3))
 def test_no_two_samples_have_the_same_labels(hosts: dict[str, list[Finding]]) -> None:
-    """Two stray servers of one program, or two equal cards, are findings that differ in no label."""
+    """Two stray servers of one program, or two equal cards, would otherwise have the same labels."""
     records = [host_record(name, CHECKS, {}, found) for name, found in hosts.items()]
     output = samples(prometheus(audit_record(records, "now"), 1))
     failing = {

@@ -28,7 +28,7 @@ def test_speed_flags_leave_names_and_addresses_out() -> None:
 @pytest.mark.parametrize(
     ("rates", "expected"),
     [
-        ([76.9, 76.1, 77.0, 90.0, 76.8], (76.9, 76.1, 90.0)),  # one run that was disturbed moves no median
+        ([76.9, 76.1, 77.0, 90.0, 76.8], (76.9, 76.1, 90.0)),  # one outlier does not change the median
         ([10.0, 20.0], (15.0, 10.0, 20.0)),
         ([1871.234567], (1871.2, 1871.2, 1871.2)),
     ],

@@ -53,7 +53,7 @@ def locked(hub: Hub, quant: str = "q6", repo: str = REPO) -> LockedModel:
 
 
 def sent_by(hub: Hub, at_least: int) -> int:
-    """Bytes that left the CDN; the stand-in counts an answer a moment after its reader has all of it."""
+    """Bytes sent by the CDN. Waits, because the stand-in counts a response shortly after the client has read it."""
     until = time.monotonic() + 10
     while True:
         sent = sum(int(entry["bytes_sent"]) for entry in hub.log.as_json() if entry["origin"] == "cdn")

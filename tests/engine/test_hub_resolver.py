@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_locked_is_refused_with_the_available_files(
 
 @pytest.mark.parametrize("path", ["x'; touch /tmp/PWNED; echo 'Q4.gguf", "../../../x-Q4.gguf", "$(reboot)-Q4.gguf"])
 def test_an_unsafe_path_in_a_repository_is_refused(served: Hub, files: dict[str, Path], path: str) -> None:
-    """The repository's owner names its files, and a quant's are taken from there."""
+    """File names come from the repository, whose owner may be malicious."""
     served.add_repo("acme/evil-GGUF", {path: files["a/m-Q4.gguf"]})
     declared = model(repo="acme/evil-GGUF", quant="Q4")
     with pytest.raises(HubError) as refused:

@@ -1,4 +1,4 @@
-"""Boxes that share a build give it one name, and a binary is kept from a box that could not run it."""
+"""Boxes that share a build give it the same name, and a box gets no binary that it could not run."""
 
 from __future__ import annotations
 

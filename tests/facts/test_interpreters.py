@@ -1,4 +1,4 @@
-"""Python interpreters of this machine, and programs that are none, read by the fact's own command."""
+"""Python interpreters of this machine, and programs that are not Python, read with the fact's command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status of a job, read by the fact's own command, with any characters in it."""
+"""The status of a job with special characters, read with the fact's command."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_paths_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_files_of_a_symlinked_store_keep_the_declared_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files keep the paths that are declared."""
+    """The paths start with the declared directory instead of the link's target."""
     real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
     file = store / "o/r/x.gguf"
     real.mkdir(parents=True)

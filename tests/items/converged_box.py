@@ -1,4 +1,4 @@
-"""A box that is as its rig declares: what each fact's command prints there, and the facts themselves."""
+"""A converged box: the output of each fact's command on it, and the facts parsed from that output."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_lock_file(rig: Rig, locked: LockedModel = LOCKED) -> None:
 
 
 def control_machine(rig: Rig, **fields: Any) -> ControlMachine:
-    """What the control machine contributes where every model is locked."""
+    """The control machine's inputs to a comparison, with every model locked."""
     locked = {"locked": [LOCKED] * len(rig.models), "programs": programs(), "requirements": requirements()}
     return ControlMachine(**{**locked, **fields})
 

@@ -17,7 +17,7 @@ def box() -> Box:
     return converged_box(cpu_rig())
 
 
-def test_a_box_as_declared(box: Box) -> None:
+def test_a_box_as_declared_has_no_difference(box: Box) -> None:
     assert box.differences(ServiceUser()) == box.differences(Directories()) == box.differences(Programs()) == []
 
 

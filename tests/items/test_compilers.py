@@ -1,4 +1,4 @@
-"""Which CUDA toolkits compile where: the table against the wheels' headers, and what is refused with which remedy.
+"""Which CUDA toolkits compile on which boxes: the table of limits, and refusals with their remedies.
 
 ``compilers/*.txt`` in tests/facts/data are answers of the fact's own command, each in a Debian with the toolkits of all
 locks unpacked from their wheels; with Debian's own nvidia-cuda-toolkit in the last one.

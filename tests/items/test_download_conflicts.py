@@ -1,4 +1,4 @@
-"""Which running download a deploy waits for, and what it says about one that is in its way."""
+"""Which running download a deploy waits for, and its message about another download that is running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model files are missing, and whether the rest of them still has room."""
+"""Which model files are missing, and whether there is disk space for the rest of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_file_without_a_hash_after_a_deep_read_is_reported_as_unreadable() -> 
     [
         ({}, 19, True),
         ({}, 18.99, False),
-        # What came before it broke off is not fetched again. Its length says nothing: the file has holes.
+        # The downloaded part is not fetched again. The file's length is no measure, because the file is sparse.
         ({partial(FILE): StoredFile(FILE.size, 1, 1, allocated=6 * GIB)}, 13, True),
         ({partial(FILE): StoredFile(FILE.size, 1, 1, allocated=6 * GIB)}, 12.99, False),
         # A whole file without a record is only read.

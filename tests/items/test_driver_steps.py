@@ -1,7 +1,7 @@
-"""The NVIDIA driver on a fresh box: each state of a box has one next step, and a box that is right has none.
+"""The NVIDIA driver on a fresh box: each state of a box has one next step, and a converged box has none.
 
 Package names and versions are those of the distributions' indexes in November 2026;
-tests/box/test_nvidia_driver.py asks Debian's own again.
+tests/box/test_nvidia_driver.py checks Debian's current index.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_a_fresh_debian_goes_step_by_step() -> None:
 
 
 def test_kernels_and_persistenced_are_not_held() -> None:
-    """Kernels keep coming, and DKMS builds the held module for each; persistenced goes with any driver."""
+    """DKMS builds the held module for each new kernel, and persistenced works with any driver version."""
     assert not {"linux-image-amd64", "linux-headers-amd64", "nvidia-persistenced"} & set(step(INSTALLED).names)
 
 

@@ -1,4 +1,4 @@
-"""Declared power limits beside the cards a box has: set on the card meant, or refused with what to do."""
+"""Declared power limits and the cards of a box: set on the matching card, or refused with a remedy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_without_a_declared_limit_a_missing_driver_is_no_difference() -> None:
     assert power_limits([card()], GpuState(problem="no nvidia-smi on this box")) == []
 
 
-def test_the_unit_names_cards_by_uuid_and_puts_the_default_back() -> None:
+def test_the_unit_names_cards_by_uuid_and_resets_the_default_limit() -> None:
     lines = gpus_unit_text(power_limits([card(450.5), card(700)], TWO), cuda=False).splitlines()
     assert f"ExecStart=nvidia-smi --id={FIRST.uuid} --power-limit=450.5" in lines
     assert f"ExecStop=-nvidia-smi --id={FIRST.uuid} --power-limit=700" in lines

@@ -1,4 +1,4 @@
-"""Which uv and which CPython a box gets, and the words where there is none."""
+"""Which uv and which CPython a box gets, and the message if neither can be installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one store of all records: what survives a power cut, two writers at once, and a disk that is full."""
+"""The store of all records: power cuts, concurrent writers, and full disks lose no data."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_lock_that_is_never_released_is_one_message(lock_file: Path, monkeypat
 
 
 def test_a_lock_on_a_removed_lock_file_does_not_count(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder before removes the file after another writer has opened it and before that one locks it."""
+    """The previous holder removes the lock file between another writer's opening and locking it."""
     lock, flock, calls = lock_file.with_name(f".{lock_file.name}.lock"), fcntl.flock, list[int]()
 
     def removed_meanwhile(descriptor: int, operation: int) -> None:

@@ -1,4 +1,4 @@
-"""A server of one file whose answers the test writes itself: for what the stand-in Hub of tests/box does not do."""
+"""A server of one file whose responses are written by the test, for faults that the stand-in Hub does not have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.box.hub import Hub
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One request, as the test's function gets it."""
+    """One request, passed to the test's function, with methods to answer it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(answer: Callable[[Answer], None]) -> Iterator[str]:
-    """Every request is passed to ``answer``; the server's address."""
+    """Run a server that passes every request to ``answer``; yield its address."""
 
     class Handler(Answer):
         def do_GET(self) -> None:

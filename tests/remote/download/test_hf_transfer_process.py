@@ -1,4 +1,4 @@
-"""hf_transfer in its process: what a server makes it write twice is noticed."""
+"""The hf_transfer process detects servers that send the whole file instead of a requested range."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ TOKEN = "hf_fortests"
 def refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, *, token: bool = True, **headers: str
 ) -> FetchResult:
-    """How the program ends where every HEAD request is answered like that."""
+    """Run the download with this response to every HEAD request; return its result."""
     (tmp_path / "hub-token").write_text(TOKEN)
     if token:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))

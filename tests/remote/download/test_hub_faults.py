@@ -1,4 +1,4 @@
-"""Downloads from a faulty Hub end with the right bytes or one clear error, and keep what came.
+"""Downloads from a faulty Hub end with the right bytes or one clear error, and keep the downloaded bytes.
 
 The program runs as a process, as on the box; tests/box/test_model_store.py runs it through systemd.
 """
@@ -347,7 +347,7 @@ def test_the_declared_proxy_and_no_other_is_used(fetching: FetchRun, monkeypatch
 def test_a_full_disk_fails_the_download_and_keeps_its_bytes(
     served: Hub, sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The disk fills up during the download; nothing that came is lost."""
+    """The disk fills up during the download."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", small], check=True)

@@ -1,4 +1,4 @@
-"""Zeros that a filesystem keeps as holes count as there."""
+"""Zeros that a filesystem stores as holes count as downloaded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ os.pwrite = pwrite
 def test_zeros_that_the_filesystem_keeps_as_a_hole_count_as_downloaded(
     bytes_per_s: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No filesystem here does it: Python's pwrite is replaced, and for hf_transfer's writes, holes are punched."""
+    """Simulated, as few filesystems do it: Python's pwrite is replaced, and holes are punched into hf_transfer's file."""
     (tmp_path / "sitecustomize.py").write_text(ZEROS_STAY_HOLES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     source = random_file(tmp_path / "source", 8 * MIB + 5, seed=4)

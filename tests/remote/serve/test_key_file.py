@@ -42,7 +42,7 @@ USABLE = {
 
 
 def found(*paths: Path) -> dict[str, KeyFile]:
-    """What this machine answers to the fact; nothing of a key is in it."""
+    """Read the fact on this machine; assert that its output contains no part of a key."""
     done = subprocess.run(["sh", "-c", KeyFiles().command([str(path) for path in paths])], capture_output=True)
     assert b"sesame" not in done.stdout + done.stderr
     return KeyFiles().process(done.stdout.decode().splitlines())

@@ -30,7 +30,7 @@ ExecStart=/x
 
 @pytest.fixture
 def installed(box: SwitchedBox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The old unit file, of last year."""
+    """The old unit file, with an mtime of last year."""
     monkeypatch.setattr(model_units, "UNITS", box.units)
     for name in ("PATH", "LLAMARIG_STAND_IN"):
         monkeypatch.setenv(name, box.environment[name])
