@@ -50,7 +50,7 @@ os.pwrite = pwrite
 def test_zeros_that_the_filesystem_keeps_as_a_hole_count_as_downloaded(
     bytes_per_s: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few filesystems do this, so it is simulated: pwrite is replaced, and holes are punched into hf_transfer's file."""
+    """Few filesystems do this, so it is simulated: pwrite is replaced, and holes are punched after hf_transfer."""
     (tmp_path / "sitecustomize.py").write_text(ZEROS_STAY_HOLES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     source = random_file(tmp_path / "source", 8 * MIB + 5, seed=4)
