@@ -101,7 +101,7 @@ def test_each_drift_is_one_finding_and_is_not_repaired(
         ),
     ],
 )
-def test_settings_of_other_owners_are_reported(
+def test_stray_llama_cpp_settings_are_reported(
     deployment: Deployment, tmp_path: Path, command: str, undo: str, check: str, about: str
 ) -> None:
     deployment.shell(command)

@@ -209,9 +209,9 @@ def test_gated_files_need_the_token_which_is_not_sent_to_the_cdn(stand_in: Hub, 
     with pytest.raises(GatedRepoError) as anonymous:
         metadata(stand_in, path, repo=GATED)
     assert anonymous.value.response.status_code == 401
-    with pytest.raises(GatedRepoError) as stranger:
+    with pytest.raises(GatedRepoError) as wrong_token:
         metadata(stand_in, path, repo=GATED, token="hf_another")
-    assert stranger.value.response.status_code == 403
+    assert wrong_token.value.response.status_code == 403
     assert HfApi(endpoint=stand_in.endpoint, token=False).model_info(GATED).gated == "manual"
 
     stand_in.log.clear()

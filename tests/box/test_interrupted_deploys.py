@@ -40,7 +40,7 @@ def newest_build_job(deployment: Deployment) -> str:
     return deployment.shell("ls -t /var/lib/llamarig/jobs | grep ^build- | head -n 1")
 
 
-def test_a_deploy_killed_during_a_build(interrupted: Deployment, tmp_path: Path) -> None:
+def test_a_deploy_killed_during_a_build_is_finished_by_the_next(interrupted: Deployment, tmp_path: Path) -> None:
     """The next deploy waits for the same build; when that is killed too, the one after it builds again."""
     interrupted.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_BUILD=1"}
     running = interrupted.start(log=tmp_path / "log")
@@ -70,7 +70,9 @@ def test_a_deploy_killed_during_a_build(interrupted: Deployment, tmp_path: Path)
     assert interrupted.run().changed == []
 
 
-def test_a_deploy_killed_during_a_download(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+def test_a_deploy_killed_during_a_download_is_finished_by_the_next(
+    interrupted: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     second_model.declare(interrupted, hub)
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=300_000))
     # All shards are fetched at the same time; slow down two, so that the first is complete long before them.
@@ -102,7 +104,9 @@ def test_a_deploy_killed_during_a_download(interrupted: Deployment, hub: Hub, tm
     assert chat(f"http://127.0.0.1:{interrupted.box.port + 11}", "And you?")
 
 
-def test_a_deploy_killed_between_two_switches(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+def test_a_deploy_killed_between_two_switches_is_finished_by_the_next(
+    interrupted: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     second_model.declare(interrupted, hub)
     interrupted.rig["models"][0]["serve"]["ubatch"] = 256
     running = interrupted.start(log=tmp_path / "log")

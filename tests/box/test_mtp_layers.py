@@ -142,7 +142,7 @@ SPLITS = [(25, 17), (24, 18), (9, 33), (1, 41), (42, 0), (38, 1), (20, 19), (1, 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_llama_cpp_places_layers_as_split_and_in_ram_say(model: str, planned: Planned) -> None:
+def test_llama_cpp_places_layers_as_declared_by_split_and_in_ram(model: str, planned: Planned) -> None:
     positions = POSITIONS[model.removesuffix("-trunk")]
     for first, second in SPLITS:
         split, in_ram = (first, second + (positions - 42) * (second > 1)), 0

@@ -119,7 +119,7 @@ def test_every_group_compiles_on_every_distribution_of_the_readme(distribution: 
     box = ARCH if distribution == "arch" else answered(distribution)
     for group, rig in rigs().items():
         assert compile_differences(rig.builds, box, {}) == [], group
-        # What the driver would have to compile needs one as new as the toolkit; machine code runs on 580.
+        # PTX needs a driver as new as the toolkit; machine code (-real) runs on 580.
         cuda_builds = [build for build in rig.builds if build.backend == "cuda"]
         assert all(name.endswith("-real") for build in cuda_builds for name in build.architectures), group
 
@@ -130,13 +130,13 @@ def test_a_toolkit_by_path_goes_by_its_own_headers_and_its_own_compiler() -> Non
     def box(gcc: int | None, *limits: Any) -> Compilers:
         return Compilers((2, 43), 16, True, {path: ToolkitHere(Limits(*limits) if limits else None, gcc)})
 
-    # As NVIDIA made it, by its version, whatever its nvcc does not say.
+    # Without limits in its headers it counts as NVIDIA's original of its version.
     assert "glibc before 2.42" in refusal(path, box(None))
     assert "glibc before 2.42" in refusal(path, Compilers((2, 43)))
-    # Its distribution mended the headers, and gave it a compiler it takes.
+    # Its distribution has fixed the headers, and provides a supported compiler.
     assert refusal(path, box(15, 15)) == ""
     assert "CUDA 13.0 does not compile with glibc 2.43 and g++ 16" in refusal(path, box(16, 15))
-    # Which compiler it calls is not known: the default one may not be it.
+    # The compiler that it calls is unknown, and may not be the default one.
     assert refusal(path, box(None, 15)) == ""
 
 
