@@ -1,7 +1,7 @@
 """Set this machine up, then rehearse or test: python3 -m tests rehearsal|quick|check|long|lint|benchmarks.
 
-Runs on the bare python3 (>= 3.11) of a fresh Debian or Ubuntu, so it uses the standard library only. It needs
-Debian's mirrors and PyPI; once everything is there, it needs no network.
+Runs on the bare python3 (>= 3.11) of a fresh Debian or Ubuntu, so it uses the standard library only. The first run
+downloads from Debian's mirrors and PyPI; later runs need no network.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON = REPOSITORY / ".venv/bin/python"
 DURATIONS = REPOSITORY / "tests/durations.json"
 
-# Every program that the tests, the rehearsal and the benchmarks start here is in one of these or is Essential to
-# Debian: tests/test_programs.py compares.
+# Every program that the tests, the rehearsal and the benchmarks start here is in one of these packages or in one that
+# Debian marks Essential; tests/test_programs.py checks it.
 PACKAGES = (
     "mmdebstrap",
     "systemd",
@@ -62,7 +62,7 @@ QUICK_FILE_S = 6.0
 
 
 class SetUpError(Exception):
-    """What this machine lacks, and what to do about it."""
+    """The set-up failed; the message names what is missing and the remedy."""
 
 
 def main() -> int:
@@ -162,16 +162,13 @@ def _first_failure(codes: Iterable[int]) -> int:
 
 
 def set_up() -> None:
-    """Bring Debian packages, uv and .venv to what the repository wants; only what differs is touched.
-
-    Raises SetUpError.
-    """
+    """Install the missing Debian packages, the pinned uv, and .venv as locked. Raises SetUpError."""
     install_packages()
     synchronise(install_uv())
 
 
 def install_packages() -> None:
-    """Install those of PACKAGES that are missing."""
+    """Install the packages of PACKAGES that are missing."""
     if shutil.which("dpkg-query") is None:
         raise SetUpError("This needs Debian or Ubuntu: there is no dpkg-query here.")
     installed = _installed(PACKAGES)
@@ -187,7 +184,7 @@ def install_packages() -> None:
 
 
 def install_uv() -> Path:
-    """Return the pinned uv, from PyPI into a virtual environment of its own if it is not there yet."""
+    """Return the path of the pinned uv; install it from PyPI into its own virtual environment if it is missing."""
     home = cache_directory() / f"uv-{UV_VERSION}"
     uv = home / "bin/uv"
     if _version(uv) == UV_VERSION:
@@ -195,7 +192,7 @@ def install_uv() -> Path:
     print(f"Installing uv {UV_VERSION} from PyPI into {home}", flush=True)
     # --clear: an earlier attempt may have stopped halfway.
     _require([sys.executable, "-m", "venv", "--clear", home])
-    # pip carries its own certificates; those of the host may know a proxy that inspects TLS.
+    # pip trusts only its bundled certificates, but the host's may include that of a proxy that inspects TLS.
     trust = {"PIP_CERT": os.environ.get("PIP_CERT", str(CERTIFICATES))} if CERTIFICATES.exists() else {}
     install = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
     _require([home / "bin/python", *install, f"uv=={UV_VERSION}"], trust)
@@ -205,15 +202,15 @@ def install_uv() -> Path:
 
 
 def synchronise(uv: Path) -> None:
-    """Make .venv what uv.lock says. Takes a fraction of a second, and no network, if it already is."""
+    """Synchronise .venv with uv.lock; without network and in a fraction of a second if it already matches."""
     settings = {
-        # Only PyPI and Debian's mirrors may be needed, so the Python is the system's.
+        # Use the system's Python: a download would need a source other than PyPI and Debian's mirrors.
         "UV_PYTHON_DOWNLOADS": "never",
         # For a proxy that inspects TLS: the host's certificates instead of uv's own.
         "UV_SYSTEM_CERTS": "1",
         "UV_PROJECT_ENVIRONMENT": str(REPOSITORY / ".venv"),
     }
-    # pyinfra tells Python to write no bytecode, so what is not compiled here is compiled again at every run.
+    # pyinfra switches bytecode files off, so modules that are not compiled here would be compiled again at every run.
     argv = [str(uv), "sync", "--locked", "--compile-bytecode"]
     check = subprocess.run(
         [*argv, "--check", "--offline"],
@@ -234,7 +231,7 @@ def call(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> 
     print(f"$ {shlex.join(shown)}", flush=True)
     environment = {**os.environ, **extra} if extra else None
     status = subprocess.run(argv, env=environment, check=False).returncode
-    return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+    return status if status >= 0 else 128 - status  # a shell's exit status for a process ended by a signal
 
 
 def _require(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> None:
@@ -244,21 +241,22 @@ def _require(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None)
 
 def _installed(packages: Sequence[str]) -> set[str]:
     query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]
-    # It exits with 1 if it has never heard of one of them, having told about the others.
+    # dpkg-query exits with 1 if it does not know one of the packages, but still prints the others.
     answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     return {line.split()[0] for line in answer.splitlines() if line.endswith(" installed")}
 
 
 def _version(uv: Path) -> str | None:
-    """Return what `uv --version` says; None if it is missing, half written, or for another machine."""
+    """Return the version that `uv --version` prints; None if uv is missing, incomplete, or built for another CPU."""
     try:
-        said = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout
+        output = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return None
-    return said.split()[1] if said.startswith("uv ") else None
+    return output.split()[1] if output.startswith("uv ") else None
 
 
 def _short(word: str | Path) -> str:
+    """The word as printed: a path inside the repository is shown relative to it."""
     path = Path(word)
     return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(word)
 

@@ -1,4 +1,4 @@
-"""The box the tests share: fresh, converged once, and put back by every test that disturbs it."""
+"""Fixtures of the box that all tests share: made fresh, converged once, restored by every test that changes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import apart
+from tests import isolation
 from tests.box import local_hub, machine
 from tests.box.deployment import Deployment, Outcome, rehearsal_rig
 from tests.box.hub import Hub
@@ -26,7 +26,7 @@ SEED_PORT = 50
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(apart)
+    config.pluginmanager.register(isolation)
 
 
 def _process_number(config: pytest.Config) -> int:
@@ -65,12 +65,12 @@ def seeded(boxes: Boxes, pytestconfig: pytest.Config, testrun_uid: str) -> Itera
     LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
     """
     if os.geteuid() != 0:
-        # In CI a box that cannot be is a failure: what it shows is the product.
+        # CI must not skip these tests: only they run a whole deploy.
         if os.environ.get("CI"):
             pytest.fail("the box needs root, and in CI it may not be left out")
         pytest.skip("the box needs root: run `sudo python3 -m tests check`")
     keeps = bool(os.environ.get("LLAMARIG_KEEP_TEST_BOX"))
-    with _of_this_run_alone(boxes.own):
+    with _exclusive_use(boxes.own):
         if keeps and boxes.own.root.is_dir():
             yield None
             return
@@ -89,8 +89,8 @@ def rehearsal(boxes: Boxes, seeded: Outcome | None) -> Iterator[Rehearsal]:
 
 
 @contextmanager
-def _of_this_run_alone(box: Rehearsal) -> Iterator[None]:
-    """Two test runs on one box would delete it under each other's feet."""
+def _exclusive_use(box: Rehearsal) -> Iterator[None]:
+    """Lock the box for this test run: a second run would delete it while the first uses it."""
     box.directory.parent.mkdir(parents=True, exist_ok=True)
     with box.directory.with_suffix(".tests-lock").open("w") as lock:
         try:
@@ -106,7 +106,7 @@ def _of_this_run_alone(box: Rehearsal) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def hub(rehearsal: Rehearsal) -> Iterator[Hub]:
-    """The stand-in Hub with the tiny model, its faults and its log at hand."""
+    """The stand-in Hub, serving the tiny model."""
     local_hub.make_model(rehearsal)
     with Hub(rehearsal.hub_directory, rehearsal.hub_port, rehearsal.hub_port + 1) as hub:
         hub.add_root()
@@ -114,8 +114,8 @@ def hub(rehearsal: Rehearsal) -> Iterator[Hub]:
 
 
 @pytest.fixture(autouse=True)
-def no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test made the Hub do wrong ends with the test."""
+def clear_hub_faults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Switch off the faults that a test switched on in the stand-in Hub."""
     yield
     if "hub" in request.fixturenames:
         request.getfixturevalue("hub").faults.clear()
@@ -149,5 +149,5 @@ def deployment(converged: Deployment) -> Deployment:
 
 @pytest.fixture
 def variant(deployment: Deployment, tmp_path: Path) -> Deployment:
-    """The converged box with a rig of its own to edit; afterwards the box is as declared again."""
+    """A deployment of the converged box with a copy of the rig that a test may edit."""
     return deployment.variant(tmp_path / "variant")

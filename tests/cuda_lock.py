@@ -1,7 +1,7 @@
-"""Write the lock of one CUDA version on PyPI, or write it anew: python3 -m tests.cuda_lock 13.4.
+"""Write or update the lock of one CUDA version on PyPI: python3 -m tests.cuda_lock 13.4.
 
-Only versions whose wheels hold a compiler can be locked, which PyPI has from CUDA 13.0 on: the nvidia-cuda-nvcc-cu12
-wheels of CUDA 12 hold ptxas and libnvvm, and no nvcc.
+Only versions whose wheels contain a compiler can be locked, which is the case from CUDA 13.0 on. The
+nvidia-cuda-nvcc-cu12 wheels of CUDA 12 contain ptxas and libnvvm, but no nvcc.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.__main__ import REPOSITORY, install_uv
 
-# What compiling and running llama.cpp's CUDA backend takes: compiler, its two halves, headers, run-time, cuBLAS.
+# What llama.cpp's CUDA backend needs to compile and run: compiler, its front and back end, headers, runtime, cuBLAS.
 EXTRAS = "nvcc,cublas,cudart,cccl,crt,nvvm"
 
 
@@ -31,18 +31,21 @@ def main(version: str) -> int:
     ]
     done = subprocess.run(command, input=wanted, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        print(f"error: PyPI does not offer {wanted}, as said above", file=sys.stderr)
+        print(f"error: PyPI does not offer {wanted}; see above", file=sys.stderr)
         return 1
-    if "nvidia-nvvm==" not in done.stdout:  # the wheel of the compiler's back half, which came with nvcc itself
+    if (
+        "nvidia-nvvm==" not in done.stdout
+    ):  # the wheel of the compiler's back end, which exists from the version that has nvcc
         print(
-            f"error: the wheels of CUDA {version} hold no nvcc, so nothing can be compiled with them", file=sys.stderr
+            f"error: the wheels of CUDA {version} contain no nvcc, so nothing can be compiled with them",
+            file=sys.stderr,
         )
         return 1
     target.write_text(f"# {wanted}\n# Made by: make cuda-lock VERSION={version}\n{done.stdout}")
     shown = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
     print(
-        f"{shown} written; name the version in CUDA_FROM_PYPI (declare/build.py), and what its headers compile with "
-        f"in FROM_PYPI (items/compilers.py); then compile with it once (LLAMARIG_TEST_CUDA={version})"
+        f"{shown} written; add the version to CUDA_FROM_PYPI (declare/build.py) and the compilers that it supports to "
+        f"FROM_PYPI (items/compilers.py); then run tests/box/test_cuda_build.py with LLAMARIG_TEST_CUDA={version}"
     )
     return 0
 

@@ -1,12 +1,12 @@
-"""Which programs the tree starts on the machine that it is run on, as far as its sources say so.
+"""Scan the sources for the programs that they start on the control machine.
 
-What is found: the first word of every list or tuple that is written out and that reaches a call which starts a program
-(`subprocess.run`, `Popen`, `run` of tests/box/host.py, ...), directly, through a variable of the same file, or as what
-a function returns; the words of a `sh -c` that is written out; the names that `shutil.which` is asked for; and the
-first words of the README's commands, which tests run as printed.
+Found: the first word of every literal list or tuple that reaches a call which starts a program (`subprocess.run`,
+`Popen`, `run` of tests/box/host.py, ...), directly, through a variable of the same file, or as a function's return
+value; the commands of a literal `sh -c`; the arguments of `shutil.which`; and the first word of each command in the
+README, which tests run as printed.
 
-What is not found: a name that is computed, and what a started program starts. The first is caught when a test comes
-there: tests/apart.py holds every program that a test starts against this list.
+Not found: computed names, and programs that a started program starts. tests/isolation.py detects the former at run
+time: it compares every program that a test starts with this list.
 """
 
 from __future__ import annotations
@@ -19,35 +19,50 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 STARTS = {"run", "Popen", "call", "check_call", "check_output", "_require", "execvp", "execvpe", "measure"}
-"""Calls that start what the list begins with that is their first argument."""
+"""Functions whose first argument is the command line of a program that they start."""
 
 _PROGRAM = re.compile(r"[a-z][a-z0-9_.+-]*")
-_SHELL = {"echo", "test", "cd", "exit", "set", "ulimit", "command", "printf", "true", "exec", "if", "then", "fi", "for"}
+_SHELL_BUILTINS = {
+    "echo",
+    "test",
+    "cd",
+    "exit",
+    "set",
+    "ulimit",
+    "command",
+    "printf",
+    "true",
+    "exec",
+    "if",
+    "then",
+    "fi",
+    "for",
+}
 
 
 COMPILES = "build_release.py"
-"""Of llamarig.remote; its small functions are called here, but it compiles on boxes alone."""
+"""Left out: tests import its helper functions, but only boxes run its compilers."""
 
 
 def sources() -> list[Path]:
-    """What runs on the control machine: the tests, and tasks/ without the programs that are sent to a box.
+    """Sources of what runs on the control machine: the tests, and tasks/ without the programs that are sent to a box.
 
-    Of those programs, the ones that tests import run here too. tests/gpu is for machines with a card, which its README
-    equips.
+    Of those programs, the ones that tests import run here too. tests/gpu is left out: its README lists what to install
+    on the machine with a GPU.
     """
     tests = [path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(ROOT / "tests/gpu")]
     text = "\n".join(path.read_text() for path in tests)
     imported = set(re.findall(r"^from llamarig\.remote\.(\w+\.\w+) import", text, re.MULTILINE))
-    for room, names in re.findall(r"^from llamarig\.remote\.(\w+) import ([\w, ]+)$", text, re.MULTILINE):
-        imported |= {f"{room}.{name.strip()}" for name in names.split(",")}
-    programs = ROOT / "tasks/llamarig/remote"
-    here = [path for name in imported if (path := programs / f"{name.replace('.', '/')}.py").name != COMPILES]
-    tasks = [path for path in (ROOT / "tasks").rglob("*.py") if not path.is_relative_to(programs)]
-    return sorted([*tests, *tasks, *here])
+    for package, names in re.findall(r"^from llamarig\.remote\.(\w+) import ([\w, ]+)$", text, re.MULTILINE):
+        imported |= {f"{package}.{name.strip()}" for name in names.split(",")}
+    remote = ROOT / "tasks/llamarig/remote"
+    run_locally = [path for name in imported if (path := remote / f"{name.replace('.', '/')}.py").name != COMPILES]
+    tasks = [path for path in (ROOT / "tasks").rglob("*.py") if not path.is_relative_to(remote)]
+    return sorted([*tests, *tasks, *run_locally])
 
 
 def started() -> dict[str, list[str]]:
-    """Program -> the files that start it."""
+    """Map each program to the files that start it."""
     found: dict[str, list[str]] = {}
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     for line in "".join(blocks).splitlines():
@@ -60,39 +75,39 @@ def started() -> dict[str, list[str]]:
 
 
 def started_by(source: str) -> set[str]:
-    """The programs that one file starts."""
+    """Return the programs that a source file starts."""
     if not any(word in source for word in ("subprocess", "tests.box.host", "shutil")):
         return set()
     nodes = list(ast.walk(ast.parse(source)))
-    reached, found = list[ast.expr](), set[str]()
+    commands, found = list[ast.expr](), set[str]()
     for node in nodes:
         if isinstance(node, ast.Call) and node.args:
             first, name = node.args[0], _last_name(node.func)
             if name in STARTS:
-                reached.append(first)
+                commands.append(first)
             elif name == "which" and isinstance(first, ast.Constant):
                 found.add(str(first.value))
         elif isinstance(node, ast.Return) and node.value is not None:
-            reached.append(node.value)
-    names = {name for expression in reached for name in _variables(expression)}
-    written = dict[str, ast.expr]()
-    """Variable -> the list that it is given, where that is written out."""
+            commands.append(node.value)
+    names = {name for expression in commands for name in _variables(expression)}
+    literals = dict[str, ast.expr]()
+    """Variable -> the literal list that is assigned to it."""
     for node in nodes:
-        target, value = _given(node)
+        target, value = _assignment(node)
         if target in names and isinstance(value, ast.List | ast.Tuple):
-            written[target] = value
-            reached.append(value)
-            reached += value.elts if isinstance(node, ast.For) else []
-    return found | {word for expression in reached for word in _words(expression, written)}
+            literals[target] = value
+            commands.append(value)
+            commands += value.elts if isinstance(node, ast.For) else []
+    return found | {program for expression in commands for program in _programs(expression, literals)}
 
 
 def _variables(expression: ast.expr) -> Iterator[str]:
-    """The variables that may begin with the program: the list itself, or what stands first in it, or after `sh -c`."""
+    """Variables that may hold the program: the list itself, its first element, or the one after `sh -c`."""
     if isinstance(expression, ast.Name):
         yield expression.id
     if not isinstance(expression, ast.List | ast.Tuple):
         return
-    words = list(_spread(expression.elts))
+    words = list(_flattened(expression.elts))
     by_shell = [word.value for word in words[:2] if isinstance(word, ast.Constant)] == ["sh", "-c"]
     for word in words:
         if isinstance(word, ast.Starred) and isinstance(word.value, ast.Name):
@@ -101,8 +116,8 @@ def _variables(expression: ast.expr) -> Iterator[str]:
             return
 
 
-def _given(node: ast.AST) -> tuple[str, ast.expr | None]:
-    """The variable that an assignment or a loop gives a value, and the value."""
+def _assignment(node: ast.AST) -> tuple[str, ast.expr | None]:
+    """The variable that an assignment or a loop sets, and its value."""
     targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):
         targets = node.targets
@@ -112,15 +127,15 @@ def _given(node: ast.AST) -> tuple[str, ast.expr | None]:
     return name, node.iter if isinstance(node, ast.For) else getattr(node, "value", None)
 
 
-def _words(expression: ast.expr, written: Mapping[str, ast.expr]) -> Iterator[str]:
-    """Programs that a list names: its first word, and those of a shell's own text."""
+def _programs(expression: ast.expr, literals: Mapping[str, ast.expr]) -> Iterator[str]:
+    """Programs that a command line names: its first word, and the commands of a literal `sh -c`."""
     if not isinstance(expression, ast.List | ast.Tuple):
         return
-    words = list(_spread(expression.elts))
+    words = list(_flattened(expression.elts))
     for word in words:
         if isinstance(word, ast.Starred):
-            # The program is the variable's first word, or, where a function made that, comes after it.
-            if isinstance(word.value, ast.Name) and word.value.id in written:
+            # A literal list in a variable begins with the program; a list from a function is a prefix before it.
+            if isinstance(word.value, ast.Name) and word.value.id in literals:
                 break
             continue
         if isinstance(word, ast.Constant) and _PROGRAM.fullmatch(str(word.value)):
@@ -128,22 +143,22 @@ def _words(expression: ast.expr, written: Mapping[str, ast.expr]) -> Iterator[st
         break
     texts = [str(word.value) if isinstance(word, ast.Constant) else "" for word in words[:3]]
     if texts[:2] == ["sh", "-c"]:
-        yield from _of_shell(texts[-1])
+        yield from _shell_commands(texts[-1])
 
 
-def _spread(elements: Sequence[ast.expr]) -> Iterator[ast.expr]:
-    """The elements, with `*("a", "b")` as the two words that it is."""
+def _flattened(elements: Sequence[ast.expr]) -> Iterator[ast.expr]:
+    """The elements, with the literal `*("a", "b")` replaced by its two words."""
     for element in elements:
         if isinstance(element, ast.Starred) and isinstance(element.value, ast.List | ast.Tuple):
-            yield from _spread(element.value.elts)
+            yield from _flattened(element.value.elts)
         else:
             yield element
 
 
-def _of_shell(text: str) -> Iterator[str]:
+def _shell_commands(text: str) -> Iterator[str]:
     for command in re.split(r"[;&|\n]+|\$\(", text):
         words = command.split()
-        if words and _PROGRAM.fullmatch(words[0]) and words[0] not in _SHELL:
+        if words and _PROGRAM.fullmatch(words[0]) and words[0] not in _SHELL_BUILTINS:
             yield words[0]
 
 

@@ -1,4 +1,4 @@
-"""Rules of the package's architecture, applied to the text of its modules."""
+"""Checks of the package's architecture, on the source text of its modules."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 ROOMS = (
     *("declare", "remote", "records", "render", "placement", "facts", "engine", "lints", "items", "checks", "commands"),
 )
-"""A room imports from itself and from rooms before it."""
+"""Subpackages of llamarig, called rooms. A room imports only from itself and from rooms before it."""
 
 IMPURE = {
     *("pyinfra", "pyinfra_cli", "gevent", "paramiko", "huggingface_hub", "hf_transfer"),
     *("http", "urllib", "socket", "ssl", "ftplib", "asyncio", "requests", "httpx", "aiohttp", "subprocess"),
     *("time", "datetime", "random", "secrets", "uuid"),
 }
-"""Modules whose results differ from one call to the next, or that reach outside the process."""
+"""Modules that reach outside the process, or whose results differ from call to call."""
 
 MUTATING = {
     *("append", "add", "update", "setdefault", "pop", "popitem", "clear", "extend", "insert", "remove", "discard"),
@@ -30,15 +30,15 @@ CACHES = {"cache", "lru_cache", "cached"}
 
 
 def module_name(path: Path, root: Path) -> str:
-    """``llamarig.items.plans`` of its path; a package's own file has the package's name."""
+    """The dotted name of a source file, such as ``llamarig.items.plans``; ``__init__.py`` has its package's name."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(source: str, package: str = "") -> set[str]:
-    """Dotted names of everything a source imports, also within functions.
+    """Dotted names of everything that a source imports, including imports within functions.
 
-    :param package: the package that the source is in, for relative imports
+    :param package: the package that contains the source, for relative imports
     """
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -53,12 +53,12 @@ def imports(source: str, package: str = "") -> set[str]:
 
 
 def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Module -> the modules among ``sources`` that it imports. Importing a package's name is importing its module."""
+    """Map each module to the modules of ``sources`` that it imports."""
     found = {}
     for name, source in sources.items():
         package = name if any(other.startswith(f"{name}.") for other in sources) else name.rpartition(".")[0]
         targets = imports(source, package) & sources.keys()
-        # `from a import b` names both: where b is a module, a is only the way to it.
+        # `from a import b` is found as a and a.b; if b is a module, the import of a itself does not count.
         found[name] = {target for target in targets if not any(other.startswith(f"{target}.") for other in targets)} - {
             name
         }
@@ -94,12 +94,12 @@ def cycles(edges: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def room(module: str) -> str:
-    """``items`` of ``llamarig.items.plans``; empty for the package itself."""
+    """The room of a module: ``items`` for ``llamarig.items.plans``; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
 def arrows_up(edges: Mapping[str, Iterable[str]]) -> list[str]:
-    """Imports of a later room."""
+    """Imports from a later room, as "module -> imported module"."""
     order = {name: number for number, name in enumerate(ROOMS)}
     return [
         f"{module} -> {target}"
@@ -134,7 +134,7 @@ class Module:
     """Function, or ``Class.method`` -> its definition."""
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     imported: dict[str, str] = field(default_factory=dict)
-    """Name here -> dotted name of what it stands for."""
+    """Local name -> dotted name of the imported object."""
 
     @classmethod
     def parse(cls, name: str, source: str) -> Module:
@@ -155,10 +155,9 @@ class Module:
 
 
 def impure_in_comparisons(sources: Mapping[str, str]) -> list[str]:
-    """Impure names that a comparison, or what it calls within the rooms of items, refers to.
+    """Impure names that an item's ``differences`` uses, directly or through functions and methods of ``sources``.
 
-    Followed: functions and methods of the same module and of other modules of ``sources``. A fact class that is
-    passed to ``seen.get`` or ``query`` is only a key.
+    A fact class that is passed to ``seen.get`` or ``query`` is only a key and does not count.
     """
     modules = {name: Module.parse(name, source) for name, source in sources.items()}
     found = []
@@ -211,7 +210,7 @@ def _is_impure(target: str) -> bool:
 
 
 def _bases(modules: Mapping[str, Module], name: str, kind: str) -> Iterator[tuple[str, str]]:
-    """A class and those it inherits from, each with its module."""
+    """A class and its base classes, each with its module."""
     module = modules.get(name)
     if module is None or kind not in module.classes:
         return
@@ -223,7 +222,7 @@ def _bases(modules: Mapping[str, Module], name: str, kind: str) -> Iterator[tupl
 
 
 def _fact_keys(definition: ast.AST) -> set[int]:
-    """Names that are the first argument of ``seen.get`` or ``query``, or stand in a table of facts to index."""
+    """Names that are used as the first argument of ``seen.get`` or ``query``, in a dict of facts, or in annotations."""
     found = set()
     for node in ast.walk(definition):
         if isinstance(node, ast.Call) and node.args and _called(node.func) in ("get", "query", "Query"):
@@ -236,7 +235,7 @@ def _fact_keys(definition: ast.AST) -> set[int]:
 
 
 def module_state(source: str) -> list[str]:
-    """Places where a module's own state is changed: ``global``, a changed module-level name, or a cached function."""
+    """Places where a module changes its own state: ``global``, a changed module-level name, or a cached function."""
     tree = ast.parse(source)
     names = {
         target.id
@@ -278,7 +277,7 @@ def _changed(function: ast.FunctionDef, names: set[str]) -> Iterator[str]:
 
 
 def _local_names(function: ast.FunctionDef) -> set[str]:
-    """Parameters, and names that the function binds itself: they hide the module's."""
+    """Parameters and local variables of a function, which shadow names of the module."""
     arguments = function.args
     bound = {each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
     for node in ast.walk(function):
@@ -288,5 +287,5 @@ def _local_names(function: ast.FunctionDef) -> set[str]:
 
 
 def foreign_imports(source: str) -> set[str]:
-    """Imports of anything but this package, pyinfra and ``__future__``."""
+    """Imports of anything other than this package, pyinfra and ``__future__``."""
     return {module for module in imports(source) if module.split(".")[0] not in ("llamarig", "pyinfra", "__future__")}

@@ -1,4 +1,4 @@
-"""Every program that is started on the control machine comes with the packages that the set-up installs."""
+"""Every program that is started on the control machine is in a package that the set-up installs."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from tests.__main__ import PACKAGES
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
 from tests.programs import started, started_by
 
-BROUGHT = {"python3", "apt-get"}
-"""What runs the set-up, and what it installs with: the README asks for these, in whatever package they are."""
+REQUIRED_BY_README = {"python3", "apt-get"}
+"""Needed to run the set-up itself, so the set-up does not install them."""
 
-by_dpkg = pytest.mark.skipif(
-    shutil.which("dpkg-query") is None, reason="asks dpkg which package a program is of, and this machine has none"
+needs_dpkg = pytest.mark.skipif(
+    shutil.which("dpkg-query") is None, reason="looks packages up with dpkg-query, which this machine lacks"
 )
 
 
 @cache
 def essential() -> frozenset[str]:
     query = ["dpkg-query", "--show", "--showformat=${Essential} ${Package}\\n"]
-    said = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    return frozenset(line.partition(" ")[2] for line in said.splitlines() if line.startswith("yes "))
+    output = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return frozenset(line.partition(" ")[2] for line in output.splitlines() if line.startswith("yes "))
 
 
 def packages_of(program: str) -> set[str]:
-    """The packages that have this program; empty where it is on no PATH or none of dpkg's."""
+    """The Debian packages that contain this program; empty if it is not installed or not from a package."""
     found = shutil.which(program, path=COMMAND_PATH)
     if found is None:
         return set()
-    # Where /bin is a link to /usr/bin dpkg knows either name, and alternatives have one more.
+    # With a merged /usr, dpkg may record /bin/x or /usr/bin/x; a program behind an alternative has its resolved path.
     places = {place for path in (found, str(Path(found).resolve())) for place in (path, f"/usr{path}")}
     places |= {place.removeprefix("/usr") for place in places}
     query = ["dpkg-query", "--search", *sorted(places)]
-    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    # "package: path", "package, package: path" or "package:architecture: path"; diversions are told in sentences.
-    lines = (line.rpartition(": ")[0] for line in said.splitlines() if not line.startswith("diversion by "))
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    # "package: path", "package, package: path" or "package:architecture: path"; a diversion is a line of prose.
+    lines = (line.rpartition(": ")[0] for line in output.splitlines() if not line.startswith("diversion by "))
     return {name.partition(":")[0] for line in lines for name in line.split(", ")}
 
 
-@by_dpkg
-@pytest.mark.parametrize("program", sorted(started().keys() - BROUGHT))
-def test_a_program_is_in_the_packages_that_are_installed(program: str) -> None:
+@needs_dpkg
+@pytest.mark.parametrize("program", sorted(started().keys() - REQUIRED_BY_README))
+def test_a_started_program_is_in_an_installed_package(program: str) -> None:
     packages = packages_of(program)
-    where = f"of {', '.join(sorted(packages))}" if packages else "not here"
+    origin = f"of {', '.join(sorted(packages))}" if packages else "not installed here"
     assert packages & {*PACKAGES, *essential()}, (
-        f"{', '.join(started()[program])} start {program}, which is {where}: add its package to PACKAGES in "
+        f"{', '.join(started()[program])} start {program}, which is {origin}: add its package to PACKAGES in "
         "tests/__main__.py"
     )
 
 
-def test_what_is_asked_of_the_machine_before_a_box_is_made_is_installed() -> None:
+def test_packages_that_a_box_requires_of_its_host_are_installed() -> None:
     assert set(PACKAGE_OF.values()) <= set(PACKAGES)
 
 
-def test_the_readmes_commands_are_among_what_is_started() -> None:
+def test_the_scan_covers_the_commands_of_the_readme() -> None:
     assert {"curl", "python3"} <= {program for program, files in started().items() if "README.md" in files}
 
 
-@by_dpkg
-def test_a_program_of_no_package_is_seen() -> None:
+@needs_dpkg
+def test_packages_of_an_unknown_and_of_an_essential_program() -> None:
     assert packages_of("no-such-command-here") == set()
     assert packages_of("sh") & essential()
 
@@ -92,7 +92,7 @@ self.run("model")
 """
 
 
-def test_the_scan_finds_what_it_says_and_no_more() -> None:
+def test_the_scan_finds_exactly_the_started_programs() -> None:
     assert started_by(SOURCE) == {
         "ssh",
         "mke2fs",

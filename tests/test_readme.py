@@ -1,4 +1,4 @@
-"""The README's commands do what they say, as printed."""
+"""The commands of the README work as printed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.readme_commands import (
 )
 
 
-def test_every_command_is_run_by_a_test() -> None:
+def test_every_command_of_the_readme_is_run_by_a_test() -> None:
     on_the_box = [command for command in COMMANDS if command.startswith("install -d")]
     assert sorted(COMMANDS) == sorted([CHECK, DESTROY, *ROLLBACK, *BENCH, *HOME, *REHEARSAL, *CLIENT, *on_the_box])
 
 
-def test_ci_runs_what_a_newcomer_runs_in_the_same_order() -> None:
+def test_ci_runs_the_first_two_commands_of_the_readme_in_their_order() -> None:
     lines = (REPOSITORY_ROOT / ".ci" / "run").read_text().splitlines()
     assert [line for line in lines if line.startswith("python3 ")] == COMMANDS[:2] == [REHEARSAL[0], CHECK]
     assert "set -euo pipefail" in lines
@@ -34,20 +34,20 @@ def test_ci_runs_what_a_newcomer_runs_in_the_same_order() -> None:
 
 @pytest.mark.box
 @pytest.mark.parametrize("command", REHEARSAL)
-def test_rehearsal_command(command: str, deployment: Deployment) -> None:
+def test_a_rehearsal_command_succeeds(command: str, deployment: Deployment) -> None:
     run(shlex.split(command), deployment)
 
 
 @pytest.mark.box
 @pytest.mark.parametrize("command", HOME)
-def test_home_command(command: str, deployment: Deployment) -> None:
+def test_a_command_for_the_users_boxes_succeeds(command: str, deployment: Deployment) -> None:
     deployment.command("deploy.py")  # writes the inventory
     inventory = str(deployment.directory / "inventory.py")
     run([word.replace("inventory/home.py", inventory) for word in shlex.split(command)], deployment)
 
 
 @pytest.mark.box
-def test_api_key_command(deployment: Deployment) -> None:
+def test_the_api_key_command_writes_a_key_that_only_root_can_read(deployment: Deployment) -> None:
     command = next(command for command in COMMANDS if command.startswith("install -d"))
     deployment.shell(f"apt-get install -y -qq openssl >/dev/null; {command}", timeout=120)
     assert deployment.shell("stat -c '%a %U' /etc/llamarig/keys/api") == "600 root"
@@ -55,8 +55,8 @@ def test_api_key_command(deployment: Deployment) -> None:
     deployment.shell("rm -r /etc/llamarig")
 
 
-def test_api_key_command_without_openssl_leaves_no_file(tmp_path: Path) -> None:
-    """An empty file would be one without a key."""
+def test_the_api_key_command_without_openssl_leaves_no_file(tmp_path: Path) -> None:
+    """An empty file would be a key file without a key."""
     command = next(command for command in COMMANDS if command.startswith("install -d"))
     (tmp_path / "bin").mkdir()
     for program in ("install", "sh"):
@@ -74,7 +74,7 @@ def test_api_key_command_without_openssl_leaves_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.box
 @pytest.mark.parametrize("command", CLIENT)
-def test_client_command(command: str, deployment: Deployment) -> None:
+def test_a_client_command_gets_an_answer(command: str, deployment: Deployment) -> None:
     local = command.replace("http://box.lan:8080", deployment.address)
     done = subprocess.run(
         ["sh", "-c", local],
@@ -86,8 +86,8 @@ def test_client_command(command: str, deployment: Deployment) -> None:
     assert '"role":"assistant"' in done.stdout, done.stdout + done.stderr
 
 
-def test_destroy_command(tmp_path: Path) -> None:
-    """On a box that does not exist it has nothing to do, and says so; test_machine.py destroys a real one."""
+def test_the_destroy_command_without_a_box_prints_no_traceback(tmp_path: Path) -> None:
+    """tests/box/test_machine.py destroys a real box."""
     done = subprocess.run(
         shlex.split(DESTROY),
         cwd=REPOSITORY_ROOT,

@@ -1,9 +1,8 @@
-"""What an audit costs, of one box and of twenty at once: `python -m tests.benchmarks.audit [--boxes 20] [--runs 5]`.
+"""Measure an audit of one box and of twenty at once: `python -m tests.benchmarks.audit [--boxes 20] [--runs 5]`.
 
-Twenty boxes are twenty logins to one container, which shares this machine's cores with the audit: what twenty real
-boxes would do on cores of their own happens here on the same ones. So besides the clock it tells CPU seconds: pyinfra's
-here, and those of everything that the logins started on the box. Needs root, makes a box of its own and throws it away.
-Nothing is asserted about time.
+Twenty logins to one container stand in for twenty boxes. The container shares this machine's cores, where real boxes
+would use their own, so CPU seconds are reported as well as wall-clock time: those of pyinfra, and those of processes
+that the logins started in the container. Needs root; makes a box and destroys it. Makes no assertion about times.
 """
 
 from __future__ import annotations
@@ -32,7 +31,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Case:
-    """One thing timed: a script of pyinfra against so many logins. Seconds: on the clock, of CPU here, of CPU there."""
+    """A timed pyinfra script with a number of logins.
+
+    Seconds of each run: ``wall`` of the clock, ``here`` of CPU on this machine, ``there`` of CPU on the box.
+    """
 
     name: str
     boxes: int
@@ -44,11 +46,11 @@ class Case:
 
 
 def main() -> int:
-    """Box up, converge it, then time the cases in turn."""
+    """Start a box, converge it, and time the cases alternately."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.audit", description=__doc__.splitlines()[0])
     parser.add_argument("--boxes", type=int, default=20, metavar="N", help="logins at once")
-    parser.add_argument("--runs", type=int, default=5, help="counted runs of each case, after one that is not")
-    parser.add_argument("--box", default="benchmark-audit-box", help="name of the box; one that is there is used")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each case, after one uncounted run")
+    parser.add_argument("--box", default="benchmark-audit-box", help="name of the box; an existing one is reused")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--keep", action="store_true", help="leave the box up, for another go")
     options = parser.parse_args()
@@ -66,9 +68,9 @@ def main() -> int:
 
 
 def measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
-    """Everything between a box that has converged and a printed table.
+    """Time the cases on a converged box and print a table.
 
-    :param boxes: logins at once in the larger cases
+    :param boxes: simultaneous logins in the larger cases
     :param runs: counted runs of each case
     :raises RunFailedError: when one fails
     """
@@ -78,7 +80,7 @@ def measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
 
 def _measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
     empty = directory / "empty.py"
-    empty.write_text('"""Connects, and does nothing."""\n')
+    empty.write_text('"""Connect and do nothing."""\n')
     cases = [
         case(directory, one, f"{name}-{count}", script, count)
         for count in (1, boxes)
@@ -92,44 +94,44 @@ def _measure(one: Deployment, directory: Path, boxes: int, runs: int) -> None:
             run(item, one)
     print(
         f"pyinfra {version('pyinfra')}, Python {platform.python_version()}; {os.cpu_count()} cores, load average "
-        f"{before:.2f} before, {os.getloadavg()[0]:.2f} after; {runs} counted runs of each case in turn"
+        f"{before:.2f} before, {os.getloadavg()[0]:.2f} after; {runs} counted runs of each case, alternating"
     )
     print("\n".join(table(cases)))
 
 
 def case(directory: Path, one: Deployment, name: str, script: str, boxes: int) -> Case:
-    """``pyinfra -y inventory.py SCRIPT`` with so many names for the one box."""
-    place = directory / name
-    place.mkdir()
+    """Make a case of ``pyinfra -y inventory.py SCRIPT`` with ``boxes`` inventory entries for the one box."""
+    directory_of_case = directory / name
+    directory_of_case.mkdir()
     more: list[tuple[str, dict[str, Any]]] = [(f"{HOST}-{number}", {}) for number in range(2, boxes + 1)]
-    deployment = Deployment(one.box, place, one.rig, more_hosts=more)
-    # What pyinfra imports is compiled once, as after the first run of any installation; see converge/.
+    deployment = Deployment(one.box, directory_of_case, one.rig, more_hosts=more)
+    # Keep compiled modules, as any installation does after its first run; see converge/__main__.py.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment |= {**deployment.environment(), "PYTHONPYCACHEPREFIX": str(directory / "compiled"), "LC_ALL": "C.UTF-8"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    tool = Tool(name, deployment.command(script, "-y"), environment, REPOSITORY_ROOT, place / "output")
+    tool = Tool(name, deployment.command(script, "-y"), environment, REPOSITORY_ROOT, directory_of_case / "output")
     return Case(name.rpartition("-")[0], boxes, tool, deployment)
 
 
 def run(item: Case, box: Deployment) -> None:
-    """One counted run."""
-    began = box_seconds(box)
+    """Time one counted run."""
+    before = box_seconds(box)
     wall, here = timed(item.tool)
     item.wall.append(wall)
     item.here.append(here)
-    time.sleep(0.5)  # until the box's sshd has seen its last login end
-    # What asking itself costs is in every case alike, and small beside an audit.
-    item.there.append(box_seconds(box) - began)
+    time.sleep(0.5)  # wait until the box's sshd has reaped the last login
+    # Includes the cost of reading the value, which is small and the same in every case.
+    item.there.append(box_seconds(box) - before)
 
 
 def box_seconds(box: Deployment) -> float:
-    """CPU seconds of all that the box's sshd has started and seen end: logins, their shells and their commands."""
+    """CPU seconds of the ended children of the box's sshd: logins, their shells and commands."""
     output = box.shell("cut -d' ' -f14-17 /proc/$(systemctl show ssh -p MainPID --value)/stat")
     return sum(int(number) for number in output.split()) / _TICKS
 
 
 def table(cases: Sequence[Case]) -> list[str]:
-    """One row for each case, then the two figures in question."""
+    """A Markdown table with one row per case, and a sentence with the time of one audit and of all at once."""
     rows = [
         "| boxes | what | min s | median s | max s | CPU s here, median | CPU s on the box, median |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -141,12 +143,12 @@ def table(cases: Sequence[Case]) -> list[str]:
             f"| {item.boxes} | {item.name} | {low:.2f} | {middle:.2f} | {high:.2f} | {here:.2f} | {there:.2f} |"
         )
     start, audit, starts, audits = (statistics.median(item.wall) for item in cases)
-    many, beyond = cases[2].boxes, (audits - starts) / (audit - start)
+    many, ratio_without_start = cases[2].boxes, (audits - starts) / (audit - start)
     return [
         *rows,
         "",
         f"One audit takes {audit - start:.2f} s beyond pyinfra's own start; {many} at once take {audits / audit:.1f} "
-        f"times as long as one ({beyond:.1f} times beyond the starts).",
+        f"times as long as one ({ratio_without_start:.1f} times beyond the starts).",
     ]
 
 

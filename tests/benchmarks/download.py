@@ -1,9 +1,9 @@
-"""Compares downloads by this project, `hf download`, curl and aria2c, of the same file over loopback.
+"""Compare downloads of the same file over loopback by llamarig, `hf download`, curl and aria2c.
 
     python3 -m tests lint && .venv/bin/python -m tests.benchmarks.download --directory /dev/shm/llamarig-download
 
-The server is the stand-in Hub in a process of its own, once without a limit and once with 40 MB/s a connection. Results
-are in DOWNLOAD.md.
+The server is the stand-in Hub in a separate process, first without a rate limit, then with 40 MB/s per connection.
+Results are in DOWNLOAD.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.box.fetching import REPOSITORY_ROOT
+from tests.box.fetch_run import REPOSITORY_ROOT
 
 REPO = "benchmark/Model-GGUF"
 FILE = "model.gguf"
@@ -33,7 +33,7 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall seconds, CPU seconds, and the peak of the resident memory of all its processes together, in MiB."""
+    """Wall-clock seconds, CPU seconds, and peak resident memory of the whole process tree in MiB."""
 
     seconds: float
     cpu: float
@@ -41,7 +41,7 @@ class Measured:
 
 
 def hash_rate() -> float:
-    """GiB of memory that one core hashes with sha256 in a second: the upper limit of a verified download."""
+    """GiB per second that one core hashes with sha256: the upper limit of a verified download."""
     block, hasher, began = bytes(64 * MIB), hashlib.sha256(), time.monotonic()
     for _ in range(16):
         hasher.update(block)
@@ -104,10 +104,10 @@ def _resident(pid: int) -> float:
 
 
 class Bench:
-    """A directory, a server that runs in it, and the commands that download its file.
+    """The server in its directory, and the command lines that download its file.
 
-    :param size: bytes of all files together
-    :param files: how many; only llamarig downloads more than one here
+    :param size: total bytes of all files
+    :param files: number of files; with more than one, only llamarig's download works
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Bench:
             return [hf, "download", REPO, FILE, "--revision", self.commit, "--local-dir", self.out]
         if tool == "curl":
             return ["curl", "--silent", "--fail", "--location", "--output", self.out / FILE, url]
-        # 16 is the most that aria2 allows.
+        # 16 connections are aria2's maximum.
         return [
             "aria2c",
             "--quiet",
@@ -203,21 +203,21 @@ class Bench:
         return directory
 
     def _leave_first_mib(self) -> None:
-        """Make the partial file of a download that was interrupted after one MiB."""
+        """Write the partial file of a download that was interrupted after one MiB."""
         part = self.out / ".partial" / self.sha256
         part.parent.mkdir()
         with (self.root / REPO / FILE).open("rb") as source:
             part.write_bytes(source.read(MIB))
 
     def run(self, tool: str) -> tuple[Measured, Measured]:
-        """Measure the download, and download and sha256 together (the same for llamarig, which checks it by itself)."""
+        """Measure the download alone, and with a sha256 check (the same for llamarig, which always checks)."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir(parents=True)
         command = self.command(tool)
         if tool == RESUMED:
             self._leave_first_mib()
         fetched = measure(command, self.environment)
-        # It uses the processor's SHA instructions; Debian 12's sha256sum does not, and takes four times as long.
+        # openssl uses the processor's SHA instructions; Debian 12's sha256sum does not and takes four times as long.
         check = measure(["openssl", "dgst", "-sha256", self.out / FILE], self.environment)
         found = subprocess.run(["sha256sum", self.out / FILE], capture_output=True, check=True).stdout.decode()[:64]
         assert found == self.sha256, f"{tool} left wrong bytes"
@@ -230,13 +230,13 @@ class Bench:
 
 
 RESUMED = "llamarig, resumed"
-"""After one MiB: the rest comes by Range requests, without hf_transfer."""
+"""Resumed after one MiB: the rest is fetched with range requests, without hf_transfer."""
 OURS = ("llamarig", RESUMED)
 TOOLS = (*OURS, "hf download", "curl", "aria2c")
 
 
 def table(results: dict[str, list[tuple[Measured, Measured]]]) -> str:
-    """Medians, and throughput in relation to the fastest of the others."""
+    """A Markdown table of medians, and throughput relative to the fastest other tool."""
     raw = {tool: statistics.median(pair[0].seconds for pair in pairs) for tool, pairs in results.items()}
     checked = {tool: statistics.median(pair[1].seconds for pair in pairs) for tool, pairs in results.items()}
     fastest = min(seconds for tool, seconds in checked.items() if tool not in OURS)
@@ -271,7 +271,7 @@ def main() -> None:
         try:
             results: dict[str, list[tuple[Measured, Measured]]] = {tool: [] for tool in TOOLS}
             for number in range(options.rounds):
-                # Each round in another order, so that a quiet moment of the machine favours no tool.
+                # Rotate the order in each round, so that changes in the machine's load favour no tool.
                 for tool in TOOLS[number % len(TOOLS) :] + TOOLS[: number % len(TOOLS)]:
                     results[tool].append(bench.run(tool))
             print(f"\n{title}:\n\n{table(results)}", flush=True)

@@ -1,9 +1,9 @@
-"""Downloads a file larger than memory: killed midway, resumed, and run once more when it is complete.
+"""Download a file larger than memory: kill the download midway, resume it, and run it again when it is complete.
 
     .venv/bin/python -m tests.benchmarks.large_download --directory /var/tmp/llamarig-large
 
-Run by hand, as it takes minutes and 21 GiB of disk; results are in DOWNLOAD.md. The served file is sparse; in the
-downloaded one every byte is written.
+Run by hand, because it takes minutes and 21 GiB of disk; results are in DOWNLOAD.md. The served file is sparse; the
+downloaded file is not.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tests.benchmarks.download import MIB, Bench, hash_rate, measure
 GIB = 1024**3
 
 
-def moved(bench: Bench) -> int:
-    """Bytes of bodies that the server has sent so far."""
+def bytes_sent(bench: Bench) -> int:
+    """Bytes of files that the server has sent so far."""
     with urllib.request.urlopen(f"{bench.endpoint}/_control/log") as answer:
         return sum(request["bytes_sent"] for request in json.load(answer) if request["origin"] == "cdn")
 
 
 def main() -> None:
-    """Run the download three times, and print what each run took."""
+    """Run the download three times and print the measurements of each run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--directory", type=Path, required=True, help="made and deleted; on a disk with room")
     parser.add_argument("--gib", type=float, default=21)
@@ -48,17 +48,17 @@ def main() -> None:
         bench.out.mkdir(parents=True)
         command = bench.command("llamarig")
         for title, kill_after_s in (("killed", options.kill_after_s), ("resumed", None), ("complete", None)):
-            before = moved(bench)
+            before = bytes_sent(bench)
             run = measure(command, bench.environment, kill_after_s=kill_after_s, shown=True)
             kept = sum(part.stat().st_blocks for part in (bench.out / ".partial").glob("*[0-9a-f]")) * 512
             print(
                 f"{title}: {run.seconds:.2f} s, {run.cpu:.1f} CPU s, {run.memory:.0f} MiB of memory at most, "
-                f"{(moved(bench) - before) / MIB:.0f} MiB moved, {kept / MIB:.0f} MiB partial",
+                f"{(bytes_sent(bench) - before) / MIB:.0f} MiB moved, {kept / MIB:.0f} MiB partial",
                 flush=True,
             )
         whole = sum(wanted for wanted, _ in bench.files.values())
         assert sum((bench.out / name).stat().st_size for name in bench.files) == whole
-        print(f"{(moved(bench) - whole) / MIB:.0f} MiB moved twice")
+        print(f"{(bytes_sent(bench) - whole) / MIB:.0f} MiB moved twice")
     finally:
         bench.stop()
         shutil.rmtree(options.directory)

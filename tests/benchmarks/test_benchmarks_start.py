@@ -1,4 +1,4 @@
-"""Every benchmark runs for a moment, so that none falls behind the code; times are not asserted."""
+"""Run every benchmark with minimal settings, so that code changes do not break them unnoticed. Times are not tested."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from tests.box.paths import Rehearsal
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A directory with a short name: a control socket's path has to fit in 108 bytes (unix(7))."""
+    """A directory with a short path, because the path of a control socket is limited to 108 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         yield Path(directory)
 
 
-def test_the_playbook_stands_for_what_a_deploy_does(short: Path) -> None:
+def test_the_playbook_has_a_task_for_each_item_of_a_deploy(short: Path) -> None:
     rig = Rig.model_validate(rehearsal_rig(Rehearsal(short)))
     here = ControlMachine(locked=[])
     names = [item.name for item in CONVERGED]
     assert unmirrored(names, rig, here) == []
-    # No task for what the deploy does not do, and no reason for leaving out what is not there.
+    # No superfluous task, and no exception for an item that does not exist.
     assert mirrored() == set(needing_a_task(rig, here))
     assert set(WITHOUT_A_TASK) <= set(names)
 
 
-def test_an_operation_without_a_task_is_noticed(short: Path) -> None:
+def test_an_operation_without_a_task_is_reported(short: Path) -> None:
     rig = Rig.model_validate(rehearsal_rig(Rehearsal(short)))
     here = ControlMachine(locked=[])
     assert unmirrored(["Programs", "A new operation"], rig, here) == ["A new operation"]
@@ -52,7 +52,7 @@ def test_an_operation_without_a_task_is_noticed(short: Path) -> None:
 
 
 @pytest.mark.box
-def test_the_comparison_with_ansible(
+def test_the_comparison_with_ansible_prints_its_table(
     deployment: Deployment, short: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     request.addfinalizer(lambda: deployment.shell("apt-get -qq purge python3-apt", timeout=120))
@@ -63,7 +63,9 @@ def test_the_comparison_with_ansible(
 
 
 @pytest.mark.box
-def test_the_audit_of_many(deployment: Deployment, short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_audit_benchmark_prints_its_table_and_restores_sshds_settings(
+    deployment: Deployment, short: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     audit.measure(deployment, short, boxes=2, runs=1)
     output = capsys.readouterr().out
     assert "| 2 | audit |" in output, output
@@ -77,18 +79,20 @@ def test_the_audit_of_many(deployment: Deployment, short: Path, capsys: pytest.C
         ("large_download", ("--gib", "0.05", "--files", "2", "--kill-after-s", "0.5"), "MiB moved twice"),
     ],
 )
-def test_downloads(module: str, arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+def test_download_benchmarks_print_their_results_and_delete_their_files(
+    module: str, arguments: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
     directory = tmp_path / "made"
     assert expected in output_of(module, "--directory", str(directory), *arguments)
     assert not directory.exists()
 
 
 @pytest.mark.parametrize("module", ["audit", "converge"])
-def test_those_that_make_a_box_have_a_command_line(module: str) -> None:
+def test_benchmarks_that_make_a_box_have_a_command_line(module: str) -> None:
     assert "--runs" in output_of(module, "--help")
 
 
-def test_no_benchmark_is_left_out() -> None:
+def test_every_benchmark_is_run_by_these_tests() -> None:
     here = Path(__file__).parent
     programs = {path.stem for path in here.glob("*.py") if "__main__" in path.read_text()} - {Path(__file__).stem}
     programs |= {path.parent.name for path in here.glob("*/__main__.py")}

@@ -67,7 +67,7 @@ def _status(rehearsal: Rehearsal) -> int:
 
 
 def _log_in(rehearsal: Rehearsal, remote: list[str]) -> None:
-    """Become ssh. Several words are one shell command, as ssh has it; does not return."""
+    """Replace this process by ssh. Like ssh, join several words to one remote shell command."""
     _require_root()
     if not machine.is_up(rehearsal):
         raise machine.BoxError("The box is down. Run: python3 -m tests.box up")

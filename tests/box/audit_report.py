@@ -1,4 +1,4 @@
-"""Running the audit against the test box, and reading its report."""
+"""Run the audit against the test box and read its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = REPOSITORY_ROOT / "tasks/llamarig/records/audit_report.schema.json"
 
 
 def audit(deployment: Deployment, report: Path, *data: str) -> tuple[Outcome, dict[str, Any]]:
-    """The audit's outcome, and the host's part of its JSON report."""
+    """Run the audit; return its outcome and the host's part of its JSON report."""
     arguments = [word for item in (f"json={report}", *data) for word in ("--data", item)]
     outcome = deployment.run(*arguments, script=AUDIT)
     read_report(report)
@@ -30,7 +30,7 @@ def failing(host: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_report(report: Path) -> AuditRecord:
-    """A report, validated by the published schema and by the models that it was made from."""
+    """Read a report, validated with the published schema and with the models that it was made from."""
     text = report.read_text()
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)

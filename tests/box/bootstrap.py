@@ -1,4 +1,4 @@
-"""How the rehearsal box's file system is made, and what is copied into it from the host before every start."""
+"""Make the rehearsal box's file system, and copy the host's settings into it before every start."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.box.paths import ADDRESS, HOSTNAME, Rehearsal
 
 SUITE = "trixie"
 
-# What a fresh Debian server has when its owner first logs in over SSH; everything else is llamarig's to install. Not
-# even a Python: many images have none.
+# What a fresh Debian server has at its first SSH login; llamarig installs everything else. Python is left out because
+# many images lack it.
 PACKAGES = (
     "systemd",
     "systemd-sysv",
@@ -31,9 +31,9 @@ PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 
 
 def bootstrap(rehearsal: Rehearsal, *, seed: Path | None = None) -> None:
-    """Make the box's file system if there is none yet: about 30 s and 350 MB, from Debian's mirror.
+    """Make the box's file system from Debian's mirror if there is none yet: about 30 s and 350 MB.
 
-    `seed`: another box's file system (not running) to copy instead, which needs no network.
+    `seed`: the file system of a stopped box to copy instead, which needs no network.
     Raises BoxError if the host lacks something, or with the end of mmdebstrap's log.
     """
     check_host()
@@ -95,7 +95,7 @@ def _mmdebstrap(target: Path, log: Path) -> None:
         "mmdebstrap",
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
-        # An older or foreign host does not trust the suite's keys by itself.
+        # An older Debian or another distribution lacks the suite's keys among its trusted ones.
         f"--keyring={KEYRING}",
         SUITE,
         str(target),
@@ -129,7 +129,7 @@ def _prepare_ssh(rehearsal: Rehearsal) -> None:
         etc_ssh / "sshd_config.d/00-rehearsal.conf",
         f"ListenAddress {ADDRESS}\n"
         f"Port {rehearsal.port}\n"
-        # The one key in known_hosts: a client must never be offered another.
+        # Offer only the key that is in known_hosts.
         "HostKey /etc/ssh/ssh_host_ed25519_key\n"
         "PermitRootLogin prohibit-password\n"
         "PasswordAuthentication no\n"
@@ -141,19 +141,19 @@ def _prepare_ssh(rehearsal: Rehearsal) -> None:
 
 
 def _prepare_certificates(root: Path) -> None:
-    """Make the box trust what this host was told to trust, such as a proxy that inspects TLS."""
-    ours = root / "usr/local/share/ca-certificates/host"
+    """Copy the host's local CA certificates, such as that of a proxy that inspects TLS, into the box."""
+    directory = root / "usr/local/share/ca-certificates/host"
     wanted = {path.name: path.read_bytes() for path in HOST_CERTIFICATES.glob("*.crt")}
-    present = {path.name: path.read_bytes() for path in ours.glob("*.crt")} if ours.is_dir() else {}
+    present = {path.name: path.read_bytes() for path in directory.glob("*.crt")} if directory.is_dir() else {}
     if wanted == present:
         return
-    if ours.exists():
-        shutil.rmtree(ours)
-    ours.mkdir(parents=True)
-    ours.chmod(0o755)  # whatever this process's umask: every user of the box reads them
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)  # regardless of the umask: every user of the box reads the certificates
     for name, content in wanted.items():
-        (ours / name).write_bytes(content)
-        (ours / name).chmod(0o644)
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o644)
     try:
         run(
             ["chroot", root, "update-ca-certificates", "--fresh"],
@@ -162,12 +162,12 @@ def _prepare_certificates(root: Path) -> None:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         )
     except BoxError:
-        shutil.rmtree(ours)  # or the next run would take them for installed
+        shutil.rmtree(directory)  # otherwise the next run would take them for installed
         raise
 
 
 def _prepare_proxies(root: Path) -> None:
-    """Hand on the host's proxy variables: to logins, to apt, and to units started by systemd."""
+    """Pass the host's proxy variables to logins, to apt, and to units started by systemd."""
     proxies = {
         name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))
     }
@@ -183,7 +183,7 @@ def _prepare_proxies(root: Path) -> None:
         if name != "no_proxy"
     )
     _write_or_remove(root / "etc/apt/apt.conf.d/95rehearsal-proxy", apt)
-    # Builds and downloads run as transient units, and those do not read /etc/environment.
+    # Builds and downloads run as transient units, which do not read /etc/environment.
     assignments = " ".join(f'"{name}={value.replace("%", "%%")}"' for name, value in proxies.items())
     manager = f"[Manager]\nDefaultEnvironment={assignments}\n" if proxies else ""
     _write_or_remove(root / "etc/systemd/system.conf.d/95-rehearsal-proxy.conf", manager)
@@ -197,7 +197,7 @@ def _write_or_remove(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file if it differs, by rename: a symlink that the box put there may point anywhere on the host."""
+    """Write a file by rename if it differs: following a symlink made in the box could overwrite a file of the host."""
     if not path.is_symlink() and path.is_file() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Running the real pyinfra against the test box, and what came of it, from pyinfra's own results."""
+"""Run pyinfra against the test box and parse its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.box import machine
-from tests.box.fetching import PATIENCE_S
+from tests.box.fetch_run import PATIENCE_S
 from tests.box.paths import ADDRESS, Rehearsal
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
@@ -34,7 +34,11 @@ rehearsal = [tuple(host) for host in json.loads(Path({hosts!r}).read_text())]
 
 @dataclass(frozen=True)
 class Outcome:
-    """``output`` is what the owner saw; ``changed`` the operations that changed a host, in order."""
+    """Result of one pyinfra run.
+
+    ``output``: what pyinfra printed for the user. ``changed``: the operations that changed a host, in order.
+    ``unchanged``: the number of operations that changed nothing. ``plan``: the announced operations of a dry run.
+    """
 
     code: int
     output: str
@@ -44,33 +48,33 @@ class Outcome:
     plan: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def sent(self) -> list[str]:
-        """Of a run with ``-vv``: every command sent to the box, facts and operations alike, as pyinfra prints them."""
+    def commands_sent(self) -> list[str]:
+        """The commands of facts and operations that were sent to the box. Needs a run with ``-vv``."""
         return [line.partition(">>> ")[2] for line in self.output.splitlines() if ">>> " in line]
 
     def __str__(self) -> str:
         return f"exit {self.code}, changed {self.changed}, failed {self.failed}\n{self.output}"
 
 
-class Started(subprocess.Popen[bytes]):
-    """A deploy in the background; ``log`` holds what it says."""
+class RunningDeploy(subprocess.Popen[bytes]):
+    """A deploy in the background that writes its output to ``log``."""
 
     log: Path
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def ended(self) -> int:
-        """Its exit code, waited for."""
+    def exit_code(self) -> int:
+        """Wait for the deploy to end and return its exit code."""
         try:
             return self.wait(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it did not end within {PATIENCE_S} s:\n{self.said()}") from None
+            raise AssertionError(f"the deploy did not end within {PATIENCE_S} s:\n{self.output()}") from None
 
 
 @dataclass
 class Deployment:
-    """One test box and the inventory it is deployed from. ``rig`` is plain data and may be edited freely."""
+    """A test box and the inventory that it is deployed from. Tests may edit ``rig``, which is plain data."""
 
     box: Rehearsal
     directory: Path
@@ -78,15 +82,15 @@ class Deployment:
     ssh: dict[str, Any] = field(default_factory=dict)
     more_hosts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tree: Path = REPOSITORY_ROOT
-    """The llamarig that deploys; an older one imports its own modules, not the installed package."""
+    """The source tree that deploys. A tree other than this repository is put first on PYTHONPATH."""
 
     @property
     def address(self) -> str:
-        """Of the first model's API, from outside the box."""
+        """URL of the first model's API, as reached from outside the box."""
         return f"http://{ADDRESS}:{self.rig['models'][0]['serve']['port']}"
 
     def variant(self, directory: Path) -> Deployment:
-        """The same box, with a rig of its own to edit. Its model lock is a copy too, its plan file empty."""
+        """A deployment of the same box with copies of the rig and the model lock, and without a plan file."""
         directory.mkdir(parents=True, exist_ok=True)
         rig = copy.deepcopy(self.rig)
         lock = Path(rig["model_lock"])
@@ -97,7 +101,7 @@ class Deployment:
         return Deployment(self.box, directory, rig, dict(self.ssh))
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        """The pyinfra command line; inside the box's network namespace where it has no other network."""
+        """Write the inventory and return the pyinfra command line; in the box's network namespace if it is isolated."""
         hosts = self.directory / "hosts.json"
         login = {
             "ssh_hostname": ADDRESS,
@@ -107,9 +111,9 @@ class Deployment:
             "ssh_known_hosts_file": str(self.box.known_hosts),
             "ssh_strict_host_key_checking": "yes",
         }
-        own = (HOST, {**login, "rig": self.rig, **self.ssh})
+        first = (HOST, {**login, "rig": self.rig, **self.ssh})
         others = [(name, {**login, "rig": self.rig, **data}) for name, data in self.more_hosts]
-        hosts.write_text(json.dumps([own, *others]))
+        hosts.write_text(json.dumps([first, *others]))
         inventory = self.directory / "inventory.py"
         inventory.write_text(_INVENTORY.format(hosts=str(hosts)))
         running = machine.mode(self.box)
@@ -117,7 +121,7 @@ class Deployment:
         return [*prefix, PYINFRA, *arguments, str(inventory), script]
 
     def run(self, *arguments: str, script: str = "deploy.py", timeout: float = 900) -> Outcome:
-        """``pyinfra -y --json`` (or ``--dry --json``), to its end."""
+        """Run ``pyinfra -y --json`` (or ``--dry --json``) and wait for its end."""
         yes = () if "--dry" in arguments else ("-y",)
         done = subprocess.run(
             self.command(script, *yes, "--json", *arguments),
@@ -129,10 +133,10 @@ class Deployment:
         )
         return _outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *, log: Path) -> Started:
-        """``pyinfra -y`` in the background, in a process group of its own, its output in ``log``."""
+    def start(self, *, log: Path) -> RunningDeploy:
+        """Start ``pyinfra -y`` in the background, in its own process group, with its output in ``log``."""
         with log.open("wb") as out:
-            started = Started(
+            running = RunningDeploy(
                 self.command("deploy.py", "-y"),
                 cwd=self.tree,
                 env=self.environment(),
@@ -141,26 +145,26 @@ class Deployment:
                 stderr=out,
                 start_new_session=True,
             )
-        started.log = log
-        return started
+        running.log = log
+        return running
 
     def environment(self) -> Mapping[str, str]:
-        """What the inventory needs to find this box."""
+        """The environment in which the inventory finds this box."""
         return {
             **os.environ,
             "LLAMARIG_REHEARSAL_DIR": str(self.box.directory),
             "LLAMARIG_REHEARSAL_PORT": str(self.box.port),
-            # The tests have a home of their own; what is fetched or compiled for boxes is kept in the user's.
+            # Tests run with a temporary home, but boxes keep downloads and compiled objects in the user's cache.
             "XDG_CACHE_HOME": str(self.box.cache.parent),
             **({} if self.tree == REPOSITORY_ROOT else {"PYTHONPATH": str(self.tree)}),
         }
 
     def shell(self, command: str, *, timeout: float = 60) -> str:
-        """Output of a command run as root on the box; it has to succeed."""
+        """Run a command as root on the box and return its output. Raises BoxError if it fails."""
         return machine.ssh(self.box, command, timeout=timeout).stdout.strip()
 
     def write(self, path: str, text: str) -> None:
-        """A file on the box."""
+        """Write a file on the box."""
         self.shell(
             f"mkdir -p {shlex.quote(str(Path(path).parent))} && printf %s {shlex.quote(text)} >{shlex.quote(path)}"
         )
@@ -168,52 +172,54 @@ class Deployment:
 
 def _outcome(code: int, stdout: str, stderr: str) -> Outcome:
     try:
-        said = json.loads(stdout)
+        report = json.loads(stdout)
     except ValueError:
-        # pyinfra prints no JSON when no host is left.
+        # pyinfra prints no JSON if no host is left.
         return Outcome(code, stdout + stderr)
-    operations = (said["results"] or {"operations": []})["operations"]
+    operations = (report["results"] or {"operations": []})["operations"]
     return Outcome(
         code,
         stderr,
         changed=[operation["name"] for operation in operations if operation["success"]],
         failed=[operation["name"] for operation in operations if operation["error"]],
         unchanged=sum(len(operation["no_change"]) for operation in operations),
-        plan=said.get("plan", []),
+        plan=report.get("plan", []),
     )
 
 
 def rehearsal_rig(box: Rehearsal) -> dict[str, Any]:
-    """group_data/rehearsal.py as it reads for another box."""
+    """Evaluate group_data/rehearsal.py for another box."""
     names: dict[str, Any] = {}
     source = REPOSITORY_ROOT / "group_data" / "rehearsal.py"
-    named = {"LLAMARIG_REHEARSAL_DIR": str(box.directory), "LLAMARIG_REHEARSAL_PORT": str(box.port)}
-    with patch.dict(os.environ, named):  # afterwards as before: other tests have boxes of other names, or none
+    environment = {"LLAMARIG_REHEARSAL_DIR": str(box.directory), "LLAMARIG_REHEARSAL_PORT": str(box.port)}
+    with patch.dict(os.environ, environment):  # restored afterwards: other tests use other boxes, or none
         exec(compile(source.read_text(), str(source), "exec"), names)
     rig: dict[str, Any] = names["rig"]
     return rig
 
 
 def wait_for(
-    condition: Callable[[], object], what: str, timeout: float = PATIENCE_S, *, by: Started | None = None
+    condition: Callable[[], object], what: str, timeout: float = PATIENCE_S, *, deploy: RunningDeploy | None = None
 ) -> None:
     """Poll until the condition holds.
 
-    :param by: the deploy that has to bring it about; once that has ended, nothing is waited for any longer
-    :raises AssertionError: saying what did not come, and what the deploy has said instead
+    :param what: the condition in words, for the error message
+    :param deploy: the deploy that is expected to fulfil the condition; stop waiting when it ends
+    :raises AssertionError: on timeout or the deploy's end, with the deploy's output
     """
     deadline = time.monotonic() + timeout
     while True:
-        ended = by is not None and by.poll() is not None
+        # Read before the condition, so that the condition is checked once more after the deploy's end.
+        ended = deploy is not None and deploy.poll() is not None
         if condition():
             return
-        said = f":\n{by.said()}" if by is not None else ""
-        assert not ended, f"the deploy ended before {what} came{said}"
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout:.0f} s{said}"
+        output = f":\n{deploy.output()}" if deploy is not None else ""
+        assert not ended, f"the deploy ended while waiting for {what}{output}"
+        assert time.monotonic() < deadline, f"timed out after {timeout:.0f} s waiting for {what}{output}"
         time.sleep(0.1)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to pyinfra and all it started, as a closed laptop or an OOM killer does it."""
+    """Send SIGKILL to pyinfra and its children: the loss of the control machine."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

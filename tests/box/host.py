@@ -1,4 +1,4 @@
-"""What the rehearsal box needs of the machine it runs on, and how its own commands are run there."""
+"""Check that the host has what the rehearsal box needs, and run commands on the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# A root shell entered with plain `su` has no sbin directories, and half of what is needed lies there.
+# A root shell entered with plain `su` lacks the sbin directories, which hold half of the required programs.
 COMMAND_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -23,16 +23,16 @@ PACKAGE_OF = {
 
 
 class BoxError(Exception):
-    """Something about the box that its owner has to know; the message says what to do."""
+    """The box cannot be made, started or used; the message names the remedy where there is one."""
 
 
 def say(message: str) -> None:
-    """Tell the person who is waiting what is going on."""
+    """Print a progress message."""
     print(message, flush=True)
 
 
 def check_host() -> None:
-    """Raise one BoxError that names everything this machine lacks and the command that adds it."""
+    """Raise one BoxError that names everything this machine lacks and the command that installs it."""
     if os.geteuid() != 0:
         raise BoxError("The rehearsal box is a container with its own systemd: it needs root. Run this as root.")
     missing = [tool for tool in PACKAGE_OF if shutil.which(tool, path=COMMAND_PATH) is None]
@@ -45,7 +45,7 @@ def check_host() -> None:
 
 
 def host_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment with a PATH in which the host's tools are found."""
+    """Return this process's environment with the sbin directories added to PATH."""
     return {**os.environ, "PATH": COMMAND_PATH, **(extra or {})}
 
 
@@ -69,7 +69,7 @@ def run(argv: Sequence[str | Path], *, what: str, env: Mapping[str, str] | None 
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """Return the last lines of a log, or a word for none."""
+    """Return the last lines of a log, or "(empty)"."""
     try:
         text = log.read_text(errors="replace").strip()
     except FileNotFoundError:
@@ -78,13 +78,13 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 def remove_tree(directory: Path) -> None:
-    """Delete a directory of ours, and nothing that is mounted below it.
+    """Delete a directory that belongs to a box.
 
-    Raises BoxError if something is: a bootstrap killed at the wrong moment may leave the host's /dev there.
+    Raises BoxError if something is mounted below it: a killed bootstrap may leave the host's /dev there.
     """
     inside = f"{directory}/"
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    # Field 5 is the mount point, with blanks written as \040 (proc_pid_mountinfo(5)).
+    # Field 5 is the mount point, with spaces escaped as \040 (proc_pid_mountinfo(5)).
     points = [line.split()[4].encode().decode("unicode_escape") for line in mounts]
     mounted = sorted((point for point in points if point.startswith(inside)), reverse=True)
     if mounted:

@@ -1,10 +1,10 @@
 """A stand-in for the Hugging Face Hub over HTTP, for tests: the real huggingface_hub and hf_transfer download from it.
 
-Mirrored, as the huggingface_hub 2.4 client sees it: model info, file tree, paths-info and refs; `resolve` with its
+Implemented, as the huggingface_hub 2.4 client sees it: model info, file tree, paths-info and refs; `resolve` with its
 302 to a signed, expiring URL on a second origin (the CDN); LFS files by sha256 and small files by git blob id;
-revisions, gated repositories, and the error codes that the client turns into exceptions. Not mirrored: xet (no
-X-Xet-Hash header, so clients take the plain HTTP path), pages of long listings, datasets and spaces, uploads, and the
-real Hub's further redirect (resolve-cache) for files that are not in LFS.
+revisions, gated repositories, and the error codes that the client turns into exceptions. Not implemented: xet (no
+X-Xet-Hash header, so clients use plain HTTP), pagination of long listings, datasets and spaces, uploads, and the real
+Hub's additional redirect (resolve-cache) for files that are not in LFS.
 
 Faults are switched on at run time, in process (`hub.faults.add`) or over HTTP on the hub's origin:
 
@@ -34,19 +34,19 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 from tests.box.hub_faults import Effect, Faults, Log, Origin, Request, Stage
 from tests.box.hub_store import HubError, Repository, Store, StoredFile
 
-# The real CDN's URLs are good for an hour.
+# The real CDN's signed URLs are valid for an hour.
 SIGNED_FOR_S = 3600.0
 CHUNK = 64 * 1024
 FAST_CHUNK = 1024 * 1024
-# Above this limit a connection is sent whole FAST_CHUNKs; below, they would come too rarely for a progress display.
+# At this rate or above, bodies are sent in FAST_CHUNKs; below it, such chunks would be too rare for a progress display.
 FAST = 20e6
 
 
 class _Server(ThreadingHTTPServer):
-    """One origin; knows its open connections, so that stopping it also ends the ones kept alive."""
+    """One origin. Tracks its open connections, so that stopping it also closes keep-alive connections."""
 
     daemon_threads = True
-    # The default of 5 refuses some of hf_transfer's connections, which it opens all at once.
+    # hf_transfer opens its connections all at once; the default backlog of 5 would refuse some.
     request_queue_size = 128
 
     def __init__(self, hub: Hub, origin: Origin, address: tuple[str, int]) -> None:
@@ -78,12 +78,12 @@ class _Server(ThreadingHTTPServer):
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
-                    continue  # the other side was faster
+                    continue  # already closed by the client
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body are two writes; with Nagle's algorithm each small answer would take 40 ms.
+    # Headers and body are two writes; with Nagle's algorithm each small response would take 40 ms.
     disable_nagle_algorithm = True
     server: _Server
     log_entry: Request
@@ -94,13 +94,13 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the log is kept in memory."""
+        """Print nothing: the log is kept in memory."""
 
     def _serve(self) -> None:
         hub, origin = self.server.hub, self.server.origin
         url = urlsplit(self.path)
         path = unquote(url.path)
-        # Read even if unused: on a connection kept alive, it would be taken for the next request.
+        # Read even if unused: on a keep-alive connection, it would be parsed as the next request.
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.log_entry = Request(self.command, origin, path, self.headers.get("Range"), "Authorization" in self.headers)
         try:
@@ -132,8 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
 
-    # What is asked for
-
+    # Routes
     def _control(self, path: str, body: bytes) -> None:
         faults, log = self.server.hub.faults, self.server.hub.log
         match self.command, path:
@@ -164,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entries = repository.revision(name).tree("/".join(folder), recursive=_on(query, "recursive"))
                 self._json(_expanded(repository, entries) if _on(query, "expand") else entries)
             case ["paths-info", name] if self.command == "POST":
-                # The client sends a form, but the documented type is JSON too.
+                # The client sends a form; the API's documentation also allows JSON.
                 if self.headers.get_content_type() == "application/json":
                     form = json.loads(body)
                     paths, expand = form["paths"], bool(form.get("expand"))
@@ -184,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
                 repository = self._repository(segments)
             case _:
                 raise HubError(404, None, "Sorry, we can't find the page you are looking for.")
-        repository.admit(self._token())
+        repository.authorize_download(self._token())
         revision = repository.revision(name)
         stored = revision.file("/".join(parts))
         headers = {"X-Repo-Commit": revision.commit, "Accept-Ranges": "bytes", "ETag": f'"{stored.etag}"'}
@@ -192,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{stored.sha256}"', "X-Linked-Size": str(stored.size)}
             effect = self._take("sign")
             lifetime = SIGNED_FOR_S if effect.expire_after_s is None else effect.expire_after_s
-            # Under the name the client knows this machine by, which need not be the address it listens on.
+            # Use the host name of the request: the client may reach this machine by another address than it listens on.
             host = urlsplit(f"//{self.headers.get('Host') or ''}").hostname
             where = f"/repos/{repository.id}/{stored.sha256}/{'/'.join(parts)}"
             headers["Location"] = self.server.hub.signed_url(where, lifetime, host)
@@ -218,8 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         entry = self.log_entry
         return self.server.hub.faults.take(stage, entry.origin, entry.method, entry.path)
 
-    # How it is answered
-
+    # Responses
     def _answer(self, status: int, headers: Mapping[str, str], length: int = 0) -> None:
         self.log_entry.status = status
         self.send_response(status)
@@ -236,10 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.log_entry.bytes_sent += len(body)
 
     def _file(self, stored: StoredFile, headers: Mapping[str, str]) -> None:
-        asked = self.headers.get("Range")
-        if asked is not None and self._take("range").ignore_range:
-            asked = None
-        span = _span(asked, stored.size)
+        requested = self.headers.get("Range")
+        if requested is not None and self._take("range").ignore_range:
+            requested = None
+        span = _span(requested, stored.size)
         headers = {"Content-Type": "application/octet-stream"} | dict(headers)
         if span is None:
             span = range(stored.size)
@@ -259,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         limits = [limit for limit in (effect.reset_after_bytes, effect.truncate_after_bytes) if limit is not None]
         end = min([len(span), *limits])
         wrong = len(span) // 2 if effect.corrupt else None
-        # Twenty writes a second are smooth enough for a progress display.
+        # At least twenty writes a second, for a smooth progress display.
         step = CHUNK if effect.bytes_per_s is None else max(1, min(CHUNK, int(effect.bytes_per_s / 20)))
         with stored.source.open("rb") as file:
             file.seek(span.start)
@@ -283,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
 
     def _fast_body(self, stored: StoredFile, span: range, bytes_per_s: float | None) -> None:
-        """By sendfile, so that a benchmark of clients does not measure this server; a limit is kept to the byte."""
+        """Send with sendfile, so that a benchmark of clients does not measure this server; limits the rate exactly."""
         self.wfile.flush()
         began, at = time.monotonic(), 0
         with stored.source.open("rb") as file:
@@ -308,9 +306,9 @@ def _expanded(repository: Repository, entries: Iterable[dict[str, Any]]) -> list
 
 
 def _span(header: str | None, size: int) -> range | None:
-    """The bytes that a Range header asks for: None for the whole file, empty if it cannot be satisfied.
+    """The requested byte range: None for the whole file, empty if the range cannot be satisfied.
 
-    As RFC 9110 allows, several ranges or a malformed header count as none.
+    Multiple ranges and malformed headers are ignored, as RFC 9110 allows.
     """
     unit, _, wanted = (header or "").replace(" ", "").partition("=")
     first, dash, last = wanted.partition("-")
@@ -322,7 +320,7 @@ def _span(header: str | None, size: int) -> range | None:
 
 
 class Hub:
-    """The two origins and what they serve; a context manager, or start() and stop()."""
+    """The two origins (hub and CDN) and their repositories. Use as a context manager, or call start() and stop()."""
 
     def __init__(self, root: Path, port: int = 0, cdn_port: int = 0, host: str = "127.0.0.1") -> None:
         self.store = Store(root)
@@ -332,19 +330,19 @@ class Hub:
         self._servers = (_Server(self, "hub", (host, port)), _Server(self, "cdn", (host, cdn_port)))
 
     def add_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
-        """Serve a repository of these files (relative paths are under root); returns the commit `main` is at."""
+        """Serve a repository of these files (relative paths are under root); return the commit of `main`."""
         return self.store.add_repo(repo_id, files, gated_token)
 
     def add_sparse_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
-        """The same for files that are a header over a hole, which nobody fetches whole."""
+        """Serve a repository of sparse files, whose sha256 is made up because clients read only their headers."""
         return self.store.add_sparse_repo(repo_id, files, gated_token)
 
     def add_revision(self, repo_id: str, files: Mapping[str, Path], branch: str = "main") -> str:
-        """A further commit, which the branch now points to; earlier commits stay."""
+        """Add a commit and move the branch to it; earlier commits stay available."""
         return self.store.add_revision(repo_id, files, branch)
 
     def add_root(self) -> dict[str, str]:
-        """Serve every `<org>/<name>/` under root as a repository; returns each one's commit."""
+        """Serve every `<org>/<name>/` under root as a repository; return the commit of each."""
         return self.store.add_root()
 
     @property
@@ -358,7 +356,7 @@ class Hub:
 
     def start(self) -> Self:
         for server in self._servers:
-            # Polled twenty times a second, so that a test's stop() does not take half of one.
+            # Poll for shutdown every 50 ms instead of every 500 ms, so that stop() returns quickly.
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -375,14 +373,14 @@ class Hub:
         self.stop()
 
     def signed_url(self, path: str, lifetime_s: float, host: str | None = None) -> str:
-        """A URL on the CDN, at its own address unless the client knows it as another host."""
+        """A signed URL on the CDN, with its own address unless ``host`` is given."""
         where = quote(path)
         expires = f"{time.time() + lifetime_s:.3f}"
         query = {"Expires": expires, "Signature": self._signature(where, expires), "Key-Pair-Id": "STANDIN"}
         return f"{self._url(self._servers[1], host)}{where}?{urlencode(query)}"
 
     def check_signature(self, path: str, query: Mapping[str, list[str]]) -> None:
-        """Refuse, as CloudFront does, what this hub did not sign or signed too long ago."""
+        """Raise HubError for URLs that are not signed by this hub or have expired, as CloudFront does."""
         expires, signature = query.get("Expires", ["0"])[0], query.get("Signature", [""])[0]
         if not hmac.compare_digest(signature.encode(), self._signature(path, expires).encode()):
             raise HubError(403, None, "AccessDenied")

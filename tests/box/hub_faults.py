@@ -1,4 +1,4 @@
-"""Faults of the stand-in Hub that a test switches on, and its log of requests."""
+"""Faults that a test switches on in the stand-in Hub, and the Hub's request log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, Literal
 Origin = Literal["hub", "cdn"]
 Stage = Literal["answer", "sign", "range", "body"]
 
-# When a fault's fields act. A fault with fields of several stages counts `times` for each of them.
+# The stage at which each field takes effect. For a fault with fields of several stages, each stage counts its own
+# `times`.
 STAGES: Mapping[Stage, tuple[str, ...]] = {
     "answer": ("status", "error_code", "retry_after", "delay_s", "redirect_loop"),
     "sign": ("expire_after_s",),
@@ -22,23 +23,23 @@ STAGES: Mapping[Stage, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault, for the requests that its first four fields select.
+    """One fault, applied to the requests that its first four fields select.
 
     path: a glob over the URL's path, where `*` also matches `/`. On the CDN a path is `/repos/ORG/NAME/SHA256/PATH`.
-    times: for the first so many matching requests; None: for all of them.
+    times: apply to this many matching requests; None: to all of them.
 
-    status: answer this instead; with error_code as X-Error-Code, and retry_after seconds as Retry-After.
+    status: answer with this status, with error_code as X-Error-Code and retry_after seconds as Retry-After.
     delay_s: wait before answering.
     redirect_loop: answer 302 with the requested URL.
     expire_after_s: seconds for which the signed URL of a matching resolve request (origin "hub") is valid.
     ignore_range: answer a Range request with 200 and the whole file.
-    reset_after_bytes: send so many bytes of the body, then a TCP reset.
-    truncate_after_bytes: the same with an orderly close, before the end by Content-Length.
-    corrupt: one byte in the middle of the body is wrong; the size is right.
-    bytes_per_s: speed limit of one connection.
+    reset_after_bytes: send this many bytes of the body, then a TCP reset.
+    truncate_after_bytes: send this many bytes of the body, then close the connection normally, short of Content-Length.
+    corrupt: change one byte in the middle of the body; the size stays right.
+    bytes_per_s: rate limit of one connection.
 
-    Faults of the body leave out bodies of one byte: hf_transfer's first request is `Range: bytes=0-0`, for the size,
-    and would use up `times` before the download begins.
+    Faults of the body are not applied to one-byte bodies: hf_transfer's first request is `Range: bytes=0-0`, to learn
+    the size, and would use up `times` before the download begins.
     """
 
     path: str = "*"
@@ -67,17 +68,17 @@ class Fault:
             raise ValueError("a fault without an effect")
 
     def acts_at(self, stage: Stage) -> dict[str, Any]:
-        """Its fields that are set and act at this stage."""
+        """The fields that are set and take effect at this stage."""
         values = {name: getattr(self, name) for name in STAGES[stage]}
         return {name: value for name, value in values.items() if value is not None}
 
-    def concerns(self, origin: Origin, method: str, path: str) -> bool:
+    def matches(self, origin: Origin, method: str, path: str) -> bool:
         return self.origin in (origin, "*") and self.method in (method, "*") and fnmatchcase(path, self.path)
 
 
 @dataclass
-class _Armed:
-    """One stage of a fault, and for how many more requests."""
+class _ActiveFault:
+    """One stage of a fault, and the number of requests that it still applies to."""
 
     fault: Fault
     stage: Stage
@@ -106,12 +107,12 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._armed: list[_Armed] = []
+        self._active: list[_ActiveFault] = []
 
     def add(self, *faults: Fault) -> None:
         with self._lock:
             for fault in faults:
-                self._armed += [_Armed(fault, stage, fault.times) for stage in STAGES if fault.acts_at(stage)]
+                self._active += [_ActiveFault(fault, stage, fault.times) for stage in STAGES if fault.acts_at(stage)]
 
     def add_json(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Add faults in their JSON form.
@@ -122,26 +123,26 @@ class Faults:
 
     def clear(self) -> None:
         with self._lock:
-            self._armed.clear()
+            self._active.clear()
 
     def take(self, stage: Stage, origin: Origin, method: str, path: str) -> Effect:
-        """Effect on this request; counts one of each matching fault's ``times``. The newest fault takes precedence."""
-        together: dict[str, Any] = {}
+        """Return the effect on this request and count it in ``times`` of each matching fault. Newer faults override."""
+        fields: dict[str, Any] = {}
         with self._lock:
-            for armed in self._armed:
-                if armed.stage != stage or armed.left == 0 or not armed.fault.concerns(origin, method, path):
+            for active in self._active:
+                if active.stage != stage or active.left == 0 or not active.fault.matches(origin, method, path):
                     continue
-                together |= armed.fault.acts_at(stage)
-                if armed.left is not None:
-                    armed.left -= 1
-        return Effect(**together)
+                fields |= active.fault.acts_at(stage)
+                if active.left is not None:
+                    active.left -= 1
+        return Effect(**fields)
 
     def as_json(self) -> list[dict[str, Any]]:
         with self._lock:
             return [
-                {"stage": armed.stage, "left": armed.left, "path": armed.fault.path, "origin": armed.fault.origin}
-                | armed.fault.acts_at(armed.stage)
-                for armed in self._armed
+                {"stage": active.stage, "left": active.left, "path": active.fault.path, "origin": active.fault.origin}
+                | active.fault.acts_at(active.stage)
+                for active in self._active
             ]
 
 
@@ -153,7 +154,7 @@ class Request:
     origin: Origin
     path: str
     range: str | None
-    # Whether it carried a token, which must not reach the CDN.
+    # Whether the request carried a token. Requests to the CDN must not.
     authorization: bool
     status: int = 0
     bytes_sent: int = 0
@@ -161,7 +162,7 @@ class Request:
 
 @dataclass
 class Log:
-    """Requests so far, oldest first, with those that are still being answered."""
+    """Requests so far, oldest first, including those not yet answered."""
 
     _requests: list[Request] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)

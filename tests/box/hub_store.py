@@ -1,4 +1,4 @@
-"""The repositories that the stand-in Hub serves: files, commits, branches, and the JSON its client reads."""
+"""Repositories of the stand-in Hub: files, commits, branches, and their JSON for huggingface_hub."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The patterns that the Hub's own .gitattributes puts in LFS, as far as model repositories here have them.
+# The LFS patterns of the Hub's default .gitattributes, as far as model repositories of the tests use them.
 LFS_SUFFIXES = frozenset({".bin", ".gguf", ".gz", ".npz", ".onnx", ".pt", ".safetensors", ".zip"})
 # The Hub refuses larger files outside LFS.
 LFS_ABOVE_BYTES = 10 * 1000 * 1000
-# One date for everything, so that answers are the same on every run.
+# A fixed date, so that responses are the same on every run.
 COMMITTED = "2025-01-01T00:00:00.000Z"
 
 
 class HubError(Exception):
-    """A request that is answered with an error, the way the Hub words it to its client."""
+    """An error response, with the status, code and message that the real Hub sends."""
 
     def __init__(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class HubError(Exception):
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One version of a file; lfs says whether the CDN or the hub itself sends it."""
+    """One version of a file. ``lfs``: served by the CDN instead of the hub itself."""
 
     source: Path
     size: int
@@ -39,8 +39,8 @@ class StoredFile:
     pointer_size: int
 
     @classmethod
-    def told(cls, source: Path, sha256: str) -> StoredFile:
-        """A file too large to be read, with the sha256 it is said to have: nobody downloads the whole of it."""
+    def with_sha256(cls, source: Path, sha256: str) -> StoredFile:
+        """A sparse file with a made-up sha256: it is too large to hash, and no test downloads the whole file."""
         pointer = _pointer(sha256, source.stat().st_size)
         blob = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest()
         return cls(source, source.stat().st_size, sha256, blob, True, len(pointer))
@@ -56,7 +56,7 @@ class StoredFile:
         pointer = _pointer(sha256.hexdigest(), size)
         lfs = Path(name).suffix in LFS_SUFFIXES or size > LFS_ABOVE_BYTES
         if lfs:
-            # git holds only the pointer, so that is what the blob id names.
+            # git stores only the pointer, so the blob id is the pointer's.
             blob = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer)
         return cls(source, size, sha256.hexdigest(), blob.hexdigest(), lfs, len(pointer))
 
@@ -65,7 +65,7 @@ class StoredFile:
         return self.sha256 if self.lfs else self.blob_id
 
     def sibling(self, path: str, *, blobs: bool) -> dict[str, Any]:
-        """As model info lists it; sizes and hashes come only when asked for."""
+        """The entry in a model info response; sizes and hashes only with ``blobs``."""
         if not blobs:
             return {"rfilename": path}
         entry: dict[str, Any] = {"rfilename": path, "size": self.size, "blobId": self.blob_id}
@@ -74,7 +74,7 @@ class StoredFile:
         return entry
 
     def entry(self, path: str) -> dict[str, Any]:
-        """As tree and paths-info list it, where the sha256 is called oid."""
+        """The entry in tree and paths-info responses, where the sha256 is called oid."""
         entry: dict[str, Any] = {"type": "file", "oid": self.blob_id, "size": self.size, "path": path}
         if self.lfs:
             entry["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": self.pointer_size}
@@ -102,7 +102,7 @@ class Revision:
         return {str(parent) for path in self.files for parent in Path(path).parents} - {"."}
 
     def entries(self, paths: Iterable[str]) -> list[dict[str, Any]]:
-        """Files and folders by path; as on the Hub, a path that does not exist is left out."""
+        """Entries of files and folders; paths that do not exist are left out, as on the Hub."""
         known = self.folders()
         return [
             self.files[path].entry(path) if path in self.files else self._folder(path)
@@ -129,7 +129,7 @@ class Revision:
 
 @dataclass
 class Repository:
-    """A model repository; gated_token is the one token that may download from it, None lets everyone."""
+    """A model repository. ``gated_token``: the token that downloads need; None: downloads need no token."""
 
     id: str
     gated_token: str | None
@@ -143,15 +143,15 @@ class Repository:
         return commit
 
     def revision(self, name: str) -> Revision:
-        """By branch, full ref or full commit id."""
+        """Return a revision by branch, full ref or full commit id. Raises HubError."""
         commit = self.branches.get(name.removeprefix("refs/heads/"), name)
         try:
             return self.commits[commit]
         except KeyError:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {name}") from None
 
-    def admit(self, token: str | None) -> None:
-        """Only downloads are gated: anyone may see the info and the file list, as on the Hub."""
+    def authorize_download(self, token: str | None) -> None:
+        """Raise HubError if a download needs another token. Info and file list are public, as on the Hub."""
         if self.gated_token is None or token == self.gated_token:
             return
         restricted = f"Access to model {self.id} is restricted"
@@ -190,7 +190,7 @@ class Repository:
 
 
 class Store:
-    """All repositories of one hub. Files stay where they are; each is read once, for its hashes."""
+    """All repositories of one hub. Files are served from where they are; each is read once, to hash it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -199,10 +199,10 @@ class Store:
         self._read: dict[tuple[Path, str, int, int], StoredFile] = {}
 
     def add_sparse_repo(self, repo_id: str, files: Mapping[str, Path], gated_token: str | None = None) -> str:
-        """Files that are a header over a hole. Their sha256 is one of the file's name and size: nobody checks it."""
+        """Add sparse files, with a hash of name and size in place of their sha256, which no test verifies."""
         self._repositories[repo_id] = Repository(repo_id, gated_token)
         stored = {
-            path: StoredFile.told(
+            path: StoredFile.with_sha256(
                 self.root / source,
                 hashlib.sha256(f"{path} {(self.root / source).stat().st_size}".encode()).hexdigest(),
             )
@@ -235,7 +235,7 @@ class Store:
         try:
             return self._repositories[repo_id]
         except KeyError:
-            # The Hub does not tell strangers whether a private repository exists.
+            # The Hub hides from anonymous clients whether a private repository exists.
             status, message = (401, "Invalid username or password.") if anonymous else (404, "Repository not found")
             raise HubError(status, "RepoNotFound", message) from None
 
@@ -254,7 +254,7 @@ class Store:
 
 
 def _sha1(files: Mapping[str, str]) -> str:
-    """An id that depends on names and contents alone, so that a test may pin it."""
+    """An id that depends only on names and contents, so that a test may pin it."""
     return hashlib.sha1(_listing(files)).hexdigest()
 
 

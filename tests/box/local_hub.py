@@ -1,4 +1,4 @@
-"""The rehearsal's Hub: the tiny model, and the stand-in that serves it, as a process that outlives the rehearsal."""
+"""The Hub of the rehearsal: make the tiny model and serve it from a background process that outlives the rehearsal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 20260
 
 
 def make_model(rehearsal: Rehearsal) -> Path:
-    """The repository's files; made once, from a fixed seed."""
+    """Return the directory of the tiny model's files; make them from a fixed seed if they are missing."""
     directory = rehearsal.hub_directory / REPOSITORY / "F16"
     if not directory.exists():
         part = directory.with_suffix(".part")
@@ -33,7 +33,7 @@ def make_model(rehearsal: Rehearsal) -> Path:
 
 
 def start(rehearsal: Rehearsal) -> None:
-    """Make the model if need be, and serve it until the box is destroyed or this machine goes down."""
+    """Make the model if it is missing, and serve it until `stop` or a reboot of this machine."""
     make_model(rehearsal)
     if is_up(rehearsal):
         return
@@ -52,18 +52,18 @@ def start(rehearsal: Rehearsal) -> None:
 
 
 def stop(rehearsal: Rehearsal) -> None:
-    """End the process, if it is the one that was started here."""
+    """Stop the server, unless its process id belongs to another program by now."""
     try:
         pid = int(_pid_file(rehearsal).read_text())
         if b"tests.box.serve_hub" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError):
-        pass  # it never ran, or is gone already
+        pass  # it was never started, or has ended
     _pid_file(rehearsal).unlink(missing_ok=True)
 
 
 def is_up(rehearsal: Rehearsal) -> bool:
-    """Whether it serves the tiny model."""
+    """Return whether the Hub answers and has the tiny model."""
     url = f"http://{ADDRESS}:{rehearsal.hub_port}/api/models/{REPOSITORY}"
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:

@@ -1,6 +1,6 @@
-"""The life of the rehearsal box: a disposable Debian 13 under systemd-nspawn that is reached over SSH like any other.
+"""Start, stop and destroy the rehearsal box: a disposable Debian 13 under systemd-nspawn, reached over SSH.
 
-It shares this host's network (its sshd listens on a loopback port of its own) or, isolated, has loopback only.
+The box shares this host's network (its sshd listens on a loopback port) or, isolated, has only a loopback interface.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NAMESPACE_OPTION = "--network-namespace-path="
 
 @dataclass(frozen=True)
 class Mode:
-    """How a box was started."""
+    """Options that a box was started with."""
 
     network: Network = "host"
     writable_sysctl: bool = False
@@ -61,20 +61,20 @@ class Mode:
 
 
 def up(rehearsal: Rehearsal, *, network: Network = "host", writable_sysctl: bool = False) -> None:
-    """Start the box, making it first if need be, and return once root can log in and systemd has settled.
+    """Start the box (and make it if necessary); return when root can log in and systemd has finished starting.
 
-    A box that is up in this mode is left running; in another mode, it is restarted.
+    A box that already runs in this mode is left alone; in another mode it is restarted.
 
-    `writable_sysctl`: let the box write the kernel's settings (vm.* and the rest). They are this host's own, so
-    a test that checks how llamarig changes them may ask for it and must put them back; nobody else should.
-    systemd-sysctl.service is masked then, or merely starting the box would give this host Debian's settings.
+    `writable_sysctl`: let the box write kernel settings (vm.* and others). They are shared with this host, so use it
+    only in tests of those settings, and restore them. systemd-sysctl.service is masked in this mode, because starting
+    the box would otherwise apply Debian's settings to this host.
 
-    Raises BoxError, with the end of the console's log, if the box does not answer within 60 s.
+    Raises BoxError, with the end of the console log, if the box does not answer within 60 s.
     """
     check_host()
     wanted = Mode(network, writable_sysctl)
     claim_directory(rehearsal)
-    with _only_one_at_a_time(rehearsal):
+    with _exclusive(rehearsal):
         running = mode(rehearsal)
         if running == wanted:
             prepare(rehearsal)
@@ -97,15 +97,15 @@ def up(rehearsal: Rehearsal, *, network: Network = "host", writable_sysctl: bool
 
 
 def down(rehearsal: Rehearsal) -> None:
-    """Power the box off and wait until it is gone; nothing happens if it is not up."""
+    """Power the box off and wait until it has ended. Does nothing if it is not up."""
     if not rehearsal.marker.exists():
         return
-    with _only_one_at_a_time(rehearsal):
+    with _exclusive(rehearsal):
         _stop(rehearsal)
 
 
 def destroy(rehearsal: Rehearsal) -> None:
-    """Power the box off and delete its state directory with everything in it.
+    """Power the box off and delete its state directory.
 
     Raises BoxError for a directory that was not made by `bootstrap`.
     """
@@ -118,7 +118,7 @@ def destroy(rehearsal: Rehearsal) -> None:
         )
     down(rehearsal)
     say(f"Deleting {directory}...")
-    # The marker goes last, so that an interrupted destroy can be repeated.
+    # Delete the marker last, so that an interrupted destroy can be repeated.
     for entry in sorted(directory.iterdir()):
         if entry != rehearsal.marker:
             remove_tree(entry)
@@ -126,12 +126,12 @@ def destroy(rehearsal: Rehearsal) -> None:
 
 
 def is_up(rehearsal: Rehearsal) -> bool:
-    """Say whether the box's systemd-nspawn is running (not whether its sshd answers)."""
+    """Return whether the box's systemd-nspawn is running (not whether its sshd answers)."""
     return _pid(rehearsal) is not None
 
 
 def mode(rehearsal: Rehearsal) -> Mode | None:
-    """Return how the running box was started, None if it is not up. Read from the process, which cannot be stale."""
+    """Return the mode of the running box, None if it is not up. Read from the process, so it cannot be stale."""
     pid = _pid(rehearsal)
     if pid is None:
         return None
@@ -141,17 +141,17 @@ def mode(rehearsal: Rehearsal) -> Mode | None:
 
 
 def isolated_prefix(rehearsal: Rehearsal) -> list[str]:
-    """Return what to put before a command (pyinfra, ssh) for it to reach the box in isolated mode.
+    """Return the prefix with which a command (pyinfra, ssh) reaches the box in isolated mode.
 
-    The command then has no network but the box's loopback either.
+    The command has only the box's loopback network then, too.
     """
     return ["ip", "netns", "exec", rehearsal.network_namespace]
 
 
 def ssh_argv(rehearsal: Rehearsal) -> list[str]:
-    """Return the command that logs in to the running box; append what is to run there.
+    """Return the ssh command line for the running box; append the remote command.
 
-    It reads no configuration of the user's and accepts no host key but the box's.
+    It ignores the user's ssh configuration and accepts only the box's host key.
     """
     running = mode(rehearsal)
     prefix = isolated_prefix(rehearsal) if running is not None and running.network == "isolated" else []
@@ -206,16 +206,16 @@ def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
         "--settings=no",
         "--link-journal=no",
         "--resolv-conf=copy-host",
-        # Without, units get at most the kernel's default, 8 MiB, and llama-server's --mlock wants it all. With it too
-        # where this host's root lacks CAP_SYS_RESOURCE, as in some CI sandboxes.
+        # llama-server's --mlock locks the whole model; the default limit is 8 MiB. The limit stays at the default where
+        # this host's root lacks CAP_SYS_RESOURCE, as in some CI sandboxes.
         "--rlimit=MEMLOCK=infinity",
-        # Compiled objects and source archives outlive the box: its next life takes seconds to build.
+        # Keep compiled objects and source archives outside the box, so that a new box builds in seconds.
         f"--bind={rehearsal.build_cache}:/var/cache/llamarig",
-        # What its init is told when nspawn gets SIGTERM: power off.
+        # The signal that nspawn sends to the box's init on SIGTERM; this one means power off.
         "--kill-signal=SIGRTMIN+4",
     ]
-    # With systemd in charge of this host the box gets a scope of its own, so that the login session from which
-    # it was started may end. Without, there is nobody to ask for one.
+    # On a host with systemd the box runs in its own scope, so that it outlives the login session that started it.
+    # Without systemd there is no scope to create.
     if not Path("/run/systemd/system").is_dir():
         argv.append("--keep-unit")
     if wanted.network == "isolated":
@@ -227,8 +227,8 @@ def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
     if wanted.writable_sysctl:
         argv.append("systemd.mask=systemd-sysctl.service")
         environment[WRITABLE_SYSCTL] = "1"
-    # The shell leaves nspawn to init in a session without a terminal: it outlives this process, and when it ends
-    # no zombie keeps its process id.
+    # The shell exits at once and leaves nspawn to init, in a session without a terminal: nspawn outlives this process,
+    # and init reaps it, so that no zombie keeps its process id.
     started = subprocess.run(
         ["sh", "-c", '"$@" </dev/null >"$0" 2>&1 & echo $!', rehearsal.console_log, *argv],
         env=environment,
@@ -242,31 +242,31 @@ def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
 
 
 def _wait_until_ready(rehearsal: Rehearsal, *, deadline: float) -> str:
-    """Return systemd's own word for its state once it has started everything: running or degraded."""
+    """Return systemd's state (running or degraded) once it has started everything."""
     problem = "nothing answered"
     while (left := deadline - time.monotonic()) > 0:
         if not is_up(rehearsal):
             problem = "systemd-nspawn ended"
             break
         try:
-            answer = ssh(rehearsal, "systemctl is-system-running --wait", check=False, timeout=left)
+            result = ssh(rehearsal, "systemctl is-system-running --wait", check=False, timeout=left)
         except BoxError as error:
             problem = str(error)
             continue
-        state = answer.stdout.strip()
+        state = result.stdout.strip()
         if state in ("running", "degraded"):
             return state
-        problem = answer.stderr.strip() or f"systemd says {state or 'nothing'}"
+        problem = result.stderr.strip() or f"systemd says {state or 'nothing'}"
         time.sleep(POLL_SECONDS)
     raise BoxError(f"The box did not start: {problem}.\n{rehearsal.console_log} ends:\n{tail(rehearsal.console_log)}")
 
 
 def _stop(rehearsal: Rehearsal) -> None:
-    """Power the box off; if it does not obey, kill it. Then take away what only a running box needs."""
+    """Power the box off, or kill it if that fails; then remove its pid file and network namespace."""
     pid = _pid(rehearsal)
     if pid is not None:
         say("Powering the box off...")
-        # Killing nspawn leaves the box's init behind, and killing that ends every process in the box.
+        # Killing nspawn alone leaves the box's init running; killing init ends every process in the box.
         children = [int(child) for child in _proc_text(pid, f"task/{pid}/children").split()]
         _signal(pid, signal.SIGTERM)
         if not _wait_until_gone(rehearsal, STOP_SECONDS):
@@ -304,7 +304,7 @@ def _namespace_path(rehearsal: Rehearsal) -> Path:
 
 
 def _check_port(rehearsal: Rehearsal) -> None:
-    """Raise BoxError if something of this host's has the port; the box's sshd would fail with less to go by."""
+    """Raise BoxError if a process of this host uses the port. The box's sshd would fail with a less helpful message."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -319,8 +319,8 @@ def _check_port(rehearsal: Rehearsal) -> None:
 def _pid(rehearsal: Rehearsal) -> int | None:
     """Return the process id of the box's systemd-nspawn if it is running.
 
-    The number may have gone to another process since it was written down, so that is looked at as well; a zombie has
-    no command line and counts as gone.
+    The command line is checked, because the id in the pid file may have been reused. A zombie has no command line and
+    counts as ended.
     """
     try:
         pid = int(rehearsal.pid_file.read_text())
@@ -328,7 +328,7 @@ def _pid(rehearsal: Rehearsal) -> int | None:
         return None
     for _ in range(EXEC_POLLS):
         command_line = _proc_strings(pid, "cmdline")
-        # In the moment of exec a process has none: a box that has just been started is not one that has ended.
+        # A process has no command line for a moment during exec; a box that has just been started has not ended.
         if command_line != [""] or not _runs(pid):
             break
         time.sleep(0.01)
@@ -336,13 +336,13 @@ def _pid(rehearsal: Rehearsal) -> int | None:
 
 
 def _runs(pid: int) -> bool:
-    """Say whether there is such a process, zombies left out."""
+    """Return whether the process exists and is not a zombie."""
     state = _proc_text(pid, "stat").rpartition(")")[2].split()
     return bool(state) and state[0] not in ("Z", "X")
 
 
 def _proc_strings(pid: int, name: str) -> list[str]:
-    """Return what /proc keeps with a NUL after each item."""
+    """Return the NUL-separated strings of a file in /proc/PID."""
     return _proc_text(pid, name).split("\0")
 
 
@@ -361,8 +361,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def _only_one_at_a_time(rehearsal: Rehearsal) -> Iterator[None]:
-    """Let one process at a time start or stop this box; the others wait."""
+def _exclusive(rehearsal: Rehearsal) -> Iterator[None]:
+    """Lock the box, so that one process at a time starts or stops it; others wait."""
     with rehearsal.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,6 @@
-"""Takes llama-server's place in a release and goes wrong in one way; put there by test_releases.py.
+"""Replacement for llama-server that fails in one chosen way; test_releases.py installs it in a release on the box.
 
-Everything else is the real server: it is started with the same arguments, and --help and --version are its own.
-Runs on the box, standard library only.
+Apart from the chosen fault it runs the real server with the same arguments. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PROPS = {
     "props-bad-status": b"this is not HTTP\r\n\r\n",
     "props-other-shape": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
 }
-"""What is answered to /props, after which the connection is reset."""
+"""Responses to /props, each followed by a reset of the connection."""
 
 
 def main() -> None:
@@ -38,7 +37,7 @@ def main() -> None:
         time.sleep(3600)
     if MODE == "slow-load":
         time.sleep(SLOW_S)
-        # Under the name that the unit starts: another argv would be another server to the next deploy.
+        # argv[0] must be the unit's: the next deploy compares the command line of the running process.
         os.execv(REAL, [str(REAL.with_name("llama-server")), *arguments])
     if MODE == "no-key":
         at = arguments.index("--api-key-file")
@@ -50,7 +49,7 @@ def main() -> None:
 
 
 def forward(arguments: list[str]) -> None:
-    """The real server on a port of its own, and everything passed on to it but what MODE answers otherwise."""
+    """Start the real server on another port and forward all connections to it, except those that MODE answers."""
     at = arguments.index("--port") + 1
     port, inner = int(arguments[at]), int(arguments[at]) + 500
     server = subprocess.Popen([str(REAL), *arguments[:at], str(inner), *arguments[at + 1 :]])
@@ -71,14 +70,14 @@ def serve(client: socket.socket, port: int, server: subprocess.Popen[bytes]) -> 
             request += client.recv(65536)
     if MODE in PROPS and request.startswith(b"GET /props"):
         client.sendall(PROPS[MODE])
-        time.sleep(0.2)  # a reset overtakes what was sent and not yet read
+        time.sleep(0.2)  # a reset discards sent data that the client has not yet read
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         return
     try:
         upstream = socket.create_connection(("127.0.0.1", port))
     except OSError:
-        client.close()  # it is not listening yet
+        client.close()  # the real server is not listening yet
         return
     upstream.sendall(request.replace(b"keep-alive", b"close"))
     while block := upstream.recv(65536):

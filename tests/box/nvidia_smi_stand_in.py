@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Stand-in for nvidia-smi, since no box here has a GPU: two H200s as they really answered, and what is set on them.
+"""Stand-in for nvidia-smi on boxes without a GPU: answers as two H200s did, with the settings made through it.
 
-Limits and persistence are kept in /run, and so forgotten at a boot, as the cards' own are. While /run/stubborn-cards is
-there, a limit is accepted and not taken. /run/cards-drift.json makes cards other than they were: number of the card ->
-number of the column -> what it says there, or null where the card is gone; or what a driver says that does not answer.
+Power limits and persistence mode are kept in /run, so a reboot resets them, as it does on real cards. While
+/run/ignore-power-limits exists, a power limit is accepted but not applied. /run/cards-drift.json overrides answers:
+card number -> column number -> value, or null for a card that is gone; or a string, the driver's error message.
 """
 
 import json
@@ -21,7 +21,7 @@ CARDS = (
 
 
 def main() -> None:
-    """What the fact and the unit ask of it."""
+    """Answer the options that the fact and the unit use."""
     state = json.loads(STATE.read_text()) if STATE.exists() else {}
     options = dict(word.split("=", 1) for word in sys.argv[1:])
     if "--query-gpu" in options:
@@ -44,7 +44,7 @@ def main() -> None:
     card = state.setdefault(uuid, {"limit": 700.0, "persistence": "Disabled"})
     if "--persistence-mode" in options:
         card["persistence"] = {"0": "Disabled", "1": "Enabled"}[options["--persistence-mode"]]
-    if "--power-limit" in options and not pathlib.Path("/run/stubborn-cards").exists():
+    if "--power-limit" in options and not pathlib.Path("/run/ignore-power-limits").exists():
         card["limit"] = float(options["--power-limit"])
     STATE.write_text(json.dumps(state))
 

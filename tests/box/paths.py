@@ -1,4 +1,4 @@
-"""Where the rehearsal box keeps its files and which port it answers on. Importing this does nothing else."""
+"""Paths, names and port of the rehearsal box. Free of side effects on import."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ HOSTNAME = "rehearsal"
 
 @dataclass(frozen=True)
 class Rehearsal(RehearsalBox):
-    """The disposable box, with the files that only the tests need."""
+    """The disposable box, with the paths that only the tests need."""
 
     @property
     def root(self) -> Path:
-        """The box's file system."""
+        """Root of the box's file system."""
         return self.directory / "root"
 
     @property
     def unfinished_root(self) -> Path:
-        """Where the file system grows; only its last step, a rename, makes it `root`."""
+        """The file system while it is being made; the last step renames it to `root`."""
         return self.directory / "root.part"
 
     @property
@@ -33,7 +33,7 @@ class Rehearsal(RehearsalBox):
 
     @property
     def host_key(self) -> Path:
-        """The box's own sshd key, kept out here so that it outlives a rebuilt `root`."""
+        """The host key of the box's sshd, kept outside `root` so that it survives a rebuild."""
         return self.directory / "ssh_host_ed25519_key"
 
     @property
@@ -43,12 +43,12 @@ class Rehearsal(RehearsalBox):
 
     @property
     def console_log(self) -> Path:
-        """What the box wrote to its console since it last started."""
+        """Console output since the last start."""
         return self.directory / "console.log"
 
     @property
     def build_cache(self) -> Path:
-        """ccache and source archives of the box; kept when the box is thrown away."""
+        """ccache and source archives of the box; kept when the box is destroyed."""
         return self.cache / "build-cache"
 
     @property
@@ -66,12 +66,12 @@ class Rehearsal(RehearsalBox):
 
     @property
     def marker(self) -> Path:
-        """Says that the directory is ours, so `destroy` may delete it."""
+        """File that marks the directory as a box's, so that `destroy` may delete it."""
         return self.directory / ".llamarig-rehearsal"
 
     @property
     def machine_name(self) -> str:
-        """Name for systemd-nspawn, which refuses two machines of one name on a host."""
+        """Machine name for systemd-nspawn; it has to be unique on the host."""
         return f"llamarig-{self._digest}"
 
     @property

@@ -1,4 +1,4 @@
-"""The whole thing on a disposable box of this machine: `python3 -m tests rehearsal`."""
+"""Run the whole deploy against a disposable box on this machine: `python3 -m tests rehearsal`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY_ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Box up, deploy, ask for a completion from outside the box. Further arguments go to pyinfra."""
+    """Start the box, deploy, and request a completion from outside the box. Arguments are passed to pyinfra."""
     began = time.monotonic()
     try:
         rehearsal = Rehearsal.from_environment()
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def is_healthy(address: str) -> bool:
-    """Whether the server of an address answers /health with 200."""
+    """Return whether the server answers /health with status 200."""
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=2) as response:
             return bool(response.status == 200)
@@ -58,7 +58,7 @@ def is_healthy(address: str) -> bool:
 
 
 def chat(address: str, text: str, key: str | None = None, *, model: str | None = None) -> str:
-    """The answer to one user message through the OpenAI-compatible API."""
+    """Send one user message to the OpenAI-compatible API and return the answer."""
     body = {"messages": [{"role": "user", "content": text}], "max_tokens": 24, **({"model": model} if model else {})}
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode(), headers)

@@ -1,4 +1,4 @@
-"""The tiny model with other weights, as another repository, model, port and unit: for tests that need a download."""
+"""A second model for tests that need a download: the tiny model with other weights, in its own repository and unit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.box.tiny_model import write_shards
 SECOND = "llamarig/Second-GGUF"
 STORE = "/var/lib/llamarig/models"
 PORT = 11
-"""Counted from the box's own."""
+"""Offset from the box's SSH port."""
 
 
 def declare(variant: Deployment, hub: Hub, *, gated_token: str | None = None) -> None:
-    """Put the repository on the Hub and the model into the rig."""
-    # Other bytes: those of the tiny model are on the box, and would be linked.
+    """Add the repository to the Hub and the model to the rig."""
+    # The weights must differ from the tiny model's: identical files on the box would be linked, not downloaded.
     folder = hub.store.root.parent / "second-model"
     if not folder.exists():
         part = folder.with_suffix(".part")
@@ -30,8 +30,8 @@ def declare(variant: Deployment, hub: Hub, *, gated_token: str | None = None) ->
     variant.rig["models"] = [tiny, {**tiny, "name": "second", "repo": SECOND, "serve": serve}]
 
 
-def forget(deployment: Deployment) -> None:
-    """Nothing of it is left on the box. Files that stayed would be found by the next test, which then fetches none."""
+def remove(deployment: Deployment) -> None:
+    """Remove the model, its unit and its downloads from the box, so that the next test downloads it again."""
     deployment.shell(
         "systemctl stop 'llamarig-job-fetch_*'; systemctl disable --quiet --now llamarig-second 2>/dev/null; "
         "rm -f /etc/systemd/system/llamarig-second.service; systemctl daemon-reload; "

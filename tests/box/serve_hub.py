@@ -1,4 +1,4 @@
-"""The stand-in Hub as a program: python3 -m tests.box.serve_hub --root DIR. Runs until it is told to end."""
+"""Serve the stand-in Hub until SIGTERM or SIGINT: python3 -m tests.box.serve_hub --root DIR."""
 
 from __future__ import annotations
 

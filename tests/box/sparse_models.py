@@ -1,7 +1,6 @@
-"""Makes GGUF files of full-size models whose header is real and whose weights are a hole.
+"""Make sparse GGUF files of full-size models: a real header, and a hole in place of the weights.
 
-`ls` says 65 GB, `du` says some megabytes. What a dry run of llama.cpp reads is all there; nobody could load one.
-
+`ls` shows 65 GB, `du` a few megabytes. The files have all that a dry run of llama.cpp reads.
     python -m tests.box.sparse_models DIRECTORY [NAME ...]
 """
 
@@ -19,22 +18,22 @@ from tests.placement.model_shapes import FILE_TYPES, SHAPES, ModelShape
 
 
 def write_sparse(directory: Path, name: str, shape: ModelShape, *, shards: int = 1, tokens: bool = False) -> list[Path]:
-    """Write ``<name>.gguf``, or ``<name>-00001-of-0000N.gguf`` and its sisters; the first shard comes first.
+    """Write ``<name>.gguf``, or ``<name>-00001-of-0000N.gguf`` and the other shards; return the paths in order.
 
-    :param tokens: with a vocabulary of the real one's length, which makes the header as long as a real one; without,
-        the header says that there is none, and is a few hundred kilobytes
+    :param tokens: include a vocabulary as long as the real one, so that the header has its real size; without it, the
+        header declares no vocabulary and takes a few hundred kilobytes
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = list(shape.tensors())
     path = directory / f"{name}.gguf"
-    # A split file holds at most this many tensors; one more would make a shard less.
+    # gguf splits by a maximum number of tensors per shard.
     limit = -(-len(tensors) // shards) if shards > 1 else 0
     writer = GGUFWriter(path, shape.architecture, split_max_tensors=limit)
     _put_metadata(writer, shape, name, tokens=tokens)
     for tensor, dimensions in tensors:
         kind = shape.type_of(tensor, dimensions)
         size = shape.size(tensor, dimensions)
-        # gguf takes numpy's order of dimensions, and goes by the raw type whatever numpy's is.
+        # gguf takes dimensions in numpy's order, and uses the raw type instead of numpy's.
         writer.add_tensor_info(tensor, dimensions[::-1], np.dtype(np.float32), size, raw_dtype=kind)
     written = writer.format_shard_names(path)
     data = [[info.nbytes for info in shard.values()] for shard in writer.tensors]
@@ -102,12 +101,12 @@ def _put_vocabulary(writer: GGUFWriter, shape: ModelShape, *, tokens: bool) -> N
         writer.add_vocab_size(shape.vocabulary)
         return
     words = vocabulary()
-    # As long as a real vocabulary's words are on average, so that the header is as long as a real one.
-    invented = [f"token{index:07d}" for index in range(shape.vocabulary - len(words.tokens))]
+    # Twelve characters are the average length in a real vocabulary, so the header gets its real size.
+    padding = [f"token{index:07d}" for index in range(shape.vocabulary - len(words.tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list([*words.tokens, *invented])
-    writer.add_token_types([*words.types, *[TokenType.NORMAL] * len(invented)])
+    writer.add_token_list([*words.tokens, *padding])
+    writer.add_token_types([*words.types, *[TokenType.NORMAL] * len(padding)])
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(words.tokens.index("<|endoftext|>"))
     writer.add_eos_token_id(words.tokens.index("<|im_end|>"))

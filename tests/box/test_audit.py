@@ -1,4 +1,4 @@
-"""The audit reports drift, with an exit code, and changes nothing."""
+"""The audit reports drift in its output, report and exit code, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
 
-# Everything a deploy could touch, but for /var/cache/llamarig, which this machine's other boxes share; access times
-# and the journal are no drift.
-STAMPS = (
+# A digest of everything that a deploy could change, except /var/cache/llamarig, which other boxes of this host use too.
+# Access times and the journal are left out, because an audit may change them.
+FINGERPRINT = (
     "find /etc /opt /usr/local /var/lib/llamarig -xdev -printf '%p %T@ %C@ %s %m\\n' "
     "| grep -v '/etc/mtab ' | sort | sha256sum; systemctl show llamarig-tiny -p InvocationID -p ActiveState"
 )
@@ -24,8 +24,8 @@ UNIT = "/etc/systemd/system/llamarig-tiny.service"
 SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
 
 
-def test_a_converged_box_is_clean(deployment: Deployment, tmp_path: Path) -> None:
-    before = deployment.shell(STAMPS)
+def test_a_converged_box_is_clean_and_read_in_one_command(deployment: Deployment, tmp_path: Path) -> None:
+    before = deployment.shell(FINGERPRINT)
     for _ in range(2):
         outcome, host = audit(deployment, tmp_path / "report.json")
         assert outcome.code == 0, str(outcome)
@@ -33,17 +33,17 @@ def test_a_converged_box_is_clean(deployment: Deployment, tmp_path: Path) -> Non
         assert "rehearsal-box: clean" in outcome.output
         assert "\x1b[" not in outcome.output, "colours belong on a terminal only"
         assert host["status"] == "clean", host
-        assert deployment.shell(STAMPS) == before
-    # A container has no firmware table: reported as not known, not guessed.
+        assert deployment.shell(FINGERPRINT) == before
+    # A container has no firmware table, so the check reports its value as unknown.
     assert "memory.speed: not known" in outcome.output
-    assert len(deployment.run("-vv", script=AUDIT).sent) == 1, "everything is read in one command"
+    assert len(deployment.run("-vv", script=AUDIT).commands_sent) == 1, "everything is read in one command"
 
 
-OPENED = (
+LISTEN_ON_ALL_ADDRESSES = (
     f"sed -i 's/127.0.0.1/0.0.0.0/' {UNIT} && systemctl daemon-reload && systemctl restart llamarig-tiny && "
     "for i in $(seq 120); do ss -Hltnp | grep llama-server | grep -q '0.0.0.0:' && exit 0; sleep 0.5; done; exit 1"
 )
-IN_PLACES = (
+FOUR_CHANGES = (
     "rm /opt/llamarig/llama.cpp/*/bin/llama-bench",
     f"truncate -s -1000 {SHARD}",
     "chmod 700 /var/lib/llamarig/models",
@@ -52,13 +52,13 @@ IN_PLACES = (
 
 
 @pytest.mark.parametrize(
-    ("harm", "found"),
+    ("command", "found"),
     [
         ("systemctl stop llamarig-tiny", [("llama.units", "llamarig-tiny.service")]),
         ("systemctl disable llamarig-tiny", [("llama.units", "llamarig-tiny.service")]),
-        (OPENED, [("llama.units", "llamarig-tiny.service")]),
+        (LISTEN_ON_ALL_ADDRESSES, [("llama.units", "llamarig-tiny.service")]),
         (
-            "; ".join(IN_PLACES),
+            "; ".join(FOUR_CHANGES),
             [
                 ("deploy.operation", "Directories"),
                 ("deploy.operation", "Hub client"),
@@ -67,25 +67,25 @@ IN_PLACES = (
             ],
         ),
     ],
-    ids=["stopped", "not at boot", "unit edited to listen for everyone", "four places at once"],
+    ids=["stopped", "disabled", "edited to listen on all addresses", "four changes at once"],
 )
-def test_each_drift_is_one_finding_and_left_alone(
-    deployment: Deployment, tmp_path: Path, harm: str, found: list[tuple[str, str]]
+def test_each_drift_is_one_finding_and_is_not_repaired(
+    deployment: Deployment, tmp_path: Path, command: str, found: list[tuple[str, str]]
 ) -> None:
-    deployment.shell(harm, timeout=90)
-    before = deployment.shell(STAMPS)
+    deployment.shell(command, timeout=90)
+    before = deployment.shell(FINGERPRINT)
     outcome, host = audit(deployment, tmp_path / "report.json")
     assert outcome.code == 1, str(outcome)
     assert sorted(failing(host)) == found, str(outcome)
-    assert ("without a key" in outcome.output) == (harm == OPENED)
-    assert deployment.shell(STAMPS) == before
+    assert ("without a key" in outcome.output) == (command == LISTEN_ON_ALL_ADDRESSES)
+    assert deployment.shell(FINGERPRINT) == before
     repaired = deployment.run()
     assert repaired.code == 0, str(repaired)
     assert audit(deployment, tmp_path / "report.json")[0].code == 0
 
 
 @pytest.mark.parametrize(
-    ("harm", "undo", "check", "about"),
+    ("command", "undo", "check", "about"),
     [
         (
             "install -d /etc/llama.cpp && echo 'ctx-size = 512' >/etc/llama.cpp/config.ini",
@@ -101,10 +101,10 @@ def test_each_drift_is_one_finding_and_left_alone(
         ),
     ],
 )
-def test_what_no_deploy_may_fix_is_reported(
-    deployment: Deployment, tmp_path: Path, harm: str, undo: str, check: str, about: str
+def test_stray_llama_cpp_settings_are_reported(
+    deployment: Deployment, tmp_path: Path, command: str, undo: str, check: str, about: str
 ) -> None:
-    deployment.shell(harm)
+    deployment.shell(command)
     try:
         outcome, host = audit(deployment, tmp_path / "report.json")
     finally:
@@ -114,11 +114,11 @@ def test_what_no_deploy_may_fix_is_reported(
     assert "LLAMA_ARG_N_GPU_LAYERS=0" not in outcome.output
 
 
-def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
+def test_an_undeclared_open_server_and_a_flag_that_the_build_lacks_are_reported(
     variant: Deployment, tmp_path: Path
 ) -> None:
     port = variant.box.port + 9
-    # A build whose --help lists no --cache-ram, which the model is declared with.
+    # Make the build's recorded flags lack --cache-ram, which the model declares.
     manifest = "/opt/llamarig/llama.cpp/*/manifest.json"
     variant.shell(f'sed -i.saved \'s/"--cache-ram"/"--no-such"/\' {manifest}')
     variant.shell(
@@ -141,13 +141,13 @@ def test_a_server_nobody_declared_open_to_everyone_and_a_flag_no_build_takes(
         f"stray.service; LLAMA_ARG_CTX_SIZE set in the running process; listens on 0.0.0.0:{port} without a key"
         in str(failed["llama.other-servers"]["found"])
     )
-    # A deploy would refuse it, and so fixes nothing.
+    # A deploy would refuse this flag, so the remedy is not simply to deploy.
     assert "cache_ram_mib needs --cache-ram" in failed["llama.units"]["found"]
     assert failed["llama.units"]["remedy"] == "fix that, then run deploy.py"
     assert not failed["llama.units"]["by_deploy"]
 
 
-def test_accepted_with_a_reason_is_clean_and_still_reported(variant: Deployment, tmp_path: Path) -> None:
+def test_an_accepted_finding_is_reported_with_its_reason_and_does_not_fail(variant: Deployment, tmp_path: Path) -> None:
     variant.shell("install -d /etc/llama.cpp && touch /etc/llama.cpp/config.ini")
     variant.rig["host"]["accepted"] = {"llama.config-files": "shared with another tool"}
     try:
@@ -160,7 +160,7 @@ def test_accepted_with_a_reason_is_clean_and_still_reported(variant: Deployment,
     assert [finding["accepted"] for finding in findings if finding["accepted"]] == ["shared with another tool"]
 
 
-def test_a_declaration_that_cannot_be_checked_is_not_clean(variant: Deployment, tmp_path: Path) -> None:
+def test_a_declared_value_that_cannot_be_read_fails_the_audit(variant: Deployment, tmp_path: Path) -> None:
     variant.rig["host"]["memory_mts"] = 6000
     outcome, host = audit(variant, tmp_path / "report.json")
     assert outcome.code == 1, str(outcome)
@@ -168,7 +168,7 @@ def test_a_declaration_that_cannot_be_checked_is_not_clean(variant: Deployment, 
     assert "dmidecode" in str(host["why"])
 
 
-def test_only_and_skip(deployment: Deployment, tmp_path: Path) -> None:
+def test_only_and_skip_select_checks_and_a_misspelt_check_is_refused(deployment: Deployment, tmp_path: Path) -> None:
     deployment.shell("systemctl stop llamarig-tiny")
     try:
         outcome, host = audit(deployment, tmp_path / "report.json", "only=memory,cpu.affinity")
@@ -186,14 +186,14 @@ def test_only_and_skip(deployment: Deployment, tmp_path: Path) -> None:
     assert "there is no check 'memroy'" in typo.output
 
 
-def test_the_checks_are_listed(deployment: Deployment) -> None:
+def test_list_prints_the_checks_with_severity_and_description(deployment: Deployment) -> None:
     outcome = deployment.run("--data", "list=1", script=AUDIT)
     assert outcome.code == 0, str(outcome)
     assert "memory.speed (warning)" in outcome.output
     assert "expects RAM at its rated speed" in outcome.output
 
 
-def test_files_for_programs(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_prometheus_file_is_written_and_an_unwritable_report_fails(deployment: Deployment, tmp_path: Path) -> None:
     text = tmp_path / "llamarig.prom"
     audit(deployment, tmp_path / "report.json", f"prometheus={text}")
     assert 'llamarig_audit_clean{host="rehearsal-box"} 1' in text.read_text()
@@ -202,7 +202,7 @@ def test_files_for_programs(deployment: Deployment, tmp_path: Path) -> None:
     assert "cannot be written (No such file or directory)" in nowhere.output
 
 
-def test_a_host_that_cannot_be_reached_is_not_clean(deployment: Deployment, tmp_path: Path) -> None:
+def test_an_unreachable_host_fails_the_audit(deployment: Deployment, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     deployment.more_hosts.append(("gone", {"ssh_port": 1}))
     try:
@@ -218,24 +218,24 @@ def test_a_host_that_cannot_be_reached_is_not_clean(deployment: Deployment, tmp_
     assert record["status"] == "could-not-look"
 
 
-def test_without_root_it_reports_what_it_could_not_see(variant: Deployment, tmp_path: Path) -> None:
-    variant.shell("id looker >/dev/null 2>&1 || useradd --create-home looker")
+def test_an_audit_without_root_reports_what_it_could_not_read(variant: Deployment, tmp_path: Path) -> None:
+    variant.shell("id auditor >/dev/null 2>&1 || useradd --create-home auditor")
     variant.shell(
-        "install -d -m 700 -o looker /home/looker/.ssh && "
-        "install -m 600 -o looker /root/.ssh/authorized_keys /home/looker/.ssh/authorized_keys"
+        "install -d -m 700 -o auditor /home/auditor/.ssh && "
+        "install -m 600 -o auditor /root/.ssh/authorized_keys /home/auditor/.ssh/authorized_keys"
     )
-    variant.ssh["ssh_user"] = "looker"
+    variant.ssh["ssh_user"] = "auditor"
     outcome, host = audit(variant, tmp_path / "report.json", "only=memory.speed,llama.open-port")
     assert outcome.code == 0, str(outcome)
     assert "only root may read the firmware's table" in outcome.output, host
     assert "llama.open-port: not known: only root sees the processes of other users" in outcome.output, host
 
 
-def test_measurements_are_taken_on_request(deployment: Deployment, tmp_path: Path) -> None:
+def test_bandwidth_and_read_speed_are_measured_on_request(deployment: Deployment, tmp_path: Path) -> None:
     outcome, host = audit(deployment, tmp_path / "report.json", "bandwidth=1", "disk=1")
     assert outcome.code == 0, (outcome, host)
     measured, findings = host["measured"], host["findings"]
-    # The modules that promise a bandwidth cannot be seen from a container, and the tiny model is too short to be timed.
+    # A container does not see the memory modules' rating, and the tiny model's files are too small to time a read.
     speed = re.fullmatch(r"(\d+\.\d) GB/s", measured["memory.bandwidth"])
     assert speed is not None
     assert float(speed[1]) > 0.1
@@ -245,14 +245,14 @@ def test_measurements_are_taken_on_request(deployment: Deployment, tmp_path: Pat
     assert ("disk.read-speed" in unknown) is ("disk.read-speed" not in measured)
 
 
-def test_ram_is_required_only_of_a_model_that_does_not_run(variant: Deployment, tmp_path: Path) -> None:
-    """The kernel's memory is this machine's: the model is made to want nearly all of it, of which little is taken."""
+def test_free_ram_is_checked_only_for_models_that_are_not_running(variant: Deployment, tmp_path: Path) -> None:
+    """A container sees this machine's memory, so the model declares nearly all of it, without using it."""
     total = int(variant.shell("awk '/^MemTotal:/ {print $2}' /proc/meminfo")) // 1024
-    # Beside it 16 MiB of weights and 1 GiB of buffers are counted; the kernel itself has more than the rest.
+    # The check adds 16 MiB of weights and 1 GiB of buffers; the remaining 64 MiB are less than the kernel itself uses.
     variant.rig["models"][0]["serve"]["cache_ram_mib"] = total - 1024 - 16 - 64
     assert audit(variant, tmp_path / "report.json", "only=memory.room")[1]["findings"] == []
-    holds = "import time; held = bytearray(1200 << 20); time.sleep(600)"
-    variant.shell(f"systemctl stop llamarig-tiny; systemd-run --quiet --unit=holder /usr/bin/python3 -c '{holds}'")
+    program = "import time; memory = bytearray(1200 << 20); time.sleep(600)"
+    variant.shell(f"systemctl stop llamarig-tiny; systemd-run --quiet --unit=holder /usr/bin/python3 -c '{program}'")
     try:
         variant.shell(
             "p=$(systemctl show holder -P MainPID); for i in $(seq 120); do "
@@ -262,7 +262,7 @@ def test_ram_is_required_only_of_a_model_that_does_not_run(variant: Deployment, 
         outcome, host = audit(variant, tmp_path / "report.json", "only=memory.room")
     finally:
         variant.shell("systemctl stop holder; systemctl start llamarig-tiny")
-    assert outcome.code == 0, "only its caches would lack it"
+    assert outcome.code == 0, "only caches would lack memory, which fails no audit"
     findings = host["findings"]
     assert [(item["check"], item["about"], item["severity"]) for item in findings] == [("memory.room", "tiny", "note")]
     assert " GiB of RAM available now; the largest holders of the rest: " in findings[0]["found"]
@@ -270,15 +270,15 @@ def test_ram_is_required_only_of_a_model_that_does_not_run(variant: Deployment, 
 
 
 def test_swappiness_is_one_finding_and_deploy_fixes_it(deployment: Deployment, tmp_path: Path) -> None:
-    """vm.swappiness of a container is its host's: the box may write it for this test alone, and it is put back."""
+    """A container shares vm.swappiness with its host: the box may write it during this test, which restores it."""
     kernel = Path("/proc/sys/vm/swappiness")
     saved = kernel.read_text()
     variant = deployment.variant(tmp_path / "swappiness")
     variant.rig["host"]["swappiness"] = wanted = 23 if saved.strip() != "23" else 24
-    rule, ours = "/etc/udev/rules.d/30-zram.rules", "/etc/udev/rules.d/99-llamarig.rules"
+    rule, own_rule = "/etc/udev/rules.d/30-zram.rules", "/etc/udev/rules.d/99-llamarig.rules"
     machine.up(deployment.box, writable_sysctl=True)
     try:
-        # As CachyOS ships it: after every boot, and after systemd-sysctl, udev sets it again.
+        # CachyOS ships such a rule: udev sets the value at boot, after systemd-sysctl.
         variant.write(rule, 'SYSCTL{vm.swappiness}="150"\n')
         outcome, host = audit(variant, tmp_path / "report.json")
         assert failing(host) == [("memory.swappiness", "vm.swappiness")], str(outcome)
@@ -286,22 +286,22 @@ def test_swappiness_is_one_finding_and_deploy_fixes_it(deployment: Deployment, t
         assert variant.run().code == 0
         assert variant.run().changed == []
         outcome = variant.run("-vv", script=AUDIT)
-        assert (outcome.code, len(outcome.sent)) == (0, 1), str(outcome)
-        variant.shell(f"rm {rule} {ours}")
+        assert (outcome.code, len(outcome.commands_sent)) == (0, 1), str(outcome)
+        variant.shell(f"rm {rule} {own_rule}")
         variant.shell(f"echo 'vm.swappiness=61' >/etc/sysctl.d/99-mine.conf; test {wanted} != 61")
         outcome, host = audit(variant, tmp_path / "report.json")
         assert failing(host) == [("memory.swappiness", "vm.swappiness")], str(outcome)
         assert "remove vm.swappiness from /etc/sysctl.d/99-mine.conf" in outcome.output
     finally:
         kernel.write_text(saved)
-        variant.shell(f"rm -f /etc/sysctl.d/90-llamarig.conf /etc/sysctl.d/99-mine.conf {rule} {ours}")
+        variant.shell(f"rm -f /etc/sysctl.d/90-llamarig.conf /etc/sysctl.d/99-mine.conf {rule} {own_rule}")
         machine.up(deployment.box)
 
 
-def test_twenty_at_once(deployment: Deployment, tmp_path: Path) -> None:
-    """Twenty logins to the one box stand for twenty boxes; each has a report of its own."""
+def test_twenty_hosts_are_audited_in_one_run(deployment: Deployment, tmp_path: Path) -> None:
+    """Twenty inventory entries for the one box stand in for twenty boxes."""
     many = "/etc/ssh/sshd_config.d/01-many.conf"
-    # OpenSSH turns away some of more than ten logins at a time (MaxStartups 10:30:100); twenty boxes have twenty sshds.
+    # By default sshd drops some of more than ten simultaneous logins (MaxStartups 10:30:100).
     deployment.shell(f"echo 'MaxStartups 100' >{many}; systemctl reload ssh")
     report = tmp_path / "report.json"
     try:

@@ -1,4 +1,4 @@
-"""Benchmark of the model that serves: measured over its own API, recorded, compared with the last time."""
+"""tasks/bench.py: time the served model over its API, record the result, compare it with the last one."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.readme_commands import BENCH
 
 pytestmark = pytest.mark.box
 
-# Short, because this says nothing of speed: the model is tiny, the machine is shared.
+# Short runs: speeds of a tiny model on a shared machine mean nothing.
 QUICK = ("--data", "runs=2", "--data", "depth=256", "--data", "generate=16")
 
 
 @pytest.fixture
 def ledger(variant: Deployment) -> Path:
-    """A ledger of the test's own."""
+    """Path of a ledger for this test only."""
     variant.rig["bench_ledger"] = str(variant.directory / "bench.jsonl")
     return variant.directory / "bench.jsonl"
 
 
-def rewrite(ledger: Path, factor: float) -> None:
-    """The last timing as if it had been so many times as fast: how fast this machine is now must not matter."""
+def scale_last_timing(ledger: Path, factor: float) -> None:
+    """Multiply the speeds of the last timing, so that the comparison does not depend on this machine's speed."""
     *before, last = ledger.read_text().splitlines()
     entry: dict[str, Any] = json.loads(last)
     for kind in ("prompt", "generation"):
@@ -37,7 +37,9 @@ def rewrite(ledger: Path, factor: float) -> None:
     ledger.write_text("\n".join([*before, json.dumps(entry)]) + "\n")
 
 
-def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Path) -> None:
+def test_a_timing_is_recorded_compared_with_the_last_and_changes_nothing_on_the_box(
+    variant: Deployment, ledger: Path
+) -> None:
     process = variant.shell("systemctl show llamarig-tiny -p MainPID")
     first = variant.run(*QUICK, script="tasks/bench.py")
     assert first.code == 0, str(first)
@@ -48,46 +50,46 @@ def test_a_served_model_is_timed_and_left_alone(variant: Deployment, ledger: Pat
     assert (entry.conditions.prompt_tokens, entry.conditions.generated_tokens) == (256, 16)
     assert "--ctx-size" in entry.flags
     assert "--port" not in entry.flags
-    # Everything of a model served by the CPU is read from RAM but the rows of its embedding, and 10 of 512 experts.
+    # A token reads all weights of a model served by the CPU, except most rows of its embedding and the unused experts.
     sizes = variant.shell("find /var/lib/llamarig/models -name '*.gguf' -printf '%s\\n'").split()
     assert entry.ram_bytes_per_token is not None
     assert 0 < entry.ram_bytes_per_token < sum(map(int, sizes))
 
-    rewrite(ledger, 0.01)
+    scale_last_timing(ledger, 0.01)
     faster = variant.run(*QUICK, script="tasks/bench.py")
     assert faster.code == 0, str(faster)
-    rewrite(ledger, 100)
+    scale_last_timing(ledger, 100)
     slower = variant.run(*QUICK, script="tasks/bench.py")
     assert slower.code != 0
     output = " ".join(slower.output.split())
     assert "tiny is slower than on" in output
     assert "with the same build and flags: prompt -" in output
     assert "Traceback" not in slower.output
-    assert len(read_ledger(str(ledger))) == 3, "a slow run is a run too"
+    assert len(read_ledger(str(ledger))) == 3, "the slow run was not recorded"
 
     assert variant.shell("systemctl show llamarig-tiny -p MainPID") == process
     assert variant.run().changed == []
 
 
-def test_a_busy_model_is_not_timed(variant: Deployment, ledger: Path) -> None:
-    over = threading.Event()
+def test_a_busy_model_is_not_timed_and_nothing_is_recorded(variant: Deployment, ledger: Path) -> None:
+    done = threading.Event()
     body = json.dumps({"prompt": "A long story:", "n_predict": 2000, "ignore_eos": True}).encode()
     request = urllib.request.Request(f"{variant.address}/completion", body, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def keep_busy() -> None:
-        while not over.is_set():
+        while not done.is_set():
             opener.open(request, timeout=300).read()
 
-    asker = threading.Thread(target=keep_busy)
-    asker.start()
+    client = threading.Thread(target=keep_busy)
+    client.start()
     try:
         busy = "curl -s --noproxy '*' {}/slots | grep -c '\"is_processing\":true'; true"
         wait_for(lambda: variant.shell(busy.format(variant.address)) != "0", "a request under way")
         outcome = variant.run(*QUICK, script="tasks/bench.py")
     finally:
-        over.set()
-        asker.join()
+        done.set()
+        client.join()
     assert outcome.code != 0
     output = " ".join(outcome.output.split())
     assert "tiny is busy with another request: time it when it is idle; nothing was stored for it" in output
@@ -102,7 +104,7 @@ def test_a_busy_model_is_not_timed(variant: Deployment, ledger: Path) -> None:
         (("--data", "runs=none"), "--data runs=none is not a number"),
     ],
 )
-def test_what_cannot_be_timed_is_refused(
+def test_invalid_arguments_are_refused_and_nothing_is_recorded(
     variant: Deployment, ledger: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     outcome = variant.run(*arguments, script="tasks/bench.py")
@@ -112,7 +114,7 @@ def test_what_cannot_be_timed_is_refused(
     assert not ledger.exists()
 
 
-def test_a_damaged_ledger_and_a_stopped_model_are_reported(variant: Deployment, ledger: Path) -> None:
+def test_a_damaged_ledger_and_a_stopped_model_are_refused(variant: Deployment, ledger: Path) -> None:
     ledger.write_text("<<<<<<< HEAD\n")
     outcome = variant.run(*QUICK, script="tasks/bench.py")
     assert outcome.code != 0
@@ -122,19 +124,20 @@ def test_a_damaged_ledger_and_a_stopped_model_are_reported(variant: Deployment, 
         outcome = variant.run(*QUICK, script="tasks/bench.py")
     finally:
         variant.shell("systemctl start llamarig-tiny")
-    wait_for(lambda: chat_or_nothing(variant), "the model again")
+    wait_for(lambda: chat_or_nothing(variant), "the restarted model")
     assert outcome.code != 0
     assert "bench starts no server: systemctl start llamarig-tiny.service on the box" in outcome.output
 
 
 def chat_or_nothing(deployment: Deployment) -> str:
+    """The model's answer, empty while it does not serve."""
     try:
         return chat(deployment.address, "Back?")
     except OSError:
         return ""
 
 
-def test_the_readme_command(variant: Deployment, ledger: Path) -> None:
+def test_the_command_of_the_readme_uses_the_documented_defaults(variant: Deployment, ledger: Path) -> None:
     (command,) = BENCH
     assert command.split()[1:] == ["-y", "inventory/home.py", "tasks/bench.py"]
     outcome = variant.run(script="tasks/bench.py")

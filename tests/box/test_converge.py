@@ -1,4 +1,4 @@
-"""A fresh Debian box converges from nothing to a model that answers, and then nothing changes any more."""
+"""A deploy brings a fresh Debian box to a serving model; further deploys change nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STORE = "/var/lib/llamarig/models/llamarig/Tiny-Qwen3-Next-GGUF"
 
 
 def announced(outcome: Outcome) -> list[str]:
-    """The operations that would change something, by a dry run."""
+    """The operations that would change something according to a dry run."""
     return [step["name"] for step in outcome.plan if step["hosts_with_change"]]
 
 
-def test_fresh_box_converges(seeded: Outcome | None) -> None:
+def test_a_fresh_box_converges_in_one_run(seeded: Outcome | None) -> None:
     if seeded is None:
         pytest.skip("this box was kept from the last run, so there was no fresh one")
     assert seeded.code == 0, str(seeded)
@@ -35,14 +35,14 @@ def test_the_model_answers_from_outside_the_box(deployment: Deployment) -> None:
     assert chat(deployment.address, "Say hello.")
 
 
-def test_the_server_is_what_was_declared(deployment: Deployment) -> None:
+def test_the_server_has_the_declared_build_and_context(deployment: Deployment) -> None:
     with urllib.request.urlopen(f"{deployment.address}/props", timeout=10) as response:
         properties = json.load(response)
     assert properties["build_info"].endswith(deployment.rig["builds"][0]["source"]["commit"])
     assert properties["default_generation_settings"]["n_ctx"] == deployment.rig["models"][0]["serve"]["context"]
 
 
-def test_shards_are_three_and_checked(deployment: Deployment) -> None:
+def test_the_three_shards_have_the_locked_sha256_and_the_right_owner(deployment: Deployment) -> None:
     files = deployment.shell(f"find {STORE} -name '*-of-00003.gguf' -printf '%f %m %u %g\\n'").splitlines()
     assert len(files) == 3
     assert all(line.endswith(" 640 root llamarig") for line in files)
@@ -52,20 +52,20 @@ def test_shards_are_three_and_checked(deployment: Deployment) -> None:
     assert sorted(on_disk.split()) == sorted(shard["sha256"] for shard in locked["shards"])
 
 
-def test_second_run_changes_nothing(deployment: Deployment) -> None:
+def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == []
     assert outcome.unchanged >= 13
 
 
-def test_dry_run_of_a_converged_box_announces_nothing(deployment: Deployment) -> None:
+def test_a_dry_run_of_a_converged_box_announces_nothing(deployment: Deployment) -> None:
     outcome = deployment.run("--dry")
     assert outcome.code == 0, str(outcome)
     assert announced(outcome) == []
 
 
-def test_dry_run_shows_and_does_not_do(variant: Deployment, hub: Hub) -> None:
+def test_a_dry_run_announces_a_change_without_making_it(variant: Deployment, hub: Hub) -> None:
     unit = variant.rig["models"][0]["name"]
     before = variant.shell(
         f"systemctl show llamarig-{unit} -p InvocationID; cat /etc/systemd/system/llamarig-{unit}.service"
@@ -82,20 +82,20 @@ def test_dry_run_shows_and_does_not_do(variant: Deployment, hub: Hub) -> None:
     assert hub.log.requests() == []
 
 
-def test_no_change_run_asks_the_hub_nothing(deployment: Deployment, hub: Hub) -> None:
+def test_a_run_that_changes_nothing_sends_no_request_to_the_hub(deployment: Deployment, hub: Hub) -> None:
     hub.log.clear()
     assert deployment.run().changed == []
     assert hub.log.requests() == []
 
 
-def test_unit_survives_a_restart(deployment: Deployment) -> None:
+def test_the_model_answers_after_a_restart_of_its_unit(deployment: Deployment) -> None:
     deployment.shell("systemctl restart llamarig-tiny")
     wait_for(lambda: is_healthy(deployment.address), "/health after a restart")
     assert chat(deployment.address, "Still there?")
     assert deployment.run().changed == []
 
 
-def test_box_survives_power_off_and_works_with_its_network_cut(deployment: Deployment) -> None:
+def test_a_rebooted_box_without_network_serves_and_needs_no_change(deployment: Deployment) -> None:
     machine.down(deployment.box)
     machine.up(deployment.box, network="isolated")
     try:
@@ -104,7 +104,7 @@ def test_box_survives_power_off_and_works_with_its_network_cut(deployment: Deplo
             timeout=60,
         )
         outside = machine.ssh(deployment.box, "curl -sS --max-time 5 https://pypi.org", check=False)
-        assert outside.returncode != 0, "the box still reaches the outside"
+        assert outside.returncode != 0, "the box still has network access"
         outcome = deployment.run()
         assert outcome.code == 0, str(outcome)
         assert outcome.changed == []
@@ -114,7 +114,7 @@ def test_box_survives_power_off_and_works_with_its_network_cut(deployment: Deplo
     assert chat(deployment.address, "And now?")
 
 
-def test_a_login_that_is_not_root_deploys_with_sudo(variant: Deployment) -> None:
+def test_a_user_other_than_root_deploys_with_sudo(variant: Deployment) -> None:
     variant.shell(
         "id owner >/dev/null 2>&1 || useradd --create-home --shell /bin/bash owner; "
         "echo 'owner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/owner; "

@@ -1,6 +1,7 @@
-"""CUDA from PyPI on a box without a GPU: toolkits side by side, llama.cpp configures with each, real kernels compile.
+"""CUDA from PyPI on a box without a GPU: toolkits side by side; llama.cpp configures and compiles a kernel with each.
 
-The oldest and the newest version there is a lock for; LLAMARIG_TEST_CUDA="13.1 13.2" tries others, 1.1 GB each.
+Tests the oldest and the newest locked version. LLAMARIG_TEST_CUDA="13.1 13.2" chooses others (a download of 1.1 GB
+each).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from llamarig.render.release import build_job
 
 from tests.box import machine
 from tests.box.audit_report import audit
-from tests.box.bad_input import refusal
 from tests.box.deployment import Deployment
+from tests.box.refusals import refusal
 
 pytestmark = pytest.mark.box
 
@@ -30,7 +31,7 @@ VERSIONS = os.environ.get("LLAMARIG_TEST_CUDA", f"{CUDA_FROM_PYPI[0]} {CUDA_FROM
 OLDEST = VERSIONS[0]
 GCC = "/usr/local/bin/gcc"
 TOO_NEW = max(limits.newest_gcc or 0 for limits in FROM_PYPI.values()) + 1
-SCRIPT = "tests/box/toolchain_only.py"
+SCRIPT = "tests/box/deploy_toolchains.py"
 OBJECT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o"
 COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
@@ -55,7 +56,7 @@ rm -rf $(python3 -c 'import json; print(json.load(open("/tmp/job.json"))["work"]
 
 @pytest.fixture
 def cuda(variant: Deployment) -> Deployment:
-    """The box with one CUDA build a version."""
+    """A variant with one CUDA build for each version."""
     variant.rig["builds"] += [
         {
             **variant.rig["builds"][0],
@@ -71,14 +72,14 @@ def cuda(variant: Deployment) -> Deployment:
 
 @pytest.fixture
 def newer_compiler(cuda: Deployment) -> Iterator[Deployment]:
-    """The box as if its distribution's GCC were one that no toolkit takes; it still compiles as it did."""
+    """A box whose GCC reports a version that no toolkit supports. It is a wrapper: compiling still works."""
     cuda.write(GCC, f'#!/bin/sh\n[ "$*" = -dumpversion ] && echo {TOO_NEW} || exec /usr/bin/gcc "$@"\n')
     cuda.shell(f"chmod 755 {GCC}; rm -rf {layout.CUDA}")
     yield cuda
     cuda.shell(f"rm {GCC}")
 
 
-def test_a_compiler_that_no_toolkit_takes_is_refused_before_anything_is_installed(
+def test_a_compiler_that_no_toolkit_supports_is_refused_before_anything_is_installed(
     newer_compiler: Deployment, tmp_path: Path
 ) -> None:
     refused = newer_compiler.run(script=SCRIPT)
@@ -89,7 +90,7 @@ def test_a_compiler_that_no_toolkit_takes_is_refused_before_anything_is_installe
     assert newer_compiler.shell(f"ls {layout.CUDA} 2>/dev/null || true") == ""
 
     outcome, host = audit(newer_compiler, tmp_path / "report.json")
-    # Why a deploy will not build the releases; that they are missing follows from it.
+    # The refusal is reported, and the missing releases, which are its consequence, are not.
     refusals = [item for item in host["findings"] if item["check"] == "llama.toolkits"]
     assert len(refusals) == len(VERSIONS), str(outcome)
     for item in refusals:
@@ -99,12 +100,12 @@ def test_a_compiler_that_no_toolkit_takes_is_refused_before_anything_is_installe
     assert [item for item in host["findings"] if item["check"] == "llama.release"] == []
 
 
-def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> None:
-    cuda.shell("rm -rf /opt/llamarig/cuda")  # of an earlier run, on a box that is kept
+def test_toolkits_are_installed_side_by_side_and_each_compiles_a_kernel(cuda: Deployment) -> None:
+    cuda.shell("rm -rf /opt/llamarig/cuda")  # a kept box may have toolkits of an earlier run
     first = cuda.run(script=SCRIPT)
     assert first.code == 0, str(first)
     assert "CUDA toolkits" in first.changed
-    assert "no nvidia-smi on this box" in first.output, "a missing driver is reported"
+    assert "no nvidia-smi on this box" in first.output, "the missing driver was not reported"
     assert cuda.run(script=SCRIPT).changed == []
 
     roots = {version: f"{layout.CUDA}/{version}/root" for version in VERSIONS}
@@ -124,7 +125,7 @@ def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> No
         assert compiled["toolkit"]["root"] == f"/opt/llamarig/cuda/{build.cuda_toolkit}/root"
         assert compiled["toolkit"]["version"].startswith(f"{build.cuda_toolkit}.")
 
-    # What a driver exports can be linked against without one.
+    # The stub of libcuda.so lets programs link without a driver.
     cuda.shell(
         "cd /tmp && echo 'int cuMemCreate(void); int main(void) { return cuMemCreate(); }' >driver.c && "
         f"cc driver.c -L/opt/llamarig/cuda/{OLDEST}/root/lib64/stubs -lcuda -o driver && "
@@ -132,7 +133,7 @@ def test_toolkits_side_by_side_and_a_real_kernel_of_each(cuda: Deployment) -> No
     )
 
 
-def test_a_library_deleted_from_the_toolkit_is_brought_back(cuda: Deployment) -> None:
+def test_a_library_deleted_from_a_toolkit_is_restored(cuda: Deployment) -> None:
     cuda.shell(f"rm /opt/llamarig/cuda/{OLDEST}/root/lib64/stubs/libcuda.so")
     outcome = cuda.run(script=SCRIPT)
     assert outcome.code == 0, str(outcome)
@@ -140,7 +141,7 @@ def test_a_library_deleted_from_the_toolkit_is_brought_back(cuda: Deployment) ->
     assert cuda.run(script=SCRIPT).changed == []
 
 
-def test_a_toolkit_no_build_uses_is_listed_and_deleted(cuda: Deployment, deployment: Deployment) -> None:
+def test_prune_lists_and_deletes_a_toolkit_that_no_build_uses(cuda: Deployment, deployment: Deployment) -> None:
     *others, last = VERSIONS
     del cuda.rig["builds"][-1]
     listed = cuda.run(script="tasks/prune.py")
@@ -154,7 +155,7 @@ def test_a_toolkit_no_build_uses_is_listed_and_deleted(cuda: Deployment, deploym
     assert cuda.run(script=SCRIPT).changed == []
 
 
-def test_cards_nobody_can_ask_for_their_architecture(cuda: Deployment) -> None:
+def test_a_cuda_build_without_architectures_and_without_nvidia_smi_is_refused(cuda: Deployment) -> None:
     cuda.rig["builds"][1]["architectures"] = []
     outcome = cuda.run()
     assert outcome.code != 0
@@ -165,10 +166,10 @@ def test_cards_nobody_can_ask_for_their_architecture(cuda: Deployment) -> None:
     assert "declare its architectures" in outcome.output
 
 
-def test_a_gpu_build_that_sees_no_gpu_does_not_serve(deployment: Deployment) -> None:
-    """The CPU build in the place of one for CUDA: llama-server would serve on the CPU without a word."""
-    wrong = json.loads(deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/job.json")) | {"needs_gpu": True}
-    deployment.write("/tmp/job/job.json", json.dumps(wrong))
+def test_a_switch_to_a_gpu_build_that_finds_no_gpu_fails(deployment: Deployment) -> None:
+    """llama-server would silently serve on the CPU. The CPU build stands in for such a build."""
+    job = json.loads(deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/job.json")) | {"needs_gpu": True}
+    deployment.write("/tmp/job/job.json", json.dumps(job))
     switch = "cd /opt/llamarig/lib && python3 -B -m llamarig.remote.serve.switch_unit /tmp/job"
     done = machine.ssh(deployment.box, switch, check=False)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Downloads under Python 3.9, the oldest a box may have: in a Debian 11 with the venv made from the lock."""
+"""Downloads under Python 3.9, the oldest that a box may have: in a Debian 11 chroot, with the locked Hub client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
-from tests.box.fetching import MIB, PATIENCE_S, REPOSITORY_ROOT, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, REPOSITORY_ROOT, FetchRun, random_file
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -28,7 +28,7 @@ def debian_11(users_box: Rehearsal) -> Iterator[Path]:
     """A root directory for chroot; made once, in about a minute."""
     if os.geteuid() != 0:
         if os.environ.get("CI"):
-            pytest.fail("a chroot needs root, and in CI it may not be left out")
+            pytest.fail("a chroot needs root, and CI must not skip this test")
         pytest.skip("a chroot needs root: run `sudo python3 -m tests check`")
     root = users_box.cache / "debian-11"
     if not root.exists():
@@ -38,7 +38,7 @@ def debian_11(users_box: Rehearsal) -> Iterator[Path]:
         command += [f"--keyring={KEYRING}", "bullseye", str(part)]
         subprocess.run(command, env=host_environment({"DEBIAN_FRONTEND": "noninteractive"}), check=True)
         part.rename(root)
-    # The chroot reaches PyPI as this machine does.
+    # The chroot needs this machine's resolver and certificates to reach PyPI.
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     shutil.copy(Path("/") / CERTIFICATES, root / CERTIFICATES)
     programs = root / "opt/llamarig/lib/llamarig/remote"
@@ -49,34 +49,34 @@ def debian_11(users_box: Rehearsal) -> Iterator[Path]:
     shutil.rmtree(root / "tmp/store", ignore_errors=True)
 
 
-def inside(root: Path, command: str) -> list[str]:
+def in_chroot(root: Path, command: str) -> list[str]:
     return ["chroot", str(root), "sh", "-c", f"cd /opt/llamarig/lib && {command}"]
 
 
-def test_python_3_9(debian_11: Path) -> None:
-    version = subprocess.run(inside(debian_11, "python3 -V"), capture_output=True, text=True, check=True).stdout
+def test_a_killed_download_is_resumed_under_python_3_9(debian_11: Path) -> None:
+    version = subprocess.run(in_chroot(debian_11, "python3 -V"), capture_output=True, text=True, check=True).stdout
     assert version.startswith("Python 3.9.")
-    make = (
+    install = (
         "rm -rf /opt/llamarig/hub && python3 -m venv /opt/llamarig/hub && /opt/llamarig/hub/bin/python -m pip "
         f"--disable-pip-version-check --quiet --cert /{CERTIFICATES} install --require-hashes --only-binary :all: "
         "-r /tmp/hub-requirements.txt"
     )
-    subprocess.run(inside(debian_11, make), check=True, timeout=PATIENCE_S)
+    subprocess.run(in_chroot(debian_11, install), check=True, timeout=PATIENCE_S)
     store = debian_11 / "tmp/store"
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir(parents=True)
     sources = {f"{seed}.gguf": random_file(store / f"source-{seed}", 20 * MIB + seed, seed) for seed in (1, 2)}
     with Hub(store / "hub") as hub:
-        fetching = Fetching(hub, store / "box", "acme/old-GGUF", sources)
+        fetching = FetchRun(hub, store / "box", "acme/old-GGUF", sources)
         job = json.dumps(fetching.job).replace(str(debian_11), "")
         (fetching.jobs / "job.json").write_text(job)
         directory = str(fetching.jobs).removeprefix(str(debian_11))
-        fetch = inside(
+        fetch = in_chroot(
             debian_11, f"exec /opt/llamarig/hub/bin/python -B -m llamarig.remote.download.fetch_shards {directory}"
         )
         hub.faults.add(Fault(origin="cdn", bytes_per_s=1_500_000))
         running = subprocess.Popen(fetch)
-        wait_for(lambda: fetching.moved() > 8 * MIB, "the first 8 MiB")
+        wait_for(lambda: fetching.bytes_sent() > 8 * MIB, "the first 8 MiB")
         assert running.poll() is None
         running.kill()
         running.wait()
@@ -84,4 +84,4 @@ def test_python_3_9(debian_11: Path) -> None:
         hub.faults.add(Fault(origin="cdn", reset_after_bytes=300_000, times=3))
         done = subprocess.run(fetch, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stdout + done.stderr
-        fetching.assert_right()
+        fetching.assert_complete()

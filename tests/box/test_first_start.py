@@ -1,7 +1,7 @@
-"""A planned model's first start, on simulated cards: memory is compared with the plan, and a shortage is a step down.
+"""A planned model's first start, on simulated cards: its memory is compared with the plan; a shortage is a step down.
 
-The server is the real one, and so are its log, its failures and the switch. The cards are the stand-in that dry runs
-use (remote/build/simulated_gpu.cpp): they count memory, refuse what they have not, and compute nothing.
+The server, its log, its failures and the switch are real. The cards are the simulation that dry runs use
+(remote/build/simulated_gpu.cpp): they count memory, refuse allocations beyond their size, and compute nothing.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ pytestmark = pytest.mark.box
 UNIT = "llamarig-tiny.service"
 JOB = "/var/lib/llamarig/jobs/switch-tiny"
 KEY_FILE = "/etc/llamarig/keys/api"
-# Of the rehearsal's four layers three lie on the first card, of which two keep their experts there.
+# Three of the rehearsal model's four layers are on the first card; two of them have their experts there too.
 PLACEMENT = Layers(gpu=(2, 1), split=(3, 2))
-NOTHING = RamBudget(weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0)
+EMPTY_BUDGET = RamBudget(weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Everything a switch of the rehearsal's model to simulated cards is made from."""
+    """What a switch of the rehearsal's model to simulated cards is made from."""
 
     deployment: Deployment
     rig: Rig
@@ -83,7 +83,7 @@ class Start:
         )
 
     def with_cards(self, *free_mib: int, **serve: Any) -> Start:
-        """The same on cards with so much free."""
+        """The same start on cards with this much free memory."""
         cards = tuple(SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free_mib))
         environment = simulation_environment(cards, simulation_library(self.rig.builds[0]))
         (model,) = self.rig.models
@@ -91,7 +91,7 @@ class Start:
         return replace(self, rig=self.rig.model_copy(update={"models": (model.model_copy(update={"serve": served}),)}))
 
     def switch(self, **plan: Any) -> str:
-        """Have the box switch as a deploy does; returns its last message. Fields of the plan may be overridden."""
+        """Run the switch on the box as a deploy does; return its last state and message. ``plan`` overrides fields."""
         wanted = self.rendered(PLACEMENT)
         start = replace(start_plan(self.plan, self.weights, self.rendered), **plan)
         job = switch_job(wanted, self.rig.builds[0], [], 1 << 24, start)
@@ -106,29 +106,29 @@ class Start:
     def total(self, card: int) -> int:
         return self.plan.gpus[card].total_mib
 
-    def off(self) -> BackOff | None:
-        """The step down that the box's proof records."""
+    def back_off(self) -> BackOff | None:
+        """The step down that the start record on the box has."""
         return BackOffs().process(self.deployment.shell(BackOffs().command()).splitlines()).get(UNIT)
 
 
 @pytest.fixture(scope="module")
-def ground(converged: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    """The box with the simulated cards of its release."""
+def prepared(converged: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """The box with the library of simulated cards for its release."""
     variant = converged.variant(tmp_path_factory.mktemp("first-start"))
-    outcome = variant.run(script="tests/box/planning_ground.py")
+    outcome = variant.run(script="tests/box/deploy_plan_prerequisites.py")
     assert outcome.code == 0, str(outcome)
     return variant
 
 
 @pytest.fixture
-def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
-    """A plan as a dry run of the release made it, and afterwards the box as it was."""
-    rig = Rig.model_validate(ground.rig)
+def start(prepared: Deployment, deployment: Deployment) -> Iterator[Start]:
+    """A plan with the memory that a dry run of the release predicts; afterwards the box is restored."""
+    rig = Rig.model_validate(prepared.rig)
     locked = locked_models(rig)
     assert locked is not None
-    shards = [header_of(str(ground.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
+    shards = [header_of(str(prepared.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
     header = combined_header(shards)
-    nothing = Plan(
+    without_memory = Plan(
         belongs=PlanInputs(
             header="0" * 64,
             devices=tuple(
@@ -144,11 +144,11 @@ def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
         cache_type_k="f16",
         cache_type_v="f16",
         memory=(),
-        ram=NOTHING,
+        ram=EMPTY_BUDGET,
     )
-    made = Start(ground, rig, layer_weights(header), nothing).with_cards(900, 900)
+    made = Start(prepared, rig, layer_weights(header), without_memory).with_cards(900, 900)
     memory = dry_run(made)
-    yield replace(made, plan=nothing.model_copy(update={"memory": memory}))
+    yield replace(made, plan=without_memory.model_copy(update={"memory": memory}))
     deployment.shell(f"rm -rf {KEY_FILE}")
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
@@ -156,7 +156,7 @@ def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
 
 
 def dry_run(start: Start) -> tuple[DeviceMemory, ...]:
-    """MiB a device, as the release's own llama-fit-params prints them for the unit's flags."""
+    """MiB on each device, as the release's llama-fit-params prints them for the unit's flags."""
     program, *arguments = start.rendered(PLACEMENT).arguments
     (model,) = start.rig.models
     variables = " ".join(f"{name}='{value}'" for name, value in model.serve.environment.items())
@@ -177,89 +177,91 @@ def log_of_this_start(deployment: Deployment) -> list[str]:
     ).splitlines()
 
 
-def test_what_a_start_took_is_compared_and_no_key_is_logged(start: Start) -> None:
+def test_the_memory_of_a_start_is_compared_with_the_plan_and_no_key_is_logged(start: Start) -> None:
     box = start.deployment
     box.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-{'x' * 32}-last >{KEY_FILE}")
-    ended = start.with_cards(900, 900, api_key_file=KEY_FILE).switch()
-    assert f"it took what was predicted, within {TOLERANCE_MIB} MiB per GPU: CUDA0 " in ended, ended
-    assert f"predicted {start.total(0)}; CUDA1 " in ended
+    result = start.with_cards(900, 900, api_key_file=KEY_FILE).switch()
+    assert f"it took what was predicted, within {TOLERANCE_MIB} MiB per GPU: CUDA0 " in result, result
+    assert f"predicted {start.total(0)}; CUDA1 " in result
     lines = log_of_this_start(box)
     log = read_log(lines)
     for gpu in start.plan.gpus:
         assert abs(log.memory[gpu.name].total - gpu.total_mib) <= TOLERANCE_MIB
-    assert {line for line in lines if "api_keys" in line} == set(), "llama-server logs the end of its key at this level"
+    assert {line for line in lines if "api_keys" in line} == set(), (
+        "the log has a line with the API keys, of which llama-server logs the last characters at this level"
+    )
     assert box.shell(f"journalctl -o cat --no-pager | grep -c -e '-last$' -e sesame; test -e {KEY_FILE}") == "0"
-    assert box.shell(f"ls -d /run/systemd/system/{UNIT}.d 2>/dev/null; true") == "", "for one start alone"
+    assert box.shell(f"ls -d /run/systemd/system/{UNIT}.d 2>/dev/null; true") == "", "the verbose log level was left on"
     box.shell(f"systemctl restart {UNIT}")
     wait_for(lambda: "model loaded" in "".join(log_of_this_start(box)), "the next start")
     assert read_log(log_of_this_start(box)).memory == {}
 
 
-def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
-    """Somebody else took memory of the first card since the plan was made."""
+def test_a_card_with_less_free_memory_than_planned_serves_a_step_down(start: Start) -> None:
+    """Another process has taken memory of the first card since the plan was made."""
     less = start.with_cards(start.total(0) - 1, 900)
-    ended = less.switch()
-    assert ended.startswith("done: "), ended
-    assert re.search(r"GPU memory was short \(CUDA0 lacks \d+ MiB: ", ended), ended
-    assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in ended
-    off = less.off()
-    assert off is not None
-    assert list(off.missing_mib) == ["CUDA0"]
-    assert off.missing_mib["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
+    result = less.switch()
+    assert result.startswith("done: "), result
+    assert re.search(r"GPU memory was short \(CUDA0 lacks \d+ MiB: ", result), result
+    assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in result
+    back_off = less.back_off()
+    assert back_off is not None
+    assert list(back_off.missing_mib) == ["CUDA0"]
+    assert back_off.missing_mib["CUDA0"] >= 3, "the failed allocation and the margin, less what was free"
     assert chat(start.deployment.address, "With less?")
-    proposed = with_back_off(less.plan, off, less.rendered(PLACEMENT).text)
+    proposed = with_back_off(less.plan, back_off, less.rendered(PLACEMENT).text)
     assert effective_placement(proposed).gpu[0] < 2
-    assert effective_placement(proposed).gpu[1] == 1, "the other card has all it was planned to have"
+    assert effective_placement(proposed).gpu[1] == 1, "the other card keeps its planned layers"
     assert (
         start.deployment.shell(f"cat /etc/systemd/system/{UNIT}")
         == less.rendered(effective_placement(proposed)).text.strip()
     )
-    # What serves now is switched to as it is from here on, and takes no further step.
+    # The proposal is served from now on; no further step down is taken.
     again = replace(less, plan=proposed)
-    assert again.plan.proposals[0].missing_mib == (off.missing_mib["CUDA0"], 0)
+    assert again.plan.proposals[0].missing_mib == (back_off.missing_mib["CUDA0"], 0)
     assert start_plan(again.plan, again.weights, again.rendered).predicted_mib is None
 
 
-def test_a_card_with_nothing_left_gets_the_old_model_back(start: Start) -> None:
+def test_a_shortage_that_no_step_down_fixes_restores_the_old_model(start: Start) -> None:
     before = start.deployment.shell(f"cat /etc/systemd/system/{UNIT}")
-    ended = start.with_cards(900, 3).switch()
-    assert ended.startswith("failed: "), ended
-    assert "GPU memory is short (CUDA1 lacks " in ended
-    assert "and there is no step down" in ended
-    assert "llamarig-tiny.service serves again as before" in ended
+    result = start.with_cards(900, 3).switch()
+    assert result.startswith("failed: "), result
+    assert "GPU memory is short (CUDA1 lacks " in result
+    assert "and there is no step down" in result
+    assert "llamarig-tiny.service serves again as before" in result
     assert start.deployment.shell(f"cat /etc/systemd/system/{UNIT}") == before
     assert start.deployment.shell(f"ls -d /run/systemd/system/{UNIT}.d 2>/dev/null; true") == ""
 
 
-def test_it_steps_down_a_few_times_and_not_for_ever(start: Start) -> None:
-    """Steps that free a hundredth of what they say: every one of them fails as well."""
-    more = tuple({kind: 100 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
-    wrong = replace(start.with_cards(5, 900), weights=replace(start.weights, experts=more))
-    ended = wrong.switch(most_back_offs=1)
-    assert ended.startswith("failed: "), ended
-    assert "after 1 step down" in ended
-    assert ended.count("cudaMalloc failed") == 2
-    assert "serves again as before" in ended
+def test_the_number_of_steps_down_is_limited(start: Start) -> None:
+    """Every step fails, because it frees a hundredth of what the wrong layer weights promise."""
+    overstated = tuple({kind: 100 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
+    wrong = replace(start.with_cards(5, 900), weights=replace(start.weights, experts=overstated))
+    result = wrong.switch(most_back_offs=1)
+    assert result.startswith("failed: "), result
+    assert "after 1 step down" in result
+    assert result.count("cudaMalloc failed") == 2
+    assert "serves again as before" in result
 
 
-def test_more_than_predicted_is_backed_off_when_it_costs_the_margin(start: Start) -> None:
-    """A prediction that is 8 MiB too low, on a card with little more than the server takes: 7 MiB were to stay free."""
+def test_a_server_that_takes_its_margin_steps_down(start: Start) -> None:
+    """The prediction is 8 MiB too low, and the card has 2 MiB more than the server takes instead of the margin of 7."""
     wrong = start.with_cards(start.total(0) + 2, 900)
     triple = tuple({kind: 3 * mib for kind, mib in layer.items()} for layer in start.weights.experts)
     predicted = {"CUDA0": start.total(0) - 8, "CUDA1": start.total(1)}
     wrong = replace(wrong, weights=replace(start.weights, experts=triple))
-    ended = wrong.switch(predicted_mib=predicted, margins_mib={"CUDA0": 7, "CUDA1": 2}, tolerance_mib=4)
-    assert ended.startswith("done: "), ended
-    assert "CUDA0 lacks " in ended
-    assert "it took more than predicted" in ended
-    assert "so it serves with " in ended
+    result = wrong.switch(predicted_mib=predicted, margins_mib={"CUDA0": 7, "CUDA1": 2}, tolerance_mib=4)
+    assert result.startswith("done: "), result
+    assert "CUDA0 lacks " in result
+    assert "it took more than predicted" in result
+    assert "so it serves with " in result
     assert chat(start.deployment.address, "Still well?")
 
 
-def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
+def test_a_deploy_that_steps_down_writes_a_proposal_and_the_next_changes_nothing(
     start: Start, deployment: Deployment
 ) -> None:
-    """auto() planned for two cards; when it is started, the first one has less free than when it was planned."""
+    """auto() plans for two cards, of which the first has less free memory when the server starts."""
     variant = deployment.variant(start.deployment.directory / "auto")
     variant.rig["plan_file"] = str(variant.directory / "plans.json")
     variant.rig["bench_ledger"] = str(variant.directory / "bench.jsonl")
@@ -286,26 +288,27 @@ def test_a_deploy_by_plan_backs_off_writes_a_proposal_and_then_changes_nothing(
     second = variant.run()
     assert second.changed == [], str(second)
     assert variant.run("--data", "only=llama.units,llama.environment", script="tasks/audit.py").code == 0
-    # The control machine may fail before it writes: the next deploy reads the step down from the box's proof.
+    # If the control machine fails before it writes, the next deploy reads the step down from the start record.
     record_plan(variant.rig["plan_file"], "rehearsal-box", "tiny", plan.model_copy(update={"proposals": ()}))
     third = variant.run()
     assert third.changed == ["Models served"], str(third)
     assert read_plan_file(variant.rig["plan_file"]).boxes["rehearsal-box"]["tiny"] == plan
     assert variant.run().changed == []
-    # Once the model is timed, a plan predicts its speed, and on how many runs. (These cards compute nothing.)
+    # Once the model has been timed, a plan predicts its speed and names the number of runs. On simulated cards, which
+    # compute nothing, the speed itself has no meaning.
     shown = variant.run(script="tasks/plan.py")
-    assert "tokens/s" not in shown.output, "nothing was measured, so nothing is predicted"
+    assert "tokens/s" not in shown.output, "a speed was predicted without a timing"
     timed = variant.run(*("--data", "runs=1", "--data", "depth=64", "--data", "generate=16"), script="tasks/bench.py")
     assert timed.code == 0, str(timed)
     shown = variant.run(script="tasks/plan.py")
     assert shown.code == 0, str(shown)
     assert "this plan: " in shown.output
     assert "calibrated on 1 run: " in shown.output
-    assert "served with " in shown.output, "the proposal is not forgotten"
+    assert "served with " in shown.output, "the report lacks the proposal"
 
 
-def test_buffers_of_a_server_on_the_cpu_are_as_predicted(deployment: Deployment) -> None:
-    """The rehearsal's own server, a second time beside itself: what it logs, and what its dry run prints."""
+def test_a_dry_run_predicts_the_logged_buffers_of_a_server_on_the_cpu(deployment: Deployment) -> None:
+    """Compares the log of a second server with the rehearsal's flags with the output of its dry run."""
     argv = deployment.shell("tr '\\0' '\\n' </proc/$(systemctl show llamarig-tiny -p MainPID --value)/cmdline").split(
         "\n"
     )

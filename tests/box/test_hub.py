@@ -1,4 +1,4 @@
-"""The stand-in Hub holds up against the real clients, huggingface_hub and hf_transfer."""
+"""The stand-in Hub, tested with the real clients huggingface_hub and hf_transfer."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def metadata(
 
 
 class TransferError(Exception):
-    """What hf_transfer said went wrong."""
+    """The error that hf_transfer printed."""
 
 
 def transfer(url: str, target: Path) -> None:
-    """Download with hf_transfer, in a process of its own: it holds the interpreter lock until it is done.
+    """Download with hf_transfer in a separate process.
 
-    In this process the hub's threads could never answer it.
+    hf_transfer holds the interpreter lock until it is done, so the hub's threads in this process could not answer it.
     """
     code = "import hf_transfer, sys; hf_transfer.download(*sys.argv[1:], max_files=4, chunk_size=262144)"
     command = [sys.executable, "-c", code, url, str(target)]
@@ -114,10 +114,10 @@ def control(stand_in: Hub, method: str, what: str, body: object = None) -> Any:
         return json.load(answer)
 
 
-# What the Hub says about a repository
+# Repositories
 
 
-def test_model_info_lists_sizes_and_sha256_of_the_commit(api: HfApi, files: dict[str, Path]) -> None:
+def test_model_info_has_commit_sizes_and_sha256(api: HfApi, files: dict[str, Path]) -> None:
     info = api.model_info(REPO, files_metadata=True)
     assert info.sha is not None
     assert len(info.sha) == 40
@@ -153,7 +153,7 @@ def test_tree_and_paths_info_list_files_and_folders(api: HfApi, files: dict[str,
     assert isinstance(folder, RepoFolder)
 
 
-def test_revisions_stay_when_main_moves_on(stand_in: Hub, api: HfApi, files: dict[str, Path]) -> None:
+def test_earlier_revisions_stay_available_when_main_moves(stand_in: Hub, api: HfApi, files: dict[str, Path]) -> None:
     first = stand_in.add_repo("acme/moving", {"m.gguf": files["README.md"]})
     second = stand_in.add_revision("acme/moving", {"m.gguf": files["README.md"], "n.gguf": files["README.md"]})
     side = stand_in.add_revision("acme/moving", {}, branch="refs/pr/1")
@@ -166,10 +166,10 @@ def test_revisions_stay_when_main_moves_on(stand_in: Hub, api: HfApi, files: dic
     assert branches["main"] == second
 
 
-# What it says about a file
+# Files
 
 
-def test_resolve_answers_with_hash_size_and_a_place_on_the_cdn(stand_in: Hub, shard: Path, commit: str) -> None:
+def test_resolve_returns_hash_size_and_a_url_on_the_cdn(stand_in: Hub, shard: Path, commit: str) -> None:
     found = metadata(stand_in, f"F16/{shard.name}")
     assert (found.commit_hash, found.etag, found.size) == (commit, sha256(shard), shard.stat().st_size)
     assert found.location.startswith(f"{stand_in.cdn_endpoint}/")
@@ -177,7 +177,7 @@ def test_resolve_answers_with_hash_size_and_a_place_on_the_cdn(stand_in: Hub, sh
     assert found.xet_file_data is None
 
 
-def test_small_files_come_from_the_hub_itself(stand_in: Hub, tmp_path: Path, commit: str) -> None:
+def test_small_files_are_served_by_the_hub_itself(stand_in: Hub, tmp_path: Path, commit: str) -> None:
     found = metadata(stand_in, "README.md")
     assert found.etag == hashlib.sha1(b"blob %d\0" % len(README) + README).hexdigest()
     assert found.location.startswith(f"{stand_in.endpoint}/")
@@ -187,10 +187,10 @@ def test_small_files_come_from_the_hub_itself(stand_in: Hub, tmp_path: Path, com
     assert Path(got).read_bytes() == README
 
 
-# What is not there, or not for everyone
+# Missing and gated files
 
 
-def test_missing_things_are_told_apart(stand_in: Hub, api: HfApi, commit: str) -> None:
+def test_missing_repository_revision_and_file_raise_different_errors(stand_in: Hub, api: HfApi, commit: str) -> None:
     with pytest.raises(RepositoryNotFoundError):
         api.model_info("acme/absent")
     with pytest.raises(RepositoryNotFoundError):
@@ -204,14 +204,14 @@ def test_missing_things_are_told_apart(stand_in: Hub, api: HfApi, commit: str) -
     assert missing.value.response.headers["X-Repo-Commit"] == commit
 
 
-def test_gated_files_need_the_token_and_the_cdn_never_sees_it(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
+def test_gated_files_need_the_token_which_is_not_sent_to_the_cdn(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
     path = f"F16/{shard.name}"
     with pytest.raises(GatedRepoError) as anonymous:
         metadata(stand_in, path, repo=GATED)
     assert anonymous.value.response.status_code == 401
-    with pytest.raises(GatedRepoError) as stranger:
+    with pytest.raises(GatedRepoError) as wrong_token:
         metadata(stand_in, path, repo=GATED, token="hf_another")
-    assert stranger.value.response.status_code == 403
+    assert wrong_token.value.response.status_code == 403
     assert HfApi(endpoint=stand_in.endpoint, token=False).model_info(GATED).gated == "manual"
 
     stand_in.log.clear()
@@ -221,10 +221,10 @@ def test_gated_files_need_the_token_and_the_cdn_never_sees_it(stand_in: Hub, sha
     assert seen == {("hub", True), ("cdn", False)}
 
 
-# Downloading
+# Downloads
 
 
-def test_both_clients_get_the_same_bytes(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
+def test_both_clients_download_the_right_bytes(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
     path = f"F16/{shard.name}"
     got = hf_hub_download(REPO, path, endpoint=stand_in.endpoint, cache_dir=tmp_path / "cache", token=False)
     assert sha256(Path(got)) == sha256(shard)
@@ -232,14 +232,14 @@ def test_both_clients_get_the_same_bytes(stand_in: Hub, shard: Path, tmp_path: P
     stand_in.log.clear()
     transfer(metadata(stand_in, path).location, tmp_path / "transferred")
     assert sha256(tmp_path / "transferred") == sha256(shard)
-    asked = [request for request in stand_in.log.requests() if request.origin == "cdn"]
-    assert asked[0].range == "bytes=0-0"
-    assert {request.status for request in asked} == {206}
-    assert sum(request.bytes_sent for request in asked[1:]) == shard.stat().st_size
+    requested = [request for request in stand_in.log.requests() if request.origin == "cdn"]
+    assert requested[0].range == "bytes=0-0"
+    assert {request.status for request in requested} == {206}
+    assert sum(request.bytes_sent for request in requested[1:]) == shard.stat().st_size
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "content_range", "part"),
+    ("requested", "status", "content_range", "part"),
     [
         ("bytes=0-3", 206, "bytes 0-3/{size}", slice(0, 4)),
         ("bytes=100-", 206, "bytes 100-{last}/{size}", slice(100, None)),
@@ -248,13 +248,13 @@ def test_both_clients_get_the_same_bytes(stand_in: Hub, shard: Path, tmp_path: P
         ("bytes={size}-", 416, "bytes */{size}", slice(0, 0)),
     ],
 )
-def test_cdn_serves_ranges(
-    stand_in: Hub, shard: Path, asked: str, status: int, content_range: str | None, part: slice
+def test_the_cdn_answers_range_requests(
+    stand_in: Hub, shard: Path, requested: str, status: int, content_range: str | None, part: slice
 ) -> None:
     size = shard.stat().st_size
     sizes = {"size": size, "last": size - 1, "tail": size - 5}
     location = metadata(stand_in, f"F16/{shard.name}").location
-    request = urllib.request.Request(location, headers={"Range": asked.format(**sizes)})
+    request = urllib.request.Request(location, headers={"Range": requested.format(**sizes)})
     try:
         answer = urllib.request.urlopen(request)
     except urllib.error.HTTPError as error:
@@ -281,7 +281,7 @@ def test_signed_urls_expire_and_cannot_be_forged(stand_in: Hub, shard: Path, tmp
 # Faults
 
 
-def test_status_faults_last_as_many_requests_as_told(stand_in: Hub, api: HfApi) -> None:
+def test_a_status_fault_applies_to_the_given_number_of_requests(stand_in: Hub, api: HfApi) -> None:
     stand_in.faults.add(
         Fault(path="/api/models/*", status=500, times=1), Fault(path="*/README.md", status=429, retry_after=7)
     )
@@ -294,26 +294,26 @@ def test_status_faults_last_as_many_requests_as_told(stand_in: Hub, api: HfApi) 
         assert limited.value.response.headers["Retry-After"] == "7"
 
 
-def test_truncated_body_is_retried_by_huggingface_hub_and_fails_hf_transfer(
+def test_a_truncated_body_is_retried_by_huggingface_hub_and_fails_hf_transfer(
     stand_in: Hub, shard: Path, tmp_path: Path
 ) -> None:
     path, cut = f"F16/{shard.name}", 100_000
     stand_in.faults.add(Fault(origin="cdn", truncate_after_bytes=cut, times=1))
     got = hf_hub_download(REPO, path, endpoint=stand_in.endpoint, cache_dir=tmp_path, token=False)
     assert sha256(Path(got)) == sha256(shard)
-    asked = [(request.range, request.bytes_sent) for request in stand_in.log.requests() if request.origin == "cdn"]
-    # From the beginning: the client keeps whole chunks of 10 MB only, and this shard is smaller.
-    assert asked == [(None, cut), (None, shard.stat().st_size)]
+    requested = [(request.range, request.bytes_sent) for request in stand_in.log.requests() if request.origin == "cdn"]
+    # The client starts again from the beginning: it keeps only whole chunks of 10 MB, and this shard is smaller.
+    assert requested == [(None, cut), (None, shard.stat().st_size)]
 
     stand_in.faults.add(Fault(origin="cdn", truncate_after_bytes=cut))
     with pytest.raises(TransferError, match=r"error decoding response body|end of file"):
         transfer(metadata(stand_in, path).location, tmp_path / "transferred")
-    # It deletes its file, but not reliably: some runs leave one, seen empty.
+    # hf_transfer usually deletes its file, but some runs leave an empty one.
     left = tmp_path / "transferred"
     assert not left.exists() or sha256(left) != sha256(shard)
 
 
-def test_reset_is_a_tcp_reset(stand_in: Hub, shard: Path) -> None:
+def test_the_reset_fault_sends_a_tcp_reset(stand_in: Hub, shard: Path) -> None:
     stand_in.faults.add(Fault(origin="cdn", reset_after_bytes=1000))
     url = urlsplit(metadata(stand_in, f"F16/{shard.name}").location)
     assert url.hostname is not None
@@ -323,7 +323,7 @@ def test_reset_is_a_tcp_reset(stand_in: Hub, shard: Path) -> None:
             b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_corrupt_body_has_the_right_size_and_neither_client_notices(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
+def test_neither_client_notices_a_corrupt_body_of_the_right_size(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
     path = f"F16/{shard.name}"
     stand_in.faults.add(Fault(origin="cdn", path=f"*{shard.name}", corrupt=True))
     got = hf_hub_download(REPO, path, endpoint=stand_in.endpoint, cache_dir=tmp_path, token=False)
@@ -333,7 +333,7 @@ def test_corrupt_body_has_the_right_size_and_neither_client_notices(stand_in: Hu
         assert sha256(target) != sha256(shard)
 
 
-def test_range_ignored(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
+def test_an_ignored_range_is_answered_with_the_whole_file(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
     stand_in.faults.add(Fault(origin="cdn", ignore_range=True))
     request = urllib.request.Request(metadata(stand_in, f"F16/{shard.name}").location, headers={"Range": "bytes=5-9"})
     with urllib.request.urlopen(request) as answer:
@@ -343,18 +343,18 @@ def test_range_ignored(stand_in: Hub, shard: Path, tmp_path: Path) -> None:
         transfer(metadata(stand_in, f"F16/{shard.name}").location, tmp_path / "transferred")
 
 
-def test_slow_and_late(stand_in: Hub, shard: Path) -> None:
+def test_delay_and_rate_limit_add_up(stand_in: Hub, shard: Path) -> None:
     size = shard.stat().st_size
     location = metadata(stand_in, f"F16/{shard.name}").location
     stand_in.faults.add(Fault(origin="cdn", delay_s=0.2), Fault(origin="cdn", bytes_per_s=4 * size))
     start = time.monotonic()
     with urllib.request.urlopen(location) as answer:
         answer.read()
-    # 0.2 s late, then a quarter of a second at this rate.
+    # A delay of 0.2 s, then 0.25 s at this rate.
     assert time.monotonic() - start > 0.4
 
 
-def test_control_over_http(stand_in: Hub, api: HfApi) -> None:
+def test_faults_and_log_are_controlled_over_http(stand_in: Hub, api: HfApi) -> None:
     control(
         stand_in, "POST", "faults", [{"path": "/api/models/*", "status": 403, "error_code": "GatedRepo", "times": 3}]
     )
@@ -370,7 +370,7 @@ def test_control_over_http(stand_in: Hub, api: HfApi) -> None:
             control(stand_in, "POST", "faults", wrong)
 
 
-def test_command_line_serves_a_folder_until_told_to_stop(tmp_path: Path, shard: Path) -> None:
+def test_the_command_line_serves_a_directory_until_it_is_terminated(tmp_path: Path, shard: Path) -> None:
     target = tmp_path / "acme" / "tiny" / "F16" / shard.name
     target.parent.mkdir(parents=True)
     target.symlink_to(shard)

@@ -1,4 +1,4 @@
-"""The package installs as the README says: by a plain `uv sync`, by pip, and as a tool. Needs PyPI."""
+"""The package can be installed as the README says: with `uv sync`, with pip, and as a uv tool. Needs PyPI."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.box
 
 NO_HOST = ("--limit", "nobody", "inventory/home.py", "deploy.py")
 REFUSED = "inventory/home.py: --limit nobody leaves no host"
-"""By config.py, after it has read inventory and group_data: the package was found and works."""
+"""Printed by config.py after it has read inventory and group_data, so the package was found and works."""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The tree as it is committed or not, without what git ignores."""
+    """A copy of the working tree with uncommitted changes and without ignored files."""
     directory = tmp_path / "clone"
     listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], REPOSITORY_ROOT).stdout
     for name in listed.split("\0"):
@@ -52,22 +52,22 @@ def run(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = Non
     )
 
 
-def installs(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> None:
+def install(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None = None) -> None:
     done = run(command, cwd, extra)
     assert done.returncode == 0, done.stderr
 
 
-def test_after_a_plain_uv_sync(clone: Path, uv: str) -> None:
-    installs([uv, "sync"], clone)
+def test_pyinfra_runs_after_uv_sync(clone: Path, uv: str) -> None:
+    install([uv, "sync"], clone)
     done = run([".venv/bin/pyinfra", *NO_HOST], clone)
     assert done.returncode == 1
     assert REFUSED in done.stderr
 
 
-def test_by_pip_and_from_another_directory(clone: Path, tmp_path: Path) -> None:
+def test_pyinfra_installed_with_pip_runs_from_another_directory(clone: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
-    installs([sys.executable, "-m", "venv", str(environment)], tmp_path)
-    installs([str(environment / "bin/python"), "-m", "pip", "install", "--quiet", str(clone)], tmp_path)
+    install([sys.executable, "-m", "venv", str(environment)], tmp_path)
+    install([str(environment / "bin/python"), "-m", "pip", "install", "--quiet", str(clone)], tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = run([str(environment / "bin/pyinfra"), "--chdir", str(clone), *NO_HOST], elsewhere)
@@ -75,9 +75,9 @@ def test_by_pip_and_from_another_directory(clone: Path, tmp_path: Path) -> None:
     assert REFUSED in done.stderr
 
 
-def test_as_a_tool(clone: Path, tmp_path: Path, uv: str) -> None:
-    places = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
-    installs([uv, "tool", "install", "--python", sys.executable, str(clone)], tmp_path, places)
+def test_llamarig_installed_as_a_uv_tool_runs(clone: Path, tmp_path: Path, uv: str) -> None:
+    directories = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    install([uv, "tool", "install", "--python", sys.executable, str(clone)], tmp_path, directories)
     program = str(tmp_path / "bin/llamarig")
     assert run([program, "--version"], tmp_path).stdout.startswith("llamarig 0.1.0, pyinfra 3.")
     done = run([program, *NO_HOST], clone)

@@ -1,4 +1,4 @@
-"""The rehearsal box itself: starts, stops, keeps what was written, and stays within what it was given."""
+"""The rehearsal box itself: start, stop, persistence, isolation from the host, and destruction."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.box
 
 @pytest.fixture(scope="module")
 def box(users_box: Rehearsal) -> Iterator[Rehearsal]:
-    """A box of this module's own; the tests below start and stop it as they need."""
-    # Not pytest's tmp_path: it is kept for three runs, 350 MB each, and may be a small tmpfs.
+    """A box for this module only, which its tests start and stop as they need."""
+    # Not in pytest's tmp_path, which is kept for three runs (350 MB each) and may be a small tmpfs.
     parent = Path(tempfile.mkdtemp(prefix="llamarig-test-", dir="/var/tmp"))
     rehearsal = Rehearsal(parent / "box", _free_port(), users_box.cache)
     try:
@@ -34,7 +34,7 @@ def box(users_box: Rehearsal) -> Iterator[Rehearsal]:
         parent.rmdir()
 
 
-def test_boots_with_systemd_settled(box: Rehearsal) -> None:
+def test_up_returns_when_systemd_has_started_everything(box: Rehearsal) -> None:
     machine.up(box)
 
     assert machine.is_up(box)
@@ -43,17 +43,17 @@ def test_boots_with_systemd_settled(box: Rehearsal) -> None:
     assert ssh(box, ". /etc/os-release; echo $VERSION_CODENAME").stdout == "trixie\n"
 
 
-def test_up_again_starts_nothing(box: Rehearsal) -> None:
+def test_up_leaves_a_running_box_alone(box: Rehearsal) -> None:
     machine.up(box)
-    boot = "cat /proc/1/stat | cut -d' ' -f22"
-    before = ssh(box, boot).stdout
+    boot_time = "cat /proc/1/stat | cut -d' ' -f22"
+    before = ssh(box, boot_time).stdout
 
     machine.up(box)
 
-    assert ssh(box, boot).stdout == before
+    assert ssh(box, boot_time).stdout == before
 
 
-def test_logs_in_by_key_only_and_only_from_this_host(box: Rehearsal) -> None:
+def test_login_is_possible_only_by_key_and_from_this_host(box: Rehearsal) -> None:
     machine.up(box)
     settings = ssh(box, "sshd -T").stdout.splitlines()
 
@@ -62,7 +62,7 @@ def test_logs_in_by_key_only_and_only_from_this_host(box: Rehearsal) -> None:
     assert [line for line in settings if line.startswith("listenaddress")] == [f"listenaddress 127.0.0.1:{box.port}"]
 
 
-def test_a_failing_command_is_an_error_that_says_what_it_wrote(box: Rehearsal) -> None:
+def test_a_failing_or_hanging_command_raises_an_error_with_its_output(box: Rehearsal) -> None:
     machine.up(box)
     with pytest.raises(BoxError, match="exit status 4:\nno such model"):
         ssh(box, "echo no such model >&2; exit 4")
@@ -71,7 +71,7 @@ def test_a_failing_command_is_an_error_that_says_what_it_wrote(box: Rehearsal) -
         ssh(box, "sleep 5", timeout=0.5)
 
 
-def test_locked_memory_is_not_capped(box: Rehearsal) -> None:
+def test_units_may_lock_unlimited_memory(box: Rehearsal) -> None:
     if subprocess.run(["sh", "-c", "ulimit -l unlimited"], capture_output=True, check=False).returncode:
         pytest.skip("root may not raise its own limit here (no CAP_SYS_RESOURCE), so neither may the box")
     machine.up(box)
@@ -79,14 +79,14 @@ def test_locked_memory_is_not_capped(box: Rehearsal) -> None:
     assert limit == "unlimited\n"
 
 
-def test_apt_and_pythons_tls_work_through_whatever_lies_between(box: Rehearsal) -> None:
+def test_apt_and_pythons_tls_work_behind_the_hosts_proxy(box: Rehearsal) -> None:
     machine.up(box)
     ssh(box, "apt-get -q update && apt-get -q -y install --no-install-recommends python3", timeout=300)
     request = "import urllib.request as u; print(u.urlopen('https://pypi.org/simple/uv/', timeout=30).status)"
     assert ssh(box, f'set -a; . /etc/environment; python3 -c "{request}"').stdout == "200\n"
 
 
-def test_stop_and_start_keeps_files(box: Rehearsal) -> None:
+def test_files_survive_a_stop_and_start(box: Rehearsal) -> None:
     machine.up(box)
     ssh(box, "echo kept > /opt/kept")
 
@@ -98,7 +98,7 @@ def test_stop_and_start_keeps_files(box: Rehearsal) -> None:
     assert ssh(box, "cat /opt/kept").stdout == "kept\n"
 
 
-def test_a_proxy_of_the_hosts_is_handed_on_and_taken_back(box: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hosts_proxy_is_set_in_the_box_and_removed_again(box: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
     files = (
         "etc/environment",
         "etc/apt/apt.conf.d/95rehearsal-proxy",
@@ -123,7 +123,7 @@ def test_a_proxy_of_the_hosts_is_handed_on_and_taken_back(box: Rehearsal, monkey
     assert not any((box.root / name).exists() for name in files[1:])
 
 
-def test_isolated_reaches_nothing_yet_is_reached(box: Rehearsal) -> None:
+def test_an_isolated_box_reaches_no_network_and_is_reachable_in_its_namespace(box: Rehearsal) -> None:
     machine.up(box, network="isolated")
 
     assert machine.mode(box) == Mode("isolated")
@@ -142,8 +142,8 @@ def test_isolated_reaches_nothing_yet_is_reached(box: Rehearsal) -> None:
     assert not Path("/run/netns", box.network_namespace).exists()
 
 
-def test_kernel_settings_are_the_hosts_unless_asked_for(box: Rehearsal) -> None:
-    # Writing back what it already is: whether it may be written is all that is asked.
+def test_kernel_settings_are_read_only_unless_requested(box: Rehearsal) -> None:
+    # Writes the current value, because only the permission is tested.
     write = "sysctl -w vm.swappiness=$(sysctl -n vm.swappiness)"
     machine.up(box)
     assert ssh(box, write, check=False).returncode != 0
@@ -151,23 +151,23 @@ def test_kernel_settings_are_the_hosts_unless_asked_for(box: Rehearsal) -> None:
     machine.up(box, writable_sysctl=True)
     assert machine.mode(box) == Mode("host", writable_sysctl=True)
     ssh(box, write)
-    # Or starting the box would have written Debian's settings to this host.
+    # Otherwise starting the box would have written Debian's settings to this host.
     masked = ssh(box, "systemctl is-enabled systemd-sysctl.service", check=False).stdout
     assert masked.startswith("masked")
 
 
-def test_a_taken_port_is_said_before_anything_starts(box: Rehearsal) -> None:
+def test_a_port_in_use_is_refused_before_the_box_starts(box: Rehearsal) -> None:
     machine.down(box)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = dataclasses.replace(box, port=other.getsockname()[1])
+        with_port_in_use = dataclasses.replace(box, port=other.getsockname()[1])
         with pytest.raises(BoxError, match="Set LLAMARIG_REHEARSAL_PORT"):
-            machine.up(taken)
+            machine.up(with_port_in_use)
     assert not machine.is_up(box)
 
 
-def test_a_box_that_does_not_start_shows_its_console(box: Rehearsal) -> None:
+def test_the_error_of_a_box_that_does_not_start_has_its_console_log(box: Rehearsal) -> None:
     machine.down(box)
     init = box.root / "usr/lib/systemd/systemd"
     init.rename(init.with_name("away"))
@@ -179,28 +179,28 @@ def test_a_box_that_does_not_start_shows_its_console(box: Rehearsal) -> None:
     assert not box.pid_file.exists()
 
 
-def test_a_process_id_that_went_to_another_is_not_the_box(box: Rehearsal) -> None:
+def test_a_reused_process_id_does_not_count_as_the_box(box: Rehearsal) -> None:
     machine.down(box)
     box.pid_file.write_text(str(os.getpid()))
     assert not machine.is_up(box)
-    machine.down(box)  # and this process lives on
+    machine.down(box)  # must not signal this process
 
 
-def test_an_interrupted_bootstrap_is_not_a_box(box: Rehearsal, tmp_path: Path) -> None:
+def test_an_interrupted_bootstrap_is_discarded_and_repeated(box: Rehearsal, tmp_path: Path) -> None:
     seed = tmp_path / "seed"
     (seed / "etc").mkdir(parents=True)
-    half = Rehearsal(tmp_path / "half")
-    (half.unfinished_root / "stale").mkdir(parents=True)
-    half.marker.touch()
+    interrupted = Rehearsal(tmp_path / "interrupted")
+    (interrupted.unfinished_root / "stale").mkdir(parents=True)
+    interrupted.marker.touch()
 
-    machine.bootstrap(half, seed=seed)
+    machine.bootstrap(interrupted, seed=seed)
 
-    assert half.root.is_dir()
-    assert not (half.root / "stale").exists()
-    assert not half.unfinished_root.exists()
+    assert interrupted.root.is_dir()
+    assert not (interrupted.root / "stale").exists()
+    assert not interrupted.unfinished_root.exists()
 
 
-def test_destroy_removes_everything_it_made(tmp_path: Path) -> None:
+def test_destroy_removes_the_state_directory(tmp_path: Path) -> None:
     (tmp_path / "seed/etc").mkdir(parents=True)
     made = Rehearsal(tmp_path / "made")
     machine.bootstrap(made, seed=tmp_path / "seed")
@@ -208,11 +208,11 @@ def test_destroy_removes_everything_it_made(tmp_path: Path) -> None:
     machine.destroy(made)
 
     assert not made.directory.exists()
-    machine.destroy(made)  # again: nothing to do
+    machine.destroy(made)  # a second call does nothing
 
 
 def test_destroy_refuses_a_directory_it_did_not_make(tmp_path: Path) -> None:
-    (tmp_path / "letters").touch()
+    (tmp_path / "other-file").touch()
     foreign = Rehearsal(tmp_path)
 
     with pytest.raises(BoxError, match="Not deleting"):
@@ -220,11 +220,11 @@ def test_destroy_refuses_a_directory_it_did_not_make(tmp_path: Path) -> None:
     with pytest.raises(BoxError, match="holds other things"):
         machine.up(foreign)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+    assert [path.name for path in tmp_path.iterdir()] == ["other-file"]
 
 
 def test_destroy_removes_a_running_box(box: Rehearsal) -> None:
-    """Last, for it takes the module's box away."""
+    """Must stay the last test: it removes the box of this module."""
     machine.up(box, network="isolated")
     leader = int(box.pid_file.read_text())
 
@@ -235,11 +235,11 @@ def test_destroy_removes_a_running_box(box: Rehearsal) -> None:
     assert not Path(f"/proc/{leader}/cmdline").exists() or not Path(f"/proc/{leader}/cmdline").read_bytes()
 
 
-def _seed(usual: Rehearsal) -> Path | None:
-    """The usual box's file system, if copying it beats a bootstrap and what is copied is as good as fresh."""
-    if not usual.root.is_dir() or machine.is_up(usual) or (usual.root / "opt/llamarig").exists():
+def _seed(users_box: Rehearsal) -> Path | None:
+    """The file system of the user's box, if it is stopped and never deployed to; copying beats a bootstrap."""
+    if not users_box.root.is_dir() or machine.is_up(users_box) or (users_box.root / "opt/llamarig").exists():
         return None
-    return usual.root
+    return users_box.root
 
 
 def _free_port() -> int:

@@ -1,6 +1,6 @@
-"""Models with a layer of multi-token prediction: each layer is on the device that the pinned llama.cpp's own log names.
+"""Models with a multi-token prediction layer: a plan has each layer on the device that llama.cpp's log reports.
 
-The headers are those of tests/placement/mtp_models.py, the GPUs simulated.
+With the headers of tests/placement/mtp_models.py, the pinned llama.cpp and simulated GPUs.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from tests.placement.mtp_models import (
 
 pytestmark = pytest.mark.box
 
-GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+PREREQUISITES, PLAN = "tests/box/deploy_plan_prerequisites.py", "tasks/plan.py"
 REPO = "acme/MTP-GGUF"
 CARDS = (("RTX 4070", 12282, 11600), ("RTX 5070 Ti", 16303, 12761))
 TRUNK = "glm45_air"
-"""Also as a file whose last block has no tensors: the pinned commit's qwen35moe.cpp does not load such a one."""
+"""Also tested as a file whose last block has no tensors. The pinned commit cannot load such a qwen35moe file."""
 MODELS = {name: (header_bytes(name), header(name)) for name in NAMES} | {
     f"{TRUNK}-trunk": (trunk_only_bytes(TRUNK), trunk_only(TRUNK))
 }
@@ -49,7 +49,7 @@ _ASSIGNED = re.compile(r"load_tensors: layer +(\d+) assigned to device (\w+)")
 
 @dataclass
 class Planned:
-    """A box with plans for these models, and llama-fit-params beside it."""
+    """A box with plans for these models, and what is needed to run its llama-fit-params."""
 
     plans: dict[str, Plan]
     report: str
@@ -59,7 +59,7 @@ class Planned:
     environment: dict[str, str]
 
     def devices(self, model: str, placement: Placement) -> tuple[dict[int, str], str]:
-        """Layer -> device by llama.cpp's own log, the output as the layer after the last; and the whole log."""
+        """Return layer -> device from llama.cpp's log (the output counts as a last layer), and the whole log."""
         cards = ",".join(f"CUDA{index}" for index in range(len(CARDS)))
         words = [self.program, "-m", self.headers[model], "-dev", cards, "-c", "4096", *flags(placement)]
         variables = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
@@ -79,7 +79,7 @@ def planned(converged: Deployment, hub: Hub, tmp_path_factory: pytest.TempPathFa
     hub.add_sparse_repo(REPO, files)
     deployment = converged.variant(tmp_path_factory.mktemp("planned"))
     tiny = deployment.rig["models"][0]
-    placed = {"port": 8080, "context": 32768, "placement": {"kind": "auto"}}
+    serve = {"port": 8080, "context": 32768, "placement": {"kind": "auto"}}
     deployment.rig["models"] = [
         {
             **tiny,
@@ -87,15 +87,15 @@ def planned(converged: Deployment, hub: Hub, tmp_path_factory: pytest.TempPathFa
             "repo": REPO,
             "quant": None,
             "files": [f"{name}.gguf"],
-            "serve": placed,
+            "serve": serve,
         }
         for name in MODELS
     ]
     deployment.rig["simulated_gpus"] = [
-        {"name": name, "total_mib": all_, "free_mib": free} for name, all_, free in CARDS
+        {"name": name, "total_mib": total, "free_mib": free} for name, total, free in CARDS
     ]
-    ground = deployment.run(script=GROUND)
-    assert ground.code == 0, str(ground)
+    prepared = deployment.run(script=PREREQUISITES)
+    assert prepared.code == 0, str(prepared)
     done = deployment.run("--data", "update=all", script=PLAN)
     assert done.code == 0, str(done)
     rig = Rig.model_validate(deployment.rig)
@@ -109,37 +109,39 @@ def planned(converged: Deployment, hub: Hub, tmp_path_factory: pytest.TempPathFa
         program=f"{release_path(rig.builds[0], rig.models)}/bin/llama-fit-params",
         environment={
             "GGML_BACKEND_PATH": simulation_library(rig.builds[0]),
-            "LLAMARIG_SIMULATED_GPUS": ",".join(f"{name}:{all_}:{free}" for name, all_, free in CARDS),
+            "LLAMARIG_SIMULATED_GPUS": ",".join(f"{name}:{total}:{free}" for name, total, free in CARDS),
         },
     )
     deployment.shell(f"rm -rf {layout.HEADERS}/*")
 
 
-def named(gpu: int | None) -> str:
+def device_name(gpu: int | None) -> str:
     return "CPU" if gpu is None else f"CUDA{gpu}"
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_plans_layers_are_on_the_devices_llama_cpp_names(model: str, planned: Planned) -> None:
+def test_a_planned_layer_is_on_the_device_that_llama_cpp_reports(model: str, planned: Planned) -> None:
     placement = planned.plans[model].placement
     positions = POSITIONS[model.removesuffix("-trunk")]
     assert sum(placement.split) + placement.in_ram == positions
     devices, log = planned.devices(model, placement)
     assert set(devices) == set(range(positions))
     assert f"offloaded {positions}/{positions} layers to GPU" in log
-    mine = layers_by_plan(placement)
-    assert list(mine) == list(range(positions - 2))
-    assert {layer: named(gpu) for layer, gpu in mine.items()} == {layer: devices[layer] for layer in mine}
-    last = named(max(gpu for gpu, share in enumerate(placement.split) if share))
+    planned_layers = layers_by_plan(placement)
+    assert list(planned_layers) == list(range(positions - 2))
+    assert {layer: device_name(gpu) for layer, gpu in planned_layers.items()} == {
+        layer: devices[layer] for layer in planned_layers
+    }
+    last = device_name(max(gpu for gpu, share in enumerate(placement.split) if share))
     assert (devices[positions - 2], devices[positions - 1]) == (last, last)
 
 
 SPLITS = [(25, 17), (24, 18), (9, 33), (1, 41), (42, 0), (38, 1), (20, 19), (1, 1), (12, 30)]
-"""Of 42 positions; where there are fewer, the first layers are in RAM."""
+"""Tensor splits over 42 positions. Where the shares add up to fewer, the first layers are in RAM."""
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_split_and_in_ram_mean_what_llama_cpp_makes_of_them(model: str, planned: Planned) -> None:
+def test_llama_cpp_places_layers_as_declared_by_split_and_in_ram(model: str, planned: Planned) -> None:
     positions = POSITIONS[model.removesuffix("-trunk")]
     for first, second in SPLITS:
         split, in_ram = (first, second + (positions - 42) * (second > 1)), 0
@@ -147,30 +149,34 @@ def test_split_and_in_ram_mean_what_llama_cpp_makes_of_them(model: str, planned:
         nextn = min(1, split[1])
         placement = Layers(gpu=(0, 0), split=split, in_ram=in_ram, nextn=nextn)
         devices, _ = planned.devices(model, placement)
-        mine = layers_by_plan(placement)
-        assert {layer: named(gpu) for layer, gpu in mine.items()} == {layer: devices[layer] for layer in mine}, split
+        planned_layers = layers_by_plan(placement)
+        assert {layer: device_name(gpu) for layer, gpu in planned_layers.items()} == {
+            layer: devices[layer] for layer in planned_layers
+        }, split
         assert [layer for layer, device in devices.items() if device == "CPU"] == list(range(in_ram)), split
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_tests_own_rule_is_llama_cpps(model: str, planned: Planned) -> None:
-    """Whatever the shares add up to, the wrong ones too; tests without a box go by that rule."""
+def test_the_tests_model_of_layer_placement_matches_llama_cpp(model: str, planned: Planned) -> None:
+    """Also for shares with a wrong sum. Tests without a box use this model (tests/placement/mtp_models.py)."""
     for split, on_gpu in (((24, 17), 99), ((3, 2), 99), ((9, 38), 30), ((1, 1), 41), ((7, 5), 1)):
         placement = Override(rules=("exps=CPU",), split=split, gpu_layers=on_gpu)
         devices, _ = planned.devices(model, placement)
         expected = loaded(flags(placement), MODELS[model][1], 2).homes
-        assert {layer: named(gpu) for layer, gpu in expected.items()} == {layer: devices[layer] for layer in expected}
+        assert {layer: device_name(gpu) for layer, gpu in expected.items()} == {
+            layer: devices[layer] for layer in expected
+        }
 
 
-def test_the_layer_of_multi_token_prediction_weighs_nothing(planned: Planned) -> None:
-    """And the same plan comes out for the file without it."""
+def test_a_multi_token_prediction_layer_takes_no_memory(planned: Planned) -> None:
+    """The plan is the same as for the file without that layer's tensors."""
     whole, trunk = planned.plans[TRUNK], planned.plans[f"{TRUNK}-trunk"]
     assert whole.placement == trunk.placement
     assert [row.model_mib for row in whole.memory] == [row.model_mib for row in trunk.memory]
     for name in NAMES:
         whole = planned.plans[name]
-        there = loaded(flags(whole.placement), header(name), 2)
-        for row, mib in zip(whole.memory, (*there.gpus, there.ram), strict=True):
-            assert abs(row.model_mib - mib) <= 3, name  # rounded and padded, tensor by tensor
+        weights = loaded(flags(whole.placement), header(name), 2)
+        for row, mib in zip(whole.memory, (*weights.gpus, weights.ram), strict=True):
+            assert abs(row.model_mib - mib) <= 3, name  # llama.cpp rounds and pads each tensor
     assert "of 40 layers whole on the GPUs" in planned.report
     assert "of 46 layers whole on the GPUs" in planned.report

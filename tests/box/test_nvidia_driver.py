@@ -1,7 +1,7 @@
-"""The NVIDIA driver on a real Debian: its facts, and whether Debian's own index offers what a deploy would install.
+"""The NVIDIA driver on a real Debian: its facts, and whether Debian's index has the packages a deploy would install.
 
-No card and no kernel of its own is here, so the packages are resolved (`apt-get -s`) and not installed; that a module
-loads, and a restart that it needs, only a box with a GPU can show.
+The box is a container without a card, so packages are only resolved (`apt-get -s`). Whether the module loads or needs a
+reboot can only be tested on a box with a GPU.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.box.deployment import Deployment
 
 pytestmark = pytest.mark.box
 
-SCRIPT = "tests/box/toolchain_only.py"
-# apt with package lists and sources of its own: the box's stay as they are.
+SCRIPT = "tests/box/deploy_toolchains.py"
+# Separate package lists and sources for apt, so that the box's own stay unchanged.
 APT = "/tmp/nvidia-apt"
 OPTIONS = (
     f"-o Dir::State::lists={APT}/lists -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::sourcelist={APT}/debian.list "
@@ -36,7 +36,7 @@ apt-get {OPTIONS} -qq update
 
 
 def driver_state(deployment: Deployment, driver: NvidiaDriver, options: str = "") -> DriverState:
-    """The fact as read from the box; with ``options`` for apt."""
+    """Read the fact from the box, with additional ``options`` for apt."""
     command = NvidiaPackages().command(queried_packages(driver))
     for program in ("apt-cache", "apt-get"):
         command = command.replace(f"{program} ", f"{program} {options} ")
@@ -44,11 +44,11 @@ def driver_state(deployment: Deployment, driver: NvidiaDriver, options: str = ""
 
 
 def with_a_card(state: DriverState) -> DriverState:
-    """A card and a kernel of Debian's own stand in here; everything else is the box's answer."""
+    """The box's state as if it had a card and one of Debian's kernels."""
     return replace(state, container=False, cards=1, kernels=("amd64",))
 
 
-def test_a_container_is_refused_before_anything_is_changed(variant: Deployment) -> None:
+def test_a_declared_driver_in_a_container_is_refused_without_a_change(variant: Deployment) -> None:
     variant.rig["host"]["nvidia_driver"] = {}
     outcome = variant.run(script=SCRIPT)
     assert outcome.code != 0
@@ -58,13 +58,13 @@ def test_a_container_is_refused_before_anything_is_changed(variant: Deployment) 
 
 
 @pytest.mark.parametrize("module", ["open", "proprietary"])
-def test_debians_index_gives_what_we_would_install(deployment: Deployment, module: str) -> None:
+def test_debian_resolves_the_packages_of_the_next_step(deployment: Deployment, module: str) -> None:
     driver = NvidiaDriver.model_validate({"kernel_module": module})
     state = driver_state(deployment, driver)
     assert (state.family, state.release, state.container, state.cards) == ("debian", "trixie", True, 0)
     assert (state.module, state.library, state.parts, state.kernels) == ("", "", frozenset(), ())
     assert "main" in state.components
-    assert state.offered == {}, "a fresh Debian knows nothing of the driver"
+    assert state.offered == {}, "the driver is not in the components of a fresh Debian"
     assert state.packages_changed_at < state.booted_at
 
     build = Build(name="cuda", architectures=("89-real",), cuda_toolkit="/usr")
@@ -92,14 +92,14 @@ def test_debians_index_gives_what_we_would_install(deployment: Deployment, modul
     assert set(parts.values()) == {version}, parts
     assert not [name for name in chosen if name.startswith(("xserver-", "nvidia-settings"))]
 
-    # Debian 13 has 550, too old for every CUDA that PyPI has a compiler of.
+    # Debian 13 has driver 550, too old for every CUDA version whose compiler is on PyPI.
     too_new = Build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")
     refused = next_step(driver, with_a_card(enabled), [too_new], {})
     assert refused is not None
     assert refused.kind == ("refuse" if int(version.split(".")[0]) < 580 else "install")
 
 
-def test_a_toolkit_that_is_not_where_it_is_declared(variant: Deployment) -> None:
+def test_a_toolkit_missing_at_its_declared_path_is_refused(variant: Deployment) -> None:
     build = {**variant.rig["builds"][0], "name": "cuda", "backend": "cuda", "architectures": ["89-real"]}
     variant.rig["builds"].append({**build, "cuda_toolkit": "/usr/local/cuda-12.9"})
     outcome = variant.run(script=SCRIPT)

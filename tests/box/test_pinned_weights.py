@@ -1,6 +1,6 @@
-"""Weights in RAM pinned for the GPU: on simulated cards, whose pinned memory the kernel counts as it counts CUDA's.
+"""Weights in RAM that are pinned for the GPU, on simulated cards: the kernel counts their pinned memory like CUDA's.
 
-The server, its dry runs, the switch and the audit are the real ones (remote/build/simulated_gpu.cpp lists what is not).
+Server, dry runs, switch and audit are real; remote/build/simulated_gpu.cpp lists what is simulated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.placement.profile_memory import PROFILES, RAM
 
 pytestmark = pytest.mark.box
 
-GROUND, MEASURE = "tests/box/planning_ground.py", "tests/box/measured_placements.py"
+PREREQUISITES, MEASURE = "tests/box/deploy_plan_prerequisites.py", "tests/box/deploy_measurements.py"
 UNIT = "llamarig-tiny"
 
 
@@ -43,7 +43,7 @@ def profile(
     hub: Hub,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, Deployment]]:
-    """The converged box, declared as one of the owners' with his own placements, on simulations of his cards."""
+    """The converged box with the models and placements of one group in group_data/, on simulations of its cards."""
     group: str = request.param
     directory = tmp_path_factory.mktemp(group)
     deployment = converged.variant(directory)
@@ -57,22 +57,24 @@ def profile(
         files[name] = write_sparse(directory / "files", name, SHAPES[profile.shape])
         serve = {**serves[name], "api_key_file": None, "host": "127.0.0.1", "environment": {}}
         models.append({**tiny, "name": name, "repo": repo, "quant": None, "files": [f"{name}.gguf"], "serve": serve})
-    hub.add_sparse_repo(repo, {file.name: file for made in files.values() for file in made})
+    hub.add_sparse_repo(repo, {file.name: file for shards in files.values() for file in shards})
     deployment.rig["models"] = models
     deployment.rig["simulated_gpus"] = [gpu.to_json() for gpu in PROFILES[group].gpus]
-    ground = deployment.run(script=GROUND)
-    assert ground.code == 0, str(ground)
+    prepared = deployment.run(script=PREREQUISITES)
+    assert prepared.code == 0, str(prepared)
     yield group, deployment
     deployment.shell("rm -rf /var/lib/llamarig/headers/*")
 
 
-def test_each_profile_leaves_what_its_golden_unit_says(profile: tuple[str, Deployment]) -> None:
-    """Its own dry runs decide whether a profile's weights are pinned on a box with 64 GB; then nothing is measured."""
+def test_the_measured_memory_gives_each_profile_the_load_mode_of_its_golden_unit(
+    profile: tuple[str, Deployment],
+) -> None:
+    """On a box with 64 GB. A second run measures nothing again."""
     group, deployment = profile
     done = deployment.run(script=MEASURE)
     assert done.code == 0, str(done)
     measured = read_plan_file(deployment.rig["plan_file"]).measured[HOST]
-    assert {name: seen(each) for name, each in measured.items()} == {
+    assert {name: memory_values(each) for name, each in measured.items()} == {
         name: (each.left_mib, each.weights_mib, each.rest_mib, each.pinnable_mib)
         for name, each in PROFILES[group].models.items()
     }
@@ -90,7 +92,8 @@ def test_each_profile_leaves_what_its_golden_unit_says(profile: tuple[str, Deplo
     assert (again.code, again.changed) == (0, []), str(again)
 
 
-def seen(measured: MeasuredPlacement) -> tuple[tuple[int, ...], int, int, int]:
+def memory_values(measured: MeasuredPlacement) -> tuple[tuple[int, ...], int, int, int]:
+    """MiB left on each GPU, of weights in RAM, of everything else in RAM, and of weights that can be pinned."""
     ram = measured.ram
     rest = ram.buffers_mib + ram.cache_mib + ram.checkpoints_mib
     return measured.left_mib, ram.weights_mib, rest, measured.pinnable_mib
@@ -117,7 +120,7 @@ def tiny(converged: Deployment, deployment: Deployment, tmp_path: Path) -> Itera
 
 
 def cards(deployment: Deployment, *free_mib: int) -> None:
-    """Two cards with so much free when the placement is measured."""
+    """Declare two cards with this much free memory when the placement is measured."""
     deployment.rig["simulated_gpus"] = [
         {"name": f"card {number}", "total_mib": 1000, "free_mib": mib} for number, mib in enumerate(free_mib)
     ]
@@ -131,7 +134,7 @@ def audited(deployment: Deployment) -> Any:
     return deployment.run("--data", "only=memory.pinned,llama.units", script="tasks/audit.py")
 
 
-def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -> None:
+def test_experts_in_ram_are_pinned_and_an_audit_finds_weights_that_are_not(tiny: Deployment) -> None:
     first = tiny.run()
     assert first.code == 0, str(first)
     assert "--load-mode none" in flags(tiny)
@@ -146,7 +149,7 @@ def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -
     clean = audited(tiny)
     assert clean.code == 0, str(clean)
 
-    # A driver that refuses pinned memory logs it at debug level only; the stand-in refuses it by CUDA's own variable.
+    # llama.cpp logs refused pinned memory only at debug level. This variable makes the simulation refuse it.
     drop_in = f"/run/systemd/system/{UNIT}.service.d/refuse.conf"
     tiny.write(drop_in, "[Service]\nEnvironment=GGML_CUDA_NO_PINNED=1\n")
     try:
@@ -161,7 +164,7 @@ def test_experts_in_ram_are_pinned_and_a_difference_is_found(tiny: Deployment) -
         tiny.shell(f"rm {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
 
 
-def test_a_first_start_reports_that_weights_are_not_pinned(tiny: Deployment) -> None:
+def test_a_deploy_reports_weights_that_could_not_be_pinned(tiny: Deployment) -> None:
     drop_in = f"/run/systemd/system/{UNIT}.service.d/refuse.conf"
     tiny.write(drop_in, "[Service]\nEnvironment=GGML_CUDA_NO_PINNED=1\n")
     try:
@@ -179,7 +182,7 @@ def test_a_first_start_reports_that_weights_are_not_pinned(tiny: Deployment) -> 
         ((900, 900), {"memory_reserve_mib": 10_000_000}, "host.memory_reserve_mib = 10000000"),
     ],
 )
-def test_where_memory_is_short_the_file_stays_mapped_and_the_deploy_says_why(
+def test_without_enough_memory_the_file_stays_mapped_and_the_deploy_gives_the_reason(
     tiny: Deployment, free: tuple[int, int], host: dict[str, Any], words: str
 ) -> None:
     cards(tiny, *free)
@@ -195,15 +198,15 @@ def test_where_memory_is_short_the_file_stays_mapped_and_the_deploy_says_why(
     assert (second.code, second.changed) == (0, []), str(second)
 
 
-def test_only_a_stale_measurement_is_made_again(tiny: Deployment) -> None:
+def test_a_changed_setting_makes_the_measurement_stale_and_it_is_repeated(tiny: Deployment) -> None:
     assert tiny.run().code == 0
     tiny.rig["models"][0]["serve"]["ubatch"] = 256
     changed = tiny.run()
     assert changed.changed == ["Memory of declared placements", "Models served"], str(changed)
-    assert chosen_again(tiny) == LoadModeChoice("none")
+    assert load_mode_of_measurement(tiny) == LoadModeChoice("none")
 
 
-def chosen_again(deployment: Deployment) -> LoadModeChoice:
+def load_mode_of_measurement(deployment: Deployment) -> LoadModeChoice:
     rig = Rig.model_validate(deployment.rig)
     measured = read_plan_file(rig.plan_file).measured[HOST]["tiny"]
     memory = {"tiny": memory_of_measured(measured, rig.models[0].serve.placement)}

@@ -1,7 +1,7 @@
-"""Plans for the four boxes of group_data/, by the pinned llama-fit-params on simulated GPUs; a deploy that uses one.
+"""Plans for the four boxes of group_data/, made with the pinned llama-fit-params on simulated GPUs, and their use.
 
-Every number of a plan is compared with what llama-fit-params prints when it is run by hand, and with what llama.cpp's
-own --fit makes of the same header and margins.
+Every number of a plan is compared with the output of llama-fit-params for the same placement, and with the placement
+that llama.cpp's own --fit chooses for the same header and margins.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.placement.model_shapes import SHAPES
 
 pytestmark = pytest.mark.box
 
-GROUND, PLAN = "tests/box/planning_ground.py", "tasks/plan.py"
+PREREQUISITES, PLAN = "tests/box/deploy_plan_prerequisites.py", "tasks/plan.py"
 REPO = "acme/Planned-GGUF"
 MARGIN = 384
 Q8 = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
@@ -41,7 +41,7 @@ Q8 = {"cache_type_k": "q8_0", "cache_type_v": "q8_0"}
 
 @dataclass(frozen=True)
 class Box:
-    """One owner's cards (name, total and free MiB), and what he serves on them, as group_data/ has it."""
+    """The cards (name, total MiB, free MiB) and the served models of one group in group_data/."""
 
     gpus: tuple[tuple[str, int, int], ...]
     models: dict[str, dict[str, Any]]
@@ -76,12 +76,12 @@ BOXES = {
     ),
 }
 THREE_SHARDS = ("qwen3-coder-next-q6", "qwen35-35b-a3b-q4")
-"""These also have a vocabulary of the real length, as the first shard of a real set has."""
+"""Models that also have a vocabulary of the real length, as the first shard of a real set has."""
 
 
 @dataclass
 class Planned:
-    """What tasks/plan.py made of one box, and how to ask llama-fit-params by hand."""
+    """The plans that tasks/plan.py made for one box, and what is needed to run llama-fit-params directly."""
 
     deployment: Deployment
     plans: dict[str, Plan]
@@ -91,8 +91,8 @@ class Planned:
     release: str
     environment: dict[str, str]
 
-    def by_hand(self, name: str, *arguments: str) -> str:
-        """stdout of llama-fit-params for the model as it is declared, but for the placement."""
+    def fit_params(self, name: str, *arguments: str) -> str:
+        """Run llama-fit-params with the model's declared settings except the placement; return its stdout."""
         serve = self.models[name].serve
         words = [f"{self.release}/bin/llama-fit-params", "-m", self.headers[name], "-fa", serve.flash_attention]
         words += ["-c", str(serve.context), "-b", str(serve.batch), "-ub", str(serve.ubatch), "-np", "1"]
@@ -105,15 +105,15 @@ class Planned:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> dict[str, list[Path]]:
     directory = tmp_path_factory.mktemp("sparse")
-    made = {
+    written = {
         name: write_sparse(
             directory, name, SHAPES[name], shards=3 if name in THREE_SHARDS else 1, tokens=name in THREE_SHARDS
         )
         for box in BOXES.values()
         for name in box.models
     }
-    hub.add_sparse_repo(REPO, {file.name: file for files in made.values() for file in files})
-    return made
+    hub.add_sparse_repo(REPO, {file.name: file for files in written.values() for file in files})
+    return written
 
 
 @pytest.fixture(scope="module", params=BOXES)
@@ -123,7 +123,7 @@ def planned(
     files: dict[str, list[Path]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Planned]:
-    """The converged box, declared as one of the owners' with placements left to the planner."""
+    """The converged box with plans for the cards and models of one group."""
     box = BOXES[request.param]
     deployment = converged.variant(tmp_path_factory.mktemp("planned"))
     tiny = deployment.rig["models"][0]
@@ -141,8 +141,8 @@ def planned(
     deployment.rig["simulated_gpus"] = [
         {"name": name, "total_mib": total, "free_mib": free} for name, total, free in box.gpus
     ]
-    ground = deployment.run(script=GROUND)
-    assert ground.code == 0, str(ground)
+    prepared = deployment.run(script=PREREQUISITES)
+    assert prepared.code == 0, str(prepared)
     done = deployment.run("--data", "update=all", script=PLAN)
     assert done.code == 0, str(done)
     rig = Rig.model_validate(deployment.rig)
@@ -163,39 +163,39 @@ def planned(
 
 
 def rows(output: str) -> dict[str, tuple[int, int, int]]:
-    """Device -> MiB of model, context and compute, as llama-fit-params prints them."""
+    """Parse llama-fit-params' output: device -> MiB of model, context and compute buffers."""
     found = (re.fullmatch(r"(\w+) (\d+) (\d+) (\d+) ?", line) for line in output.splitlines())
     return {row[1]: (int(row[2]), int(row[3]), int(row[4])) for row in found if row}
 
 
-def test_a_plans_numbers_are_llama_fit_params_own(planned: Planned) -> None:
-    """To the MiB; but for the logits, which it reserves for a whole batch, and llama-server for a token a slot."""
+def test_predicted_memory_equals_llama_fit_params_to_the_mib(planned: Planned) -> None:
+    """Except the compute buffer of the output: llama-fit-params reserves logits for a batch, a server one per slot."""
     for name, plan in planned.plans.items():
         placement = [word for flag in placement_arguments(plan.placement) for word in flag]
-        printed = rows(planned.by_hand(name, *placement, "-fitp", "on"))
+        printed = rows(planned.fit_params(name, *placement, "-fitp", "on"))
         output = max(index for index, share in enumerate(plan.placement.split) if share)
         for index, row in enumerate(plan.memory):
-            mine = (row.model_mib, row.context_mib, row.compute_mib)
+            predicted = (row.model_mib, row.context_mib, row.compute_mib)
             if index == output and plan.output_compute_mib is not None:
                 assert row.compute_mib <= plan.output_compute_mib, name
-                mine = (row.model_mib, row.context_mib, plan.output_compute_mib)
-            assert mine == printed[row.name], (name, row.name)
+                predicted = (row.model_mib, row.context_mib, plan.output_compute_mib)
+            assert predicted == printed[row.name], (name, row.name)
 
 
-def test_no_plan_takes_more_than_is_free_less_the_margin(planned: Planned) -> None:
+def test_every_plan_leaves_the_margin_free(planned: Planned) -> None:
     for name, plan in planned.plans.items():
         for device, row in zip(plan.belongs.devices, plan.gpus, strict=True):
             assert row.total_mib <= device.free_mib - MARGIN, (name, device.name)
 
 
-def test_the_next_layer_would_not_have_fitted(planned: Planned) -> None:
+def test_one_more_layer_on_the_gpu_would_not_fit(planned: Planned) -> None:
     for name, plan in planned.plans.items():
         assert all(more.measured and more.needs_mib > more.has_mib for more in plan.next_layer), name
         if layers_with_experts_on_cpu(plan.placement):
             assert plan.next_layer, name
 
 
-def test_no_fewer_whole_layers_and_no_more_splits_than_llama_cpps_own_fit(planned: Planned) -> None:
+def test_a_plan_has_at_least_the_whole_layers_and_at_most_the_graph_splits_of_llama_cpps_fit(planned: Planned) -> None:
     for name, plan in planned.plans.items():
         assert plan.fit is not None, name
         assert sum(plan.placement.gpu) >= sum(plan.fit.whole), name
@@ -203,12 +203,12 @@ def test_no_fewer_whole_layers_and_no_more_splits_than_llama_cpps_own_fit(planne
         assert plan.fit.splits is not None, name
         assert plan.splits[1] <= plan.fit.splits[1], name
         margins = ",".join([str(MARGIN)] * len(plan.gpus))
-        answer = planned.by_hand(name, "--fit", "on", "--fit-target", margins)
-        assert " ".join(shlex.split(answer)) == plan.fit.arguments, name
+        output = planned.fit_params(name, "--fit", "on", "--fit-target", margins)
+        assert " ".join(shlex.split(output)) == plan.fit.arguments, name
 
 
-def test_weights_cache_and_state_of_a_layer_are_on_one_device(planned: Planned) -> None:
-    """Only experts are moved, only to RAM, by one override; the caches follow the layer split."""
+def test_overrides_move_only_experts_and_only_to_ram(planned: Planned) -> None:
+    """So a layer's attention weights, KV cache and recurrent state stay on one device, that of the layer split."""
     for name, plan in planned.plans.items():
         values = {flag: value for flag, *values in placement_arguments(plan.placement) for value in values}
         for rule in filter(None, values.get("--override-tensor", "").split(",")):
@@ -217,12 +217,12 @@ def test_weights_cache_and_state_of_a_layer_are_on_one_device(planned: Planned) 
         assert sum(plan.placement.split) + plan.placement.in_ram == total, name
 
 
-def test_few_dry_runs_were_enough(planned: Planned) -> None:
+def test_a_plan_takes_at_most_40_dry_runs(planned: Planned) -> None:
     for name, plan in planned.plans.items():
         assert plan.dry_runs <= 40, name
 
 
-def test_the_report_shows_it(planned: Planned) -> None:
+def test_the_report_shows_layers_memory_and_llama_cpps_fit(planned: Planned) -> None:
     for name, plan in planned.plans.items():
         assert f"{name}: {sum(plan.placement.gpu)} of {SHAPES[name].layers} layers whole on the GPUs" in planned.report
     for words in ("VRAM: # weights", "graph splits", "llama.cpp's own fit, same margins", "planned for: release"):
@@ -230,7 +230,7 @@ def test_the_report_shows_it(planned: Planned) -> None:
 
 
 @pytest.mark.parametrize("planned", ["B"], indirect=True)
-def test_planning_again_comes_to_the_same_and_writes_nothing(planned: Planned) -> None:
+def test_planning_again_gives_the_same_plan_and_writes_nothing(planned: Planned) -> None:
     file = Path(planned.deployment.rig["plan_file"])
     before = file.read_bytes()
     again = planned.deployment.run(script=PLAN)
@@ -247,7 +247,7 @@ CARD = {"name": "Toy", "total_mib": 4096, "free_mib": 4000}
 
 @pytest.fixture
 def tiny(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
-    """The tiny model, placed by a plan for a simulated card; it is served on CPUs all the same."""
+    """The tiny model, placed by a plan for a simulated card. The server itself runs on the CPU."""
     variant = deployment.variant(tmp_path / "variant")
     variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto", "margin_mib": 0}
     variant.rig["simulated_gpus"] = [CARD]
@@ -260,7 +260,7 @@ def flags(deployment: Deployment) -> str:
     return deployment.shell("tr '\\0' ' ' </proc/$(systemctl show -P MainPID llamarig-tiny)/cmdline")
 
 
-def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(tiny: Deployment) -> None:
+def test_a_deploy_makes_a_missing_plan_serves_with_it_and_refuses_a_stale_one(tiny: Deployment) -> None:
     first = tiny.run()
     assert first.code == 0, str(first)
     assert "tiny: planned with" in first.output
@@ -270,9 +270,9 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     second = tiny.run()
     assert (second.code, second.changed) == (0, []), str(second)
     audited = tiny.run("-vv", script="tasks/audit.py")
-    assert (audited.code, len(audited.sent)) == (0, 1), "one command, as for a model without a plan"
+    assert (audited.code, len(audited.commands_sent)) == (0, 1), "one command, as for a model without a plan"
 
-    # A plan that no longer holds is refused before anything is touched, with the way out.
+    # A stale plan is refused before anything is changed, with the remedy.
     running = tiny.shell("systemctl show llamarig-tiny -p InvocationID; cat /etc/systemd/system/llamarig-tiny.service")
     tiny.rig["models"][0]["serve"]["context"] = 16384
     refused = tiny.run()
@@ -300,7 +300,7 @@ def test_a_deploy_plans_what_has_no_plan_serves_by_it_and_then_changes_nothing(t
     ],
     ids=["no GPU", "no room"],
 )
-def test_what_cannot_be_planned_is_reported_once(
+def test_a_failed_plan_is_reported_once_and_writes_no_plan_file(
     deployment: Deployment, tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     variant = deployment.variant(tmp_path / "variant")
@@ -326,8 +326,8 @@ def test_a_broken_plan_file_is_refused(deployment: Deployment, tmp_path: Path) -
     assert "Traceback" not in refused.output
 
 
-def test_a_release_without_llama_fit_params_is_named(deployment: Deployment, tmp_path: Path) -> None:
-    """As one of a llama.cpp from before there was one; taken out of the manifest too, so that it counts as whole."""
+def test_planning_with_a_release_without_llama_fit_params_is_refused(deployment: Deployment, tmp_path: Path) -> None:
+    """Older llama.cpp versions lack it. It is removed from the manifest too, so that the release counts as complete."""
     variant = deployment.variant(tmp_path / "variant")
     variant.rig["models"][0]["serve"]["placement"] = {"kind": "auto"}
     rig = Rig.model_validate(variant.rig)

@@ -1,4 +1,4 @@
-"""The preset file before the pinned llama-server's own reader, and a server in router mode that serves from it."""
+"""The preset file is read by the pinned llama-server as declared, and a server in router mode serves from it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.render.golden_units import OPTIONS, PINNED, files_of, rigs
 
 pytestmark = pytest.mark.box
 
-OWN = ("--host", "--port", "--alias")
+SET_BY_ROUTER = ("--host", "--port", "--alias")
 SERVER = "$(ls -d /opt/llamarig/llama.cpp/*/bin/llama-server | head -n 1)"
 
 
 @contextmanager
 def router(deployment: Deployment, preset: str) -> Iterator[str]:
-    """The address of a llama-server in router mode on the box; the end of its journal if it does not come."""
+    """Run llama-server in router mode on the box and yield its address."""
     port = deployment.box.port + 8
     command = f"exec {SERVER} --models-preset {preset} --models-max 1 --host {ADDRESS} --port {port}"
     deployment.shell(f"systemd-run --quiet --unit=router --setenv=HOME=/tmp sh -c {shlex.quote(command)}")
@@ -45,18 +45,18 @@ def models_of(address: str) -> dict[str, dict[str, Any]]:
 
 
 def options(arguments: list[str]) -> set[tuple[int, bool, str]]:
-    """Arguments in one spelling: option of --help, negated or not, value. Without the router's own."""
+    """Normalise arguments to (index of the option in --help, whether negated, value); without the router's options."""
     option_of = {spelling: index for index, option in enumerate(OPTIONS) for spelling in option}
     found = set()
     for index, word in enumerate(arguments):
-        if word in option_of and word not in OWN:
+        if word in option_of and word not in SET_BY_ROUTER:
             following = arguments[index + 1 : index + 2]
             value = following[0] if following and following[0] not in option_of else ""
             found.add((option_of[word], word.startswith("--no-"), value))
     return found
 
 
-def test_every_profile_as_the_servers_own_reader_takes_it(deployment: Deployment) -> None:
+def test_llama_server_reads_the_presets_of_every_profile_as_declared(deployment: Deployment) -> None:
     models = [
         (model, server_arguments(model, files_of(model), PINNED)) for rig in rigs().values() for model in rig.models
     ]
@@ -70,13 +70,15 @@ def test_every_profile_as_the_servers_own_reader_takes_it(deployment: Deployment
 
 
 @pytest.mark.parametrize("line", ["no-mmap = true", "ctx-sizes = 4096"])
-def test_its_reader_would_have_refused(deployment: Deployment, line: str) -> None:
+def test_llama_server_rejects_an_invalid_preset(deployment: Deployment, line: str) -> None:
     deployment.write("/run/broken.ini", f"[m]\nmodel = /m.gguf\n{line}\n")
     command = f"timeout 30 {SERVER} --models-preset /run/broken.ini --port {deployment.box.port + 8}"
     assert "not recognized in preset" in deployment.shell(f"{command} 2>&1; test $? = 1")
 
 
-def test_a_declared_preset_is_written_once_and_serves(variant: Deployment, deployment: Deployment) -> None:
+def test_a_declared_preset_file_is_written_once_and_a_router_serves_from_it(
+    variant: Deployment, deployment: Deployment
+) -> None:
     variant.rig["presets"] = "cpu"
     try:
         first = variant.run()

@@ -1,4 +1,4 @@
-"""A new release serves only after it has answered; otherwise the old one serves again."""
+"""Switching to another release: it serves only after it has answered; otherwise the old one is restored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
 
-PLACE_STAND_IN = """
+INSTALL_FAULTY_SERVER = """
 cd {release}/bin && test -e llama-server.real || mv llama-server llama-server.real
 cp /tmp/server.py server.py
 (echo '#!/bin/sh'; echo 'exec /usr/bin/python3 -B {release}/bin/server.py "$@"') >llama-server
@@ -33,7 +33,7 @@ PYTHON
 
 @pytest.fixture(scope="module")
 def other_release(converged: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, str]]:
-    """A second release beside the first (another compiler option), proved once; the first one serves again."""
+    """A variant with a second release (another compiler option) that has served once; the first serves again."""
     deployment = converged
     variant = deployment.variant(tmp_path_factory.mktemp("release"))
     variant.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_RELEASE=1"}
@@ -56,19 +56,19 @@ def serving_release(deployment: Deployment) -> str:
     return str(Path(link).parents[1])
 
 
-def put_stand_in(deployment: Deployment, release: str, mode: str) -> None:
+def install_faulty_server(deployment: Deployment, release: str, mode: str) -> None:
     deployment.write("/tmp/server.py", Path(__file__).with_name("misbehaving_server.py").read_text())
-    deployment.shell(PLACE_STAND_IN.format(release=release, mode=mode))
+    deployment.shell(INSTALL_FAULTY_SERVER.format(release=release, mode=mode))
 
 
-def test_two_releases_side_by_side_and_a_switch_each_way(
+def test_switching_to_another_release_and_back_rebuilds_nothing(
     deployment: Deployment, other_release: tuple[Deployment, str]
 ) -> None:
     variant, other = other_release
     first = serving_release(deployment)
     assert first != other
-    there = variant.run()
-    assert there.changed == ["Models served"], str(there)
+    switched = variant.run()
+    assert switched.changed == ["Models served"], str(switched)
     assert serving_release(deployment) == other
     assert variant.run().changed == []
     back = deployment.run()
@@ -76,7 +76,7 @@ def test_two_releases_side_by_side_and_a_switch_each_way(
     assert serving_release(deployment) == first
 
 
-def test_the_manifest_says_what_was_built_from_what(deployment: Deployment) -> None:
+def test_the_manifest_records_source_toolchain_flags_and_features(deployment: Deployment) -> None:
     build = deployment.rig["builds"][0]
     manifest = json.loads(deployment.shell(f"cat {serving_release(deployment)}/manifest.json"))
     assert manifest["commit"] == build["source"]["commit"]
@@ -86,26 +86,26 @@ def test_the_manifest_says_what_was_built_from_what(deployment: Deployment) -> N
     assert re.search(r"\d+\.\d+", manifest["compiler"])
     assert manifest["build_seconds"] > 0
     assert {"--model", "--ctx-size", "-ngl"} <= set(manifest["flags"])
-    # As llama.cpp reports it; every x86 and ARM build it makes has one of the two.
+    # As llama.cpp reports them: every x86 build has SSE3, every ARM build NEON.
     assert {"CPU : SSE3 = 1", "CPU : NEON = 1"} & set(manifest["features"]), manifest["features"]
 
 
-def test_a_no_change_run_costs_no_command_for_one_more_build(
+def test_another_build_adds_no_command_to_a_run_that_changes_nothing(
     deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
 ) -> None:
-    """All builds of a box share their facts."""
+    """All builds of a box are read with the same facts."""
     assert deployment.run().code == 0
     two = deployment.variant(tmp_path / "two")
     two.rig["builds"].append({**other_release[0].rig["builds"][0], "name": "other"})
     one_build, two_builds = deployment.run("-vv"), two.run("-vv")
     assert one_build.changed == two_builds.changed == []
     assert one_build.code == two_builds.code == 0
-    about_releases = [command for command in one_build.sent if "/opt/llamarig/llama.cpp" in command]
+    about_releases = [command for command in one_build.commands_sent if "/opt/llamarig/llama.cpp" in command]
     assert about_releases, str(one_build)
-    assert len(two_builds.sent) == len(one_build.sent)
-    assert any(other_release[1] in command for command in two_builds.sent), "the second release was looked at"
+    assert len(two_builds.commands_sent) == len(one_build.commands_sent)
+    assert any(other_release[1] in command for command in two_builds.commands_sent), "the second release was not read"
     building = re.compile(r"\b(cmake|ninja|git|pip) |systemd-run|-m llamarig\.remote|apt-get (update|install)")
-    assert [command for command in two_builds.sent if building.search(command)] == []
+    assert [command for command in two_builds.commands_sent if building.search(command)] == []
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_no_change_run_costs_no_command_for_one_more_build(
         ("props-other-shape", "does not answer as a llama-server does (not an object: [1])"),
     ],
 )
-def test_bad_release_is_taken_back(
+def test_a_faulty_release_is_replaced_by_the_old_one(
     deployment: Deployment, other_release: tuple[Deployment, str], mode: str, message: str
 ) -> None:
     variant, other = other_release
     first = serving_release(deployment)
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
-    put_stand_in(deployment, other, mode)
+    install_faulty_server(deployment, other, mode)
     outcome = variant.run()
     assert outcome.code != 0, str(outcome)
     assert message in outcome.output
@@ -141,18 +141,21 @@ def test_bad_release_is_taken_back(
     assert deployment.run().changed == []
 
 
-def test_switch_ends_well_without_the_machine_that_began_it(
+def test_the_box_restores_the_old_release_after_the_deploy_was_killed(
     deployment: Deployment, other_release: tuple[Deployment, str], tmp_path: Path
 ) -> None:
-    """The deploy dies while the new release hangs: the box puts the old one back by itself."""
+    """The deploy is killed while the new release hangs."""
     variant, other = other_release
     first = serving_release(deployment)
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 10
-    put_stand_in(deployment, other, "hangs-in-load")
+    install_faulty_server(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
-    wait_for(lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"), "the end")
+    wait_for(
+        lambda: '"failed"' in deployment.shell("cat /var/lib/llamarig/jobs/switch-tiny/status.json"),
+        "the switch to fail",
+    )
     assert serving_release(deployment) == first
     assert chat(deployment.address, "Who put you back?")
     assert deployment.run().changed == []
@@ -162,8 +165,8 @@ SWITCH = "llamarig-job-switch-tiny_*"
 
 
 @pytest.fixture
-def as_before(deployment: Deployment, other_release: tuple[Deployment, str]) -> Iterator[str]:
-    """The release that serves; afterwards it serves, and nothing of a switch is left."""
+def first_release(deployment: Deployment, other_release: tuple[Deployment, str]) -> Iterator[str]:
+    """The release that serves. Assert afterwards that it serves again and that the switch left no files."""
     assert deployment.run().code == 0
     first = serving_release(deployment)
     yield first
@@ -179,28 +182,28 @@ def switch_status(deployment: Deployment) -> dict[str, object]:
     return status
 
 
-def test_a_switch_that_is_stopped_puts_back_what_served(
-    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+def test_a_stopped_switch_restores_the_old_release(
+    deployment: Deployment, other_release: tuple[Deployment, str], first_release: str, tmp_path: Path
 ) -> None:
     variant, other = other_release
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
-    put_stand_in(deployment, other, "hangs-in-load")
+    install_faulty_server(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     deployment.shell(f"systemctl stop '{SWITCH}'", timeout=120)
-    assert running.ended() != 0
-    assert "stopped before it was finished; llamarig-tiny.service, which served before" in running.said()
-    wait_for(lambda: serving_release(deployment) == as_before, "the old release")
+    assert running.exit_code() != 0
+    assert "stopped before it was finished; llamarig-tiny.service, which served before" in running.output()
+    wait_for(lambda: serving_release(deployment) == first_release, "the old release")
     health = f"curl -s -o /dev/null -w '%{{http_code}}' --noproxy '*' {deployment.address}/health"
-    wait_for(lambda: deployment.shell(health) == "200", "the old model's answers")
+    wait_for(lambda: deployment.shell(health) == "200", "the old model's health")
 
 
-def test_a_full_disk_is_no_reason_not_to_put_back_what_served(
-    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+def test_the_old_release_is_restored_on_a_full_disk(
+    deployment: Deployment, other_release: tuple[Deployment, str], first_release: str, tmp_path: Path
 ) -> None:
     variant, other = other_release
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 20
-    put_stand_in(deployment, other, "hangs-in-load")
+    install_faulty_server(deployment, other, "hangs-in-load")
     units = "/etc/systemd/system"
     deployment.shell(
         f"mkdir -p /run/small && mount -t tmpfs -o size=512k tmpfs /run/small && cp -a {units}/. /run/small && "
@@ -209,71 +212,71 @@ def test_a_full_disk_is_no_reason_not_to_put_back_what_served(
     try:
         running = variant.start(log=tmp_path / "log")
         new = f"grep -c {other} {units}/llamarig-tiny.service; true"
-        wait_for(lambda: deployment.shell(new) != "0", "the new unit's text", by=running)
+        wait_for(lambda: deployment.shell(new) != "0", "the new unit's text", deploy=running)
         deployment.shell(f"dd if=/dev/zero of={units}/fill bs=1k 2>/dev/null; true")
-        assert running.ended() != 0
-        assert "llamarig-tiny.service serves again as before" in running.said()
-        assert serving_release(deployment) == as_before
+        assert running.exit_code() != 0
+        assert "llamarig-tiny.service serves again as before" in running.output()
+        assert serving_release(deployment) == first_release
     finally:
         deployment.shell(f"umount {units} /run/small; systemctl daemon-reload")
 
 
-def test_a_switch_under_way_is_waited_for_and_never_stopped(
-    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+def test_a_running_switch_is_waited_for_and_never_stopped(
+    deployment: Deployment, other_release: tuple[Deployment, str], first_release: str, tmp_path: Path
 ) -> None:
-    """Deployed, killed, deployed again at once; and by somebody else, who declares what served before."""
+    """The same deploy waits for the switch that a killed deploy started; a deploy of another release is refused."""
     variant, other = other_release
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 600
-    put_stand_in(deployment, other, "slow-load")
+    install_faulty_server(deployment, other, "slow-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
-    begun = deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value")
-    assert begun, "the switch ended with the connection that began it"
+    running_switch = deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value")
+    assert running_switch, "the switch ended with the connection that started it"
     again = variant.start(log=tmp_path / "again")
-    is_found = "the switch of tiny is already running on the box"
-    wait_for(lambda: is_found in again.said(), "the next run finding it", by=again)
-    assert deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value") == begun
+    found = "the switch of tiny is already running on the box"
+    wait_for(lambda: found in again.output(), "the second deploy to find the switch", deploy=again)
+    assert deployment.shell(f"systemctl show '{SWITCH}' -p InvocationID --value") == running_switch
     refused = deployment.run()
     assert refused.code != 0, str(refused)
     assert "a switch of model 'tiny' to another unit than the declared one" in refused.output
     assert f"systemctl stop '{SWITCH}'" in refused.output
-    assert again.ended() == 0, again.said()
-    assert "llamarig-tiny.service answers; it was away for" in again.said()
+    assert again.exit_code() == 0, again.output()
+    assert "llamarig-tiny.service answers; it was away for" in again.output()
     assert serving_release(deployment) == other
     assert variant.run().changed == []
-    # What served is not forgotten: a rollback returns to it.
+    # The release that served before is still recorded: a rollback returns to it.
     back = variant.run(script="tasks/rollback.py")
     assert back.code == 0, str(back)
-    assert serving_release(deployment) == as_before
+    assert serving_release(deployment) == first_release
 
 
-def test_a_switch_that_fails_is_the_end_of_whoever_waits_for_it(
-    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str, tmp_path: Path
+def test_a_deploy_that_waits_for_a_switch_fails_with_it(
+    deployment: Deployment, other_release: tuple[Deployment, str], first_release: str, tmp_path: Path
 ) -> None:
     variant, other = other_release
     variant.rig["models"][0]["serve"]["load_timeout_s"] = 40
-    put_stand_in(deployment, other, "hangs-in-load")
+    install_faulty_server(deployment, other, "hangs-in-load")
     running = variant.start(log=tmp_path / "log")
-    wait_for(lambda: "loading the model" in running.said(), "the new release's load", by=running)
+    wait_for(lambda: "loading the model" in running.output(), "the new release's load", deploy=running)
     kill(running)
     again = variant.start(log=tmp_path / "again")
-    assert again.ended() != 0
-    assert "the switch of tiny is already running on the box" in again.said()
-    assert "was not ready after 40 s" in again.said()
-    assert "llamarig-tiny.service serves again as before" in again.said()
-    assert serving_release(deployment) == as_before
+    assert again.exit_code() != 0
+    assert "the switch of tiny is already running on the box" in again.output()
+    assert "was not ready after 40 s" in again.output()
+    assert "llamarig-tiny.service serves again as before" in again.output()
+    assert serving_release(deployment) == first_release
 
 
-def test_a_release_that_answers_without_the_key_is_taken_back(
-    deployment: Deployment, other_release: tuple[Deployment, str], as_before: str
+def test_a_release_that_answers_without_the_api_key_is_replaced_by_the_old_one(
+    deployment: Deployment, other_release: tuple[Deployment, str], first_release: str
 ) -> None:
     variant, other = other_release
     key_file = "/etc/llamarig/keys/api"
     variant.rig["models"][0]["serve"]["api_key_file"] = key_file
     deployment.shell(f"install -d -m 700 /etc/llamarig/keys; umask 077; echo sesame-of-a-test >{key_file}")
     try:
-        put_stand_in(deployment, other, "no-key")
+        install_faulty_server(deployment, other, "no-key")
         outcome = variant.run()
         assert outcome.code != 0, str(outcome)
         assert "completes a request without the API key" in outcome.output
@@ -284,13 +287,15 @@ def test_a_release_that_answers_without_the_key_is_taken_back(
         deployment.shell("rm -r /etc/llamarig")
 
 
-def test_rollback_and_forward_again(deployment: Deployment, other_release: tuple[Deployment, str]) -> None:
+def test_a_rollback_returns_to_the_old_release_and_a_second_one_to_the_new(
+    deployment: Deployment, other_release: tuple[Deployment, str]
+) -> None:
     variant, other = other_release
     first = serving_release(deployment)
     deployment.shell(
         f"cd {other}/bin; test -e llama-server.real && mv llama-server.real llama-server; rm -f misbehave; true"
     )
-    assert variant.run().code == 0  # a damaged release is built again, then serves
+    assert variant.run().code == 0  # builds the damaged release again and switches to it
     assert serving_release(deployment) == other
     back = variant.run(script="tasks/rollback.py")
     assert back.code == 0, str(back)

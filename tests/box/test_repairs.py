@@ -1,4 +1,4 @@
-"""Drift, by hand or by a bad disk: one run repairs exactly that and nothing else."""
+"""Drift on a converged box: one deploy repairs exactly the changed item and nothing else."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ UNIT = "/etc/systemd/system/llamarig-tiny.service"
 
 
 @pytest.fixture(autouse=True)
-def ends_as_it_began(deployment: Deployment) -> Iterator[None]:
-    """Before and after each repair the box is as declared; what a test leaves broken is that test's failure."""
+def is_converged_before_and_after(deployment: Deployment) -> Iterator[None]:
+    """Assert that the box is as declared before and after each test: an incomplete repair fails its own test."""
     assert deployment.run().changed == []
     yield
     outcome = deployment.run()
@@ -30,11 +30,11 @@ def ends_as_it_began(deployment: Deployment) -> Iterator[None]:
     assert chat(deployment.address, "Are you well?")
 
 
-def process(deployment: Deployment) -> str:
+def main_pid(deployment: Deployment) -> str:
     return deployment.shell("systemctl show llamarig-tiny -p MainPID --value")
 
 
-def test_unit_file_edited(deployment: Deployment) -> None:
+def test_an_edited_unit_file_is_restored(deployment: Deployment) -> None:
     before = deployment.shell(f"cat {UNIT}")
     deployment.shell(f"sed -i 's/--ctx-size 8192/--ctx-size 4096/' {UNIT}")
     outcome = deployment.run()
@@ -43,7 +43,7 @@ def test_unit_file_edited(deployment: Deployment) -> None:
     assert deployment.shell(f"cat {UNIT}") == before
 
 
-def test_running_with_other_flags_than_its_file_says(deployment: Deployment) -> None:
+def test_a_server_with_other_flags_than_its_unit_file_is_restarted(deployment: Deployment) -> None:
     deployment.shell(
         f"cp {UNIT} /tmp/unit && sed -i 's/--ctx-size 8192/--ctx-size 4096/' {UNIT} && systemctl daemon-reload "
         f"&& systemctl restart llamarig-tiny && cat /tmp/unit >{UNIT} && touch -d '1 hour ago' {UNIT} "
@@ -57,23 +57,23 @@ def test_running_with_other_flags_than_its_file_says(deployment: Deployment) -> 
     )
 
 
-def test_service_stopped(deployment: Deployment) -> None:
+def test_a_stopped_service_is_started(deployment: Deployment) -> None:
     deployment.shell("systemctl stop llamarig-tiny")
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == [SERVED]
 
 
-def test_unit_no_longer_started_at_boot(deployment: Deployment) -> None:
-    pid = process(deployment)
+def test_a_disabled_unit_is_enabled_without_a_restart(deployment: Deployment) -> None:
+    pid = main_pid(deployment)
     deployment.shell("systemctl disable llamarig-tiny")
     outcome = deployment.run()
     assert outcome.changed == [SERVED], str(outcome)
     assert deployment.shell("systemctl is-enabled llamarig-tiny") == "enabled"
-    assert process(deployment) == pid, "a symlink was missing, and the server was restarted for it"
+    assert main_pid(deployment) == pid, "the server was restarted"
 
 
-def test_shard_truncated(deployment: Deployment) -> None:
+def test_a_truncated_shard_is_fetched_again(deployment: Deployment) -> None:
     whole = deployment.shell(f"sha256sum {SHARD}")
     deployment.shell(f"truncate -s -1000 {SHARD}")
     outcome = deployment.run()
@@ -84,14 +84,14 @@ def test_shard_truncated(deployment: Deployment) -> None:
     assert deployment.shell(f"sha256sum {SHARD}") == whole
 
 
-def test_one_byte_flipped_with_size_and_mtime_intact(deployment: Deployment) -> None:
+def test_a_changed_byte_with_the_same_size_and_mtime_is_repaired_by_a_deep_deploy(deployment: Deployment) -> None:
     whole = deployment.shell(f"sha256sum {SHARD}")
     deployment.shell(
         f'f={SHARD}; touch -r "$f" /tmp/stamp; printf X | dd of="$f" bs=1 seek=1000000 conv=notrunc status=none; '
         'touch -r /tmp/stamp "$f"'
     )
     assert deployment.shell(f"sha256sum {SHARD}") != whole
-    assert deployment.run().changed == [], "a plain run reads no bytes, so it cannot know"
+    assert deployment.run().changed == [], "only deep=1 reads the content of model files"
     outcome = deployment.run("--data", "deep=1")
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == [*DOWNLOAD, SERVED]
@@ -99,32 +99,32 @@ def test_one_byte_flipped_with_size_and_mtime_intact(deployment: Deployment) -> 
     assert deployment.run("--data", "deep=1").changed == []
 
 
-def test_release_binary_deleted(deployment: Deployment) -> None:
-    pid = process(deployment)
+def test_a_release_with_a_deleted_program_is_built_again_without_a_restart(deployment: Deployment) -> None:
+    pid = main_pid(deployment)
     deployment.shell("rm /opt/llamarig/llama.cpp/*/bin/llama-server")
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == BUILD
-    assert process(deployment) == pid, "the same release was built again, nothing new to serve"
+    assert main_pid(deployment) == pid, "the server was restarted"
     deployment.shell("/opt/llamarig/llama.cpp/*/bin/llama-server --version")
 
 
-def test_package_removed_by_hand(deployment: Deployment) -> None:
+def test_a_removed_system_package_is_installed_again(deployment: Deployment) -> None:
     deployment.shell("apt-get remove -y -qq ccache", timeout=120)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == ["Compilers and tools"]
 
 
-def test_python_package_removed_from_the_hub_client(deployment: Deployment) -> None:
+def test_a_removed_python_package_of_the_hub_client_is_installed_again(deployment: Deployment) -> None:
     deployment.shell("rm -r /opt/llamarig/hub/lib/python3*/site-packages/hf_transfer-*.dist-info")
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == ["Hub client"]
 
 
-def test_swappiness_reset(deployment: Deployment, tmp_path: Path) -> None:
-    """vm.swappiness of a container is its host's: the box may write it for this test alone, and it is put back."""
+def test_a_changed_swappiness_is_set_again(deployment: Deployment, tmp_path: Path) -> None:
+    """A container shares vm.swappiness with its host: the box may write it during this test, which restores it."""
     host = Path("/proc/sys/vm/swappiness")
     saved = host.read_text()
     wanted = 17 if saved.strip() != "17" else 18

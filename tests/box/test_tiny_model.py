@@ -1,4 +1,4 @@
-"""The tiny model is three complete shards and the same bytes every time; a real llama-server is tried on the box."""
+"""The tiny model: three complete shards, the same bytes every time. Loading it is tested on the box."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_shards(tmp_path_factory.mktemp("model"), "tiny-F16", seed=7, experts=2)
 
 
-def test_tiny_model_is_the_same_bytes_every_time(shards: list[Path], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_bytes(shards: list[Path], tmp_path: Path) -> None:
     again = write_shards(tmp_path, "tiny-F16", seed=7, experts=2)
     assert [path.name for path in again] == [f"tiny-F16-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
     assert [sha256(path) for path in again] == [sha256(path) for path in shards]
@@ -29,7 +29,7 @@ def test_tiny_model_is_the_same_bytes_every_time(shards: list[Path], tmp_path: P
     assert not {sha256(path) for path in other} & {sha256(path) for path in shards}
 
 
-def test_tiny_model_is_three_complete_shards(shards: list[Path]) -> None:
+def test_the_three_shards_are_complete(shards: list[Path]) -> None:
     names: list[str] = []
     for number, shard in enumerate(shards):
         reader = GGUFReader(shard)
@@ -45,12 +45,12 @@ def test_tiny_model_is_three_complete_shards(shards: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"layers": 3}, {"experts": 1}])
-def test_tiny_model_refuses_shapes_llama_cpp_cannot_load(wrong: dict[str, int], tmp_path: Path) -> None:
+def test_shapes_that_llama_cpp_cannot_load_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least"):
         write_shards(tmp_path, "wrong", seed=1, **wrong)
 
 
-def test_tiny_model_can_only_say_printable_text() -> None:
+def test_only_printable_tokens_have_positive_logits() -> None:
     words = vocabulary()
     printable = words.printable()
     head = np.ones((len(words.tokens), 4), dtype=np.float16)

@@ -1,4 +1,4 @@
-"""Whatever is declared as argument or environment reaches the program unchanged, under the box's real systemd."""
+"""Arguments and environment variables of a unit reach the program unchanged, under the box's real systemd."""
 
 from __future__ import annotations
 
@@ -18,15 +18,32 @@ pytestmark = pytest.mark.box
 UNIT = "escaping-probe.service"
 PROBE = "/usr/local/bin/escaping-probe"
 OUT = "/run/escaping-probe"
-# Every character that means something to systemd, to a shell, or to a parser that is not as careful as it should be.
-TRICKY = "$%\\\"'`;#&|*?~!@-:+=,.(){}[]<> \t^/"
-PIECES = ["%h", "%%", "$$", "${HOME}", "$HOME", "\\n", "\\x41", "\\", "\\\\", ";", "\\;", '""', "''", '\\"', "# x", "%"]
+# Characters with a meaning to systemd, to a shell, or to a careless parser.
+SPECIAL_CHARACTERS = "$%\\\"'`;#&|*?~!@-:+=,.(){}[]<> \t^/"
+SPECIAL_SEQUENCES = [
+    "%h",
+    "%%",
+    "$$",
+    "${HOME}",
+    "$HOME",
+    "\\n",
+    "\\x41",
+    "\\",
+    "\\\\",
+    ";",
+    "\\;",
+    '""',
+    "''",
+    '\\"',
+    "# x",
+    "%",
+]
 
-# What no unit can carry (line breaks, non-characters) is refused; tests/render/test_escaping.py shows it.
+# Without what a unit file cannot hold (line breaks, non-characters): tests/render/test_escaping.py tests the refusal.
 SAFE = st.characters(exclude_categories=["Cs"]).filter(lambda character: unit_syntax_error(character) is None)
 TEXT = st.one_of(
-    st.text(st.sampled_from(TRICKY + string.ascii_letters + "äß語🦙"), max_size=30),
-    st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+    st.text(st.sampled_from(SPECIAL_CHARACTERS + string.ascii_letters + "äß語🦙"), max_size=30),
+    st.lists(st.sampled_from(SPECIAL_SEQUENCES), max_size=8).map("".join),
     st.text(SAFE, max_size=30),
 )
 VALUE = TEXT.filter(lambda text: unit_syntax_error(text, assignment=True) is None)
@@ -34,7 +51,7 @@ VALUE = TEXT.filter(lambda text: unit_syntax_error(text, assignment=True) is Non
 
 @pytest.fixture
 def probe(deployment: Deployment) -> Deployment:
-    """A program that writes down its arguments, NUL-terminated, their number first."""
+    """Install a program that writes the number of its arguments and the arguments themselves, each NUL-terminated."""
     root = deployment.box.root
     (root / PROBE[1:]).write_text(f'#!/bin/sh\nprintf "%s\\0" "$#" "$@" >>{OUT}/arguments\n')
     (root / PROBE[1:]).chmod(0o755)
@@ -46,7 +63,9 @@ def probe(deployment: Deployment) -> Deployment:
     commands=st.lists(st.lists(TEXT, min_size=1, max_size=6), min_size=60, max_size=120),
     values=st.lists(VALUE, min_size=40, max_size=80),
 )
-def test_a_program_receives_what_was_declared(probe: Deployment, commands: list[list[str]], values: list[str]) -> None:
+def test_a_program_receives_arguments_and_environment_as_declared(
+    probe: Deployment, commands: list[list[str]], values: list[str]
+) -> None:
     lines = [
         "[Service]",
         "Type=oneshot",
@@ -59,12 +78,12 @@ def test_a_program_receives_what_was_declared(probe: Deployment, commands: list[
     (probe.box.root / "etc/systemd/system" / UNIT).write_text("\n".join(lines) + "\n")
     probe.shell(f"rm -f {OUT}/*; systemctl daemon-reload; systemctl start {UNIT}")
     received = probe.shell(f"base64 -w0 {OUT}/arguments; echo; base64 -w0 {OUT}/environment").split("\n")
-    assert arguments_of(received[0]) == commands
-    assert environment_of(received[1]) == {f"V{index}": value for index, value in enumerate(values)}
+    assert parse_arguments(received[0]) == commands
+    assert parse_environment(received[1]) == {f"V{index}": value for index, value in enumerate(values)}
 
 
-def arguments_of(encoded: str) -> list[list[str]]:
-    words = decoded(encoded)
+def parse_arguments(encoded: str) -> list[list[str]]:
+    words = decode_strings(encoded)
     found = []
     while words:
         count = int(words[0])
@@ -73,10 +92,10 @@ def arguments_of(encoded: str) -> list[list[str]]:
     return found
 
 
-def environment_of(encoded: str) -> dict[str, str]:
-    pairs = [item.partition("=") for item in decoded(encoded)]
+def parse_environment(encoded: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in decode_strings(encoded)]
     return {name: value for name, _, value in pairs if name[0] == "V" and name[1:].isdigit()}
 
 
-def decoded(encoded: str) -> list[str]:
+def decode_strings(encoded: str) -> list[str]:
     return base64.b64decode(encoded).decode().split("\0")[:-1]

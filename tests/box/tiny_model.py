@@ -1,4 +1,4 @@
-"""Makes a small qwen3next model with random weights, in three shards, that a real llama-server loads."""
+"""Make a small qwen3next model with random weights, in three shards, that a real llama-server loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf import GGUFWriter, LlamaFileType, TokenType
 SHARDS = 3
 ARCHITECTURE = "qwen3next"
 
-# Common pairs, so that a prompt is not one token per byte; each line needs the ones above it.
+# Common pairs, so that a prompt has fewer tokens than bytes. A merge may only use results of the merges before it.
 MERGES = ("h e", "l l", "he ll", "hell o", "t h", "th e", "i n", "e r", "Ġ t", "Ġt he")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
@@ -28,12 +28,12 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Shape:
-    """The model's dimensions; matrix rows are powers of four long, so their scale is a power of two."""
+    """The model's dimensions. Row lengths are powers of four, so that 1/sqrt(length) is a power of two."""
 
     experts: int
     layers: int
     embedding: int = 256
-    # Much more than the weights deserve, so that a box may declare 8K and 32K contexts.
+    # Large for such a small model, so that a rig may declare contexts of 8K and 32K.
     context: int = 32768
     heads: int = 4
     kv_heads: int = 2
@@ -41,7 +41,7 @@ class Shape:
     rope_dimensions: int = 16
     expert_width: int = 256
     experts_used: int = 2
-    # Of every four layers the last is full attention, the others are recurrent, as in Qwen3-Next.
+    # As in Qwen3-Next: every fourth layer is full attention, the others are recurrent.
     attention_interval: int = 4
     conv_kernel: int = 4
     state: int = 64
@@ -71,7 +71,7 @@ class Vocabulary:
     types: tuple[TokenType, ...]
 
     def printable(self) -> list[int]:
-        """Tokens that stand for printable ASCII, so that any sequence of them is valid text."""
+        """Ids of the tokens that are printable ASCII: any sequence of them is valid text."""
         return [
             index
             for index, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
@@ -80,7 +80,7 @@ class Vocabulary:
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's byte alphabet: printable Latin-1 stands for itself, the other 68 bytes for U+0100 and up."""
+    """GPT-2's byte alphabet: printable Latin-1 characters map to themselves, the other 68 bytes to U+0100 and up."""
     shifted = iter(range(256, 512))
     itself = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     return [chr(byte if byte in itself else next(shifted)) for byte in range(256)]
@@ -116,7 +116,7 @@ def layer_shapes(shape: Shape, layer: int) -> Iterator[tuple[str, tuple[int, ...
         yield "ssm_norm.weight", (shape.state,)
         yield "ssm_out.weight", (width, values)
     else:
-        # Twice the heads' width: Qwen3-Next's queries carry the output gate.
+        # Twice the heads' width, because Qwen3-Next's query tensor includes the output gate.
         yield "attn_q.weight", (2 * shape.heads * shape.head_size, width)
         yield "attn_k.weight", (shape.kv_heads * shape.head_size, width)
         yield "attn_v.weight", (shape.kv_heads * shape.head_size, width)
@@ -143,7 +143,7 @@ def tensor_shapes(shape: Shape, tokens: int) -> Iterator[tuple[str, tuple[int, .
 
 
 def draw(rng: np.random.Generator, name: str, dimensions: tuple[int, ...]) -> npt.NDArray[np.floating[Any]]:
-    """Random small integers times a power of two: exact in F16 and F32, so alike on any machine."""
+    """Random small integers times a power of two: exact in F16 and F32, so the same on any machine."""
 
     def integers(low: int, high: int) -> npt.NDArray[np.float32]:
         return rng.integers(low, high, size=dimensions, dtype=np.int32).astype(np.float32)
@@ -165,10 +165,10 @@ def draw(rng: np.random.Generator, name: str, dimensions: tuple[int, ...]) -> np
 
 
 def only_printable(head: npt.NDArray[np.floating[Any]], printable: list[int]) -> None:
-    """Bend the output head so that only printable tokens are generated, and never an end of text.
+    """Change the output head so that the model generates only printable tokens, and never an end of text.
 
-    Other tokens get a logit of exactly 0. Printable ones come in pairs of opposite weights, so half of them,
-    more than llama-server's default top-k of 40, are always above 0.
+    Other tokens get a logit of exactly 0. Printable tokens are paired with opposite weights, so half of them are
+    always above 0: more than llama-server's default top-k of 40.
     """
     half = len(printable) // 2
     head[printable[half : 2 * half]] = -head[printable[:half]]
@@ -216,9 +216,9 @@ def put_metadata(writer: GGUFWriter, shape: Shape, words: Vocabulary, name: str)
 
 
 def write_shards(directory: Path, stem: str, *, seed: int, experts: int = 8, layers: int = 4) -> list[Path]:
-    """Write `<stem>-00001-of-00003.gguf` and its two sisters; the same arguments give the same bytes.
+    """Write the three shards `<stem>-0000N-of-00003.gguf`; the same arguments give the same bytes.
 
-    About 16 MB with the default 8 experts and 4 layers; an expert costs 0.4 MB in each layer.
+    About 16 MB with the default 8 experts and 4 layers; an expert takes 0.4 MB in each layer.
     """
     shape, words = Shape(experts=experts, layers=layers), vocabulary()
     shapes = list(tensor_shapes(shape, len(words.tokens)))

@@ -1,4 +1,4 @@
-"""What an audit tells programs: a schema that is published, and node_exporter's text format."""
+"""Machine-readable audit reports: JSON with a published schema, and node_exporter's text format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_published_schema_is_the_models_own() -> None:
     assert json.loads(SCHEMA.read_text()) == AuditRecord.model_json_schema()
 
 
-def test_statuses() -> None:
+def test_the_status_follows_from_the_findings_and_unread_hosts() -> None:
     clean = host_record("a", CHECKS, {}, [])
     looked = host_record("b", CHECKS, {}, [UNKNOWN])
     found = host_record("c", CHECKS, {}, [WARNING, UNKNOWN])
@@ -46,7 +46,7 @@ LABEL = r'[a-z]+="(?:[^"\\]|\\["\\n])*"'
 
 
 def samples(text: str) -> dict[str, int]:
-    """Name and labels -> value, each in the format's own form and each but once."""
+    """Parse Prometheus text to (name and labels) -> value; assert that every line is valid and unique."""
     lines = [line for line in text.removesuffix("\n").split("\n") if not line.startswith("#")]
     matches = [re.fullmatch(rf"([a-z_]+\{{{LABEL}(?:,{LABEL})*\}}) (\d+)", line) for line in lines]
     assert all(matches), lines
@@ -58,9 +58,9 @@ def samples(text: str) -> dict[str, int]:
 def test_prometheus_text_is_in_its_format() -> None:
     text = prometheus(audit_record([host_record("a", CHECKS, {}, [WARNING])], "now"), 1700000000)
     assert text.endswith("\n")
-    said = samples(text)
-    assert said['llamarig_audit_clean{host="a"}'] == 0
-    assert said['llamarig_audit_timestamp_seconds{host="a"}'] == 1700000000
+    output = samples(text)
+    assert output['llamarig_audit_clean{host="a"}'] == 0
+    assert output['llamarig_audit_timestamp_seconds{host="a"}'] == 1700000000
 
 
 TEXTS = st.text(alphabet='ab"\\\n{},= é', max_size=3)
@@ -79,18 +79,18 @@ FINDINGS = st.builds(
 
 @given(hosts=st.dictionaries(TEXTS, st.lists(FINDINGS, max_size=6), max_size=3))
 def test_no_two_samples_have_the_same_labels(hosts: dict[str, list[Finding]]) -> None:
-    """Two stray servers of one program, or two equal cards, are findings that differ in no label."""
+    """Two stray servers of one program, or two equal cards, would otherwise have the same labels."""
     records = [host_record(name, CHECKS, {}, found) for name, found in hosts.items()]
-    said = samples(prometheus(audit_record(records, "now"), 1))
+    output = samples(prometheus(audit_record(records, "now"), 1))
     failing = {
         (record.host, finding.check, finding.about, finding.severity, bool(finding.accepted))
         for record in records
         for finding in record.findings
         if finding.fails
     }
-    assert sum(value for name, value in said.items() if name.startswith("llamarig_audit_finding{")) == len(failing)
+    assert sum(value for name, value in output.items() if name.startswith("llamarig_audit_finding{")) == len(failing)
 
 
 def test_the_listing_names_every_check() -> None:
-    said = "\n".join(listing())
-    assert all(check.id in said and check.expects in said for check in CHECKS)
+    output = "\n".join(listing())
+    assert all(check.id in output and check.expects in output for check in CHECKS)

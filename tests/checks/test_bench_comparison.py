@@ -28,12 +28,12 @@ def test_speed_flags_leave_names_and_addresses_out() -> None:
 @pytest.mark.parametrize(
     ("rates", "expected"),
     [
-        ([76.9, 76.1, 77.0, 90.0, 76.8], (76.9, 76.1, 90.0)),  # one run that was disturbed moves no median
+        ([76.9, 76.1, 77.0, 90.0, 76.8], (76.9, 76.1, 90.0)),  # one outlier does not change the median
         ([10.0, 20.0], (15.0, 10.0, 20.0)),
         ([1871.234567], (1871.2, 1871.2, 1871.2)),
     ],
 )
-def test_medians(rates: list[float], expected: tuple[float, float, float]) -> None:
+def test_median_lowest_and_highest_rate(rates: list[float], expected: tuple[float, float, float]) -> None:
     assert speed(rates) == TokenRate(median=expected[0], lowest=expected[1], highest=expected[2])
 
 
@@ -104,7 +104,7 @@ def test_changed_conditions_are_listed() -> None:
     assert changed_conditions(without, then) == ["cards RTX 4090 at 450 W -> none"]
 
 
-def test_the_table() -> None:
+def test_the_table_shows_speeds_and_changes() -> None:
     before, now = entry(1900, 80), entry(1871, 70)
     assert table([(now, compare_with_previous(now, [before])), (entry(model="other"), None)]) == [
         "model  depth     prompt t/s           generation t/s    change since the last run",

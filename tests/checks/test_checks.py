@@ -259,7 +259,7 @@ def test_only_and_skip_take_ids_and_first_words() -> None:
     ("address", "is_loopback"),
     [("127.0.0.1:1", True), ("[::1]:1", True), ("0.0.0.0:1", False), ("*:1", False), ("[::]:1", False)],
 )
-def test_loopback(address: str, is_loopback: bool) -> None:
+def test_loopback_addresses_are_recognised(address: str, is_loopback: bool) -> None:
     assert _loopback(address) is is_loopback
 
 

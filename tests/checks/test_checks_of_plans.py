@@ -25,7 +25,7 @@ def room(free: int, **values: Any) -> list[Finding]:
     return look("gpu.room", BY_PLAN, Box(gpus=card, plans={MODEL: plan}, **values))
 
 
-def test_room_for_a_planned_model_is_the_budget_of_its_plan() -> None:
+def test_the_required_memory_of_a_planned_model_is_that_of_its_plan() -> None:
     """The lower bound of the same model finds nothing: all its weights could be on the card."""
     box = Box(machine=machine(), locked=(LARGE,), gpus=gpus())
     assert look("memory.room", BY_PLAN, box) == []

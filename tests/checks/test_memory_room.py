@@ -1,4 +1,4 @@
-"""RAM for a model that is not running: available RAM, RAM that would be given back for it, and the other holders.
+"""RAM for a model that is not running: available RAM, RAM that would be freed for it, and other processes' RAM.
 
 The box is the machine with an H100 of tests/facts/data/answers: 108.9 of 125.9 GiB available; 10.0 GiB held by a
 process that stands for a model's unit here (8 of them pinned by CUDA), 3 GiB locked by one other process, 3 GiB held by
@@ -56,7 +56,7 @@ def found(of: Rig, name: str, ram: RamBudget, users: RamUsers = USERS) -> list[F
     return look("memory.room", of, box)
 
 
-def test_the_parsed_box() -> None:
+def test_memory_of_units_and_other_processes_is_parsed() -> None:
     assert USERS.is_known
     assert USERS.units.keys() == {UNIT_B}
     unit = USERS.units[UNIT_B]

@@ -1,4 +1,4 @@
-"""Audits of a box that the fake connector stands in for."""
+"""Run audits of a box simulated by pyinfra's fake connector."""
 
 from __future__ import annotations
 

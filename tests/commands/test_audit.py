@@ -85,7 +85,7 @@ def test_a_box_as_declared_has_no_finding_of_any_item(tmp_path: Path) -> None:
 
 
 def test_what_follows_from_a_difference_is_not_reported_with_it(tmp_path: Path) -> None:
-    """No model files, so nothing is said of the unit that would serve them."""
+    """The model files are missing, so the unit that would serve them is not reported."""
     rig = cpu_rig(model_lock=str(tmp_path / "lock.json"), plan_file=str(tmp_path / "plans.json"))
     write_lock_file(rig)
     box = converged_box(rig)

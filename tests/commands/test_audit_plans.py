@@ -1,4 +1,4 @@
-"""What an audit reports of the plan file, which lies on the control machine."""
+"""What an audit reports about the plan file on the control machine."""
 
 from __future__ import annotations
 

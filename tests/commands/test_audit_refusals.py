@@ -1,4 +1,4 @@
-"""Where a deploy would refuse, an audit reports the reason and its remedy, not `run deploy.py`."""
+"""If a deploy would refuse, an audit reports the reason and its remedy instead of `run deploy.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_model_files_for_which_there_is_no_room(tmp_path: Path) -> None:
 
 
 def test_a_refused_item_hides_what_follows_and_nothing_else(tmp_path: Path) -> None:
-    """The missing room keeps no other item from being compared."""
+    """Other items are compared although there is too little disk space."""
     rig = cpu_rig(model_lock=str(tmp_path / "lock.json"), plan_file=str(tmp_path / "plans.json"))
     write_lock_file(rig)
     outputs = {query(ModelStore): f"free\t{1 << 30}"}

@@ -20,7 +20,7 @@ PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
 
 
 class Box:
-    """An address at which a connection would be noticed, and the inventory that names it."""
+    """A listening address that detects connections, and an inventory with it."""
 
     def __init__(self, directory: Path, listening: socket.socket) -> None:
         self.directory, self._listening = directory, listening
@@ -39,11 +39,11 @@ class Box:
         )
 
     def refusal(self, *arguments: str, inventory: str = "", cwd: Path = REPOSITORY) -> str:
-        """The last line that a run prints which is refused before any connection."""
+        """Run a command that has to be refused before any connection; return its last printed line."""
         return self.refused(*arguments, inventory=inventory, cwd=cwd)[-1]
 
     def refused(self, *arguments: str, inventory: str = "", cwd: Path = REPOSITORY) -> list[str]:
-        """Every line that it prints."""
+        """Run a command that has to be refused before any connection; return all printed lines."""
         done = self.run(*arguments, inventory=inventory, cwd=cwd)
         output = click.unstyle(done.stdout + done.stderr)
         assert done.returncode == 1, output
@@ -54,7 +54,7 @@ class Box:
         return output.splitlines()
 
     def accepts(self, *arguments: str) -> None:
-        """The run goes on to connect, which fails because nothing listens there any more."""
+        """Assert that the run gets as far as connecting, which fails because the listener is closed."""
         self._listening.close()
         done = self.run(*arguments)
         assert "Connecting to hosts..." in done.stdout + done.stderr, done.stdout + done.stderr
@@ -188,7 +188,7 @@ def test_a_name_of_other_commands_names_them(box: Box) -> None:
     assert "deploy.py takes no --data update, so nothing was done: tasks/lock.py and tasks/plan.py do" in message
 
 
-def test_a_name_without_a_value_is_no_traceback(box: Box) -> None:
+def test_a_name_without_a_value_is_refused_without_a_traceback(box: Box) -> None:
     assert box.refusal("deploy.py", "--data", "deep") == "--data deep has no value: write --data deep=VALUE"
 
 

@@ -14,7 +14,7 @@ from llamarig.engine.hub_resolver import resolve
 from llamarig.records import store
 from llamarig.records.model_lock import LockedModel, ModelLock, lock_key, read_model_lock
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.engine.fake_run import fake_run
 
@@ -58,7 +58,7 @@ def test_a_projector_among_the_files_is_another_model(served: Hub, tmp_path: Pat
 def test_an_entry_with_other_files_than_declared_is_corrected_at_the_same_commit(
     served: Hub, tmp_path: Path, revision: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As written by hand, or from when a projector among the files counted as the same model."""
+    """Such entries were written by hand, or by versions that locked a projector together with its model."""
     caplog.set_level("INFO", logger="pyinfra")
     commit = served.store.repository(REPO, anonymous=True).revision("main").commit
     revision = commit if revision == "its commit" else revision

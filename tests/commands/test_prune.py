@@ -1,4 +1,4 @@
-"""tasks/prune.py: it lists what nothing uses, and deletes only what is named."""
+"""tasks/prune.py lists unused files and deletes only those that are named."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def deleted(rig: Rig, *names: str, keep: int = 0, references: str = "") -> list[
     return [command for command in commands_of(call, replies=replies) if command.startswith("rm -rf")]
 
 
-def test_nothing_is_deleted_that_was_not_named(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_name_nothing_is_deleted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="pyinfra")
     assert deleted(rig) == []
     assert OLD in caplog.text
     assert "3.00 GiB can be freed with --data delete=NAME[,NAME]" in caplog.text
 
 
-def test_what_is_named_is_deleted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_named_leftovers_are_deleted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="pyinfra")
     assert deleted(rig, NAME) == [f"rm -rf -- {OLD_PATH}"]
     assert f"deleting {NAME}, 1.00 GiB" in caplog.text
 
 
-def test_what_a_unit_uses_is_not_deleted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_leftover_that_a_unit_uses_is_not_deleted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     line = f"/etc/systemd/system/mine.service\tExecStart={OLD_PATH}/bin/llama-server"
     with pytest.raises(OperationFailedError):
         deleted(rig, NAME, references=line)

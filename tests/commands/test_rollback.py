@@ -1,4 +1,4 @@
-"""A rollback that was interrupted and is run again: a switch that runs is waited for, the other models follow."""
+"""Repeating an interrupted rollback: it waits for a running switch, then rolls back the other models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def started(replies: dict[str, str], only: str | None) -> list[str]:
     return [found[1] for found in units if found is not None]
 
 
-def test_a_model_that_is_back_already_does_not_go_forward_again(replies: dict[str, str]) -> None:
+def test_a_model_that_was_rolled_back_already_is_not_switched_again(replies: dict[str, str]) -> None:
     """Interrupted at the second model: the earlier proof of the first is by now what it was rolled back from."""
     at_the_second = (
         replies["ActiveEnterTimestamp"].replace("switch-m0", "switch-m1").replace("m0.service", "m1.service")
@@ -58,7 +58,7 @@ def test_the_other_model_is_rolled_back_once_the_first_is_done(replies: dict[str
     assert started(replies, None) == ["m1"]
 
 
-def test_the_switch_that_runs_is_waited_for_and_nothing_else_is_done(
+def test_a_running_switch_is_waited_for_without_further_commands(
     replies: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="pyinfra")

@@ -1,4 +1,4 @@
-"""The table of settings: complete, true to the pinned llama.cpp, and the source of what is derived from it."""
+"""The table of settings: complete, consistent with the pinned llama.cpp, and the only source of derived lists."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_flag_is_rendered_by_two_fields_but_by_one_of_several_placements() ->
 
 
 def test_every_spelling_of_a_flag_with_a_field_is_owned() -> None:
-    """An owned flag given as extra would win or lose without a message; so would its short or its negated form."""
+    """A flag of a field given as extra, in any spelling, would silently override the field or be overridden."""
     owned = [spellings for spellings in OPTIONS if set(spellings) & set(OWNED)]
     assert [flag for spellings in owned for flag in spellings if flag not in OWNED] == []
 
@@ -99,7 +99,7 @@ def test_environment_variables_are_those_the_pinned_commit_reads() -> None:
 
 
 def test_flags_of_a_memory_dry_run() -> None:
-    """What plans were made with: another set would make every plan of every owner stale."""
+    """Existing plans were made with these flags: another set would make all of them stale."""
     one = {
         *("--ctx-size", "--parallel", "--batch-size", "--ubatch-size", "--cache-type-k", "--cache-type-v"),
         *("--flash-attn", "--rope-freq-base", "--rope-freq-scale", "--rope-scaling", "--rope-scale"),
@@ -113,7 +113,7 @@ def test_flags_of_a_memory_dry_run() -> None:
 
 
 def test_the_key_of_a_plan_made_before_stays_valid() -> None:
-    """The flags as plan files hold them, in their order: this text was written before the table was."""
+    """The text of the flags in plan files that older versions wrote, in their order."""
     serve = {
         **{"port": 8080, "context": 131072, "ubatch": 1024, "cache_type_k": "q8_0", "rope_freq_base": 5e6},
         **{"yarn_scale": 2.0, "yarn_original_context": 65536, "swa_full": True, "main_gpu": 1, "op_offload": False},
@@ -145,7 +145,7 @@ def test_every_renderer_named_in_the_table_exists_and_is_used() -> None:
 
 
 def test_no_flag_is_written_twice_in_the_sources() -> None:
-    """A flag that the general rules render stands in the table alone."""
+    """A flag that is rendered by the general rules is written only in the table."""
     simple = {flag_of(row).becomes for row in FLAGS if not flag_of(row).rendered_by}
     for path in sorted(Path(server_arguments.__file__).parent.glob("*.py")):
         words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}

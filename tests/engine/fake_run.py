@@ -32,7 +32,7 @@ Replies = Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class FakeRun:
-    """A run that has ended, or that has been prepared only."""
+    """A run that has ended, or has only been prepared."""
 
     state: State
 
@@ -41,7 +41,7 @@ class FakeRun:
         return self.state.inventory.get_host(name)
 
     def commands_on(self, name: str) -> list[str]:
-        """Every command that this host was sent, facts included, in order."""
+        """Every command sent to this host, including facts, in order."""
         commands: list[str] = self.host(name).connector.executed_commands  # type: ignore[attr-defined]  # only @fake
         return commands
 

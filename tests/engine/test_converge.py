@@ -25,7 +25,7 @@ RIG = cpu_rig()
 
 
 class Thing(Item):
-    """Is as declared where its command prints ``good``."""
+    """An item that is as declared if its command prints ``good``."""
 
     name = "First"
     by_deploy: ClassVar[bool] = True
@@ -128,7 +128,7 @@ def test_a_dry_run_prints_refusals(logged: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_item_that_waited_is_compared_while_executing() -> None:
-    """It counts as changing while pyinfra prepares, and is fixed only where it differs by then."""
+    """It counts as changing while pyinfra prepares, and is fixed only if it then differs."""
     replies = alone({"look First": "bad", "look Second": "good", "look Third": "bad"})
     assert fixes(converged_commands(CHAIN, RIG, replies)) == ["fix First bad", "fix Third bad"]
 

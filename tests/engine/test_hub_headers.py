@@ -26,8 +26,8 @@ REPO, GATED = "acme/m-GGUF", "acme/gated-GGUF"
 
 
 def model(repo: str = REPO, **fields: Any) -> Model:
-    asked = fields or {"quant": "q6"}
-    return d.model(name="m", repo=repo, build="cpu", serve=d.serve(port=8080, context=4096), **asked)
+    selection = fields or {"quant": "q6"}
+    return d.model(name="m", repo=repo, build="cpu", serve=d.serve(port=8080, context=4096), **selection)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def locked(hub: Hub, quant: str = "q6", repo: str = REPO) -> LockedModel:
 
 
 def sent_by(hub: Hub, at_least: int) -> int:
-    """Bytes that left the CDN; the stand-in counts an answer a moment after its reader has all of it."""
+    """Bytes sent by the CDN. Waits, because the stand-in counts a response shortly after the client has read it."""
     until = time.monotonic() + 10
     while True:
         sent = sum(int(entry["bytes_sent"]) for entry in hub.log.as_json() if entry["origin"] == "cdn")
@@ -74,7 +74,7 @@ def test_headers_of_60_gb_cost_a_few_megabytes(quant: str, shards: int, served: 
         with files[shard.path].open("rb") as file:
             assert file.read(len(data)) == data
         assert read_header(data) == header
-    # The client stops reading at what it asked for; the stand-in counts what went out.
+    # The client stops reading after the requested bytes; the stand-in counts what it has sent.
     sent = sent_by(served, fetched.fetched)
     assert fetched.fetched == sent
     own = sum(len(data) for data in fetched.data)
@@ -84,7 +84,7 @@ def test_headers_of_60_gb_cost_a_few_megabytes(quant: str, shards: int, served: 
     assert (digest_of(fetched.headers) == digest_of(fetched.headers[::-1])) == (shards == 1)
 
 
-def test_the_token_is_for_the_hub_alone(served: Hub) -> None:
+def test_the_token_is_sent_to_the_hub_only(served: Hub) -> None:
     lock = locked(served, repo=GATED)
     served.log.clear()
     fetch_headers(model(GATED), lock, served.endpoint, TOKEN)
@@ -107,7 +107,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("fault", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_what_goes_wrong_is_said_once(fault: Fault, message: str, served: Hub) -> None:
+def test_a_fault_is_one_error_and_few_bytes_are_sent(fault: Fault, message: str, served: Hub) -> None:
     lock = locked(served)
     served.log.clear()
     served.faults.add(fault)

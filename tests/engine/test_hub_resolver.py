@@ -13,7 +13,7 @@ from llamarig.declare.model import Model
 from llamarig.engine.hub_resolver import resolve
 from llamarig.engine.hub_token import HubError
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
@@ -105,7 +105,9 @@ def test_a_quant_that_only_a_draft_head_has_is_refused(served: Hub, files: dict[
         ({"quant": "UD-Q6", "repo": "acme/none"}, "has no repository acme/none"),
     ],
 )
-def test_what_cannot_be_locked_says_what_there_is(served: Hub, fields: dict[str, Any], words: str) -> None:
+def test_a_model_that_cannot_be_locked_is_refused_with_the_available_files(
+    served: Hub, fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(HubError) as refused:
         resolve(model(**fields), served.endpoint, None)
     assert words in str(refused.value)
@@ -113,18 +115,18 @@ def test_what_cannot_be_locked_says_what_there_is(served: Hub, fields: dict[str,
 
 
 @pytest.mark.parametrize("path", ["x'; touch /tmp/PWNED; echo 'Q4.gguf", "../../../x-Q4.gguf", "$(reboot)-Q4.gguf"])
-def test_a_path_that_is_none_goes_no_further(served: Hub, files: dict[str, Path], path: str) -> None:
-    """The repository's owner names its files, and a quant's are taken from there."""
+def test_an_unsafe_path_in_a_repository_is_refused(served: Hub, files: dict[str, Path], path: str) -> None:
+    """File names come from the repository, whose owner may be malicious."""
     served.add_repo("acme/evil-GGUF", {path: files["a/m-Q4.gguf"]})
     declared = model(repo="acme/evil-GGUF", quant="Q4")
     with pytest.raises(HubError) as refused:
         resolve(declared, served.endpoint, None)
-    said = str(refused.value)
-    assert said.startswith("model 'm': ")
-    assert f"path = {path!r}, which cannot be locked" in said
-    assert "declare another file or revision" in said
+    message = str(refused.value)
+    assert message.startswith("model 'm': ")
+    assert f"path = {path!r}, which cannot be locked" in message
+    assert "declare another file or revision" in message
 
 
-def test_a_hub_in_trouble_is_asked_again(served: Hub) -> None:
+def test_a_temporary_hub_error_is_retried(served: Hub) -> None:
     served.faults.add(Fault(origin="hub", status=503, times=1))
     assert resolve(model(quant="UD-Q6"), served.endpoint, None).commit

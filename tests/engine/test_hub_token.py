@@ -11,7 +11,7 @@ from llamarig.declare import DeclarationError, hub
 from llamarig.engine.hub_token import HubError, HubTokens
 
 
-def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_read_from_the_environment_or_its_absence_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMARIG_TEST_TOKEN", " hf_abc\n")
     assert HubTokens().of(hub(token_env="LLAMARIG_TEST_TOKEN")) == "hf_abc"
     monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
@@ -45,12 +45,12 @@ def test_hosts_that_need_it_at_once_run_the_command_once(tmp_path: Path) -> None
         (("true",), "printed 0 words"),
     ],
 )
-def test_a_command_that_prints_no_token(command: tuple[str, ...], words: str) -> None:
+def test_a_command_that_prints_no_token_is_refused(command: tuple[str, ...], words: str) -> None:
     with pytest.raises(HubError, match=words):
         HubTokens().of(hub(token_command=command))
 
 
-def test_what_a_command_printed_is_not_repeated(tmp_path: Path) -> None:
+def test_the_output_of_a_token_command_is_not_repeated(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hf_one hf_two\n")
     with pytest.raises(HubError) as refused:
@@ -71,7 +71,7 @@ def test_what_a_command_printed_is_not_repeated(tmp_path: Path) -> None:
         ({"max_mb_s": 0}, "greater than or equal to 0.1"),
     ],
 )
-def test_declarations_that_are_refused(fields: dict[str, Any], words: str) -> None:
+def test_invalid_declarations_are_refused_without_repeating_the_secret(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(DeclarationError, match=words) as refused:
         hub(**fields)
     assert "abcdef" not in str(refused.value)

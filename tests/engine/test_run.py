@@ -1,4 +1,4 @@
-"""What a run knows of a host: each fact read once, and again when an operation has changed the host."""
+"""Cached facts of a run: each is read once, and again after an operation has changed the host."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_operation_can_read_what_it_has_changed_itself() -> None:
 
 
 def test_a_second_run_knows_nothing_of_the_first() -> None:
-    """What a run knows lives on pyinfra's own objects, and ends with them."""
+    """Cached facts are kept on pyinfra's objects, so they end with the run."""
     assert commands_of((only_looks, {}), (reads, {})) == ["look"]
     assert commands_of((reads, {})) == ["look", "look"]
 

@@ -1,4 +1,4 @@
-"""Boxes that share a build give it one name, and a binary is kept from a box that could not run it."""
+"""Boxes that share a build give it the same name, and a box gets no binary that it could not run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_architectures_are_those_of_all_boxes_that_share_it() -> None:
 
 
 @pytest.mark.parametrize("host", ["big", "small"])
-def test_boxes_that_know_the_answer_already_change_nothing_in_it(host: str) -> None:
+def test_sharing_builds_twice_gives_the_same_release_name(host: str) -> None:
     rigs = {
         "small": rig(build(architectures=("120a-real",)), kv="q4_1"),
         "big": rig(build(architectures=("89-real",)), kv="q5_1"),
@@ -84,7 +84,7 @@ def test_a_box_without_a_card_builds_for_the_cards_of_others() -> None:
     assert shared_builds("big", rigs).builds[0].architectures == ("89-real",)
 
 
-def test_a_build_of_its_own_is_left_alone() -> None:
+def test_a_build_that_is_not_shared_is_unchanged() -> None:
     alone = rig(build(built_by=None))
     assert shared_builds("big", {"big": alone, "small": rig(build(architectures=("120a-real",)))}) == alone
 
@@ -108,14 +108,14 @@ def test_a_build_of_its_own_is_left_alone() -> None:
         ),
     ],
 )
-def test_boxes_that_cannot_share(rigs: dict[str, Rig], words: tuple[str, ...]) -> None:
+def test_boxes_that_cannot_share_a_build_are_refused(rigs: dict[str, Rig], words: tuple[str, ...]) -> None:
     with pytest.raises(SharingError) as refused:
         shared_builds("small", rigs)
     for word in ("build 'cuda'", "big", *words):
         assert word in str(refused.value)
 
 
-def test_a_card_of_another_box_that_the_toolkit_cannot_compile_for() -> None:
+def test_a_toolkit_that_cannot_compile_for_a_card_of_another_box_is_refused() -> None:
     old_card = rig(build(architectures=()))
     # As tasks/llamarig/engine/rig_of_host.py fills it in from the card present.
     old_card = old_card.model_copy(
@@ -125,7 +125,7 @@ def test_a_card_of_another_box_that_the_toolkit_cannot_compile_for() -> None:
         shared_builds("big", {"big": rig(build()), "small": old_card})
 
 
-def test_who_builds_is_no_part_of_the_name() -> None:
+def test_the_release_name_does_not_depend_on_the_builder() -> None:
     assert release_id(build(), []) == release_id(build(built_by=None), [])
     assert not is_received(build(built_by=None), "small")
     assert not is_received(build(), "big")
@@ -137,7 +137,7 @@ SMALL = Platform("x86_64", "2.36", "Debian GNU/Linux 12 (bookworm)", frozenset({
 NEEDS = BinaryRequirements("x86_64", "2.36", frozenset({"avx2"}), BIG.system)
 
 
-def test_a_binary_that_fits() -> None:
+def test_a_binary_that_can_run_on_a_box_has_no_misfits() -> None:
     assert misfits(NEEDS, BIG) == misfits(NEEDS, SMALL) == misfits(BinaryRequirements(), Platform()) == []
 
 
@@ -155,7 +155,9 @@ def test_a_binary_that_fits() -> None:
         ),
     ],
 )
-def test_a_binary_that_does_not_fit(needs: BinaryRequirements, words: tuple[str, ...]) -> None:
+def test_a_binary_that_cannot_run_on_a_box_has_one_misfit_with_the_reason(
+    needs: BinaryRequirements, words: tuple[str, ...]
+) -> None:
     (reason,) = misfits(needs, SMALL)
     assert [word for word in words if word not in reason] == []
 
@@ -169,22 +171,22 @@ def test_a_box_with_another_c_library_gets_nothing() -> None:
     assert "has another C library" in misfits(NEEDS, Platform("x86_64", "", "Alpine Linux", SMALL.instruction_sets))[0]
 
 
-def test_before_compiling_only_a_native_build_is_known_to_ask_for_the_builders_processor() -> None:
+def test_before_compiling_a_native_build_requires_the_builders_instruction_sets() -> None:
     assert "avx512f" in misfits(expected_requirements(build(), BIG), SMALL)[0]
-    for said in ("OFF", "off", "0", "FALSE"):
-        assert misfits(expected_requirements(build(cmake={"GGML_NATIVE": said}), BIG), SMALL) == []
+    for value in ("OFF", "off", "0", "FALSE"):
+        assert misfits(expected_requirements(build(cmake={"GGML_NATIVE": value}), BIG), SMALL) == []
     assert misfits(expected_requirements(build(cmake={"GGML_NATIVE": "OFF"}), BIG), Platform("aarch64")) != []
-    # Which glibc symbols it will use nobody knows yet.
+    # The glibc symbols that it will use are unknown before it is compiled.
     assert expected_requirements(build(), BIG).glibc == ""
 
 
-def test_needs_as_the_manifest_has_them() -> None:
-    said = {"machine": "x86_64", "glibc": "2.36", "instruction_sets": ["avx2"], "made_on": BIG.system}
-    assert recorded_requirements({"needs": said}) == NEEDS
+def test_requirements_are_read_from_the_manifest() -> None:
+    recorded = {"machine": "x86_64", "glibc": "2.36", "instruction_sets": ["avx2"], "made_on": BIG.system}
+    assert recorded_requirements({"needs": recorded}) == NEEDS
     assert recorded_requirements({}) is None
 
 
-def test_instruction_sets_by_two_names() -> None:
+def test_compiler_macros_and_kernel_names_give_the_same_instruction_sets() -> None:
     macros = (
         "#define __AVX2__ 1\n#define __SSE3__ 1\n#define __AVX512F__ 1\n#define __SSE4A__ 1\n#define __x86_64__ 1\n"
     )

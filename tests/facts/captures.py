@@ -43,7 +43,7 @@ def captured(fact: type[FactBase[Any]]) -> list[str]:
 
 
 def answers(fact: type[FactBase[Any]]) -> list[str]:
-    """The same, and output written by documentation, for boxes that were not available."""
+    """Captured output, and output written from documentation for boxes that were not available."""
     return [*_captured(fact.__name__), *_read(f"documented/{fact.__name__}.*.txt")]
 
 

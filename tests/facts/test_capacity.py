@@ -18,13 +18,13 @@ def gpu(uuid: str) -> list[str]:
     return [line.format(uuid=uuid) for line in GPU]
 
 
-def test_capacity() -> None:
+def test_output_is_parsed() -> None:
     output = [MEMORY, "kernel 6.12.57-1-cachyos", "cpus 0-15", "driver", *gpu(UUIDS[0]), *gpu(UUIDS[1])]
     expected = BoxCapacity(65742180 * 1024, frozenset(range(16)), frozenset(UUIDS), kernel="6.12.57-1-cachyos")
     assert Capacity().process(output) == expected
 
 
-def test_capacity_of_this_machine() -> None:
+def test_the_command_works_on_this_machine() -> None:
     """By the fact's own command."""
     output = subprocess.run(["sh", "-c", Capacity().command()], capture_output=True, text=True, check=True).stdout
     box = Capacity().process(output.splitlines())

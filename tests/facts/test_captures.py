@@ -55,7 +55,7 @@ def test_a_running_server_without_root() -> None:
 
 
 def test_the_kind_of_a_file_is_not_translated() -> None:
-    """coreutils 9.1 does: on such a box no directory was as declared."""
+    """Regression: coreutils 9.1 translates it, so with a German locale every directory was reported as different."""
     german = Ownership().process(lines("answers/Ownership.vm_debian12_german.txt"))
     assert german["/etc"] == "root root 755 Verzeichnis"
     assert Ownership().command(["/etc"]).startswith("LC_ALL=C stat ")

@@ -31,7 +31,7 @@ ABSENT = ["== nvidia", "none"]
 NO_LIBRARY = ["== nvidia", "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system."]
 
 
-def test_two_h200() -> None:
+def test_output_for_two_h200_is_parsed() -> None:
     state = Gpus().process(H200)
     assert (state.problem, state.module, state.library, state.amd) == ("", "580.159.04", "580.159.04", ())
     first, second = state.gpus
@@ -66,13 +66,13 @@ def test_two_h200() -> None:
     )
 
 
-def test_a_gpu_without_ecc() -> None:
+def test_a_gpu_without_ecc_has_no_errors() -> None:
     """The line of the H200 with the values of a GeForce."""
     card = Gpus().process(TEXT.replace("0x0000000000000001, 0", "[N/A], [N/A]").splitlines()).gpus[0]
     assert (card.throttle, card.ecc_errors) == (0, 0)
 
 
-def test_an_amd_gpu() -> None:
+def test_output_for_an_amd_gpu_is_parsed() -> None:
     """Output written by the kernel's documentation of amdgpu: no such GPU was available."""
     state = Gpus().process((CAPTURES / "documented/Gpus.amd.txt").read_text().splitlines())
     (card,) = state.amd
@@ -81,7 +81,7 @@ def test_an_amd_gpu() -> None:
     assert (card.pcie_width, card.pcie_width_max, card.power_limit_w, card.power_default_w) == (8, 16, 300, 315)
 
 
-def test_module_and_library_of_different_versions() -> None:
+def test_module_and_library_of_different_versions_need_a_reboot() -> None:
     state = Gpus().process(MISMATCH)
     assert state.gpus == ()
     assert "Driver/library version mismatch" in state.problem
@@ -100,7 +100,7 @@ def test_module_and_library_of_different_versions() -> None:
         (NO_LIBRARY, "libnvidia-ml.so"),
     ],
 )
-def test_no_usable_gpu_is_a_problem_and_no_exception(output: list[str], problem: str) -> None:
+def test_output_without_a_usable_gpu_is_reported_as_a_problem(output: list[str], problem: str) -> None:
     state = Gpus().process(output)
     assert problem in state.problem
     difference = driver_difference(state)
@@ -137,6 +137,6 @@ def test_garbage_does_not_raise(output: list[str]) -> None:
     assert isinstance(Gpus().process(output), GpuState)
 
 
-def test_output_of_nvcc() -> None:
+def test_output_of_nvcc_is_parsed() -> None:
     lines = ["== /usr", "nvcc: NVIDIA (R) Cuda compiler driver", "Cuda compilation tools, release 12.4, V12.4.131"]
     assert ToolkitVersions().process([*lines, "== /no/such", "== /odd", "release 12"]) == {"/usr": (12, 4)}

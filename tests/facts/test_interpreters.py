@@ -1,4 +1,4 @@
-"""Python interpreters of this machine, and programs that are none, read by the fact's own command."""
+"""Python interpreters of this machine, and programs that are not Python, read with the fact's command."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_usable_python() -> None:
+def test_version_and_completeness_of_a_usable_python() -> None:
     (found,) = read(sys.executable)
     assert found == Interpreter((sys.version_info.major, sys.version_info.minor), complete=True)
     assert found.is_usable
 
 
-def test_a_missing_and_a_crashing_python(tmp_path: Path) -> None:
+def test_a_missing_or_crashing_python_is_unusable(tmp_path: Path) -> None:
     missing, crashing = read(tmp_path / "nowhere", script(tmp_path / "crashing", "kill -SEGV $$"))
     assert missing == crashing == Interpreter()
     assert not missing.is_usable
     assert str(missing) == "no Python that runs"
 
 
-def test_too_old_and_incomplete(tmp_path: Path) -> None:
+def test_an_old_or_incomplete_python_is_unusable(tmp_path: Path) -> None:
     old = script(tmp_path / "old", "echo version=3.8; echo complete=yes")
     # Like Debian without python3-venv: no ensurepip.
     small = script(
@@ -50,7 +50,7 @@ def test_too_old_and_incomplete(tmp_path: Path) -> None:
     assert str(second).endswith("without venv, ensurepip or ssl")
 
 
-def test_garbage_is_not_a_python() -> None:
+def test_garbage_is_read_as_no_python() -> None:
     fact = Interpreters()
     assert fact.process(["version=3.13", "complete=yes"]) == {}
     assert fact.process(["path=/p", "version=3.x", "version=", "nonsense"]) == {"/p": Interpreter()}

@@ -1,4 +1,4 @@
-"""The status of a job, read by the fact's own command, with any characters in it."""
+"""The status of a job with special characters, read with the fact's command."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from llamarig.remote.shared.jobs import JobStatus
 from llamarig.render import layout
 
 
-@pytest.mark.parametrize("said", ['HTTP 400: {"error":\n"exceeds"}', "a tab\tand \\n, \\c, \\x41", "$HOME %s `id` 'q'"])
-def test_a_message_survives_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+@pytest.mark.parametrize(
+    "message", ['HTTP 400: {"error":\n"exceeds"}', "a tab\tand \\n, \\c, \\x41", "$HOME %s `id` 'q'"]
+)
+def test_a_message_survives_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     monkeypatch.setattr(layout, "JOBS", str(tmp_path))
-    status = {"state": "failed", "message": said, "lines": [said]}
+    status = {"state": "failed", "message": message, "lines": [message]}
     (tmp_path / "switch").mkdir()
     (tmp_path / "switch" / "status.json").write_text(json.dumps(status))
     command = Jobs().command(["switch"])

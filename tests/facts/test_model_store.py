@@ -18,7 +18,7 @@ from llamarig.facts.references import OpenPaths
 from llamarig.facts.releases import Releases
 from llamarig.render import layout
 
-from tests.box.fetching import REPOSITORY_ROOT
+from tests.box.fetch_run import REPOSITORY_ROOT
 from tests.box.tiny_model import write_shards
 
 
@@ -64,8 +64,8 @@ def test_paths_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_a_store_that_is_a_symbolic_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files keep the paths that are declared."""
+def test_files_of_a_symlinked_store_keep_the_declared_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths start with the declared directory instead of the link's target."""
     real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
     file = store / "o/r/x.gguf"
     real.mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_an_unreadable_file_has_no_hash(tmp_path: Path) -> None:
     assert hashes == {str(good): hashlib.sha256(b"x").hexdigest()}
 
 
-def test_sizes_of_directories(tmp_path: Path) -> None:
+def test_directories_are_listed_with_size_and_newest_mtime(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one/file").write_bytes(b"x" * 100_000)
     (tmp_path / "file").write_bytes(b"x")
@@ -105,7 +105,7 @@ def test_sizes_of_directories(tmp_path: Path) -> None:
     assert one.changed_at == int((tmp_path / "one/file").stat().st_mtime)
 
 
-def test_open_and_mapped_files(tmp_path: Path) -> None:
+def test_open_and_mapped_files_are_found(tmp_path: Path) -> None:
     opened, mapped, closed = (tmp_path / name for name in ("Qwen3 Next n-1.gguf", "mapped\\n.gguf", "closed.gguf"))
     for path in (opened, mapped, closed):
         path.write_bytes(b"x" * mmap.PAGESIZE)

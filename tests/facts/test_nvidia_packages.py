@@ -20,7 +20,7 @@ DATA = Path(__file__).parent / "data/driver"
 ARCH = (DATA.parent / "documented/NvidiaPackages.arch.txt").read_text().splitlines()
 
 
-def test_debian_with_a_module_that_does_not_compile() -> None:
+def test_a_module_that_does_not_compile_on_debian_is_reported_as_broken() -> None:
     state = NvidiaPackages().process((DATA / "debian13_module_does_not_compile.txt").read_text().splitlines())
     assert (state.family, state.release, state.kernels) == ("debian", "trixie", ("amd64",))
     assert (state.module, state.library) == ("", "550.163.01")
@@ -37,7 +37,7 @@ def test_debian_with_a_module_that_does_not_compile() -> None:
     assert "nvidia-open-kernel-dkms: the module does not compile for this box's kernel" in step.message
 
 
-def test_arch_by_pacmans_manual() -> None:
+def test_output_of_arch_is_parsed() -> None:
     assert NvidiaPackages().process(ARCH) == DriverState(
         family="arch",
         cards=1,

@@ -36,13 +36,13 @@ Features\t: fp asimd aes crc32 atomics asimdhp asimddp
 """
 
 
-def test_debian_on_x86() -> None:
+def test_output_of_debian_on_x86_is_parsed() -> None:
     sets = frozenset({"pni", "pclmulqdq", "ssse3", "fma", "avx", "f16c", "avx2", "bmi1", "avx512f"})
     expected = Platform("x86_64", "2.41", "Debian GNU/Linux 13 (trixie)", sets)
     assert HostPlatform().process(DEBIAN.splitlines()) == expected
 
 
-def test_arm() -> None:
+def test_instruction_sets_of_arm_are_parsed() -> None:
     found = HostPlatform().process(ARM.splitlines())
     assert found.instruction_sets == {"aes", "crc32", "atomics", "asimdhp", "asimddp"}
 

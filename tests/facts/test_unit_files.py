@@ -7,7 +7,7 @@ import base64
 from llamarig.facts.unit_files import UnitFile, UnitFiles
 
 
-def test_unit_files() -> None:
+def test_unit_files_are_parsed() -> None:
     text = "[Unit]\nDescription=x\n"
     output = [
         "unit=a.timer",

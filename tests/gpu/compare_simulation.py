@@ -29,7 +29,7 @@ Rows = list[tuple[str, int, int, int]]
 Q8 = ("-ctk", "q8_0", "-ctv", "q8_0")
 LONG = ("-c", "262144", "-b", "2048", "-ub", "2048", *Q8)
 SOME_WHOLE = "blk[.]([0-3]|2[0-9]|3[0-9]|4[0-7])[.]ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
-PAIRS: tuple[tuple[str, tuple[str, ...]], ...] = (
+CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qwen3-coder-next-q6", (*LONG, "-ot", "exps=CPU")),
     ("qwen3-coder-next-q6", (*LONG, "-ot", SOME_WHOLE)),
     ("qwen3-coder-next-q6", (*LONG, "-ot", SOME_WHOLE, "--no-op-offload")),
@@ -83,7 +83,7 @@ def main() -> None:
     simulated = simulation(tree, work, cards)
     print(output_of(release, ["--list-devices"], simulated), flush=True)
     different = 0
-    for name, arguments in PAIRS:
+    for name, arguments in CASES:
         model = work / f"{name}.gguf"
         if not model.exists():
             write_sparse(work, name, SHAPES[name])
@@ -96,7 +96,7 @@ def main() -> None:
         print(f"{'same' if found[0] == found[1] else 'DIFFERENT'}: {name} {' '.join(arguments)}", flush=True)
         for real, other in zip(*found, strict=True):
             print(f"    {real}" + (f"    simulated {other}" if other != real else ""), flush=True)
-    print(f"{len(PAIRS) - different} of {len(PAIRS)} alike")
+    print(f"{len(CASES) - different} of {len(CASES)} the same")
     sys.exit(1 if different else 0)
 
 

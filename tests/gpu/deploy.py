@@ -1,4 +1,4 @@
-"""deploy.py without the distribution's packages and the Hub client, for a GPU machine that has them and no network."""
+"""Deploy without system packages and Hub client: for a machine with a GPU that has them already, but no network."""
 
 from llamarig.engine.converge import converge
 from llamarig.engine.rig_of_host import rig_of_host

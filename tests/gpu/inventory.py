@@ -1,7 +1,7 @@
-"""This very machine, through pyinfra's @local, with every kind of placement on its GPU. See README.md beside this.
+"""Inventory of the local machine (pyinfra's @local), with one model for each kind of placement. See README.md.
 
-LLAMARIG_GPU_SOURCE names the source archive (a path), LLAMARIG_GPU_SOURCE_SHA256 its sha256, LLAMARIG_GPU_TOOLKIT the
-CUDA toolkit's directory; LLAMARIG_GPU_ARCHITECTURES, where given, replaces those of the cards present.
+LLAMARIG_GPU_SOURCE: path of the source archive; LLAMARIG_GPU_SOURCE_SHA256: its sha256; LLAMARIG_GPU_TOOLKIT: directory
+of the CUDA toolkit; LLAMARIG_GPU_ARCHITECTURES (optional): architectures instead of those of the installed cards.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The rehearsal box with a Vulkan build, served by Mesa's software driver. See README.md beside this."""
+"""Inventory of the rehearsal box with a Vulkan build that runs on Mesa's software driver. See README.md."""
 
 from llamarig import declare as d
 

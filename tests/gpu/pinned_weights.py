@@ -1,4 +1,4 @@
-"""Experts in RAM, mapped and pinned, on a real GPU: prompt speed, shared memory of the process, memory of the card.
+"""Measure experts in RAM, mapped and pinned, on a real GPU: prompt speed, shared memory, memory of the card.
 
     python3 -m tests.gpu.pinned_weights CUDA_RELEASE WORK_DIRECTORY [LAYERS]
 
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def card_mib() -> int:
-    """MiB of the first card that are taken."""
+    """Used memory of the first card in MiB."""
     output = subprocess.run(
         ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True
     ).stdout
@@ -59,7 +59,7 @@ def as_nobody() -> None:
 
 @contextmanager
 def served(release: Path, model: Path, case: str) -> Iterator[tuple[int, float]]:
-    """A server of the case: its pid, and the seconds it took to load."""
+    """Run a server of the case; yield its pid and the seconds that it took to load."""
     flags, environment = CASES[case]
     argv = [str(release / "bin/llama-server"), "-m", str(model), "--port", str(PORT), *FLAGS, *PLACED, *flags]
     began = time.monotonic()
@@ -86,7 +86,7 @@ def served(release: Path, model: Path, case: str) -> Iterator[tuple[int, float]]
 
 
 def completion(tokens: int) -> dict[str, Any]:
-    """Timings of one completion of random token ids that no cache knows."""
+    """Request a completion of random token ids, which no cache holds; return its timings."""
     prompt = [random.randrange(1000, 100000) for _ in range(tokens)]
     body = json.dumps({"prompt": prompt, "n_predict": 32, "cache_prompt": False, "ignore_eos": True}).encode()
     request = urllib.request.Request(
@@ -98,7 +98,7 @@ def completion(tokens: int) -> dict[str, Any]:
 
 
 def dry_run(release: Path, model: Path) -> tuple[int, int]:
-    """MiB of the card and of the RAM, by llama-fit-params: all of the card, weights alone of the RAM."""
+    """Return llama-fit-params' prediction in MiB: all memory of the card, and the weights in RAM."""
     argv = [str(release / "bin/llama-fit-params"), "-m", str(model), *FLAGS, *PLACED[:6], "--fit-print", "on"]
     output = subprocess.run(argv, capture_output=True, text=True).stdout
     rows = {line.split()[0]: [int(word) for word in line.split()[1:4]] for line in output.splitlines() if " " in line}

@@ -1,10 +1,10 @@
-"""Plans a full-size model on real cards, serves it, and holds what it takes against the plan; run by hand.
+"""Plan a full-size model on real cards, serve it, and compare its memory with the plan. Run by hand.
 
     python3 -m tests.gpu.plan_on_cards CUDA_RELEASE WORK_DIRECTORY MODEL CONTEXT UBATCH [MARGIN_MIB ...]
 
-MODEL is one of tests/placement/model_shapes.py; its weights are a hole, so llama-server loads zeros: buffers and graph
-splits are those of the real model, speeds and words are not. Served twice: by the plan, and by llama.cpp's own fit with
-the same margins. Exits with 1 where a buffer differs from the plan by more than the tolerance of a first start.
+MODEL is one of tests/placement/model_shapes.py, as a sparse file: llama-server loads zeros as weights, so buffers and
+graph splits are those of the real model, but speeds and text are not. Served twice: with the plan, and with the fit of
+llama.cpp for the same margins. Exits with 1 if a buffer differs from the plan by more than a first start's tolerance.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     assert isinstance(auto, Auto)
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     short = prepare(work / "short", server_outputs(model), model.serve.ubatch, [path])
-    case = PlanRequest(
+    request = PlanRequest(
         model=model,
         flags=frozenset(flags_of(help_text)),
         header=header,
@@ -76,27 +76,28 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
         ),
         ram_available_mib=int(available.split()[1]) // 1024,
     )
-    asking = make_plan(case)
+    planner = make_plan(request)
     began = time.monotonic()
     try:
-        arguments = next(asking)
+        arguments = next(planner)
         while True:
             run = [sys.executable, "-B", "-m", "llamarig.remote.plan.dry_run", "60", program, *arguments]
-            arguments = asking.send(subprocess.run(run, capture_output=True, text=True).stdout)
+            arguments = planner.send(subprocess.run(run, capture_output=True, text=True).stdout)
     except StopIteration as end:
         plan: Plan = end.value
     print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
     return plan
 
 
-def used() -> str:
+def used_mib() -> str:
+    """Used memory of all cards in MiB, separated by slashes."""
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return "/".join(subprocess.run(query, capture_output=True, text=True).stdout.split())
 
 
-def ask(words: int, answer: int) -> str:
-    """A completion's timings, in words; its text means nothing."""
-    body = {"prompt": "a " * words, "n_predict": answer, "ignore_eos": True, "cache_prompt": False}
+def time_completion(words: int, generated: int) -> str:
+    """Request a completion and describe its timings."""
+    body = {"prompt": "a " * words, "n_predict": generated, "ignore_eos": True, "cache_prompt": False}
     request = urllib.request.Request(
         f"http://127.0.0.1:{PORT}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -109,9 +110,9 @@ def ask(words: int, answer: int) -> str:
 
 
 def serve(release: Path, work: Path, name: str, arguments: Sequence[str]) -> list[str]:
-    """Load, answer a short and two long prompts, end; the lines of its log."""
+    """Run the server for a short and two longer prompts; return the lines of its log."""
     log = work / f"{name}.log"
-    before = used()
+    before = used_mib()
     with log.open("wb") as out:
         command = [f"{release}/bin/llama-server", *arguments, "--log-verbosity", "4"]
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
@@ -123,9 +124,9 @@ def serve(release: Path, work: Path, name: str, arguments: Sequence[str]) -> lis
                         break
                 except (urllib.error.URLError, ConnectionError):
                     time.sleep(0.5)
-            print(f"{name}: MiB in use: {before} before, {used()} loaded", flush=True)
+            print(f"{name}: MiB in use: {before} before, {used_mib()} loaded", flush=True)
             for words in (64, 4_000, 24_000):
-                print(f"{name}: {ask(words, 64)}; {used()} MiB in use", flush=True)
+                print(f"{name}: {time_completion(words, 64)}; {used_mib()} MiB in use", flush=True)
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
             print(f"{name}: no answer ({error}); exit status {server.poll()}", flush=True)
         finally:

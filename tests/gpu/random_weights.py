@@ -1,7 +1,8 @@
-"""Fills a GGUF file whose weights are a hole with random valid blocks, so that routing and speed mean something.
+"""Fill the weights of a sparse GGUF file with random valid blocks, so that measured speeds are meaningful.
 
-With zeros for weights every token goes to the same experts, and llama.cpp copies only those that are used. Routing of
-random weights is close to uniform: kinder or harsher than a real model's is not known. Q6_K, Q8_0, F16 and F32 alone.
+With zeros as weights every token is routed to the same experts, and llama.cpp copies only the experts that are used.
+Random weights give nearly uniform routing; whether a real model is faster or slower is unknown. Supports Q6_K, Q8_0,
+F16 and F32.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import gguf
 import numpy as np
 
 _CHUNK = 1 << 16
-"""Blocks made at a time."""
+"""Number of blocks that are generated; a tensor repeats them."""
 
 
 def fill(path: Path) -> None:
-    """Write every tensor's data; the values are small, so that no activation overflows.
+    """Write the data of every tensor, with values so small that no activation overflows.
 
-    Raises ValueError for a tensor of another type.
+    Raises ValueError for a tensor of an unsupported type.
     """
     reader = gguf.GGUFReader(path)
     tensors = [(t.name, t.tensor_type.name, int(t.data_offset), int(t.n_bytes)) for t in reader.tensors]
@@ -33,7 +34,7 @@ def _fill(path: Path, name: str, kind: str, offset: int, size: int) -> int:
     random = np.random.default_rng(abs(hash((name, size))))
     block = {"Q6_K": _q6_k, "Q8_0": _q8_0, "F16": _f16, "F32": _f32}.get(kind)
     if block is None:
-        raise ValueError(f"{name} is {kind}, which is not filled here")
+        raise ValueError(f"{name} is {kind}, which is not supported")
     made = np.asarray(block(random, name)).tobytes()
     with path.open("r+b") as file:
         file.seek(offset)

@@ -1,4 +1,4 @@
-"""A box that is as its rig declares: what each fact's command prints there, and the facts themselves."""
+"""A converged box: the output of each fact's command on it, and the facts parsed from that output."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def write_lock_file(rig: Rig, locked: LockedModel = LOCKED) -> None:
 
 
 def control_machine(rig: Rig, **fields: Any) -> ControlMachine:
-    """What the control machine contributes where every model is locked."""
+    """The control machine's inputs to a comparison, with every model locked."""
     locked = {"locked": [LOCKED] * len(rig.models), "programs": programs(), "requirements": requirements()}
     return ControlMachine(**{**locked, **fields})
 
@@ -102,15 +102,17 @@ class Box:
         items = [item for item in ITEMS if executing or not item.only_while_deploying]
         return [each for item in items for each in item.queries(self.rig, self.here)]
 
-    def value(self, asked: Query[Any]) -> Any:
+    def value(self, fact_query: Query[Any]) -> Any:
         """A fact, made of what its command prints."""
-        fact = asked.fact()
-        return fact.process(self.outputs[asked].splitlines()) if self.outputs.get(asked) else fact.default()
+        fact = fact_query.fact()
+        return fact.process(self.outputs[fact_query].splitlines()) if self.outputs.get(fact_query) else fact.default()
 
     def seen(self, item: Item, **here: Any) -> Seen:
         """What the item's comparison is given."""
         machine = replace(self.here, **here)
-        return Seen(HOST, machine, {asked: self.value(asked) for asked in item.queries(self.rig, machine)})
+        return Seen(
+            HOST, machine, {fact_query: self.value(fact_query) for fact_query in item.queries(self.rig, machine)}
+        )
 
     def differences(self, item: Item, **here: Any) -> list[Difference]:
         """The item's comparison. ``here``: changed fields of the control machine."""
@@ -118,14 +120,14 @@ class Box:
 
     def replies(self) -> dict[str, str]:
         """Replies of the fake connector: to the one command that reads all facts, and to each fact alone."""
-        each = {fact_command(asked): text for asked, text in self.outputs.items()}
+        each = {fact_command(fact_query): text for fact_query, text in self.outputs.items()}
         batches = [batch_reply(self.queries(executing=executing), self.outputs) for executing in (False, True)]
         return {**batches[0], **batches[1], **each}
 
 
-def fact_command(asked: Query[Any]) -> str:
+def fact_command(fact_query: Query[Any]) -> str:
     """The command of a fact, as the connector gets it."""
-    return str(asked.fact().command(**asked.arguments))
+    return str(fact_query.fact().command(**fact_query.arguments))
 
 
 def batch_reply(queries: Iterable[Query[Any]], outputs: Mapping[Query[Any], str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ def box() -> Box:
     return converged_box(cpu_rig())
 
 
-def test_a_box_as_declared(box: Box) -> None:
+def test_a_box_as_declared_has_no_difference(box: Box) -> None:
     assert box.differences(ServiceUser()) == box.differences(Directories()) == box.differences(Programs()) == []
 
 
@@ -32,8 +32,8 @@ def test_a_missing_user_is_created(box: Box) -> None:
 
 @pytest.mark.parametrize("owner", ["anna root 755 directory", "root root 700 directory", "root root 755 regular file"])
 def test_each_directory_is_compared(box: Box, owner: str) -> None:
-    asked = query(Ownership, paths=list(layout.DIRECTORIES))
-    box.outputs[asked] = box.outputs[asked].replace(
+    fact_query = query(Ownership, paths=list(layout.DIRECTORIES))
+    box.outputs[fact_query] = box.outputs[fact_query].replace(
         f"{layout.MODELS}\troot root 755 directory", f"{layout.MODELS}\t{owner}"
     )
     (difference,) = box.differences(Directories())
@@ -42,24 +42,24 @@ def test_each_directory_is_compared(box: Box, owner: str) -> None:
 
 
 def test_only_the_directories_that_differ_are_changed(box: Box) -> None:
-    asked = query(Ownership, paths=list(layout.DIRECTORIES))
-    box.outputs[asked] = box.outputs[asked].replace(f"{layout.MODELS}\t", "elsewhere\t")
-    commands = converged_commands([Directories()], box.rig, {fact_command(asked): box.outputs[asked]})
+    fact_query = query(Ownership, paths=list(layout.DIRECTORIES))
+    box.outputs[fact_query] = box.outputs[fact_query].replace(f"{layout.MODELS}\t", "elsewhere\t")
+    commands = converged_commands([Directories()], box.rig, {fact_command(fact_query): box.outputs[fact_query]})
     changed = [command for command in commands if command.startswith(("mkdir", "chown", "chmod"))]
     assert changed
     assert all(layout.MODELS in command for command in changed)
 
 
 def test_programs_of_another_version_are_one_difference(box: Box) -> None:
-    asked = query(Sha256Sums, paths=list(box.here.programs))
-    box.outputs[asked] = ""
+    fact_query = query(Sha256Sums, paths=list(box.here.programs))
+    box.outputs[fact_query] = ""
     (difference,) = box.differences(Programs())
     assert f"and {len(box.here.programs) - 3} more" in difference.found
 
 
 def test_only_the_programs_that_differ_are_sent(box: Box) -> None:
-    asked = query(Sha256Sums, paths=list(box.here.programs))
-    first, *others = box.outputs[asked].splitlines()
-    commands = converged_commands([Programs()], box.rig, {fact_command(asked): "\n".join(others)})
+    fact_query = query(Sha256Sums, paths=list(box.here.programs))
+    first, *others = box.outputs[fact_query].splitlines()
+    commands = converged_commands([Programs()], box.rig, {fact_command(fact_query): "\n".join(others)})
     path = first.partition("  ")[2]
     assert [command for command in commands if command.startswith("chmod")] == [f"chmod 644 {path}"]

@@ -1,4 +1,4 @@
-"""Which CUDA toolkits compile where: the table against the wheels' headers, and what is refused with which remedy.
+"""Which CUDA toolkits compile on which boxes: the table of limits, and refusals with their remedies.
 
 ``compilers/*.txt`` in tests/facts/data are answers of the fact's own command, each in a Debian with the toolkits of all
 locks unpacked from their wheels; with Debian's own nvidia-cuda-toolkit in the last one.
@@ -29,13 +29,13 @@ def cuda(toolkit: str, **cmake: str) -> Build:
 
 
 def refusal(toolkit: str, box: Compilers, **cmake: str) -> str:
-    """What is said of a build of this toolkit on this box, empty where nothing is."""
+    """The refusal of a build with this toolkit on this box; empty if it is accepted."""
     known = {f"/usr/local/cuda-{version}": (13, int(version[3:])) for version in CUDA_FROM_PYPI} | {"/usr": (12, 4)}
     return "; ".join(map(str, compile_differences([cuda(toolkit, **cmake)], box, known)))
 
 
 @pytest.mark.parametrize("debian", ["bookworm", "trixie", "sid"])
-def test_the_table_is_what_the_wheels_headers_say(debian: str) -> None:
+def test_the_table_has_the_limits_in_the_wheels_headers(debian: str) -> None:
     toolkits = answered(debian).toolkits
     assert {name: toolkits[f"/usr/local/cuda-{name}"].limits for name in CUDA_FROM_PYPI} == dict(FROM_PYPI)
 
@@ -47,7 +47,7 @@ def test_every_lock_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("debian", "glibc", "gcc"), [("bookworm", (2, 36), 12), ("trixie", (2, 41), 14), ("sid", (2, 43), 16)]
 )
-def test_what_a_debian_compiles_with(debian: str, glibc: tuple[int, int], gcc: int) -> None:
+def test_the_compilers_of_a_debian_are_read(debian: str, glibc: tuple[int, int], gcc: int) -> None:
     box = answered(debian)
     assert (box.glibc, box.gcc, box.is_installed) == (glibc, gcc, True)
     assert {toolkit.gcc for path, toolkit in box.toolkits.items() if path != "/usr"} == {gcc}
@@ -82,18 +82,20 @@ def test_a_pair_that_cannot_work_names_both_and_the_smallest_version_that_does()
     assert '{"CMAKE_CUDA_HOST_COMPILER": "/usr/bin/g++-15"}' in to_come
 
 
-def test_glibc_alone_is_enough() -> None:
-    said = refusal("13.1", Compilers((2, 43)))
-    assert "CUDA 13.1 does not compile with glibc 2.43, expected" in said
-    assert 'declare cuda_toolkit="13.2"' in said
-    # No compiler mends that.
-    assert "CMAKE_CUDA_HOST_COMPILER" not in said
+def test_a_glibc_that_is_too_new_has_no_compiler_as_remedy() -> None:
+    message = refusal("13.1", Compilers((2, 43)))
+    assert "CUDA 13.1 does not compile with glibc 2.43, expected" in message
+    assert 'declare cuda_toolkit="13.2"' in message
+    # Another compiler would not help.
+    assert "CMAKE_CUDA_HOST_COMPILER" not in message
 
 
-def test_a_compiler_that_is_too_new_for_all() -> None:
-    said = refusal("13.5", Compilers((2, 44), 17, is_installed=True))
-    assert "declare cuda_toolkit" not in said
-    assert 'install g++ 16 beside the other and declare cmake={"CMAKE_CUDA_HOST_COMPILER": "/usr/bin/g++-16"}' in said
+def test_a_compiler_too_new_for_all_versions_has_an_older_compiler_as_remedy() -> None:
+    message = refusal("13.5", Compilers((2, 44), 17, is_installed=True))
+    assert "declare cuda_toolkit" not in message
+    assert (
+        'install g++ 16 beside the other and declare cmake={"CMAKE_CUDA_HOST_COMPILER": "/usr/bin/g++-16"}' in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_compiler_that_is_too_new_for_all() -> None:
         ("/nowhere", ARCH),  # of no known version
     ],
 )
-def test_what_is_not_known_to_fail_is_tried(toolkit: str, box: Compilers) -> None:
+def test_a_pair_that_is_not_known_to_fail_is_accepted(toolkit: str, box: Compilers) -> None:
     assert refusal(toolkit, box) == ""
 
 
@@ -117,7 +119,7 @@ def test_every_group_compiles_on_every_distribution_of_the_readme(distribution: 
     box = ARCH if distribution == "arch" else answered(distribution)
     for group, rig in rigs().items():
         assert compile_differences(rig.builds, box, {}) == [], group
-        # What the driver would have to compile needs one as new as the toolkit; machine code runs on 580.
+        # PTX needs a driver as new as the toolkit; machine code (-real) runs on 580.
         cuda_builds = [build for build in rig.builds if build.backend == "cuda"]
         assert all(name.endswith("-real") for build in cuda_builds for name in build.architectures), group
 
@@ -128,13 +130,13 @@ def test_a_toolkit_by_path_goes_by_its_own_headers_and_its_own_compiler() -> Non
     def box(gcc: int | None, *limits: Any) -> Compilers:
         return Compilers((2, 43), 16, True, {path: ToolkitHere(Limits(*limits) if limits else None, gcc)})
 
-    # As NVIDIA made it, by its version, whatever its nvcc does not say.
+    # Without limits in its headers it counts as NVIDIA's original of its version.
     assert "glibc before 2.42" in refusal(path, box(None))
     assert "glibc before 2.42" in refusal(path, Compilers((2, 43)))
-    # Its distribution mended the headers, and gave it a compiler it takes.
+    # Its distribution has fixed the headers, and provides a supported compiler.
     assert refusal(path, box(15, 15)) == ""
     assert "CUDA 13.0 does not compile with glibc 2.43 and g++ 16" in refusal(path, box(16, 15))
-    # Which compiler it calls is not known: the default one may not be it.
+    # The compiler that it calls is unknown, and may not be the default one.
     assert refusal(path, box(None, 15)) == ""
 
 
@@ -144,7 +146,7 @@ def test_debians_own_toolkit_brings_a_compiler_of_its_own() -> None:
     assert refusal("/usr", box) == ""
 
 
-def test_a_cuda_12_of_the_owners_is_told_what_driver_the_newer_one_needs() -> None:
+def test_the_remedy_for_a_cuda_12_toolkit_names_the_driver_of_the_newer_version() -> None:
     path = "/usr/local/cuda-12.8"
     box = Compilers((2, 42), 14, True, {path: ToolkitHere(Limits(15, (2, 42)), 14)})
     (found,) = compile_differences([cuda(path)], box, {path: (12, 8)})
@@ -156,9 +158,9 @@ def test_a_cuda_12_of_the_owners_is_told_what_driver_the_newer_one_needs() -> No
 def test_another_compiler_and_other_flags_are_the_owners_choice() -> None:
     assert refusal("13.2", ARCH, CMAKE_CUDA_HOST_COMPILER="/usr/bin/g++-15") == ""
     assert refusal("13.0", ARCH, CMAKE_CUDA_FLAGS="-allow-unsupported-compiler") == ""
-    said = refusal("13.0", ARCH, CMAKE_CUDA_HOST_COMPILER="/usr/bin/g++-15")
-    assert "CUDA 13.0 does not compile with glibc 2.43, expected" in said
-    assert 'declare cuda_toolkit="13.2"' in said
+    message = refusal("13.0", ARCH, CMAKE_CUDA_HOST_COMPILER="/usr/bin/g++-15")
+    assert "CUDA 13.0 does not compile with glibc 2.43, expected" in message
+    assert 'declare cuda_toolkit="13.2"' in message
 
 
 def test_builds_without_cuda_have_no_toolkit() -> None:
@@ -174,15 +176,15 @@ def test_builds_without_cuda_have_no_toolkit() -> None:
         ("16", 16),
     ],
 )
-def test_a_compiler_that_is_yet_to_come(offered: str, gcc: int | None) -> None:
+def test_the_compiler_that_would_be_installed_is_read(offered: str, gcc: int | None) -> None:
     box = CompilersFound().process(["== glibc", "glibc 2.41", "== installed", "== offered", offered])
     assert box == Compilers((2, 41), gcc)
 
 
-def test_headers_that_declare_rsqrt_without_noexcept() -> None:
+def test_headers_that_declare_rsqrt_without_noexcept_need_an_older_glibc() -> None:
     lines = ["#if __GNUC__ > 15", "__device_builtin__ double                 rsqrt(double x);"]
-    said = ["== glibc", "glibc 2.43", "== headers /opt/cuda", *lines, "== headers /usr", *lines]
-    box = CompilersFound().process(said)
+    output = ["== glibc", "glibc 2.43", "== headers /opt/cuda", *lines, "== headers /usr", *lines]
+    box = CompilersFound().process(output)
     assert dict(box.toolkits) == dict.fromkeys(["/opt/cuda", "/usr"], ToolkitHere(Limits(15, (2, 42))))
     builds = [cuda("/opt/cuda"), cuda("/usr")]
     (found,) = compile_differences(builds, box, dict.fromkeys(["/opt/cuda", "/usr"], (13, 0)))

@@ -29,11 +29,11 @@ def cuda(*architectures: str, toolkit: str = "13.0") -> Build:
         (["120a"], "12.1", False),  # architecture-specific code runs on that architecture only
     ],
 )
-def test_architectures_that_a_gpu_runs(architectures: list[str], capability: str, runs: bool) -> None:
+def test_an_architecture_runs_on_matching_gpus_only(architectures: list[str], capability: str, runs: bool) -> None:
     assert runs_on(architectures, capability) is runs
 
 
-def test_unsuitable_driver_and_architecture() -> None:
+def test_an_unsuitable_driver_and_architecture_are_two_differences() -> None:
     state = GpuState((gpu("12.0", driver="575.57.08"),), module="575.57.08")
     driver, architecture = gpu_differences([cuda("89-real")], state)
     assert "580 or newer for CUDA 13.0" in str(driver)
@@ -42,7 +42,7 @@ def test_unsuitable_driver_and_architecture() -> None:
     assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
 
 
-def test_version_of_an_installed_toolkit() -> None:
+def test_a_toolkit_by_path_is_compared_by_its_installed_version() -> None:
     build = cuda("120a-real", toolkit="/usr")
     assert declared_toolkits([build, cuda("89-real")]) == ["/usr"]
     state = GpuState((gpu("12.0", driver="570.86.10"),), module="570.86.10")

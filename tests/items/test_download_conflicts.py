@@ -1,4 +1,4 @@
-"""Which running download a deploy waits for, and what it says about one that is in its way."""
+"""Which running download a deploy waits for, and its message about another download that is running."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHOLE_JOB = fetch_job(missing_files([LOCKED], {}), rig().hub, {})
 REST = fetch_job(missing_files([LOCKED], {target(LOCKED, FILE): StoredFile(FILE.size, 5, 7, WHOLE)}), rig().hub, {})
 
 
-def test_what_has_arrived_since_makes_no_other_download() -> None:
+def test_files_that_have_arrived_do_not_make_a_running_download_another_one() -> None:
     assert [file.path for file in REST.files] == [OTHER.path]
     assert missing_from_running(WHOLE_JOB, REST) == []
     assert missing_from_running(WHOLE_JOB, WHOLE_JOB) == []
@@ -43,7 +43,7 @@ def test_what_has_arrived_since_makes_no_other_download() -> None:
         ),
     ],
 )
-def test_another_download_says_what_is_other(running: FetchJob, why: list[str]) -> None:
+def test_the_differences_to_a_running_download_are_listed(running: FetchJob, why: list[str]) -> None:
     assert missing_from_running(running, WHOLE_JOB) == why
 
 
@@ -51,14 +51,14 @@ def test_a_file_that_counts_as_arrived_is_not_read_again_by_a_running_download()
     assert missing_from_running(WHOLE_JOB, WHOLE_JOB, [target(LOCKED, FILE)]) == ["no m-00001-of-00002.gguf"]
 
 
-def test_the_refusal_says_what_runs_since_when_and_what_to_do() -> None:
+def test_the_refusal_names_the_running_download_its_start_and_the_remedy() -> None:
     running = RunningJob(job_text(WHOLE_JOB), "Sat 2026-11-21 19:00:00 UTC")
-    said = running_download_refusal(running, ["another hub.max_mb_s"])
+    message = running_download_refusal(running, ["another hub.max_mb_s"])
     for words in (
         "since Sat 2026-11-21 19:00:00 UTC: 2 files of o/r, 14.00 GiB",
         "does not fetch what is declared here (another hub.max_mb_s)",
         "run deploy.py again",
         "systemctl stop 'llamarig-job-fetch_*'",
     ):
-        assert words in said
+        assert words in message
     assert "0 files of an unknown repository" in running_download_refusal(RunningJob("{"), ["no x"])

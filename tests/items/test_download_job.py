@@ -1,4 +1,4 @@
-"""Which model files are missing, and whether the rest of them still has room."""
+"""Which model files are missing, and whether there is disk space for the rest of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.items.download_examples import ELSEWHERE, FILE, LOCKED, OTHER, SHA, W
         (StoredFile(FILE.size, 5, 7, {**WHOLE, "sha256": "d" * 64}), "changed since its sha256 was checked"),
     ],
 )
-def test_what_makes_a_file_missing(stored: StoredFile | None, words: str) -> None:
+def test_a_stored_file_that_differs_from_the_lock_counts_as_missing(stored: StoredFile | None, words: str) -> None:
     path = target(LOCKED, FILE)
     found = missing_files([LOCKED], {path: stored} if stored else {})
     assert words in str(next(difference for _, file, difference in found if file == FILE))
@@ -37,7 +37,7 @@ def test_a_file_as_locked_is_no_difference_until_its_bytes_say_otherwise() -> No
     assert [file for _, file, _ in missing_files([LOCKED], stored, {path: "d" * 64})] == [FILE, OTHER]
 
 
-def test_a_file_that_was_asked_for_and_not_hashed_cannot_be_read() -> None:
+def test_a_file_without_a_hash_after_a_deep_read_is_reported_as_unreadable() -> None:
     path = target(LOCKED, FILE)
     stored = {path: StoredFile(FILE.size, 5, 7, WHOLE), target(LOCKED, OTHER): StoredFile(5, 5, 8)}
     found = missing_files([LOCKED], stored, {target(LOCKED, OTHER): "d" * 64})
@@ -53,7 +53,7 @@ def test_a_file_that_was_asked_for_and_not_hashed_cannot_be_read() -> None:
     [
         ({}, 19, True),
         ({}, 18.99, False),
-        # What came before it broke off is not fetched again. Its length says nothing: the file has holes.
+        # The downloaded part is not fetched again. The file's length is no measure, because the file is sparse.
         ({partial(FILE): StoredFile(FILE.size, 1, 1, allocated=6 * GIB)}, 13, True),
         ({partial(FILE): StoredFile(FILE.size, 1, 1, allocated=6 * GIB)}, 12.99, False),
         # A whole file without a record is only read.
@@ -64,7 +64,9 @@ def test_a_file_that_was_asked_for_and_not_hashed_cannot_be_read() -> None:
         ({ELSEWHERE: StoredFile(FILE.size, 6, 7, WHOLE)}, 18.99, False),
     ],
 )
-def test_room(stored: dict[str, StoredFile], free_gib: float, fits: bool) -> None:
+def test_missing_disk_space_is_reported_with_its_parts(
+    stored: dict[str, StoredFile], free_gib: float, fits: bool
+) -> None:
     missing = missing_files([LOCKED], stored)
     short = room_missing(missing, stored, int(free_gib * GIB), rig())
     assert (short is None) == fits
@@ -74,7 +76,7 @@ def test_room(stored: dict[str, StoredFile], free_gib: float, fits: bool) -> Non
         assert f"{free_gib:.2f} GiB are free" in str(short)
 
 
-def test_the_same_bytes_of_another_revision_are_told_to_the_job() -> None:
+def test_the_job_lists_verified_files_with_the_same_bytes() -> None:
     stored = {
         ELSEWHERE: StoredFile(FILE.size, 5, 7, WHOLE),
         f"{ELSEWHERE}.changed": StoredFile(FILE.size, 6, 7, WHOLE),
@@ -101,7 +103,7 @@ def test_the_same_bytes_of_two_models_count_once() -> None:
     assert room_missing(missing_files([LOCKED, twin], {}), {}, 19 * GIB, rig()) is None
 
 
-def test_the_job_says_the_whole_budget() -> None:
+def test_the_job_has_rate_limit_proxy_and_a_memory_limit() -> None:
     job = fetch_job(missing_files([LOCKED], {}), rig(max_mb_s=2.5, proxy="http://proxy.lan:3128").hub, {})
     assert job.bytes_per_s == 2_500_000
     assert job.proxy == "http://proxy.lan:3128"

@@ -1,7 +1,7 @@
-"""The NVIDIA driver on a fresh box: each state of a box has one next step, and a box that is right has none.
+"""The NVIDIA driver on a fresh box: each state of a box has one next step, and a converged box has none.
 
 Package names and versions are those of the distributions' indexes in November 2026;
-tests/box/test_nvidia_driver.py asks Debian's own again.
+tests/box/test_nvidia_driver.py checks Debian's current index.
 """
 
 from __future__ import annotations
@@ -76,16 +76,16 @@ def test_a_fresh_debian_goes_step_by_step() -> None:
     assert next_step(NvidiaDriver(), LOADED, [CUDA_12], TOOLKITS) is None
 
 
-def test_what_is_of_use_stays_unheld() -> None:
-    """Kernels keep coming, and DKMS builds the held module for each; persistenced goes with any driver."""
+def test_kernels_and_persistenced_are_not_held() -> None:
+    """DKMS builds the held module for each new kernel, and persistenced works with any driver version."""
     assert not {"linux-image-amd64", "linux-headers-amd64", "nvidia-persistenced"} & set(step(INSTALLED).names)
 
 
-def test_proprietary_module() -> None:
+def test_the_proprietary_module_is_installed_if_declared() -> None:
     assert step(ENABLED, kernel_module="proprietary").names[0] == "nvidia-kernel-dkms"
 
 
-def test_module_and_library_of_two_versions_want_a_restart() -> None:
+def test_module_and_library_of_two_versions_need_a_reboot() -> None:
     split = replace(LOADED, module="550.127.05")
     assert step(split).kind == "wait"
     assert step(split).message.startswith(
@@ -102,7 +102,7 @@ def test_a_module_that_does_not_load_restarts_no_box_twice() -> None:
 
 
 @pytest.mark.parametrize("state", [ENABLED, LOADED], ids=["offered", "installed"])
-def test_a_driver_too_old_for_the_toolkit(state: DriverState) -> None:
+def test_a_driver_too_old_for_the_toolkit_is_refused(state: DriverState) -> None:
     refused = step(state, CUDA_13)
     assert refused.kind == "refuse"
     assert "CUDA 13.0 needs driver 580 or newer, and this distribution's is 550.163.01" in refused.message
@@ -110,7 +110,7 @@ def test_a_driver_too_old_for_the_toolkit(state: DriverState) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "driver", "said"),
+    ("state", "driver", "words"),
     [
         (DriverState(), {}, "neither Debian, Ubuntu nor Arch"),
         (replace(FRESH, container=True), {}, "a container runs on its host's driver"),
@@ -129,18 +129,18 @@ def test_a_driver_too_old_for_the_toolkit(state: DriverState) -> None:
     ],
 )
 def test_what_cannot_be_installed_is_refused_with_the_remedy(
-    state: DriverState, driver: dict[str, Any], said: str
+    state: DriverState, driver: dict[str, Any], words: str
 ) -> None:
     refused = step(state, **driver)
     assert refused.kind == "refuse"
-    assert said in refused.message
+    assert words in refused.message
 
 
-def test_a_driver_nobody_offers_is_looked_for_once_more() -> None:
+def test_package_lists_are_refreshed_once_for_a_missing_driver() -> None:
     assert step(replace(UBUNTU, offered={}), series="580").kind == "refresh"
 
 
-def test_ubuntu() -> None:
+def test_packages_of_ubuntu() -> None:
     assert step(UBUNTU, CUDA_13, series="580").names == (
         "nvidia-dkms-580-open",
         "libnvidia-compute-580",
@@ -152,7 +152,7 @@ def test_ubuntu() -> None:
     assert server[:2] == ("nvidia-dkms-580-server", "libnvidia-compute-580-server")
 
 
-def test_arch() -> None:
+def test_packages_of_arch() -> None:
     state = DriverState(
         family="arch",
         cards=1,
@@ -163,7 +163,7 @@ def test_arch() -> None:
     assert step(state, CUDA_13).names == ("nvidia-open-dkms", "nvidia-utils")
 
 
-def test_the_box_is_asked_for_every_name_it_may_need() -> None:
+def test_every_package_name_that_may_be_needed_is_queried() -> None:
     assert {"libcuda1", "nvidia-utils", "libnvidia-compute-580"} <= set(queried_packages(SERIES_580))
     assert not [name for name in queried_packages(NvidiaDriver()) if "None" in name]
 
@@ -172,5 +172,5 @@ def test_the_box_is_asked_for_every_name_it_may_need() -> None:
     ("version", "driver"),
     [("550.163.01-4~bpo13+1", "550.163.01"), ("1:580.95.05-1", "580.95.05"), ("590.48.01-1", "590.48.01"), ("x", "x")],
 )
-def test_the_drivers_own_version(version: str, driver: str) -> None:
+def test_the_driver_version_is_read_from_a_package_version(version: str, driver: str) -> None:
     assert upstream_version(version) == driver

@@ -37,11 +37,11 @@ def commands(box: Box, **jobs: str) -> list[str]:
         job = FETCH if name == "fetch" else build_job_name(box.rig.builds[0], box.rig)
         status = {"state": state, "message": f"{name} {state}", "lines": ["why"]}
         lines += [f"job={job}", f"status={json.dumps(status)}"]
-    outputs = {fact_command(asked): text for asked, text in box.outputs.items()}
+    outputs = {fact_command(fact_query): text for fact_query, text in box.outputs.items()}
     return converged_commands([FinishedWork()], box.rig, {"@@llamarig": "", "echo job=": "\n".join(lines), **outputs})
 
 
-def test_a_box_with_everything_waits_for_nothing(box: Box) -> None:
+def test_a_converged_box_waits_for_no_job(box: Box) -> None:
     assert box.differences(FinishedWork()) == []
     assert not [command for command in commands(box) if "echo job=" in command]
 
@@ -58,11 +58,11 @@ def test_both_jobs_are_watched_together(box: Box, caplog: pytest.LogCaptureFixtu
     assert "echo job=build-" in watched[0]
     assert "models: fetch done" in caplog.text
     assert "build cpu: build done" in caplog.text
-    # They ended, and the box is as it was.
+    # The jobs have ended, but the box has not changed.
     assert "the builds and downloads have ended, but files are still missing: run deploy.py again" in caplog.text
 
 
-def test_one_that_failed_ends_the_deploy_and_the_other_goes_on(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_job_fails_the_deploy_and_the_other_job_continues(box: Box, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="pyinfra")
     box.outputs[query(ModelStore)] = "free\t1"
     box.outputs[query(Releases, directories=release_directories(box.rig))] = ""

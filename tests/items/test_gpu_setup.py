@@ -1,4 +1,4 @@
-"""Declared power limits beside the cards a box has: set on the card meant, or refused with what to do."""
+"""Declared power limits and the cards of a box: set on the matching card, or refused with a remedy."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def test_a_limit_that_an_idle_card_would_forget_is_a_difference() -> None:
         ([card(450)], GpuState((replace(FIRST, power_limit_w=0.0),)), "reports no power limit"),
     ],
 )
-def test_what_cannot_be_set_is_refused(declared: list[GpuCard], state: GpuState, words: str) -> None:
+def test_a_limit_that_cannot_be_set_is_refused(declared: list[GpuCard], state: GpuState, words: str) -> None:
     with pytest.raises(PowerLimitError) as refused:
         power_limits(declared, state)
     assert words in str(refused.value)
 
 
-def test_no_limit_declared_asks_nothing_of_the_box() -> None:
+def test_without_a_declared_limit_a_missing_driver_is_no_difference() -> None:
     assert power_limits([card()], GpuState(problem="no nvidia-smi on this box")) == []
 
 
-def test_the_unit_names_cards_by_uuid_and_puts_the_default_back() -> None:
-    said = gpus_unit_text(power_limits([card(450.5), card(700)], TWO), cuda=False).splitlines()
-    assert f"ExecStart=nvidia-smi --id={FIRST.uuid} --power-limit=450.5" in said
-    assert f"ExecStop=-nvidia-smi --id={FIRST.uuid} --power-limit=700" in said
-    assert said.count(f"ExecStart=nvidia-smi --id={SECOND.uuid} --persistence-mode=1") == 1
+def test_the_unit_names_cards_by_uuid_and_resets_the_default_limit() -> None:
+    lines = gpus_unit_text(power_limits([card(450.5), card(700)], TWO), cuda=False).splitlines()
+    assert f"ExecStart=nvidia-smi --id={FIRST.uuid} --power-limit=450.5" in lines
+    assert f"ExecStop=-nvidia-smi --id={FIRST.uuid} --power-limit=700" in lines
+    assert lines.count(f"ExecStart=nvidia-smi --id={SECOND.uuid} --persistence-mode=1") == 1
 
 
-def test_cudas_devices_are_there_before_any_model_and_no_card_is_nothing_to_fail_for() -> None:
-    said = [line for line in gpus_unit_text([], cuda=True).splitlines() if line.startswith("ExecStart")]
-    assert said == ["ExecStart=-nvidia-modprobe -u -c 0", "ExecStart=-nvidia-smi --list-gpus"]
+def test_the_unit_creates_cudas_devices_and_succeeds_without_a_card() -> None:
+    lines = [line for line in gpus_unit_text([], cuda=True).splitlines() if line.startswith("ExecStart")]
+    assert lines == ["ExecStart=-nvidia-modprobe -u -c 0", "ExecStart=-nvidia-smi --list-gpus"]
     assert "modprobe" not in gpus_unit_text(power_limits([card(450)], TWO), cuda=False)

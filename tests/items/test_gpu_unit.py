@@ -40,17 +40,17 @@ def box(of: Rig, text: str | None = None, **state: Any) -> Box:
 
 def changes(of: Box) -> list[str]:
     """systemctl's commands of a deploy, without those that only read."""
-    replies = {"@@llamarig": "", **{fact_command(asked): text for asked, text in of.outputs.items()}}
+    replies = {"@@llamarig": "", **{fact_command(fact_query): text for fact_query, text in of.outputs.items()}}
     commands = converged_commands([GpuSetup()], of.rig, replies)
     return [command for command in commands if command.startswith(("systemctl", "rm ")) and " show" not in command]
 
 
-def test_a_unit_as_declared() -> None:
+def test_a_unit_as_declared_has_no_difference() -> None:
     assert box(rig()).differences(GpuSetup()) == []
 
 
 @pytest.mark.parametrize("state", [{"active": False}, {"enabled": False}])
-def test_a_unit_that_is_not_active_or_not_enabled(state: dict[str, Any]) -> None:
+def test_an_inactive_or_disabled_unit_is_a_difference(state: dict[str, Any]) -> None:
     (difference,) = box(rig(), **state).differences(GpuSetup())
     assert difference.what == layout.GPUS_UNIT
 

@@ -1,4 +1,4 @@
-"""Cards and builds that do not go together are refused; a box without a driver gets a warning."""
+"""Builds that do not match the box's cards are refused; a box without a driver gets a warning."""
 
 from __future__ import annotations
 

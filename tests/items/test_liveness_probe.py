@@ -25,7 +25,7 @@ def declined() -> Box:
     return Box(cpu_rig(host=d.host_policy(liveness_probe=False)), box.here, box.outputs)
 
 
-def test_units_as_declared(box: Box) -> None:
+def test_units_as_declared_have_no_difference(box: Box) -> None:
     assert box.differences(LivenessProbe()) == []
 
 
@@ -61,7 +61,7 @@ def test_a_declined_probe_is_stopped() -> None:
     assert commands[-1] == f"systemctl --quiet disable --now {TIMER}"
 
 
-def test_a_declined_probe_that_is_not_there_is_as_declared() -> None:
+def test_a_declined_and_absent_probe_has_no_difference() -> None:
     box = declined()
     box.outputs[UNITS] = ""
     assert box.differences(LivenessProbe()) == []

@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_is_left_to_its_owner(rig: Rig, caplog: pytes
 
 
 def test_wrong_bytes_are_untrusted_under_each_of_their_names(rig: Rig) -> None:
-    """Another revision's file, linked to them, would give them back."""
+    """A file of another revision may be a hard link to the wrong bytes and must not be used as a source."""
     old = f"{layout.MODELS}/o/r/{'d' * 40}"
     public = rig.model_copy(update={"hub": rig.hub.model_copy(update={"token_env": None})})
     commands = commands_sent(public, replies(None, arrived=True, linked=f"{old}/m.gguf"), deep=True)

@@ -14,7 +14,7 @@ from llamarig.engine.item import Seen
 from llamarig.items.model_lock import LockedModels
 from llamarig.records.model_lock import lock_key, read_model_lock
 
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.hub import Hub
 from tests.engine.fake_run import OperationFailedError, converged_commands
 from tests.items.converged_box import LOCKED, cpu_rig, write_lock_file
@@ -48,7 +48,7 @@ def served(tmp_path: Path) -> Iterator[Hub]:
 
 def test_a_model_is_resolved_once_and_then_never_again(served: Hub, tmp_path: Path) -> None:
     rig = cpu_rig(model_lock=str(tmp_path / "lock.json"), hub=d.hub(endpoint=served.endpoint))
-    assert converged_commands([LockedModels()], rig) == [], "nothing of this is asked of the box"
+    assert converged_commands([LockedModels()], rig) == [], "no fact of the box is read"
     locked = read_model_lock(rig.model_lock).models[lock_key(rig.models[0])]
     assert [file.path for file in locked.files] == ["m-Q6.gguf"]
     served.log.clear()

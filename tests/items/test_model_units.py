@@ -1,4 +1,4 @@
-"""Units of models: what differs, what it restarts, and that nothing is served before everything is ready."""
+"""Units of models: their differences, the restarts that these cause, and what must be ready before."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ def test_missing_packages_are_installed_by_the_familys_own_manager(family: str) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_box_with_all_of_them_contacts_no_mirror(family: str) -> None:
+def test_a_box_with_all_packages_contacts_no_mirror(family: str) -> None:
     sent = commands(family, WANTED[family])
     assert not [command for command in sent if re.search(r"install|-Sy|update", command)]
 
 
-def test_names_are_the_familys_own() -> None:
+def test_package_names_are_those_of_the_distribution_family() -> None:
     assert "iproute2" in WANTED["debian"]
     assert {"iproute", "gcc-c++", "vulkan-loader-devel"} <= set(WANTED["fedora"])
     assert "python3-venv" not in WANTED["fedora"]

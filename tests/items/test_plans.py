@@ -1,4 +1,4 @@
-"""Measurements and plans: which models are measured beside what runs, and what of a plan file is refused."""
+"""Measurements and plans: which models can be measured while servers run, and which plan files are refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def now(of: Rig, held: str, memory: str) -> list[str]:
         (NOTHING, 1000, []),  # another program holds it
     ],
 )
-def test_what_is_measured_beside_what_runs(held: str, free_mib: int, names: list[str]) -> None:
+def test_which_models_can_be_measured_while_servers_run(held: str, free_mib: int, names: list[str]) -> None:
     assert now(rig({}, FIT), held, f"143771, {free_mib}") == names
 
 

@@ -1,4 +1,4 @@
-"""Which uv and which CPython a box gets, and the words where there is none."""
+"""Which uv and which CPython a box gets, and the message if neither can be installed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.items.converged_box import converged_box, cpu_rig, interpreters_outpu
         (Interpreter(), False),
     ],
 )
-def test_usable(interpreter: Interpreter, usable: bool) -> None:
+def test_only_a_complete_and_new_enough_python_is_usable(interpreter: Interpreter, usable: bool) -> None:
     assert interpreter.is_usable is usable
 
 
@@ -45,16 +45,16 @@ def test_every_wheel_is_pinned_and_of_one_version() -> None:
         assert f"_{processor}." in wheel.url
 
 
-def test_a_mirror_is_asked_when_one_is_declared() -> None:
+def test_a_declared_mirror_is_passed_to_uv() -> None:
     assert "--mirror 'https://lan/pythons' 3.13." in install_command("https://lan/pythons")
     assert "--mirror" not in install_command(None)
 
 
-def test_the_refusal_says_what_where_and_what_to_do() -> None:
-    said = install_failed(Interpreter((3, 8), complete=True), PYTHON_DOWNLOADS)
-    assert "/usr/bin/python3 is Python 3.8, " in said
-    assert "3.9 or newer" in said
-    assert "host_policy(python_mirror=" in said
+def test_the_refusal_names_version_path_and_remedy() -> None:
+    message = install_failed(Interpreter((3, 8), complete=True), PYTHON_DOWNLOADS)
+    assert "/usr/bin/python3 is Python 3.8, " in message
+    assert "3.9 or newer" in message
+    assert "host_policy(python_mirror=" in message
     assert "no Python that runs" in install_failed(Interpreter(), PYTHON_DOWNLOADS)
 
 

@@ -22,7 +22,7 @@ def test_the_hip_of_debian_13_is_too_old() -> None:
         assert word in refusal
 
 
-def test_rocm_from_amd_takes_precedence_over_the_distributions() -> None:
+def test_the_version_of_amds_own_rocm_decides_where_it_is_installed() -> None:
     assert rocm_refusal(Rocm(own="7.1.0", offered="5.7.1")) is None
     assert "/opt/rocm is ROCm 5.4.2" in (rocm_refusal(Rocm(own="5.4.2")) or "")
 
@@ -58,5 +58,5 @@ def test_the_distributions_rocm_is_installed_where_amd_has_put_none() -> None:
     assert not [command for command in commands if re.search(MANAGERS["debian"][3], command)]
 
 
-def test_without_a_hip_build_nothing_is_read() -> None:
+def test_without_a_hip_build_no_fact_is_read() -> None:
     assert converged_commands([RocmInstalled()], hip("cpu")) == []

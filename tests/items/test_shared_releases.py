@@ -1,6 +1,6 @@
 """A release that one box builds for another: requested before anything is built, and refused where it cannot run.
 
-What is handed out and received is tested on boxes (tests/box/test_sharing.py).
+What is handed out and received is tested on boxes (tests/box/test_shared_builds.py).
 """
 
 from __future__ import annotations

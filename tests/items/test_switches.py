@@ -48,7 +48,7 @@ def commands_sent(running: dict[str, Any] | None, status: dict[str, Any]) -> lis
 
 @pytest.mark.parametrize("more", [{}, {"peers": ["llamarig-x.service"]}])
 def test_a_switch_to_the_declared_unit_is_waited_for(more: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    """Also where it was to stop other units: what served has changed since it began."""
+    """Even if it was started to stop other units: which units serve has changed since its start."""
     caplog.set_level("INFO", logger="pyinfra")
     assert commands_sent({**JOB, **more}, DONE) == []
     assert "the switch of m is already running on the box" in caplog.text

@@ -25,7 +25,7 @@ def box() -> Box:
     return converged_box(cpu_rig())
 
 
-def test_an_environment_as_locked(box: Box) -> None:
+def test_an_environment_as_locked_has_no_difference(box: Box) -> None:
     assert box.differences(HubClient()) == []
 
 
@@ -77,7 +77,7 @@ def cuda_box(*, is_linked: bool = True, is_installed: bool = True) -> Box:
     return box
 
 
-def test_toolkits_as_locked() -> None:
+def test_toolkits_as_locked_have_no_difference() -> None:
     assert cuda_box().differences(CudaToolkits()) == []
 
 
@@ -85,7 +85,7 @@ def test_a_missing_toolkit_is_installed_and_laid_out_and_the_other_stays() -> No
     box = cuda_box(is_linked=False, is_installed=False)
     (difference,) = box.differences(CudaToolkits())
     assert difference.what == f"{layout.CUDA}/13.4"
-    replies = {"@@llamarig": "", **{fact_command(asked): text for asked, text in box.outputs.items()}}
+    replies = {"@@llamarig": "", **{fact_command(fact_query): text for fact_query, text in box.outputs.items()}}
     commands = converged_commands([CudaToolkits()], box.rig, replies)
     changes = [command for command in commands if command not in replies]
     assert not [command for command in changes if f"{layout.CUDA}/13.0" in command and "@@llamarig" not in command]
@@ -97,7 +97,7 @@ def test_an_incomplete_layout_is_made_without_installing_anything() -> None:
     box = cuda_box(is_linked=False)
     (difference,) = box.differences(CudaToolkits())
     assert difference.what == f"{layout.CUDA}/13.4/root"
-    replies = {"@@llamarig": "", **{fact_command(asked): text for asked, text in box.outputs.items()}}
+    replies = {"@@llamarig": "", **{fact_command(fact_query): text for fact_query, text in box.outputs.items()}}
     commands = converged_commands([CudaToolkits()], box.rig, replies)
     assert not [command for command in commands if "pip" in command and "install" in command]
     assert [command for command in commands if "cuMemCreate" in command]

@@ -185,9 +185,9 @@ def test_an_invalid_regular_expression_is_refused() -> None:
 def test_weights_and_kv_cache_on_different_gpus_are_a_lint() -> None:
     """Box A's rules with llama.cpp's own split: layers 13-18 are computed on CUDA1, their KV cache is on CUDA0."""
     rules_a = (r"blk\.([0-9]|1[0-2])\.=CUDA0", r"blk\.(1[3-8])\.=CUDA1", "exps=CPU")
-    (apart,) = lints(override(*rules_a, split=(32, 17)), header=qwen3_next(), box=BoxCapacity())
-    assert apart.rule == "override-weights-away-from-kv"
-    assert "layers 13-18 go to CUDA1" in apart.consequence
+    (lint,) = lints(override(*rules_a, split=(32, 17)), header=qwen3_next(), box=BoxCapacity())
+    assert lint.rule == "override-weights-away-from-kv"
+    assert "layers 13-18 go to CUDA1" in lint.consequence
     (unknown,) = lints(override(*rules_a), header=qwen3_next(), box=BoxCapacity())
     assert "where free memory splits the layers" in unknown.consequence
     assert lints(override(*rules_a, split=(13, 36)), header=qwen3_next(), box=BoxCapacity()) == []

@@ -63,7 +63,7 @@ class MemoryModel:
         return Prediction(tuple(rows), host, (0, 2 * len(in_ram | partial.keys()) + len(rows)), layer_context)
 
     def most_whole(self, budgets: tuple[int, ...]) -> int | None:
-        """The most whole layers of any placement that fits, by trying every boundary and count; None if none fits."""
+        """The maximum of whole layers that fit, by trying every boundary and count; None if no placement fits."""
         layers, best = self.weights.layers, None
         for inner in product(range(layers + 1), repeat=len(budgets) - 1):
             bounds = (0, *inner, layers)

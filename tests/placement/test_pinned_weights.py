@@ -162,8 +162,8 @@ def test_models_that_run_at_the_same_time_share_the_ram() -> None:
     assert together["m0"] == LoadModeChoice("none")
     assert "m0 beside it 49400 MiB" in together["m1"].missing
     # Models that exclude each other are never in RAM at the same time.
-    apart = chosen(rig({}, {}), EXPERTS, small)
-    assert (apart["m0"], apart["m1"]) == (LoadModeChoice("none"), LoadModeChoice("none"))
+    modes = chosen(rig({}, {}), EXPERTS, small)
+    assert (modes["m0"], modes["m1"]) == (LoadModeChoice("none"), LoadModeChoice("none"))
 
 
 def test_a_locked_model_beside_it_is_counted_whole() -> None:

@@ -32,7 +32,7 @@ def found(result: Result) -> Found:
     return result.outcome
 
 
-def test_box_a_gets_the_21_layers_that_its_owner_did_not_find() -> None:
+def test_box_a_gets_21_whole_layers() -> None:
     result = planned(qwen3_next(), 23671 - 384, 12761 - 384)
     plan = found(result)
     assert sum(plan.candidate.placement.gpu) == qwen3_next().most_whole((23671 - 384, 12761 - 384))

@@ -14,7 +14,7 @@ from tests.placement.example_models import moe
 from tests.placement.memory_model import MemoryModel
 
 
-def test_two_cards() -> None:
+def test_steps_down_on_two_cards_cover_both_cards() -> None:
     steps = steps_down(Layers(gpu=(12, 6), split=(31, 18)), moe(48))
     assert [(step.placement.gpu, step.frees_mib) for step in steps] == [
         ((12, 5), (0, 1260)),
@@ -40,7 +40,7 @@ def test_a_part_of_a_layer_goes_first() -> None:
     ]
 
 
-def test_layers_of_different_sizes() -> None:
+def test_a_step_frees_the_size_of_its_own_layer() -> None:
     """UD quants keep some layers at more bits: a step frees the size of its own layer."""
     experts: list[Mapping[Experts, float]] = [{"up": 100.0 + layer} for layer in range(4)]
     steps = steps_down(Layers(gpu=(3,), split=(5,)), LayerWeights((1.0,) * 4, tuple(experts), 1.0))

@@ -1,4 +1,4 @@
-"""Differences between a lock entry and the Hub."""
+"""Descriptions of the differences between a lock entry and the Hub."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_a_lock_without_a_schema_version_differs_only_in_it_when_written(tmp_pat
     assert path.read_text() == old.replace("\n}\n", ',\n "schema_version": 1\n}\n')
 
 
-def test_the_first_of_two_entries_stays_until_it_is_moved(tmp_path: Path) -> None:
+def test_the_first_of_two_entries_stays_until_it_is_updated(tmp_path: Path) -> None:
     """Two boxes may declare the same model: both must serve the same files."""
     path = str(tmp_path / "models.lock.json")
     first, second = locked_model("c"), locked_model("d")
@@ -52,7 +52,7 @@ def test_a_path_that_is_no_file_of_a_repository_is_refused(tmp_path: Path, path:
         read_model_lock(lock)
 
 
-def test_a_digest_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_digest_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "models.lock.json"
     lock_model(str(path), "m", locked_model())
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "x'))

@@ -80,19 +80,19 @@ def draft_heads(draw: st.DrawFn) -> str:
 
 
 @given(FOLDERS, projectors(), ENDINGS)
-def test_projectors_under_any_spelling(folder: str, name: str, ending: str) -> None:
+def test_projectors_are_recognised_in_any_spelling(folder: str, name: str, ending: str) -> None:
     assert companion(f"{folder}{name}{ending}") == "vision projector"
     assert shard_sets([f"{folder}{name}{ending}"]) == {}
 
 
 @given(FOLDERS, draft_heads(), ENDINGS)
-def test_draft_heads_under_any_spelling(folder: str, name: str, ending: str) -> None:
+def test_draft_heads_are_recognised_in_any_spelling(folder: str, name: str, ending: str) -> None:
     assert companion(f"{folder}{name}{ending}") == "draft head"
     assert shard_sets([f"{folder}{name}{ending}"]) == {}
 
 
 @pytest.mark.parametrize("name", ["imatrix", "imatrix_unsloth", "imatrix-m", "m-imatrix", "m.imatrix", "a/M.IMATRIX"])
-def test_importance_matrices(name: str) -> None:
+def test_importance_matrices_are_recognised(name: str) -> None:
     assert companion(f"{name}.gguf") == "importance matrix"
 
 

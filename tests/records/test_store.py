@@ -1,4 +1,4 @@
-"""The one store of all records: what survives a power cut, two writers at once, and a disk that is full."""
+"""The store of all records: power cuts, concurrent writers, and full disks lose no data."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_lock_that_is_never_released_is_one_message(lock_file: Path, monkeypat
 
 
 def test_a_lock_on_a_removed_lock_file_does_not_count(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder before removes the file after another writer has opened it and before that one locks it."""
+    """The previous holder removes the lock file between another writer's opening and locking it."""
     lock, flock, calls = lock_file.with_name(f".{lock_file.name}.lock"), fcntl.flock, list[int]()
 
     def removed_meanwhile(descriptor: int, operation: int) -> None:
@@ -219,9 +219,7 @@ def test_a_new_file_has_the_users_own_mode(tmp_path: Path) -> None:
         (b'{"models": {}, "schema_version": 0}', "schema_version is 0"),
     ],
 )
-def test_a_file_that_is_no_record_is_one_message_and_stays_as_it_is(
-    lock_file: Path, content: bytes, reason: str
-) -> None:
+def test_an_invalid_record_file_is_one_message_and_is_not_changed(lock_file: Path, content: bytes, reason: str) -> None:
     lock_file.write_bytes(content)
     for act in (lambda: store.read(str(lock_file), ModelLock), lambda: lock_model(str(lock_file), "n", locked_model())):
         with pytest.raises(RecordError) as caught:
@@ -248,7 +246,7 @@ def test_a_record_of_a_newer_version_is_neither_read_nor_overwritten(lock_file: 
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "link to itself", "below a file"])
-def test_what_is_no_file_is_one_message(tmp_path: Path, kind: str) -> None:
+def test_a_path_that_is_not_a_file_is_one_message(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "models.lock.json"
     match kind:
         case "directory":

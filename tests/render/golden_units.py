@@ -1,6 +1,6 @@
 """The unit of every profile; `python3 -m tests.render.golden_units` writes the golden files.
 
-A difference in them changes what runs on the boxes of owners: read it before committing it.
+A difference changes what runs on users' boxes, so review it before committing.
 """
 
 from __future__ import annotations

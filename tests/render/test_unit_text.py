@@ -1,4 +1,4 @@
-"""The unit of every profile as golden files, and the reason of single directives."""
+"""The unit of every profile compared with golden files, and tests of single directives."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A real Debian 13 virtual machine: what a container cannot show, which is SMBIOS, the kernel's settings, a reboot.
+"""A Debian 13 virtual machine, for tests of what a container lacks: SMBIOS tables, kernel settings, a reboot.
 
-QEMU comes from Debian 13 and runs in a chroot of it: that of Debian 12 panics this guest's kernel. Software emulation,
-for machines without a usable KVM. Needs root, Debian's mirrors once, and 3 GB in ~/.cache/llamarig/vm.
+QEMU runs in a chroot of Debian 13, because Debian 12's version panics the guest's kernel. It emulates in software, so
+that no KVM is needed. Needs root, 3 GB in ~/.cache/llamarig/vm and, for the first run, Debian's mirrors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STOP_SECONDS = 90.0
 
 
 class VirtualMachine:
-    """One guest: its disk in ``directory``, its sshd behind a loopback port of this machine."""
+    """A guest with its disk in ``directory`` and its sshd forwarded to a loopback port of this machine."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self.directory = directory
@@ -36,19 +36,19 @@ class VirtualMachine:
 
     @property
     def _tools(self) -> Path:
-        """Root of the Debian that QEMU is run in; the guest's files lie in its /vm, so nothing has to be mounted."""
+        """Root of the chroot that QEMU runs in. The guest's files are in its /vm, so that nothing has to be mounted."""
         return self.directory / "tools"
 
     def make(self) -> None:
-        """Tools and guest from Debian's mirror, where they are not there yet; a disk that no test has written to.
+        """Bootstrap the tools and the guest from Debian's mirror if they are missing, and make a fresh disk.
 
-        :raises BoxError: with the end of mmdebstrap's words
+        :raises BoxError: with mmdebstrap's output
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         guest = self.directory / "guest"
         wanted = {self._tools: ("qemu-system-x86", "seabios", "ipxe-qemu"), guest: GUEST_PACKAGES}
-        with ThreadPoolExecutor() as side_by_side:
-            list(side_by_side.map(_bootstrap, wanted.keys(), wanted.values()))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_bootstrap, wanted.keys(), wanted.values()))
         if not self.key.exists():
             run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], what="could not make a key")
         _prepare(guest, self.key.with_suffix(".pub"))
@@ -65,8 +65,8 @@ class VirtualMachine:
     def start(self, smbios: Sequence[str]) -> None:
         """Boot, and return when root can log in.
 
-        :param smbios: what each ``-smbios`` option of QEMU is given
-        :raises AssertionError: with the end of the console, when nobody answers within BOOT_SECONDS
+        :param smbios: values of QEMU's ``-smbios`` options
+        :raises AssertionError: with the end of the console log, if the guest does not answer within BOOT_SECONDS
         """
         argv = [
             *("chroot", str(self._tools), "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"),
@@ -92,29 +92,29 @@ class VirtualMachine:
             time.sleep(1)
 
     def shell(self, command: str) -> str:
-        """Output of a command run as root in the guest; it has to succeed."""
+        """Run a command as root in the guest, assert that it succeeds, and return its output."""
         done = self._ssh(command, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
-        """A file of root's in the guest."""
+        """Write a file in the guest as root."""
         self.shell(f"mkdir -p {Path(path).parent} && printf %s {shlex.quote(text)} >{path} && chmod {mode} {path}")
 
     def power_off(self) -> None:
-        """Shut down properly, and wait until the process is gone: what is on the disk afterwards was written."""
+        """Shut the guest down cleanly and wait for the end of the process, so that all writes are on the disk."""
         assert self._process is not None
         self._ssh("systemctl poweroff", timeout=30)
         self._process.wait(STOP_SECONDS)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the emulator process, if it was started."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def login(self) -> dict[str, object]:
-        """What pyinfra needs to know to log in."""
+        """pyinfra's host data for the SSH login."""
         return {
             "ssh_hostname": ADDRESS,
             "ssh_port": self.port,
@@ -153,7 +153,7 @@ def _bootstrap(root: Path, packages: Sequence[str]) -> None:
 
 
 def _prepare(guest: Path, public_key: Path) -> None:
-    """What a fresh server has after its owner first logged in: a network, and a key for root."""
+    """Configure what a fresh server has: a network, and an SSH key for root."""
     (guest / "etc/hostname").write_text("virtual\n")
     (guest / "etc/systemd/network/10-wired.network").write_text("[Match]\nName=en*\n[Network]\nDHCP=yes\n")
     (guest / "etc/ssh/sshd_config.d/10-root.conf").write_text("PermitRootLogin prohibit-password\n")

@@ -1,6 +1,6 @@
-"""A run that changes nothing, llamarig compared with Ansible: `python -m tests.benchmarks.converge [--hosts 1 10]`.
+"""Compare a run that changes nothing by llamarig and by Ansible: `python -m tests.benchmarks.converge [--hosts 1 10]`.
 
-Needs root, makes a box of its own and throws it away. Nothing is asserted about time; it prints what it measured.
+Needs root; makes a box and destroys it. Prints the measured times and makes no assertion about them.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ LLAMARIG, ANSIBLE = "llamarig", "Ansible"
 
 
 def main() -> int:
-    """Box up, converge it, verify that both tools find nothing to change, then time them."""
+    """Start a box, converge it, verify that both tools find nothing to change, and time them."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.converge", description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 10], metavar="N", help="inventory entries")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each tool")
     parser.add_argument(
-        "--compile", action="store_true", help="compile all installed packages first, as pip does and uv only if asked"
+        "--compile",
+        action="store_true",
+        help="compile all installed packages first, as pip does by default and uv does not",
     )
     parser.add_argument("--keep", action="store_true", help="leave the box up, for another go")
     options = parser.parse_args()
     box = Rehearsal(cache_directory() / "benchmark-box", PORT)
     try:
-        # A short name: a control socket's path has to fit in 108 bytes (unix(7)).
+        # A short path, because the path of a control socket is limited to 108 bytes (unix(7)).
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             if options.compile:
                 compile_packages(Path(directory))
@@ -66,14 +68,14 @@ def main() -> int:
 
 
 def measure(one: Deployment, directory: Path, hosts: Sequence[int], runs: int) -> None:
-    """Everything between a box that has converged and a printed table.
+    """Time both tools on a converged box and print a table.
 
-    :param hosts: how many inventory entries, each a series of its own
+    :param hosts: numbers of inventory entries; each is a series
     :param runs: counted runs of each tool in a series
-    :raises NotConvergedError: when the box, or the playbook, is not what a no-change run can be measured with
-    :raises RunFailedError: when a counted run fails
+    :raises NotConvergedError: if one of the tools would change something
+    :raises RunFailedError: if a counted run fails
     """
-    # apt's module needs python3-apt on the box, and would install it by itself in its first run.
+    # Ansible's apt module needs python3-apt and would install it in its first run.
     one.shell("command -v apt-get && apt-get -qq install --no-install-recommends python3-apt", timeout=300)
     with many_logins(one):
         _measure(one, directory, hosts, runs)
@@ -89,18 +91,18 @@ def _measure(one: Deployment, directory: Path, hosts: Sequence[int], runs: int) 
         "| ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for count in hosts:
-        place = directory / str(count)
-        place.mkdir()
+        series_directory = directory / str(count)
+        series_directory.mkdir()
         more: list[tuple[str, dict[str, Any]]] = [(f"{HOST}-{number}", {}) for number in range(2, count + 1)]
-        deployment = Deployment(one.box, place, one.rig, more_hosts=more)
-        ours, theirs = llamarig(deployment), ansible(deployment, values)
+        deployment = Deployment(one.box, series_directory, one.rig, more_hosts=more)
+        llamarig_run, ansible_run = llamarig(deployment), ansible(deployment, values)
         try:
-            verify(deployment, theirs, count)
+            verify_no_changes(deployment, ansible_run, count)
             before = os.getloadavg()[0]
-            series = alternately([ours, theirs], runs)
-            verify(deployment, theirs, count)
+            series = alternately([llamarig_run, ansible_run], runs)
+            verify_no_changes(deployment, ansible_run, count)
         finally:
-            close_connections(place)
+            close_connections(series_directory)
         print(f"{count} entries: load average {before:.2f} before, {os.getloadavg()[0]:.2f} after", flush=True)
         for name, seconds in series.items():
             print(f"  {name}: {' '.join(f'{wall:.2f}' for wall in seconds.wall)}", flush=True)
@@ -109,9 +111,9 @@ def _measure(one: Deployment, directory: Path, hosts: Sequence[int], runs: int) 
 
 
 def unchanged_operations(deployment: Deployment) -> list[str]:
-    """The operations of a run that changed nothing, each known to the playbook.
+    """Names of the operations of a llamarig run that changes nothing.
 
-    :raises NotConvergedError: when one changed something, or the playbook has no task for it
+    :raises NotConvergedError: if an operation changed something, or the playbook has no task for it
     """
     done = subprocess.run(
         deployment.command("deploy.py", "-y", "--json"),
@@ -124,31 +126,31 @@ def unchanged_operations(deployment: Deployment) -> list[str]:
         raise NotConvergedError(f"deploy.py exited with {done.returncode}: {done.stderr}")
     found = json.loads(done.stdout)["results"]["operations"]
     if changed := [operation["name"] for operation in found if operation["success"]]:
-        raise NotConvergedError(f"the box had converged, and yet {changed} changed it")
+        raise NotConvergedError(f"the box had converged, but these operations changed it: {changed}")
     names = [operation["name"] for operation in found]
     rig = Rig.model_validate(deployment.rig)
-    if behind := unmirrored(names, rig, control_machine(rig)):
+    if missing := unmirrored(names, rig, control_machine(rig)):
         raise NotConvergedError(
-            f"{PLAYBOOK.name} has no task for {', '.join(behind)}: add it, or both do not do the same"
+            f"{PLAYBOOK.name} has no task for {', '.join(missing)}: add it, so that both tools do the same"
         )
     return names
 
 
-def verify(deployment: Deployment, theirs: Tool, count: int) -> None:
-    """Both tools reach every entry and change nothing.
+def verify_no_changes(deployment: Deployment, ansible_run: Tool, count: int) -> None:
+    """Run both tools; they have to reach every inventory entry and change nothing.
 
-    :raises NotConvergedError: when one does
+    :raises NotConvergedError: if one of them does not
     """
     outcome = deployment.run()
     if outcome.code or outcome.changed or outcome.failed:
-        raise NotConvergedError(f"llamarig does not leave the box alone: {outcome}")
-    timed(theirs)
-    output = theirs.log.read_text()
+        raise NotConvergedError(f"llamarig failed or changed the box: {outcome}")
+    timed(ansible_run)
+    output = ansible_run.log.read_text()
     recap = re.findall(r"^(\S+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", output, re.MULTILINE)
     if len(recap) != count or any(
         (changed, unreachable, failed) != ("0",) * 3 for *_, changed, unreachable, failed in recap
     ):
-        raise NotConvergedError(f"the playbook does not leave the box alone:\n{output}")
+        raise NotConvergedError(f"the playbook failed or changed the box:\n{output}")
     print(
         f"{count} entries: llamarig {outcome.unchanged} operations without a change; "
         f"Ansible ok={recap[0][1]} changed=0 on each of {len(recap)}",
@@ -164,13 +166,13 @@ def llamarig(deployment: Deployment) -> Tool:
 
 
 def ansible(deployment: Deployment, values: Path) -> Tool:
-    """``ansible-playbook -i inventory.json playbook.yml``, as fast as ansible-core goes by its own settings."""
-    box, place = deployment.box, deployment.directory
+    """``ansible-playbook -i inventory.json playbook.yml``, with ansible-core's settings for speed."""
+    box, directory = deployment.box, deployment.directory
     options = (
         f"-F /dev/null -o IdentitiesOnly=yes -o GlobalKnownHostsFile=/dev/null -o UserKnownHostsFile={box.known_hosts}"
     )
     names = [HOST, *(name for name, _ in deployment.more_hosts)]
-    inventory = place / "inventory.json"
+    inventory = directory / "inventory.json"
     inventory.write_text(
         json.dumps(
             {
@@ -181,44 +183,44 @@ def ansible(deployment: Deployment, values: Path) -> Tool:
                         "ansible_user": "root",
                         "ansible_ssh_private_key_file": str(box.key),
                         "ansible_ssh_common_args": options,
-                        # Named, so that no run spends time on looking for one.
+                        # Set, so that no run spends time on interpreter discovery.
                         "ansible_python_interpreter": "/usr/bin/python3",
                     },
-                    # Ten boxes are ten connections; by address alone all entries would share one.
-                    "hosts": {name: {"ansible_control_path": str(_socket(place, name))} for name in names},
+                    # One connection per entry, as with separate boxes; by default all entries would share one.
+                    "hosts": {name: {"ansible_control_path": str(_socket(directory, name))} for name in names},
                 }
             }
         )
     )
-    # Empty: all settings are below, and no user's own ones apply.
-    configuration = place / "ansible.cfg"
+    # An empty file, so that the user's configuration is not read; the environment below has all settings.
+    configuration = directory / "ansible.cfg"
     configuration.touch()
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-    environment = _python(ours, place) | {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment = _python(inherited, directory) | {
         "ANSIBLE_CONFIG": str(configuration),
-        "ANSIBLE_HOME": str(place / "home"),
+        "ANSIBLE_HOME": str(directory / "home"),
         "ANSIBLE_FORKS": "20",
         "ANSIBLE_PIPELINING": "True",
-        # The default's -C compresses, which costs time on a fast network.
+        # Without the default's -C: compression costs time on a fast network.
         "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=300s",
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_NOCOWS": "1",
     }
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     command = [program, "-i", str(inventory), "-e", f"@{values}", str(PLAYBOOK)]
-    return Tool(ANSIBLE, command, environment, place, place / "ansible.out")
+    return Tool(ANSIBLE, command, environment, directory, directory / "ansible.out")
 
 
-def close_connections(place: Path) -> None:
-    """End the connections that ControlPersist keeps open."""
-    for path in place.glob("*.ssh"):
+def close_connections(directory: Path) -> None:
+    """Close the connections that ControlPersist keeps open."""
+    for path in directory.glob("*.ssh"):
         subprocess.run(
             ["ssh", "-F", "/dev/null", "-o", f"ControlPath={path}", "-O", "exit", ADDRESS], capture_output=True
         )
 
 
 def conditions(deployment: Deployment, operations: Sequence[str]) -> str:
-    """What the numbers depend on."""
+    """Describe the versions and machines that the results depend on."""
     system = platform.freedesktop_os_release()["PRETTY_NAME"]
     on_the_box = deployment.shell('. /etc/os-release; echo "$PRETTY_NAME, $(python3 --version)"')
     return (
@@ -229,9 +231,9 @@ def conditions(deployment: Deployment, operations: Sequence[str]) -> str:
 
 
 def compile_packages(directory: Path) -> None:
-    """What ``uv sync --compile-bytecode`` does, to where both tools look."""
+    """Compile the installed packages, as ``uv sync --compile-bytecode`` does, into the cache that both tools use."""
     packages = sysconfig.get_path("purelib")
-    # Some packages bring files for other Pythons, which do not compile: no reason to stop.
+    # Not checked: some packages contain files for other Python versions, which do not compile.
     subprocess.run(
         [sys.executable, "-m", "compileall", "-q", "-j", "0", packages],
         env=_python(os.environ, directory / "any"),
@@ -240,18 +242,18 @@ def compile_packages(directory: Path) -> None:
     )
 
 
-def _python(environment: Mapping[str, str], place: Path) -> dict[str, str]:
-    """Compiled modules are kept, as after the first run of any installation, but outside this repository.
+def _python(environment: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Environment in which Python caches compiled modules outside this repository.
 
-    Some containers set PYTHONDONTWRITEBYTECODE, and every start then compiles some 600 modules anew. pyinfra sets the
-    same for itself once it has started, so of what deploy.py imports it never keeps anything: see ``--compile``.
+    Some containers set PYTHONDONTWRITEBYTECODE, so that every start compiles about 600 modules again. pyinfra sets it
+    for itself after its start, so modules that deploy.py imports are never cached: see ``--compile``.
     """
     kept = {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PYTHONPYCACHEPREFIX": str(place.parent / "compiled"), "LC_ALL": "C.UTF-8"}
+    return kept | {"PYTHONPYCACHEPREFIX": str(directory.parent / "compiled"), "LC_ALL": "C.UTF-8"}
 
 
-def _socket(place: Path, name: str) -> Path:
-    return place / f"{name}.ssh"
+def _socket(directory: Path, name: str) -> Path:
+    return directory / f"{name}.ssh"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Timing of whole processes, one at a time, and the statistics of a few runs."""
+"""Time whole processes, one at a time, and summarise the runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.box.deployment import Deployment, rehearsal_rig, wait_for
 from tests.box.hub import Hub
 from tests.box.paths import Rehearsal
 
-# Ten entries are ten connections at once to one sshd, which starts to drop them at ten (sshd_config: MaxStartups).
+# Ten inventory entries open ten connections at once; by default sshd drops some from the tenth on (MaxStartups).
 _SSHD = "MaxStartups 200\\nMaxSessions 100\\n"
 _SSHD_FILE = "/etc/ssh/sshd_config.d/10-benchmark.conf"
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One of the two: its command line, and where its output goes."""
+    """A command to time: its command line, environment, directory, and the file for its output."""
 
     name: str
     argv: Sequence[str]
@@ -34,20 +34,20 @@ class Tool:
 
 @dataclass
 class Series:
-    """Seconds of each run: ``wall`` on the clock, ``cpu`` of the process and all it waited for, here and not there."""
+    """Seconds of each run: ``wall`` of the clock, ``cpu`` of the process and its children on this machine."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
 
 class RunFailedError(Exception):
-    """A run failed, so there is nothing to time."""
+    """A run that was to be timed failed."""
 
 
 def converged(box: Rehearsal, directory: Path) -> Deployment:
-    """A box that may not exist yet, deployed once.
+    """Start the box, make it if necessary, and deploy once.
 
-    :raises RunFailedError: when that fails
+    :raises RunFailedError: if the deploy fails
     """
     machine.up(box)
     local_hub.make_model(box)
@@ -63,25 +63,25 @@ def converged(box: Rehearsal, directory: Path) -> Deployment:
 
 @contextmanager
 def many_logins(box: Deployment) -> Iterator[None]:
-    """The box's sshd takes many logins at once; afterwards it is as it was."""
-    _reloaded(box, f"printf '{_SSHD}' >{_SSHD_FILE}")
+    """Let the box's sshd accept many simultaneous logins; restore its settings afterwards."""
+    _change_sshd(box, f"printf '{_SSHD}' >{_SSHD_FILE}")
     try:
         yield
     finally:
-        _reloaded(box, f"rm {_SSHD_FILE}")
+        _change_sshd(box, f"rm {_SSHD_FILE}")
 
 
-def _reloaded(box: Deployment, command: str) -> None:
-    """sshd executes itself again some moments after the reload was requested, and refuses connections meanwhile."""
+def _change_sshd(box: Deployment, command: str) -> None:
+    """Run the command, reload sshd, and wait: sshd restarts shortly after the reload and refuses logins meanwhile."""
     box.shell(f"{command} && systemctl reload ssh")
     time.sleep(0.5)
-    wait_for(lambda: machine.ssh(box.box, "true", check=False).returncode == 0, "sshd answers again")
+    wait_for(lambda: machine.ssh(box.box, "true", check=False).returncode == 0, "sshd after its reload")
 
 
 def timed(tool: Tool) -> tuple[float, float]:
-    """Seconds on the clock and seconds of CPU of one whole run.
+    """Run a tool once; return wall-clock and CPU seconds.
 
-    :raises RunFailedError: when it exits with anything but 0
+    :raises RunFailedError: if its exit status is not 0
     """
     with tool.log.open("wb") as log:
         began = time.perf_counter()
@@ -98,7 +98,7 @@ def timed(tool: Tool) -> tuple[float, float]:
 
 
 def alternately(tools: Sequence[Tool], runs: int) -> dict[str, Series]:
-    """One uncounted run of each, then A B A B...: what disturbs the machine disturbs both."""
+    """Time the tools in alternation (A B A B ...) after one uncounted run each, so that load affects all alike."""
     for tool in tools:
         timed(tool)
     series = {tool.name: Series() for tool in tools}
@@ -111,7 +111,7 @@ def alternately(tools: Sequence[Tool], runs: int) -> dict[str, Series]:
 
 
 def table(entries: int, series: Mapping[str, Series], base: str, other: str) -> list[str]:
-    """Rows of a Markdown table, and the ratio of the medians, ``base`` over ``other``."""
+    """Rows of a Markdown table: one for each tool, and the ratio of the medians of ``other`` and ``base``."""
     rows = []
     for name, seconds in series.items():
         low, middle, high = min(seconds.wall), statistics.median(seconds.wall), max(seconds.wall)

@@ -1,4 +1,4 @@
-"""Variables of the playbook, from the same items and facts that deploy.py uses, read from a box that has converged."""
+"""Variables of the Ansible playbook, read from a converged box with the items and facts that deploy.py uses."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ CONVERGED: tuple[Item, ...] = (MemorySpeedNote(), *ITEMS)
 """The items of deploy.py."""
 
 WITHOUT_A_TASK = {
-    FinishedWork.name: "compares the releases and model files that were read for the items which start that work",
+    FinishedWork.name: "compares releases and model files, which are read for the items that start that work",
 }
-"""Items that read something and yet have no task in the playbook, and why.
+"""Items that read facts but have no task in the playbook, with the reason.
 
-An item that reads nothing of the box needs none: what it compares is on the control machine, or does not apply.
+An item that reads no fact needs no task: it compares only what is on the control machine, or does not apply.
 """
 
 
 class NotConvergedError(Exception):
-    """The box or the playbook is not fit for measuring a no-change run; the message says why."""
+    """A run that changes nothing cannot be measured with this box or playbook; the message gives the reason."""
 
 
 def mirrored() -> set[str]:
-    """Names of the operations that the playbook's tasks stand for."""
+    """Names of the operations that have a task in the playbook."""
     return set(re.findall(r'^ +- name: "([^":]+)', PLAYBOOK.read_text(), re.MULTILINE))
 
 
 def needing_a_task(rig: Rig, here: ControlMachine) -> list[str]:
-    """Names of the items that read something of a box with this rig."""
+    """Names of the items that read facts of a box with this rig."""
     return [item.name for item in CONVERGED if item.name not in WITHOUT_A_TASK and list(item.queries(rig, here))]
 
 
 def unmirrored(operations: Iterable[str], rig: Rig, here: ControlMachine) -> list[str]:
-    """The operations that lack a task: the playbook has fallen behind.
+    """The operations that lack a task in the playbook.
 
     :param operations: names as pyinfra reports them
     """
@@ -71,9 +71,9 @@ def unmirrored(operations: Iterable[str], rig: Rig, here: ControlMachine) -> lis
 
 
 def control_machine(rig: Rig) -> ControlMachine:
-    """What the control machine contributes to the comparison of a box without plans.
+    """The control machine's inputs to the comparison of a box without plans.
 
-    :raises NotConvergedError: when a model has no entry in the model lock
+    :raises NotConvergedError: if a model has no entry in the model lock
     """
     if (locked := locked_models(rig)) is None:
         raise NotConvergedError("a model has no entry in the model lock")
@@ -83,7 +83,7 @@ def control_machine(rig: Rig) -> ControlMachine:
 def playbook_values(deployment: Deployment) -> dict[str, Any]:
     """The playbook's variables.
 
-    :raises NotConvergedError: when an item finds a difference
+    :raises NotConvergedError: if an item finds a difference
     """
     rig = Rig.model_validate(deployment.rig)
     here = control_machine(rig)
@@ -114,13 +114,13 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
         ],
         "liveness_timer": TIMER,
         "interpreters": {"command": _command(interpreters), "lines": _lines(deployment, interpreters)},
-        # More in the environment than its lock requires is no difference for llamarig either.
+        # Only the locked distributions: llamarig ignores additional ones, too.
         "hub_client": {
             "command": _command(hub_client),
             "lines": _distributions(_lines(deployment, hub_client), here.requirements["hub-requirements.txt"]),
         },
         "releases": {"command": _command(releases), "lines": _lines(deployment, releases)},
-        # The store also prints the free space, which changes and is not compared.
+        # Without the line of free space, which changes and is not compared.
         "model_files": {
             "command": _command(query(ModelStore)),
             "lines": [
@@ -146,7 +146,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
 
 
 def _seen(deployment: Deployment, queries: Iterable[Query[Any]], here: ControlMachine) -> Seen:
-    """What the items compare, read from the box in one command as a deploy reads it."""
+    """Read the items' facts from the box in one command, as a deploy does."""
     unique = list(dict.fromkeys(queries))
     batch = FactBatch()
     output = deployment.shell(batch.command([(query.fact, query.arguments) for query in unique]), timeout=120)
@@ -169,7 +169,7 @@ def _lines(deployment: Deployment, query: Query[Any]) -> list[str]:
 
 
 def _distributions(lines: list[str], lock: str) -> list[str]:
-    """The line with the lock's sha256, and the distributions the lock names."""
+    """The line with the lock's sha256, and the lines of the distributions that the lock names."""
     wanted = {pin.replace("_", "-").lower() for pin in re.findall(r"^([A-Za-z0-9][\w.-]*)==", lock, re.MULTILINE)}
     names = {
         line: line.removesuffix(".dist-info").rpartition("-")[0].replace("_", "-").lower()

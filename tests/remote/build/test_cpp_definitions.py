@@ -1,4 +1,4 @@
-"""Definitions are found by name, complete and under their `#if`s, and extracted with all they use."""
+"""C++ definitions are found by name, complete and with their `#if`s, and extracted with all that they use."""
 
 from __future__ import annotations
 

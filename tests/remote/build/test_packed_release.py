@@ -111,7 +111,7 @@ def test_a_damaged_release_of_that_name_is_replaced(sent: Sent) -> None:
     ],
     ids=["a byte short", "half", "a flipped bit", "empty"],
 )
-def test_an_archive_that_was_damaged(sent: Sent, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_archive_is_refused(sent: Sent, damage: Callable[[bytes], bytes]) -> None:
     sha256 = sent.pack()
     sent.archive.write_bytes(damage(sent.archive.read_bytes()))
     message = sent.refused(sha256)
@@ -129,7 +129,7 @@ def test_a_release_damaged_where_it_was_built_is_not_packed(sent: Sent, name: st
     assert not sent.archive.exists()
 
 
-def test_an_archive_with_other_files_than_its_manifest(sent: Sent) -> None:
+def test_an_archive_that_differs_from_its_manifest_is_refused(sent: Sent) -> None:
     """An undamaged archive, whose files differ from its manifest."""
     sent.pack()
     manifest = json.loads((sent.release / "manifest.json").read_text())
@@ -148,7 +148,7 @@ def _pack_unchecked(sent: Sent, manifest: str) -> None:
     Path(made).replace(sent.archive)
 
 
-def test_a_library_that_the_box_lacks(sent: Sent) -> None:
+def test_a_release_that_needs_a_missing_library_is_refused(sent: Sent) -> None:
     """The name of the C library in the program, changed to one that does not exist."""
     path = sent.release / "bin" / "llama-server"
     data = path.read_bytes()
@@ -160,7 +160,7 @@ def test_a_library_that_the_box_lacks(sent: Sent) -> None:
     assert "libX.so.6 => not found" in message
 
 
-def test_a_program_that_does_not_run(sent: Sent) -> None:
+def test_a_release_whose_program_does_not_run_is_refused(sent: Sent) -> None:
     shutil.copy(Path("/bin/false").resolve(), sent.release / "bin" / "llama-server")
     sent.record()
     assert "ends with 1 here: build it here" in sent.refused(sent.pack())

@@ -24,11 +24,11 @@ def tree(directory: Path, ggml: str) -> Path:
     return directory
 
 
-def test_a_tree_that_compiles_single_pairs(tmp_path: Path) -> None:
+def test_definitions_are_unchanged_for_a_tree_that_compiles_single_pairs(tmp_path: Path) -> None:
     assert definitions_for(tree(tmp_path, AFTER), REQUESTED) == REQUESTED
 
 
-def test_a_tree_that_compiles_all_pairs_or_few(tmp_path: Path) -> None:
+def test_a_tree_without_single_pairs_compiles_all_pairs(tmp_path: Path) -> None:
     assert definitions_for(tree(tmp_path, BEFORE), REQUESTED) == {
         "GGML_CUDA": "ON",
         "GGML_NATIVE": "OFF",
@@ -36,7 +36,7 @@ def test_a_tree_that_compiles_all_pairs_or_few(tmp_path: Path) -> None:
     }
 
 
-def test_a_tree_with_neither_option(tmp_path: Path) -> None:
+def test_a_tree_with_neither_option_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobFailedError, match="declare cache types f16 or q8_0, or a newer commit"):
         definitions_for(tree(tmp_path, "option(SYCL_GGML_CUDA_FA_ALL_QUANTS_X)\n"), REQUESTED)
 
@@ -83,7 +83,7 @@ SYSTEM_INFO = (
 )
 
 
-def test_features_without_thread_counts() -> None:
+def test_features_leave_thread_counts_out() -> None:
     assert features_of(SYSTEM_INFO) == [
         "CUDA : ARCHS = 890",
         "CUDA : USE_GRAPHS = 1",

@@ -1,4 +1,4 @@
-"""A server of one file whose answers the test writes itself: for what the stand-in Hub of tests/box does not do."""
+"""A server of one file whose responses are written by the test, for faults that the stand-in Hub does not have."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One request, as the test's function gets it."""
+    """One request, passed to the test's function, with methods to answer it."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(answer: Callable[[Answer], None]) -> Iterator[str]:
-    """Every request is passed to ``answer``; the server's address."""
+    """Run a server that passes every request to ``answer``; yield its address."""
 
     class Handler(Answer):
         def do_GET(self) -> None:
@@ -68,12 +68,12 @@ def serving(answer: Callable[[Answer], None]) -> Iterator[str]:
             thread.join()
 
 
-def fetching_from(endpoint: str, directory: Path, source: Path | None = None, **job: Any) -> Fetching:
+def fetching_from(endpoint: str, directory: Path, source: Path | None = None, **job: Any) -> FetchRun:
     """The job of one file at this endpoint; by default 3 MiB and a bit of random bytes."""
     source = source or random_file(directory / "source", 3 * MIB + 77, seed=3)
     # Only makes the job; it is never started.
     hub = Hub(directory / "root")
-    return Fetching(hub, directory / "box", "acme/one-GGUF", {"m.gguf": source}, {"endpoint": endpoint, **job})
+    return FetchRun(hub, directory / "box", "acme/one-GGUF", {"m.gguf": source}, {"endpoint": endpoint, **job})
 
 
 def sha256(content: bytes) -> str:

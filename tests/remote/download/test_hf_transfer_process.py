@@ -1,4 +1,4 @@
-"""hf_transfer in its process: what a server makes it write twice is noticed."""
+"""The hf_transfer process detects servers that send the whole file instead of a requested range."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamarig.remote.download.hf_transfer_process import hf_transfer, link_of
 from llamarig.remote.download.transfer import Transfer
 from llamarig.remote.download.transfer_errors import RangeIgnoredError
 
-from tests.box.fetching import MIB, REPOSITORY_ROOT
+from tests.box.fetch_run import MIB, REPOSITORY_ROOT
 from tests.remote.download.one_file_server import Answer, serving
 
 CONTENT = random.Random(7).randbytes(9 * MIB + 123)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import Ended, Fetching
+from tests.box.fetch_run import FetchResult, FetchRun
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 TOKEN = "hf_fortests"
@@ -15,8 +15,8 @@ TOKEN = "hf_fortests"
 
 def refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, *, token: bool = True, **headers: str
-) -> Ended:
-    """How the program ends where every HEAD request is answered like that."""
+) -> FetchResult:
+    """Run the download with this response to every HEAD request; return its result."""
     (tmp_path / "hub-token").write_text(TOKEN)
     if token:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
@@ -58,7 +58,9 @@ def test_a_refusal_names_its_kind_and_remedy(
 @pytest.mark.parametrize(
     ("code", "words"), [("EntryNotFound", "m.gguf at"), ("RevisionNotFound", "commit"), ("", "m.gguf at")]
 )
-def test_a_file_or_revision_is_gone(code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_file_or_revision_is_reported_with_the_remedy(
+    code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     message = refusal(tmp_path, monkeypatch, 404, X_Error_Code=code).message
     assert f"acme/one-GGUF has no {words}" in message
     assert "any more: see what it has now with tasks/lock.py" in message
@@ -73,7 +75,7 @@ def test_the_message_of_a_server_is_cut_to_one_short_line(tmp_path: Path, monkey
 Mirror = Callable[[Answer, bytes], None]
 
 
-def fetch(tmp_path: Path, mirror: Mirror, path: str = "") -> tuple[Ended, Fetching]:
+def fetch(tmp_path: Path, mirror: Mirror, path: str = "") -> tuple[FetchResult, FetchRun]:
     with serving(lambda request: mirror(request, content)) as endpoint:
         fetching = fetching_from(endpoint + path, tmp_path)
         content = fetching.sources["m.gguf"].read_bytes()
@@ -81,7 +83,7 @@ def fetch(tmp_path: Path, mirror: Mirror, path: str = "") -> tuple[Ended, Fetchi
 
 
 @pytest.mark.parametrize("etag", ['"66f0a1b2-300000"', 'W/"5d41402abc4b2a76b9719d911017c592"', None])
-def test_a_plain_mirror_whose_etag_is_no_sha256(etag: str | None, tmp_path: Path) -> None:
+def test_a_mirror_without_a_sha256_as_etag_is_accepted_if_the_bytes_are_right(etag: str | None, tmp_path: Path) -> None:
     """nginx makes an ETag of mtime and size; the sha256 of the bytes decides."""
 
     def mirror(request: Answer, content: bytes) -> None:
@@ -92,10 +94,10 @@ def test_a_plain_mirror_whose_etag_is_no_sha256(etag: str | None, tmp_path: Path
 
     ended, fetching = fetch(tmp_path, mirror)
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_a_plain_mirror_with_another_file(tmp_path: Path) -> None:
+def test_a_mirror_with_another_file_is_refused(tmp_path: Path) -> None:
     def other_size(request: Answer, content: bytes) -> None:
         request.say(200, Content_Length=len(content) + 1, ETag='"66f0a1b2-300000"')
 
@@ -110,7 +112,7 @@ def test_a_plain_mirror_with_another_file(tmp_path: Path) -> None:
     assert "is not the locked file (sha256 000000000000..., locked" in ended.message
 
 
-def test_an_endpoint_that_redirects_every_request(tmp_path: Path) -> None:
+def test_an_endpoint_that_redirects_every_request_works(tmp_path: Path) -> None:
     """As one that has become https, or has moved."""
 
     def moved_to(request: Answer, content: bytes) -> None:
@@ -127,12 +129,10 @@ def test_an_endpoint_that_redirects_every_request(tmp_path: Path) -> None:
         content = fetching.sources["m.gguf"].read_bytes()
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_an_endpoint_that_redirects_to_a_host_that_wants_a_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_redirect_to_a_host_that_needs_a_token_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(lambda request: request.say(401, X_Error_Code="GatedRepo")) as there:
         ended = refusal(tmp_path, monkeypatch, 308, Location=f"{there}/acme/one-GGUF")
     assert f"redirects requests for acme/one-GGUF to {there}, which answers HTTP 401; no token is sent" in ended.message
@@ -140,6 +140,8 @@ def test_an_endpoint_that_redirects_to_a_host_that_wants_a_token(
 
 
 @pytest.mark.parametrize("location", ["file:///etc/hostname", "http://[::1/x", "https://x:port/", "https:"])
-def test_a_redirect_to_no_web_address(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_to_an_invalid_url_is_reported(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = refusal(tmp_path, monkeypatch, 302, Location=location)
     assert "what is no web address" in ended.message

@@ -1,6 +1,6 @@
-"""Downloads from a faulty Hub end with the right bytes or one clear error, and keep what came.
+"""Downloads from a faulty Hub end with the right bytes or one clear error, and keep the downloaded bytes.
 
-The program runs as a process, as on the box; tests/box/test_store_on_box.py runs it through systemd.
+The program runs as a process, as on the box; tests/box/test_model_store.py runs it through systemd.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.box.fetching import MIB, PATIENCE_S, Fetching, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, FetchRun, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
@@ -27,7 +27,7 @@ REPO = "acme/faulty-GGUF"
 TOKEN = "hf_fortests"
 SIZES = (12 * MIB + 345, 7 * MIB + 1)
 
-Start = Callable[..., Fetching]
+Start = Callable[..., FetchRun]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def fetching(served: Hub, sources: dict[str, Path], tmp_path: Path) -> Iterator[Fetching]:
+def fetching(served: Hub, sources: dict[str, Path], tmp_path: Path) -> Iterator[FetchRun]:
     served.log.clear()
-    yield Fetching(served, tmp_path, REPO, sources)
+    yield FetchRun(served, tmp_path, REPO, sources)
     served.faults.clear()
 
 
-def refetched(fetching: Fetching, what: str) -> float:
+def refetched(fetching: FetchRun, what: str) -> float:
     """MiB that were fetched more than once; printed, too."""
-    twice = (fetching.moved() - fetching.size) / MIB
+    twice = (fetching.bytes_sent() - fetching.size) / MIB
     print(f"{what}: {twice:.2f} of {fetching.size / MIB:.2f} MiB fetched twice")
     return twice
 
@@ -92,7 +92,7 @@ TEMPORARY = {
 
 
 @pytest.mark.parametrize("name", TEMPORARY)
-def test_a_temporary_fault_ends_with_the_right_bytes(name: str, fetching: Fetching) -> None:
+def test_a_temporary_fault_ends_with_the_right_bytes(name: str, fetching: FetchRun) -> None:
     faults, bound = TEMPORARY[name]
     fetching.hub.faults.add(*faults)
     if name == "slow-loris":
@@ -100,7 +100,7 @@ def test_a_temporary_fault_ends_with_the_right_bytes(name: str, fetching: Fetchi
     ended = fetching.run()
     assert ended.code == 0, ended.log
     assert ended.status["state"] == "done"
-    fetching.assert_right()
+    fetching.assert_complete()
     assert refetched(fetching, name) <= bound
     assert "Signature=" not in ended.log, "a signed URL in the log"
 
@@ -120,7 +120,7 @@ PERMANENT = {
 
 
 @pytest.mark.parametrize("name", PERMANENT)
-def test_a_permanent_fault_ends_with_one_clear_error(name: str, fetching: Fetching) -> None:
+def test_a_permanent_fault_ends_with_one_clear_error(name: str, fetching: FetchRun) -> None:
     faults, words = PERMANENT[name]
     fetching.hub.faults.add(*faults)
     fetching.job |= {"patience_s": 1, "give_up_after_s": 4}
@@ -130,36 +130,36 @@ def test_a_permanent_fault_ends_with_one_clear_error(name: str, fetching: Fetchi
     assert words in ended.message
     assert "Traceback" not in ended.log
     assert "\n" not in ended.message
-    fetching.assert_nothing_bad()
+    fetching.assert_no_wrong_bytes()
     fetching.hub.faults.clear()
     assert fetching.run().code == 0
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_an_endpoint_that_refuses_connections(fetching: Fetching) -> None:
+def test_an_endpoint_that_refuses_connections_is_named_in_the_error(fetching: FetchRun) -> None:
     fetching.job |= {"endpoint": "http://127.0.0.1:9", "give_up_after_s": 2}
     ended = fetching.run()
     assert ended.code == 1
     assert "http://127.0.0.1:9 cannot be reached from this box (Connection refused)" in ended.message
 
 
-def test_a_killed_download_is_resumed(fetching: Fetching) -> None:
+def test_a_killed_download_is_resumed(fetching: FetchRun) -> None:
     fetching.hub.faults.add(Fault(origin="cdn", bytes_per_s=1_500_000))
     running = fetching.start()
-    wait_until(lambda: fetching.moved() > 12 * MIB, running)
-    fetching.cut_power(running)
-    moved = fetching.moved()
-    fetching.assert_nothing_bad()
+    wait_until(lambda: fetching.bytes_sent() > 12 * MIB, running)
+    fetching.kill(running)
+    moved = fetching.bytes_sent()
+    fetching.assert_no_wrong_bytes()
     fetching.hub.faults.clear()
     ended = fetching.run()
     assert ended.code == 0, ended.log
     assert "are there already" in ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     # Eight connections, each with a chunk of 1 MiB in flight.
     assert refetched(fetching, f"killed after {moved / MIB:.1f} MiB") <= 8 + 1
 
 
-def test_the_failure_of_one_file_keeps_what_came_of_the_others(fetching: Fetching) -> None:
+def test_the_failure_of_one_file_keeps_what_came_of_the_others(fetching: FetchRun) -> None:
     fetching.hub.faults.add(
         Fault(origin="cdn", bytes_per_s=600_000), Fault(origin="cdn", path="*00002-of*", status=410)
     )
@@ -169,70 +169,70 @@ def test_the_failure_of_one_file_keeps_what_came_of_the_others(fetching: Fetchin
     assert "answered HTTP 410" in ended.message
     fetching.hub.faults.clear()
     assert fetching.run().code == 0
-    fetching.assert_right()
+    fetching.assert_complete()
     assert refetched(fetching, "other file failed") <= 5
 
 
-def test_children_end_with_the_program_and_the_store_is_locked_until_then(fetching: Fetching) -> None:
+def test_children_end_with_the_program_and_the_store_is_locked_until_then(fetching: FetchRun) -> None:
     fetching.hub.faults.add(Fault(origin="cdn", bytes_per_s=3_000))
     first = fetching.start()
-    wait_until(lambda: fetching.moved() > 50_000, first)
+    wait_until(lambda: fetching.bytes_sent() > 50_000, first)
     store = Path(fetching.job["files"][0]["partial"]).parent
-    second = Fetching(
+    second = FetchRun(
         fetching.hub, fetching.directory / "second", REPO, fetching.sources, {"files": fetching.job["files"]}
     )
     refused = second.run()
     assert refused.code == 1
     assert "another download is at work" in refused.message
-    fetching.cut_power(first)
+    fetching.kill(first)
     # hf_transfer's processes hold the lock until they end; on their own they would go on for a quarter of an hour.
     with (store / ".lock").open("r+") as lock:
         wait_until(lambda: is_free(lock))
     fetching.hub.faults.clear()
     assert second.run().code == 0
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_sigterm_stops_a_download(fetching: Fetching) -> None:
+def test_sigterm_stops_a_download(fetching: FetchRun) -> None:
     fetching.hub.faults.add(Fault(origin="cdn", bytes_per_s=3_000))
     running = fetching.start()
-    wait_until(lambda: fetching.moved() > 50_000, running)
+    wait_until(lambda: fetching.bytes_sent() > 50_000, running)
     running.terminate()
     ended = fetching.end(running)
     assert ended.status["state"] == "stopped"
-    assert fetching.moved() < fetching.size
+    assert fetching.bytes_sent() < fetching.size
 
 
-def test_rate_limit_holds_for_all_files_together(fetching: Fetching) -> None:
+def test_rate_limit_holds_for_all_files_together(fetching: FetchRun) -> None:
     fetching.job["bytes_per_s"] = 5_000_000
     began = time.monotonic()
     assert fetching.run().code == 0
     seconds = time.monotonic() - began
-    fetching.assert_right()
+    fetching.assert_complete()
     wanted = fetching.size / 5e6
     print(f"{fetching.size / seconds / 1e6:.2f} MB/s with a limit of 5")
     # No upper bound: a loaded machine is slow by itself.
     assert seconds >= 0.75 * wanted
 
 
-def test_verified_files_need_no_request(fetching: Fetching) -> None:
+def test_verified_files_need_no_request(fetching: FetchRun) -> None:
     assert fetching.run().code == 0
     fetching.hub.log.clear()
     assert fetching.run().code == 0
     assert fetching.hub.log.requests() == []
 
 
-def test_a_file_with_a_stale_record_is_hashed_and_not_fetched(fetching: Fetching) -> None:
+def test_a_file_with_a_stale_record_is_hashed_and_not_fetched(fetching: FetchRun) -> None:
     assert fetching.run().code == 0
     for file in fetching.job["files"]:
         os.utime(file["target"])
     fetching.hub.log.clear()
     assert fetching.run().code == 0
     assert fetching.hub.log.requests() == []
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_a_damaged_file_is_fetched_again(fetching: Fetching) -> None:
+def test_a_damaged_file_is_fetched_again(fetching: FetchRun) -> None:
     assert fetching.run().code == 0
     target = Path(fetching.job["files"][0]["target"])
     with target.open("r+b") as file:
@@ -242,53 +242,53 @@ def test_a_damaged_file_is_fetched_again(fetching: Fetching) -> None:
     ended = fetching.run()
     assert ended.code == 0
     assert "is not the locked file" in ended.log
-    fetching.assert_right()
-    assert fetching.moved() - SIZES[0] <= 2  # and hf_transfer's request for the size
+    fetching.assert_complete()
+    assert fetching.bytes_sent() - SIZES[0] <= 2  # and hf_transfer's request for the size
 
 
-def test_files_are_hashed_during_the_download(fetching: Fetching) -> None:
+def test_files_are_hashed_during_the_download(fetching: FetchRun) -> None:
     """Without a failure, nothing is read a second time, and what is on the disk is right."""
     fetching.hub.faults.add(Fault(origin="cdn", bytes_per_s=800_000))
     ended = fetching.run()
     assert ended.code == 0, ended.log
     assert ended.log.count("hashed during the download") == len(SIZES)
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_the_same_bytes_under_two_names_are_fetched_once(fetching: Fetching) -> None:
-    other = Fetching(fetching.hub, fetching.directory / "other", "acme/copy-GGUF", fetching.sources)
+def test_the_same_bytes_under_two_names_are_fetched_once(fetching: FetchRun) -> None:
+    other = FetchRun(fetching.hub, fetching.directory / "other", "acme/copy-GGUF", fetching.sources)
     copies = [
         {**copy, "partial": file["partial"], "target": copy["target"].replace("/other/models/", "/models/")}
         for copy, file in zip(other.job["files"], fetching.job["files"], strict=True)
     ]
-    both = Fetching(
+    both = FetchRun(
         fetching.hub, fetching.directory / "both", REPO, fetching.sources, {"files": [*fetching.job["files"], *copies]}
     )
     fetching.hub.log.clear()
     assert both.run().code == 0
-    both.assert_right()
-    assert both.moved() - both.size / 2 <= 4
+    both.assert_complete()
+    assert both.bytes_sent() - both.size / 2 <= 4
     assert both.run().code == 0
 
 
 def test_a_gated_repository_is_refused_before_the_first_byte(
-    served: Hub, sources: dict[str, Path], fetching: Fetching, tmp_path: Path
+    served: Hub, sources: dict[str, Path], fetching: FetchRun, tmp_path: Path
 ) -> None:
     gated = [
-        Fetching(served, tmp_path / name, f"acme/{name}-GGUF", sources, gated_token=TOKEN) for name in ("one", "two")
+        FetchRun(served, tmp_path / name, f"acme/{name}-GGUF", sources, gated_token=TOKEN) for name in ("one", "two")
     ]
     fetching.job["files"] += [file for other in gated for file in other.job["files"]]
     ended = fetching.run()
     assert ended.code == 1
     assert "the Hub refuses acme/one-GGUF (HTTP 401); acme/two-GGUF (HTTP 401)" in ended.message
     assert "read permission for gated repositories" in ended.message
-    assert fetching.moved() == 0
+    assert fetching.bytes_sent() == 0
 
 
 def test_the_token_is_sent_to_the_hub_only(
     served: Hub, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gated = Fetching(served, tmp_path, "acme/gated-GGUF", sources, gated_token=TOKEN)
+    gated = FetchRun(served, tmp_path, "acme/gated-GGUF", sources, gated_token=TOKEN)
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "hub-token").write_text(TOKEN + "\n")
@@ -296,7 +296,7 @@ def test_the_token_is_sent_to_the_hub_only(
     served.log.clear()
     ended = gated.run()
     assert ended.code == 0, ended.log
-    gated.assert_right()
+    gated.assert_complete()
     assert {request.authorization for request in served.log.requests() if request.origin == "hub"} == {True}
     assert {request.authorization for request in served.log.requests() if request.origin == "cdn"} == {False}
     assert TOKEN not in ended.log
@@ -304,7 +304,7 @@ def test_the_token_is_sent_to_the_hub_only(
     assert TOKEN not in "".join(written)
 
 
-def test_the_declared_proxy_and_no_other_is_used(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_declared_proxy_and_no_other_is_used(fetching: FetchRun, monkeypatch: pytest.MonkeyPatch) -> None:
     proxied: list[str] = []
 
     class Proxy(BaseHTTPRequestHandler):
@@ -339,27 +339,29 @@ def test_the_declared_proxy_and_no_other_is_used(fetching: Fetching, monkeypatch
         ended = fetching.run()
         proxy.shutdown()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     assert len(proxied) == len(fetching.hub.log.requests())
 
 
 @pytest.mark.box
-def test_disk_full_midway(served: Hub, sources: dict[str, Path], tmp_path: Path) -> None:
-    """The disk fills up during the download; nothing that came is lost."""
+def test_a_full_disk_fails_the_download_and_keeps_its_bytes(
+    served: Hub, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    """The disk fills up during the download."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", small], check=True)
     try:
-        fetching = Fetching(served, small, REPO, sources)
+        fetching = FetchRun(served, small, REPO, sources)
         served.log.clear()
         ended = fetching.run()
         assert ended.code == 1
         assert "No space left on device" in ended.message
         assert "nothing that came is lost" in ended.message
-        fetching.assert_nothing_bad()
+        fetching.assert_no_wrong_bytes()
         subprocess.run(["mount", "-o", "remount,size=100m", small], check=True)
         assert fetching.run().code == 0
-        fetching.assert_right()
+        fetching.assert_complete()
         # Eight chunks could not be written, then again on hf_transfer's retry, then as many Range requests' first MiB.
         assert refetched(fetching, "disk full") <= 24
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from llamarig.remote.download.incremental_sha256 import IncrementalSha256
 
-from tests.box.fetching import MIB, PATIENCE_S
+from tests.box.fetch_run import MIB, PATIENCE_S
 
 CONTENT = random.Random(7).randbytes(9 * MIB + 123)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_chunks_in_any_order(seed: int, tmp_path: Path) -> None:
+def test_the_digest_is_right_for_chunks_in_any_order(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)
     part = tmp_path / "part"
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT)
@@ -52,7 +52,7 @@ def test_a_chunk_that_is_fetched_again_is_not_hashed_before(tmp_path: Path) -> N
     assert hasher.finish() == SHA256
 
 
-def test_progress_of_the_rest(tmp_path: Path) -> None:
+def test_finish_reports_progress_of_the_remaining_bytes(tmp_path: Path) -> None:
     part = tmp_path / "part"
     part.write_bytes(CONTENT)
     read: list[int] = []

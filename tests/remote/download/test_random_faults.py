@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
@@ -50,18 +50,20 @@ def random_fault(chance: random.Random) -> Fault:
     )
 
 
-def kill_when_moved(fetching: Fetching, wanted: float) -> None:
+def kill_when_moved(fetching: FetchRun, wanted: float) -> None:
     running = fetching.start()
-    wait_for(lambda: running.poll() is not None or fetching.moved() >= wanted, "the bytes before the kill")
+    wait_for(lambda: running.poll() is not None or fetching.bytes_sent() >= wanted, "the bytes before the kill")
     KILLED_WHILE_RUNNING.append(running.poll() is None)
-    fetching.cut_power(running)
+    fetching.kill(running)
 
 
 @pytest.mark.parametrize("seed", range(DOWNLOADS))
-def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp_path: Path) -> None:
+def test_a_download_with_random_kills_and_faults_ends_with_the_right_bytes(
+    seed: int, served: Hub, pool: list[Path], tmp_path: Path
+) -> None:
     chance = random.Random(seed)
     sources = {f"m{number}.gguf": path for number, path in enumerate(chance.sample(pool, chance.randint(1, 3)))}
-    fetching = Fetching(served, tmp_path, f"acme/random-{seed}", sources, {"patience_s": 3, "backoff_s": 0.02})
+    fetching = FetchRun(served, tmp_path, f"acme/random-{seed}", sources, {"patience_s": 3, "backoff_s": 0.02})
     served.log.clear()
     faults = [random_fault(chance) for _ in range(chance.randint(0, 3))]
     kills = [chance.random() for _ in range(chance.randint(0, 3))]
@@ -69,12 +71,12 @@ def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp
     served.faults.add(Fault(origin="cdn", bytes_per_s=MIB), *faults)
     try:
         for share in kills:
-            kill_when_moved(fetching, fetching.moved() + share * max(0, fetching.size - fetching.moved()))
-            fetching.assert_nothing_bad()
+            kill_when_moved(fetching, fetching.bytes_sent() + share * max(0, fetching.size - fetching.bytes_sent()))
+            fetching.assert_no_wrong_bytes()
         served.faults.clear()
         served.faults.add(*faults)
         ended = fetching.run()
-        fetching.assert_nothing_bad()
+        fetching.assert_no_wrong_bytes()
     finally:
         served.faults.clear()
     if ended.code:
@@ -82,12 +84,12 @@ def test_ends_with_the_right_bytes(seed: int, served: Hub, pool: list[Path], tmp
         assert ended.status["state"] == "failed", ended.log
         assert "Traceback" not in ended.log
         ended = fetching.run()
-    print(f"killed after {kills}, {faults}: {(fetching.moved() - fetching.size) / MIB:.2f} MiB fetched twice")
+    print(f"killed after {kills}, {faults}: {(fetching.bytes_sent() - fetching.size) / MIB:.2f} MiB fetched twice")
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_kills_found_it_running() -> None:
+def test_most_kills_hit_a_running_download() -> None:
     """Otherwise the downloads above were not disturbed."""
     if len(KILLED_WHILE_RUNNING) < DOWNLOADS // 2:
         pytest.skip("only with all of the above")

@@ -14,7 +14,7 @@ from llamarig.remote.download.rate_limit import RateLimit
 from llamarig.remote.download.transfer import Transfer
 from llamarig.remote.download.transfer_errors import CancelledError, RetryableError
 
-from tests.box.fetching import MIB, PATIENCE_S, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, random_file
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 
@@ -44,7 +44,7 @@ def download(
 
 
 @pytest.mark.parametrize("bytes_per_s", [None, 500_000_000], ids=["unlimited", "rate-limited"])
-def test_what_a_crawling_connection_has_left_comes_by_another(bytes_per_s: int | None, tmp_path: Path) -> None:
+def test_another_connection_takes_over_the_rest_of_a_slow_one(bytes_per_s: int | None, tmp_path: Path) -> None:
     """The server sends little more on that connection until another one requests the rest."""
     source = random_file(tmp_path / "source", 8 * MIB + 5, seed=5)
     content = source.read_bytes()
@@ -75,10 +75,10 @@ def test_what_a_crawling_connection_has_left_comes_by_another(bytes_per_s: int |
         fetching = fetching_from(
             endpoint, tmp_path, source, bytes_per_s=bytes_per_s, connections=2, chunk=4 * MIB, patience_s=3
         )
-        fetching.put_there(0, [(0, MIB)])
+        fetching.write_partial(0, [(0, MIB)])
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     assert crawled
     assert replaced.is_set()
 

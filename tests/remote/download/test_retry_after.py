@@ -40,7 +40,7 @@ def test_retry_after_in_seconds(value: str, date: str | None, seconds: float | N
     assert retry_after(headers) == seconds
 
 
-def test_no_header() -> None:
+def test_without_a_header_there_is_no_wait() -> None:
     assert retry_after(Message()) is None
 
 
@@ -65,4 +65,4 @@ def test_an_unreadable_retry_after_is_ignored(method: str, tmp_path: Path) -> No
         ended = fetching.run()
     assert ended.code == 0, ended.log
     assert "Error" not in ended.log
-    fetching.assert_right()
+    fetching.assert_complete()

@@ -1,4 +1,4 @@
-"""Outages are retried for a time; failures that waiting does not mend, a number of times."""
+"""Outages are retried for a duration; failures that waiting does not fix, for a number of attempts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from llamarig.remote.download.retry_window import ATTEMPTS, RetryWindow
 from llamarig.remote.download.transfer_errors import RetryableError
 
-from tests.box.fetching import MIB, Fetching, random_file
+from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
 
 @pytest.fixture
-def fetching(tmp_path: Path) -> Iterator[Fetching]:
+def fetching(tmp_path: Path) -> Iterator[FetchRun]:
     """Two small files, one at a time, with a retry window that no loaded machine exceeds."""
     sources = {f"{number}.gguf": random_file(tmp_path / f"{number}", MIB + number, seed=number) for number in (1, 2)}
     job = {"give_up_after_s": 600, "backoff_s": 0.01, "files_at_a_time": 1}
     with Hub(tmp_path / "root") as hub:
-        yield Fetching(hub, tmp_path / "box", "acme/out-GGUF", sources, job)
+        yield FetchRun(hub, tmp_path / "box", "acme/out-GGUF", sources, job)
 
 
 OUTAGES = {
@@ -33,17 +33,19 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("fault", OUTAGES.values(), ids=OUTAGES.keys())
-def test_an_outage_longer_than_six_attempts(fault: Fault, fetching: Fetching) -> None:
+def test_a_download_survives_an_outage_longer_than_six_attempts(fault: Fault, fetching: FetchRun) -> None:
     fetching.job["connections"] = 1
     fetching.hub.faults.add(fault)
     ended = fetching.run()
     assert ended.code == 0, ended.log
     assert ended.log.count("bytes are there") > ATTEMPTS
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_an_endpoint_that_is_unreachable_for_longer_than_six_attempts(fetching: Fetching, tmp_path: Path) -> None:
-    """The endpoint's own port is closed until the program has said often enough that it is."""
+def test_a_download_survives_an_endpoint_unreachable_for_more_than_six_attempts(
+    fetching: FetchRun, tmp_path: Path
+) -> None:
+    """The endpoint's port stays closed until the program has reported that often enough."""
     closed = Hub(tmp_path / "root")
     port = int(closed.endpoint.rpartition(":")[2])
     closed.start().stop()
@@ -56,10 +58,10 @@ def test_an_endpoint_that_is_unreachable_for_longer_than_six_attempts(fetching: 
         hub.add_repo(fetching.repo, fetching.sources)
         ended = fetching.end(running)
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
 
 
-def test_a_hub_that_is_down_is_not_asked_for_every_file_first(fetching: Fetching) -> None:
+def test_while_the_hub_is_down_only_the_first_file_is_requested(fetching: FetchRun) -> None:
     """If it does not answer for the first file, it will not for the next."""
     fetching.hub.faults.add(Fault(origin="hub", method="HEAD", status=503, times=1))
     ended = fetching.run()
@@ -68,8 +70,8 @@ def test_a_hub_that_is_down_is_not_asked_for_every_file_first(fetching: Fetching
     assert requested == ["1.gguf", "1.gguf", "2.gguf"]
 
 
-def test_refusals_are_counted(fetching: Fetching) -> None:
-    """An hour would not mend them, so the time of an outage is not theirs."""
+def test_permanent_errors_are_limited_by_attempts_instead_of_time(fetching: FetchRun) -> None:
+    """Waiting does not fix them, so they are not retried for the duration of an outage."""
     fetching.hub.faults.add(Fault(origin="cdn", status=410))
     ended = fetching.run()
     assert ended.code == 1

@@ -1,4 +1,4 @@
-"""Zeros that a filesystem keeps as holes count as there."""
+"""Zeros that a filesystem stores as holes count as downloaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.fetching import MIB, PATIENCE_S, random_file
+from tests.box.fetch_run import MIB, PATIENCE_S, random_file
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256
 
 ZEROS = range(4 * MIB, 6 * MIB)
@@ -47,10 +47,10 @@ os.pwrite = pwrite
 
 
 @pytest.mark.parametrize("bytes_per_s", [None, 500_000_000], ids=["hf_transfer", "ranges"])
-def test_a_run_of_zeros_that_the_filesystem_keeps_as_a_hole(
+def test_zeros_that_the_filesystem_keeps_as_a_hole_count_as_downloaded(
     bytes_per_s: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No filesystem here does it: Python's pwrite is replaced, and for hf_transfer's writes, holes are punched."""
+    """Few filesystems do this, so it is simulated: pwrite is replaced, and holes are punched after hf_transfer."""
     (tmp_path / "sitecustomize.py").write_text(ZEROS_STAY_HOLES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     source = random_file(tmp_path / "source", 8 * MIB + 5, seed=4)
@@ -73,6 +73,6 @@ def test_a_run_of_zeros_that_the_filesystem_keeps_as_a_hole(
         part = Path(fetching.job["files"][0]["partial"])
         ended = fetching.run()
     assert ended.code == 0, ended.log
-    fetching.assert_right()
+    fetching.assert_complete()
     with Path(fetching.job["files"][0]["target"]).open("rb") as arrived:
         assert os.lseek(arrived.fileno(), ZEROS.start, os.SEEK_DATA) == ZEROS.stop, "there was no hole"

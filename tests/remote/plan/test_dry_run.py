@@ -59,7 +59,7 @@ def test_the_wait_for_a_log_without_the_last_line_is_limited(tmp_path: Path) -> 
     assert lines == ["CUDA0 1 2 3 ", "Host 4 5 6 ", "exit=0"]
 
 
-def test_a_missing_program(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported_with_exit_status_127(tmp_path: Path) -> None:
     command = [sys.executable, "-B", "-m", "llamarig.remote.plan.dry_run", "5", "/nowhere/llama-fit-params"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "error: /nowhere/llama-fit-params: No such file or directory\nexit=127\n"

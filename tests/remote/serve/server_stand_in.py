@@ -1,4 +1,4 @@
-"""Stand-in for llama-server with one fault, named by --mode, that a real server cannot be made to have.
+"""Stand-in for llama-server with one fault, chosen by --mode, that cannot be provoked in a real server.
 
 Its answers have the shape of the pinned commit's. `--api-key-file` is read as in common/arg.cpp.
 """

@@ -1,7 +1,7 @@
-"""A box of its own for each test of a switch: a directory with units, start records and a job.
+"""A simulated box for each test of a switch: a directory with units, start records and a job.
 
 systemctl_stand_in.py stands in for systemd and server_stand_in.py for llama-server, because tests must not switch the
-units of the machine that they run on. tests/box/test_releases.py and test_interrupted.py use the real programs.
+units of the machine that they run on. tests/box/test_releases.py and test_interrupted_deploys.py use the real programs.
 """
 
 from __future__ import annotations

@@ -42,14 +42,14 @@ USABLE = {
 
 
 def found(*paths: Path) -> dict[str, KeyFile]:
-    """What this machine answers to the fact; nothing of a key is in it."""
+    """Read the fact on this machine; assert that its output contains no part of a key."""
     done = subprocess.run(["sh", "-c", KeyFiles().command([str(path) for path in paths])], capture_output=True)
     assert b"sesame" not in done.stdout + done.stderr
     return KeyFiles().process(done.stdout.decode().splitlines())
 
 
 @pytest.mark.parametrize(("content", "problem"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_is_no_key_file(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_file_without_a_usable_key_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     file = tmp_path / "key"
     file.write_bytes(content)
     with pytest.raises(KeyFileError) as refused:
@@ -59,14 +59,14 @@ def test_what_is_no_key_file(tmp_path: Path, content: bytes, problem: str) -> No
 
 
 @pytest.mark.parametrize(("content", "key"), USABLE.values(), ids=USABLE)
-def test_the_first_key(tmp_path: Path, content: bytes, key: str) -> None:
+def test_the_first_key_of_a_file_is_returned(tmp_path: Path, content: bytes, key: str) -> None:
     file = tmp_path / "key"
     file.write_bytes(content)
     assert first_key(str(file)) == key
     assert found(file)[str(file)].problem == ""
 
 
-def test_missing_paths_and_paths_that_are_not_files(tmp_path: Path) -> None:
+def test_missing_paths_and_paths_that_are_not_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("nowhere")
     paths = [tmp_path / "none", tmp_path / "link", tmp_path, tmp_path / "fifo"]
@@ -77,7 +77,7 @@ def test_missing_paths_and_paths_that_are_not_files(tmp_path: Path) -> None:
             first_key(str(path))
 
 
-def test_owner_and_mode_and_many_files_at_once(tmp_path: Path) -> None:
+def test_owner_and_mode_of_several_files_are_read_at_once(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     for path, mode in zip(paths, (0o600, 0o644), strict=True):
         path.write_text(KEY)

@@ -26,7 +26,7 @@ def test_all_blocks_together_use_a_tenth_of_available_memory_and_at_most_2_gib(c
         (16, 1 * GIB, (0, 0)),
     ],
 )
-def test_sizes(cpus: int, available: int, expected: tuple[int, int]) -> None:
+def test_block_size_and_threads_depend_on_cpus_and_memory(cpus: int, available: int, expected: tuple[int, int]) -> None:
     assert sizes(cpus, available) == expected
 
 

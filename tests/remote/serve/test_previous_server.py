@@ -1,4 +1,4 @@
-"""What served before a switch is restored after SIGTERM, after SIGKILL, and on a full disk."""
+"""The server from before a switch is restored after SIGTERM, after SIGKILL, and on a full disk."""
 
 from __future__ import annotations
 

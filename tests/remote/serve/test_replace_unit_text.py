@@ -30,7 +30,7 @@ ExecStart=/x
 
 @pytest.fixture
 def installed(box: SwitchedBox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The old unit file, of last year."""
+    """The old unit file, with an mtime of last year."""
     monkeypatch.setattr(model_units, "UNITS", box.units)
     for name in ("PATH", "LLAMARIG_STAND_IN"):
         monkeypatch.setenv(name, box.environment[name])
@@ -69,7 +69,7 @@ def test_the_record_of_another_text_is_kept(box: SwitchedBox, installed: Path) -
     assert (installed.read_text(), path.read_text()) == (NEW, before)
 
 
-def test_a_unit_without_a_record(box: SwitchedBox, installed: Path) -> None:
+def test_a_unit_without_a_record_gets_the_new_text_and_no_record(box: SwitchedBox, installed: Path) -> None:
     assert main(UNIT, box.records / f"{UNIT}.json", NEW) == 0
     assert installed.read_text() == NEW
     assert list(box.records.iterdir()) == []

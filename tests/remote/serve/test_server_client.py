@@ -45,7 +45,7 @@ def test_every_bad_answer_raises_the_same_error(mode: str, status: int, answered
     assert "sesame" not in str(error.value)
 
 
-def test_a_server_that_has_ended() -> None:
+def test_a_request_to_an_ended_server_raises_no_answer_error() -> None:
     with serving("ok") as client:
         assert client.get("/props")["build_info"]
     with pytest.raises(NoAnswerError, match="refused"):

@@ -1,4 +1,4 @@
-"""A switch checks the new server, succeeds or leaves what served serving, and never runs twice at a time."""
+"""A switch checks the new server and succeeds or restores the old one, and two switches never run at the same time."""
 
 from __future__ import annotations
 

@@ -107,13 +107,13 @@ def test_more_than_predicted_is_short_of_what_it_takes_from_the_margin() -> None
         (OUT_OF_MEMORY_AT_WORK, {"CUDA1": 1.0}),
     ],
 )
-def test_an_allocation_that_failed_although_the_plan_had_room(lines: list[str], expected: dict[str, float]) -> None:
+def test_the_shortfall_of_a_failed_allocation_is_computed(lines: list[str], expected: dict[str, float]) -> None:
     log = read_log(lines)
     assert log.shortage is not None
     assert shortfall(log, PLANNED, MARGINS) == expected
 
 
-def test_an_allocation_that_failed_because_another_process_holds_memory() -> None:
+def test_the_shortfall_counts_memory_held_by_another_process() -> None:
     lines = [line.replace("23671 MiB free", "22000 MiB free") for line in WEIGHTS_DO_NOT_FIT]
     assert shortfall(read_log(lines), PLANNED, MARGINS) == {"CUDA0": 23280 + 384 - 22000}
     # No dry run measured a step down: the need is what was allocated plus what was requested.
@@ -133,7 +133,7 @@ def test_an_allocation_that_failed_because_another_process_holds_memory() -> Non
         "llama_model_load: error loading model: missing tensor 'blk.3.attn_q.weight'",
     ],
 )
-def test_failures_that_moving_layers_off_a_gpu_would_not_fix(line: str) -> None:
+def test_failures_unrelated_to_gpu_memory_have_no_shortfall(line: str) -> None:
     assert shortfall(read_log([*LOADED, line]), PLANNED, MARGINS) == {}
 
 
@@ -145,7 +145,7 @@ def test_failures_that_moving_layers_off_a_gpu_would_not_fix(line: str) -> None:
         ("ggml_vulkan: Device memory allocation of size 1828814848 failed.", ["ROCm0", "ROCm1"]),
     ],
 )  # fmt: skip
-def test_other_backends(line: str, lacks: list[str]) -> None:
+def test_failed_allocations_of_other_backends_are_recognised(line: str, lacks: list[str]) -> None:
     assert list(shortfall(read_log([line]), None, {"ROCm0": 384, "ROCm1": 384})) == lacks
 
 

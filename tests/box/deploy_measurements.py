@@ -1,4 +1,4 @@
-"""The items that measure declared placements and plan the others, on what planning_ground.py has made."""
+"""Deploy only the items that measure and plan placements; run after deploy_plan_prerequisites.py."""
 
 from __future__ import annotations
 

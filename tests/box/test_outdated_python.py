@@ -1,8 +1,8 @@
-"""A box whose Python is too old: uv installs one from the declared mirror, or one message says why it cannot.
+"""A box whose Python is too old: uv installs a newer one from the declared mirror, or one message says why it cannot.
 
-That a box with no Python at all converges, every other test here shows: the fresh box has none. GitHub, where uv's
-builds lie, cannot be reached in a rehearsal, so the build in the mirror is a stand-in: the box's own Python under the
-genuine one's name. uv, the mirror, the sha256 and everything that runs on the result afterwards are real.
+A box without any Python is covered by all other tests, because the fresh box has none. A rehearsal cannot reach GitHub,
+which hosts uv's Python builds, so the mirror's archive contains the box's own Python under the name of the real build.
+uv, the mirror, the sha256 check and the programs that run on the installed Python are real.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ pytestmark = pytest.mark.box
 
 MIRROR = "/srv/pythons"
 SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
-TOO_OLD = """
+REPLACE_PYTHON = """
 dpkg-divert --quiet --local --rename --divert /usr/bin/python3.distribution --add /usr/bin/python3
 printf '#!/bin/sh\\necho version=3.8\\n' >/usr/bin/python3 && chmod 755 /usr/bin/python3 && rm /opt/llamarig/python3
 """
-AS_BEFORE = f"""
+RESTORE_PYTHON = f"""
 rm -rf /usr/bin/python3 /opt/llamarig/cpython {MIRROR} /etc/uv
 dpkg-divert --quiet --local --rename --remove /usr/bin/python3
 """
-# The shape of uv's archives: python/bin, python/lib. uv refuses links that lead out of it.
-STAND_IN = """
+# With the layout of uv's archives: python/bin, python/lib. Links are resolved, as uv refuses links out of the archive.
+MAKE_ARCHIVE = """
 set -e; cd $(mktemp -d); mkdir -p python/bin python/lib
 version=$(/usr/bin/python3.distribution -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 cp /usr/bin/$version python/bin/; ln -s $version python/bin/python3
@@ -42,22 +42,22 @@ mkdir -p "$(dirname '{archive}')"; tar -czf '{archive}' python; rm -r python; sh
 
 @pytest.fixture
 def too_old(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
-    """A box whose /usr/bin/python3 says that it is 3.8, and a declared mirror with nothing in it yet."""
-    deployment.shell(TOO_OLD)
+    """A box whose /usr/bin/python3 reports version 3.8, and a declared mirror that is still empty."""
+    deployment.shell(REPLACE_PYTHON)
     variant.rig["host"]["python_mirror"] = f"file://{MIRROR}"
     try:
         yield variant
     finally:
-        deployment.shell(AS_BEFORE)
+        deployment.shell(RESTORE_PYTHON)
         outcome = deployment.run()
         assert outcome.code == 0, str(outcome)
         assert deployment.run().changed == []
 
 
-def test_uv_installs_a_newer_python(too_old: Deployment) -> None:
-    nothing_there = too_old.run()
-    assert nothing_there.code == 1, str(nothing_there)
-    output = nothing_there.output
+def test_uv_installs_a_verified_python_from_the_mirror(too_old: Deployment) -> None:
+    empty_mirror = too_old.run()
+    assert empty_mirror.code == 1, str(empty_mirror)
+    output = empty_mirror.output
     assert (
         "/usr/bin/python3 is Python 3.8 without venv, ensurepip or ssl, llamarig's programs need 3.9 or newer" in output
     )
@@ -68,27 +68,28 @@ def test_uv_installs_a_newer_python(too_old: Deployment) -> None:
     assert wanted is not None, output
     assert chat(too_old.address, "Do you still serve?")
 
-    # Other bytes than those uv has the sha256 of are not installed, whoever serves them.
-    sha256 = too_old.shell(STAND_IN.format(archive=f"{MIRROR}{wanted[1]}"), timeout=120)
+    # An archive with another sha256 than the one uv expects is not installed.
+    sha256 = too_old.shell(MAKE_ARCHIVE.format(archive=f"{MIRROR}{wanted[1]}"), timeout=120)
     tampered = too_old.run()
     assert tampered.code == 1, str(tampered)
     assert "Hash mismatch" in tampered.output
     assert sha256 in tampered.output
     assert too_old.shell("ls -d /opt/llamarig/cpython/cpython-* /opt/llamarig/python3 2>/dev/null || true") == ""
 
-    # Told by its own settings on the box that these are the right bytes, uv installs them; everything runs on it then.
-    declare_as_genuine(too_old, wanted[1], sha256)
+    # With this sha256 in uv's settings on the box, uv installs the archive, and llamarig's programs run on it.
+    expect_archive(too_old, wanted[1], sha256)
     too_old.shell(f"rm -r /opt/llamarig/hub; truncate -s -1000 {SHARD}")
     outcome = too_old.run()
     assert outcome.code == 0, str(outcome)
     assert "Python" in outcome.changed
-    for ours in ("/opt/llamarig/python3", "/opt/llamarig/hub/bin/python"):
-        assert too_old.shell(f"readlink -f {ours}").startswith("/opt/llamarig/cpython/cpython-")
+    for path in ("/opt/llamarig/python3", "/opt/llamarig/hub/bin/python"):
+        assert too_old.shell(f"readlink -f {path}").startswith("/opt/llamarig/cpython/cpython-")
     assert chat(too_old.address, "And on the other Python?")
     assert too_old.run().changed == []
 
 
-def declare_as_genuine(deployment: Deployment, path: str, sha256: str) -> None:
+def expect_archive(deployment: Deployment, path: str, sha256: str) -> None:
+    """Set uv's expected sha256 of the archive at this path of the mirror, in uv's settings on the box."""
     processor = deployment.shell("uname -m")
     major, minor, patch = (int(number) for number in UV_PYTHON.split("."))
     build = {

@@ -1,4 +1,4 @@
-"""On a real kernel with real firmware tables: the audit fails, deploy and BIOS fix it, a reboot, it passes."""
+"""RAM profile, swappiness and out-of-memory kills on a virtual machine with its own kernel and SMBIOS tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.vm.emulator import VirtualMachine
 pytestmark = pytest.mark.vm
 
 PORT = 23122
-# A DDR4-3600 kit: without its profile, and with it. QEMU writes the speed into both of SMBIOS's fields.
+# A DDR4-3600 kit without and with its XMP profile. QEMU writes the speed into both speed fields of SMBIOS.
 KIT = "type=17,loc_pfx=DIMM,manufacturer=G Skill Intl,part=F4-3600C16-16GTZNC"
 PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
 
@@ -32,7 +32,7 @@ PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
 def vm(users_box: Rehearsal) -> Iterator[VirtualMachine]:
     if os.geteuid() != 0:
         if os.environ.get("CI"):
-            pytest.fail("the virtual machine needs root, and in CI it may not be left out")
+            pytest.fail("the virtual machine needs root, and CI must not skip this test")
         pytest.skip("the virtual machine needs root to be made: run `sudo python3 -m tests check`")
     machine = VirtualMachine(users_box.cache / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
     machine.make()
@@ -42,8 +42,8 @@ def vm(users_box: Rehearsal) -> Iterator[VirtualMachine]:
         machine.kill()
 
 
-class Owner:
-    """Runs pyinfra against the virtual machine, with a rig whose swappiness is declared."""
+class VmDeployment:
+    """Runs pyinfra against the virtual machine, with a rig that declares swappiness."""
 
     def __init__(self, vm: VirtualMachine, directory: Path) -> None:
         rig = rehearsal_rig(Rehearsal(directory / "none"))
@@ -58,7 +58,7 @@ class Owner:
         return subprocess.run(argv, cwd=REPOSITORY_ROOT, capture_output=True, text=True, timeout=300)
 
     def audit(self) -> tuple[int, list[dict[str, Any]]]:
-        """Exit code and findings that fail, of the checks of memory."""
+        """Run the memory checks; return the exit code and the findings that fail."""
         data = [word for item in ("only=memory", f"json={self._report}") for word in ("--data", item)]
         done = self.pyinfra("tasks/audit.py", *data)
         assert "Traceback" not in done.stderr, done.stderr
@@ -66,18 +66,18 @@ class Owner:
         return done.returncode, [finding for finding in host["findings"] if finding["fails"]]
 
 
-def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
-    """A server beyond its MemoryMax: the kernel kills it, its unit stays down as failed, and an audit reports it.
+def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> None:
+    """A server that exceeds its MemoryMax is killed by the kernel and not restarted, and an audit reports it.
 
-    The unit is the one a deploy would write. A program that only takes memory stands in for llama-server: what the
-    guest has of processor would build none within an hour.
+    The unit is the one that a deploy would write. A program that only allocates memory stands in for llama-server,
+    because building llama.cpp on the emulated processor would take more than an hour.
     """
-    rig = Rig.model_validate(owner.rig)
+    rig = Rig.model_validate(deployment.rig)
     model = rig.models[0].model_copy(update={"serve": rig.models[0].serve.model_copy(update={"memory_max_mib": 64})})
     wanted = wanted_unit(
         rig,
         model,
-        release="/opt/llamarig/hungry",
+        release="/opt/llamarig/memory-hog",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
         inputs_written=0,
@@ -85,7 +85,7 @@ def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
         running=True,
     )
     program = "#!/usr/bin/python3\nheld = []\nwhile True:\n    held.append(bytes(range(256)) * 4096)\n"
-    vm.write("/opt/llamarig/hungry/bin/llama-server", program, mode="755")
+    vm.write("/opt/llamarig/memory-hog/bin/llama-server", program, mode="755")
     vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
     vm.shell(f"systemctl daemon-reload && systemctl start {wanted.unit}")
     properties = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
@@ -94,22 +94,24 @@ def _killed_for_memory(vm: VirtualMachine, owner: Owner) -> None:
         assert time.monotonic() < deadline, output
         time.sleep(1)
     assert sorted(output) == sorted(["failed", "oom-kill", "9", "0"])
-    code, found = owner.audit()
+    code, found = deployment.audit()
     assert code == 1
     oom = [finding for finding in found if finding["check"] == "memory.oom"]
     assert [(finding["about"], finding["severity"]) for finding in oom] == [(wanted.unit, "error")]
-    # Longer than RestartSec: what was killed for memory is not tried again.
+    # Wait longer than RestartSec: a server that was killed for its memory use must not be restarted.
     time.sleep(12)
     assert sorted(vm.shell(properties).split()) == sorted(["failed", "oom-kill", "9", "0"])
     vm.shell(f"rm /etc/systemd/system/{wanted.unit} && systemctl daemon-reload && systemctl reset-failed")
 
 
-def test_deploy_and_bios_fix_what_the_audit_finds_and_a_reboot_keeps_it(vm: VirtualMachine, tmp_path: Path) -> None:
-    owner = Owner(vm, tmp_path)
+def test_audit_finds_ram_profile_swappiness_and_oom_kill_and_their_fixes_survive_a_reboot(
+    vm: VirtualMachine, tmp_path: Path
+) -> None:
+    deployment = VmDeployment(vm, tmp_path)
     vm.start([PROFILE_OFF])
-    assert "F4-3600C16-16GTZNC" in vm.shell("dmidecode --type 17"), "the guest's own dmidecode sees the table"
+    assert "F4-3600C16-16GTZNC" in vm.shell("dmidecode --type 17"), "the guest's dmidecode does not show the table"
 
-    code, found = owner.audit()
+    code, found = deployment.audit()
     assert code == 1
     assert [finding["check"] for finding in found] == ["memory.speed", "memory.swappiness"]
     assert found[0]["expected"] == "3600 MT/s (part number F4-3600C16-16GTZNC)"
@@ -117,16 +119,16 @@ def test_deploy_and_bios_fix_what_the_audit_finds_and_a_reboot_keeps_it(vm: Virt
     assert "XMP" in found[0]["remedy"]
     assert found[1]["found"] == "60 now, nothing set after a reboot"
 
-    deployed = owner.pyinfra("tests/vm/settings_only.py")
+    deployed = deployment.pyinfra("tests/vm/deploy_settings.py")
     assert deployed.returncode == 0, deployed.stderr
-    assert "2133 MT/s" in deployed.stderr, "a deploy reports what it cannot fix"
+    assert "2133 MT/s" in deployed.stderr, "the deploy did not report the RAM speed, which it cannot fix"
     assert vm.shell("cat /proc/sys/vm/swappiness") == "7"
-    code, found = owner.audit()
+    code, found = deployment.audit()
     assert (code, [finding["check"] for finding in found]) == (1, ["memory.speed"])
 
-    _killed_for_memory(vm, owner)
+    _check_out_of_memory_kill(vm, deployment)
 
     vm.power_off()
-    vm.start([PROFILE_ON])  # the owner has been in the BIOS setup
-    assert vm.shell("cat /proc/sys/vm/swappiness") == "7", "it has to survive a reboot"
-    assert owner.audit() == (0, [])
+    vm.start([PROFILE_ON])  # as after enabling the profile in the BIOS setup
+    assert vm.shell("cat /proc/sys/vm/swappiness") == "7", "the setting did not survive the reboot"
+    assert deployment.audit() == (0, [])

@@ -1,4 +1,4 @@
-"""Runs remote/download/fetch_shards.py as a process, as it runs on the box, against the stand-in Hub; needs no box."""
+"""Run remote/download/fetch_shards.py as a local process against the stand-in Hub. Needs no box."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.box.hub import Hub
 REPOSITORY_ROOT = Path(__file__).parents[2]
 MIB = 1024**2
 PATIENCE_S = 300
-"""Timeout for what takes much less, but on a loaded machine."""
+"""Timeout of steps that take far less unless the machine is loaded."""
 
 
 @dataclass
-class Ended:
-    """``status``: the job's last status; ``log``: its output, which goes to the journal on a box."""
+class FetchResult:
+    """Exit code, last job status, and output (which goes to the journal on a box)."""
 
     code: int
     status: dict[str, Any]
@@ -33,8 +33,8 @@ class Ended:
 
 
 @dataclass
-class Fetching:
-    """One model store in a directory, one repository on the Hub, and the job that fetches it."""
+class FetchRun:
+    """A job that fetches one repository of the stand-in Hub into a model store in ``directory``."""
 
     hub: Hub
     directory: Path
@@ -69,7 +69,7 @@ class Fetching:
             "files_at_a_time": 4,
             "connections": 8,
             "chunk": MIB,
-            # Far more than a loaded machine takes; tests of giving up set less.
+            # Long enough for a loaded machine; tests of the timeout set less.
             "patience_s": 30,
             "backoff_s": 0.05,
             "give_up_after_s": 120,
@@ -89,14 +89,14 @@ class Fetching:
             text=True,
         )
 
-    def end(self, process: subprocess.Popen[str], timeout: float = PATIENCE_S) -> Ended:
+    def end(self, process: subprocess.Popen[str], timeout: float = PATIENCE_S) -> FetchResult:
         log, _ = process.communicate(timeout=timeout)
-        return Ended(process.returncode, json.loads((self.jobs / "status.json").read_text()), log)
+        return FetchResult(process.returncode, json.loads((self.jobs / "status.json").read_text()), log)
 
-    def run(self, timeout: float = PATIENCE_S) -> Ended:
+    def run(self, timeout: float = PATIENCE_S) -> FetchResult:
         return self.end(self.start(), timeout)
 
-    def cut_power(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill the program, but not its children, which have to end by themselves."""
         process.kill()
         process.communicate()
@@ -105,8 +105,8 @@ class Fetching:
     def size(self) -> int:
         return sum(file["size"] for file in self.job["files"])
 
-    def put_there(self, number: int, parts: list[tuple[int, int]]) -> Path:
-        """Make a partial file with only these parts of a file, as an interrupted download leaves it."""
+    def write_partial(self, number: int, parts: list[tuple[int, int]]) -> Path:
+        """Write a partial file that holds only these byte ranges of a file, as an interrupted download leaves it."""
         file = self.job["files"][number]
         part = Path(file["partial"])
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +117,11 @@ class Fetching:
                 sparse.write(content[start:end])
         return part
 
-    def moved(self) -> int:
-        """Bytes of bodies that the CDN has sent since the log was cleared."""
+    def bytes_sent(self) -> int:
+        """Bytes of response bodies that the CDN has sent since the log was cleared."""
         return sum(request.bytes_sent for request in self.hub.log.requests() if request.origin == "cdn")
 
-    def assert_right(self) -> None:
+    def assert_complete(self) -> None:
         """Every file is in place with the right bytes, and no partial file is left."""
         for file in self.job["files"]:
             target = Path(file["target"])
@@ -129,8 +129,8 @@ class Fetching:
             assert target.stat().st_mode & 0o111 == 0
             assert not Path(file["partial"]).exists()
 
-    def assert_nothing_bad(self) -> None:
-        """Every file that is in place has the right bytes."""
+    def assert_no_wrong_bytes(self) -> None:
+        """Every file that is in place has the right bytes; files may be missing."""
         for file in self.job["files"]:
             target = Path(file["target"])
             if target.exists():
@@ -138,7 +138,7 @@ class Fetching:
 
 
 def random_file(path: Path, size: int, seed: int) -> Path:
-    """Write a file of random bytes, the same for the same seed."""
+    """Write a file of random bytes that depend only on the seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(random.Random(seed).randbytes(size))
     return path

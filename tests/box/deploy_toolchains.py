@@ -1,4 +1,4 @@
-"""The items of deploy.py up to the first build, for toolchains whose builds would take an hour."""
+"""Deploy only the items before the first build: tests of toolchains whose builds would take an hour."""
 
 from itertools import takewhile
 

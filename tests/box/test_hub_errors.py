@@ -1,4 +1,4 @@
-"""Deploys against a faulty Hub: no unverified file ever gets the name of a model file."""
+"""Deploys against a faulty Hub: one clear message, and no unverified file gets the name of a model file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.box.bad_input import (
-    OTHER,
-    SERVED,
-    add_other_model,
-    forget_other_model,
-    lock_other_model,
-    nothing_of_the_other_model,
-    refusal,
-    serving_on,
-)
 from tests.box.deployment import Deployment
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
+from tests.box.refusals import (
+    OTHER,
+    SERVED,
+    add_other_model,
+    keeps_serving,
+    lock_other_model,
+    other_model_is_absent,
+    refusal,
+    remove_other_model,
+)
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
@@ -32,55 +32,55 @@ BYTES = f"/repos/{OTHER}/*"
 @pytest.fixture
 def unlocked(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
     """A variant with another model, which is not in the model lock yet."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant") as variant:
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
         yield variant
-        assert nothing_of_the_other_model(variant)
+        assert other_model_is_absent(variant)
 
 
 @pytest.fixture
 def fetching(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
-    """A variant with another model, in the model lock and not on the box."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant") as variant:
+    """A variant with another model, which is in the model lock but not on the box."""
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant") as variant:
         add_other_model(variant, hub)
         lock_other_model(variant, hub)
         yield variant
-        assert nothing_of_the_other_model(variant)
+        assert other_model_is_absent(variant)
 
 
 @pytest.fixture
 def recovering(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Deployment]:
-    """A variant with another model that is served in the end; afterwards the original declaration retires it."""
-    forget_other_model(deployment)
-    with serving_on(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
+    """A variant with another model that is deployed in the end; the original declaration stops it afterwards."""
+    remove_other_model(deployment)
+    with keeps_serving(deployment, tmp_path / "variant", repaired=(SERVED,)) as variant:
         add_other_model(variant, hub)
         yield variant
         assert chat(f"http://127.0.0.1:{variant.box.port + 11}", "Here after all?")
-    forget_other_model(deployment)
+    remove_other_model(deployment)
 
 
 # --- when the model is locked ---------------------------------------------------------------------------------------
 
 
-def test_no_such_repository(unlocked: Deployment, hub: Hub) -> None:
+def test_an_unknown_repository_is_refused(unlocked: Deployment, hub: Hub) -> None:
     unlocked.rig["models"][1]["repo"] = "llamarig/Misspelt-GGUF"
     message = refusal(unlocked.run(), "model 'other'", "llamarig/Misspelt-GGUF", "spelling", "hub.token_env")
     assert hub.endpoint in message
 
 
-def test_no_such_revision(unlocked: Deployment) -> None:
+def test_an_unknown_revision_is_refused(unlocked: Deployment) -> None:
     unlocked.rig["models"][1]["revision"] = "no-such-branch"
     refusal(unlocked.run(), "model 'other'", OTHER, "no revision 'no-such-branch'", "check the commit or branch")
 
 
-def test_no_such_quant(unlocked: Deployment) -> None:
+def test_an_unknown_quant_is_refused_with_the_available_ones(unlocked: Deployment) -> None:
     unlocked.rig["models"][1]["quant"] = "Q4_K_M"
     refusal(unlocked.run(), "model 'other'", f"{OTHER} has no quant Q4_K_M; its models are Other-F16: set quant")
 
 
-def test_no_such_file(unlocked: Deployment) -> None:
+def test_an_unknown_file_is_refused_with_the_available_ones(unlocked: Deployment) -> None:
     unlocked.rig["models"][1] |= {"quant": None, "files": ["Other-F16-00001-of-00004.gguf"]}
     refusal(unlocked.run(), "model 'other'", "Other-F16-00001-of-00004.gguf", "Other-F16-00001-of-00003.gguf")
 
@@ -96,20 +96,20 @@ def test_no_such_file(unlocked: Deployment) -> None:
         (500, None, ("HTTP 500", "try again later")),
     ],
 )
-def test_the_hub_refuses_while_a_model_is_locked(
+def test_an_http_error_while_a_model_is_locked_is_reported_with_its_remedy(
     unlocked: Deployment, hub: Hub, status: int, error_code: str | None, words: tuple[str, ...]
 ) -> None:
     hub.faults.add(Fault(origin="hub", path=API, status=status, error_code=error_code))
     refusal(unlocked.run(), "model 'other'", *words)
 
 
-def test_an_endpoint_where_nothing_listens(unlocked: Deployment) -> None:
-    """The declared endpoint is wrong; models that are locked already need no request."""
+def test_an_unreachable_endpoint_is_refused(unlocked: Deployment) -> None:
+    """The model that is locked already needs no request."""
     unlocked.rig["hub"]["endpoint"] = f"http://127.0.0.1:{unlocked.box.port + 19}"
     refusal(unlocked.run(), "model 'other'", f":{unlocked.box.port + 19}", "cannot be reached", "hub.endpoint")
 
 
-def test_the_hub_recovers_while_a_model_is_locked(recovering: Deployment, hub: Hub) -> None:
+def test_temporary_http_errors_while_a_model_is_locked_are_retried(recovering: Deployment, hub: Hub) -> None:
     hub.faults.add(Fault(origin="hub", path=API, status=500, times=2))
     outcome = recovering.run()
     assert outcome.code == 0, str(outcome)
@@ -131,14 +131,16 @@ def test_the_hub_recovers_while_a_model_is_locked(recovering: Deployment, hub: H
     ],
     ids=["401", "gated", "404", "503", "cdn-403", "corrupt"],
 )
-def test_a_download_that_cannot_be_right(fetching: Deployment, hub: Hub, fault: Fault, words: tuple[str, ...]) -> None:
+def test_a_permanent_fault_of_a_download_is_reported_with_its_remedy(
+    fetching: Deployment, hub: Hub, fault: Fault, words: tuple[str, ...]
+) -> None:
     hub.faults.add(fault)
     refusal(fetching.run(), "models: ", OTHER, *words)
-    # A signed URL is as good as the file for an hour.
+    # A signed URL gives access to the file for an hour, so it must not be stored.
     assert "Signature=" not in fetching.shell("cat /var/lib/llamarig/jobs/fetch/status.json")
 
 
-def test_the_hub_recovers_while_files_are_fetched(recovering: Deployment, hub: Hub) -> None:
+def test_temporary_faults_of_a_download_are_retried(recovering: Deployment, hub: Hub) -> None:
     lock_other_model(recovering, hub)
     hub.faults.add(
         Fault(origin="hub", path=RESOLVE, status=500, times=2),
@@ -149,8 +151,10 @@ def test_the_hub_recovers_while_files_are_fetched(recovering: Deployment, hub: H
     assert recovering.run().changed == []
 
 
-def test_gated_repository_and_its_token(recovering: Deployment, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token is needed only when something is fetched, is sent to the Hub only, and is stored nowhere."""
+def test_the_token_of_a_gated_repository_is_sent_to_the_hub_only_and_stored_nowhere(
+    recovering: Deployment, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy that fetches nothing needs no token."""
     token = "hf_0123456789abcdefghij"
     hub.store.repository(OTHER, anonymous=False).gated_token = token
     recovering.rig["hub"]["token_env"] = "LLAMARIG_TEST_TOKEN"
@@ -171,7 +175,7 @@ def test_gated_repository_and_its_token(recovering: Deployment, hub: Hub, monkey
         assert token not in recovering.shell(command), command
 
 
-def test_too_little_disk_space_is_refused_before_the_first_byte(fetching: Deployment, hub: Hub) -> None:
+def test_a_download_without_enough_disk_space_is_refused_without_a_request(fetching: Deployment, hub: Hub) -> None:
     fetching.rig["host"]["disk_reserve_gib"] = 1_000_000
     hub.log.clear()
     refusal(fetching.run(), "disk space for models", "GiB are free", "host.disk_reserve_gib")

@@ -1,4 +1,4 @@
-"""The model store through real deploys: killed units, a token, a full disk, a newer revision, pruning."""
+"""The model store in real deploys: killed downloads, tokens, a full disk, a newer revision, pruning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamarig.engine.jobs import none_runs
 
 from tests.box import second_model
 from tests.box.deployment import Deployment, kill, wait_for
-from tests.box.fetching import random_file
+from tests.box.fetch_run import random_file
 from tests.box.host import BoxError
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.box
 
 TOKEN = "hf_ofthetest"
 MIB = 1024**2
-KEPT = f"""
+PRINT_PARTIAL_BYTES = f"""
 import os, pathlib
 from llamarig.remote.download.sparse_file import extents, length
 sizes = 0
@@ -39,51 +39,53 @@ print(sizes)
 
 @pytest.fixture
 def second(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """Another model, in a repository of its own; afterwards the box is restored."""
-    second_model.forget(deployment)
+    """A variant with a second model in its own repository; afterwards the box is restored."""
+    second_model.remove(deployment)
     second_model.declare(variant, hub)
     yield variant
     hub.faults.clear()
-    second_model.forget(deployment)
+    second_model.remove(deployment)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
 
 
-def moved(hub: Hub) -> int:
+def bytes_sent(hub: Hub) -> int:
+    """Bytes of model files that the CDN has sent since the log was cleared."""
     return sum(request.bytes_sent for request in hub.log.requests() if request.origin == "cdn")
 
 
-def kept(deployment: Deployment) -> int:
+def partial_bytes(deployment: Deployment) -> int:
     """Bytes of partial files on the box's disk."""
-    return int(deployment.shell(f"cd /opt/llamarig/lib && python3 -B -c {shlex.quote(KEPT)}"))
+    return int(deployment.shell(f"cd /opt/llamarig/lib && python3 -B -c {shlex.quote(PRINT_PARTIAL_BYTES)}"))
 
 
 def partials(deployment: Deployment) -> list[str]:
-    """Half-fetched files, by their sha256; hf_transfer's own names for them come and go."""
+    """Names (sha256) of the partial files, without the temporary files of hf_transfer."""
     names = deployment.shell(f"ls {STORE}/.partial 2>/dev/null || true").split()
     return sorted(name for name in names if len(name) == 64)
 
 
-def test_power_cut_of_the_unit(second: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """All its processes die at once, the control machine's too; the next deploy fetches only what is missing."""
+def test_after_a_killed_download_the_next_deploy_fetches_only_the_rest(
+    second: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     hub.log.clear()
-    # A shard is a chunk of 4 MiB, on its way for 42 s, and a smaller one, which is there long before.
+    # At this rate a shard's first chunk of 4 MiB takes 42 s; its second, smaller chunk is complete long before.
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=100_000))
     running = second.start(log=tmp_path / "log")
-    wait_for(lambda: kept(second) > MIB, "the first MiB of model files", by=running)
+    wait_for(lambda: partial_bytes(second) > MIB, "the first MiB of model files", deploy=running)
     second.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
-    assert running.ended() != 0
-    assert "was interrupted" in running.said()
-    before, there = moved(hub), kept(second)
+    assert running.exit_code() != 0
+    assert "was interrupted" in running.output()
+    before, present = bytes_sent(hub), partial_bytes(second)
     assert second.shell(f"find {STORE}/{SECOND} -name '*.gguf' 2>/dev/null | wc -l") == "0"
     hub.faults.clear()
     hub.log.clear()
     outcome = second.run()
     assert outcome.code == 0, str(outcome)
     size = int(second.shell(f"find {STORE}/{SECOND} -name '*.gguf' -printf '%s\\n' | awk '{{s+=$1}} END {{print s}}'"))
-    print(f"{(before + moved(hub) - size) / MIB:.2f} of {size / MIB:.2f} MiB fetched twice")
-    # hf_transfer asks for one byte of a file first, to learn its size.
-    assert moved(hub) <= size - there + 3, "bytes that were on the disk were fetched again"
+    print(f"{(before + bytes_sent(hub) - size) / MIB:.2f} of {size / MIB:.2f} MiB fetched twice")
+    # Plus one byte for each of three files, which hf_transfer requests first to learn the size.
+    assert bytes_sent(hub) <= size - present + 3, "bytes that were on the disk were fetched again"
     assert (
         second.shell(f"find {STORE}/{SECOND} -name '*.gguf' -printf '%m %u %g %n\\n' | sort -u")
         == "640 root llamarig 1"
@@ -93,8 +95,9 @@ def test_power_cut_of_the_unit(second: Deployment, hub: Hub, tmp_path: Path) -> 
     assert hub.log.requests() == []
 
 
-def test_gated_repository(second: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """Without a token, a refusal; with a command that prints it, the model is served, and the token stored nowhere."""
+def test_a_gated_repository_needs_the_token_which_is_stored_nowhere(
+    second: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     second_model.declare(second, hub, gated_token=TOKEN)
     refused = second.run()
     assert refused.code == 1
@@ -105,7 +108,7 @@ def test_gated_repository(second: Deployment, hub: Hub, tmp_path: Path) -> None:
     second.rig["hub"]["token_command"] = ["cat", str(secret)]
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=200_000))
     running = second.start(log=tmp_path / "log")
-    wait_for(lambda: "downloading" in running.said(), "the download", by=running)
+    wait_for(lambda: "downloading" in running.output(), "the download", deploy=running)
     seen = second.shell(
         "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; tr '\\0' ' ' <$p/environ; done 2>/dev/null; "
         "systemctl cat 'llamarig-job-fetch_*'; cat /var/lib/llamarig/jobs/fetch/*; "
@@ -113,18 +116,18 @@ def test_gated_repository(second: Deployment, hub: Hub, tmp_path: Path) -> None:
     )
     assert "llamarig.remote.download.fetch_shards" in seen, "the download ended too early for this test"
     assert TOKEN not in seen
-    assert running.ended() == 0, running.said()
-    assert TOKEN not in running.said()
+    assert running.exit_code() == 0, running.output()
+    assert TOKEN not in running.output()
     assert TOKEN not in Path(second.rig["model_lock"]).read_text()
     assert "hub-token" in seen, "the token was passed in another way than this test checks"
-    places = "/var/lib/llamarig /etc/systemd /run/systemd /run/llamarig /tmp /var/tmp /root"
-    assert second.shell(f"grep -rl {TOKEN} {places} 2>/dev/null || true") == ""
-    broken = ["sh", "-c", "exit 3"]
-    second.rig["hub"]["token_command"] = broken
+    directories = "/var/lib/llamarig /etc/systemd /run/systemd /run/llamarig /tmp /var/tmp /root"
+    assert second.shell(f"grep -rl {TOKEN} {directories} 2>/dev/null || true") == ""
+    failing_command = ["sh", "-c", "exit 3"]
+    second.rig["hub"]["token_command"] = failing_command
     assert second.run().changed == [], "a run that fetches nothing needs no token"
 
 
-def test_too_little_space_is_refused_before_the_first_byte(second: Deployment, hub: Hub) -> None:
+def test_a_download_without_enough_disk_space_is_refused_before_it_starts(second: Deployment, hub: Hub) -> None:
     hub.log.clear()
     free = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1"))
     second.rig["host"]["disk_reserve_gib"] = free / 1024**3 + 1
@@ -132,12 +135,12 @@ def test_too_little_space_is_refused_before_the_first_byte(second: Deployment, h
     assert outcome.code == 1
     assert "of model files to fetch, less 0.00 GiB already there, plus" in outcome.output
     assert "nothing was downloaded" in outcome.output
-    assert moved(hub) == 0
+    assert bytes_sent(hub) == 0
 
 
 @pytest.fixture
 def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterator[Deployment]:
-    """An empty disk of 24 MiB as the model store, just enough for the tiny model; afterwards the original one."""
+    """Mount an empty tmpfs of 24 MiB, just enough for the tiny model, as the model store; unmount it afterwards."""
     deployment.shell(f"mount -t tmpfs -o size=24m,mode=755 tmpfs {STORE}")
     variant.rig["host"]["disk_reserve_gib"] = 0
     yield variant
@@ -147,29 +150,30 @@ def small_store(variant: Deployment, deployment: Deployment, hub: Hub) -> Iterat
     assert outcome.code == 0, str(outcome)
 
 
-def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """The disk fills up during the download; nothing that came is lost."""
+def test_a_download_on_a_full_disk_fails_and_continues_once_there_is_space(
+    small_store: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{REPOSITORY}/*", bytes_per_s=300_000))
     running = small_store.start(log=tmp_path / "log")
-    wait_for(lambda: "downloading" in running.said(), "the download", by=running)
-    small_store.shell(f"head -c 18M /dev/zero >{STORE}/of-another-program")
-    assert running.ended() != 0
-    said = running.said()
-    assert said.count("No space left on device") == 1
-    assert f"on {STORE}/.partial: nothing that came is lost" in said
-    assert "Traceback" not in said
+    wait_for(lambda: "downloading" in running.output(), "the download", deploy=running)
+    small_store.shell(f"head -c 18M /dev/zero >{STORE}/other-file")
+    assert running.exit_code() != 0
+    output = running.output()
+    assert output.count("No space left on device") == 1
+    assert f"on {STORE}/.partial: nothing that came is lost" in output
+    assert "Traceback" not in output
     assert small_store.shell(f"find {STORE} -name '*.gguf'") == ""
     assert chat(small_store.address, "Do you still serve?")
-    there = kept(small_store)
-    assert there > 0
+    present = partial_bytes(small_store)
+    assert present > 0
     hub.faults.clear()
     hub.log.clear()
-    small_store.shell(f"rm {STORE}/of-another-program")
+    small_store.shell(f"rm {STORE}/other-file")
     outcome = small_store.run()
     assert outcome.code == 0, str(outcome)
     sources = {path.name: path for path in (hub.store.root / REPOSITORY).rglob("*.gguf")}
     size = sum(path.stat().st_size for path in sources.values())
-    assert moved(hub) <= size - there + 3, "bytes that were on the disk were fetched again"
+    assert bytes_sent(hub) <= size - present + 3, "bytes that were on the disk were fetched again"
     sums = small_store.shell(f"find {STORE} -name '*.gguf' -exec sha256sum {{}} +").splitlines()
     assert {Path(line[66:]).name: line[:64] for line in sums} == {
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sources.items()
@@ -179,7 +183,7 @@ def test_disk_full_midway(small_store: Deployment, hub: Hub, tmp_path: Path) -> 
 
 @pytest.fixture
 def linked_store(deployment: Deployment) -> Iterator[Deployment]:
-    """The model store moved elsewhere, with a link in its place; afterwards moved back."""
+    """Move the model store and put a symbolic link in its place; move it back afterwards."""
     elsewhere = "/srv/a large disk/models"
     deployment.shell(f"mkdir -p '/srv/a large disk' && mv {STORE} '{elsewhere}' && ln -s '{elsewhere}' {STORE}")
     yield deployment
@@ -188,8 +192,7 @@ def linked_store(deployment: Deployment) -> Iterator[Deployment]:
     assert outcome.code == 0, str(outcome)
 
 
-def test_a_store_behind_a_link(linked_store: Deployment) -> None:
-    """Files are found, fetched and pruned behind the link."""
+def test_files_in_a_symlinked_store_are_found_fetched_and_pruned(linked_store: Deployment) -> None:
     assert linked_store.run().changed == []
     linked_store.shell(
         f"rm {STORE}/{REPOSITORY}/*/F16/*-00002-of-*; cd {STORE}; mkdir -p empty .partial; touch .partial/{'0' * 64}"
@@ -204,8 +207,8 @@ def test_a_store_behind_a_link(linked_store: Deployment) -> None:
     assert linked_store.shell(f"readlink {STORE}") == "/srv/a large disk/models"
 
 
-def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None:
-    """tasks/lock.py reports newer revisions, moves the lock on request, and the next deploy fetches what it says."""
+def test_a_newer_revision_is_reported_and_locked_only_on_request(second: Deployment, hub: Hub, tmp_path: Path) -> None:
+    """tasks/lock.py reports newer revisions and updates the lock on request; the next deploy links unchanged files."""
     assert second.run().code == 0
     lock = Path(second.rig["model_lock"])
     before = lock.read_text()
@@ -220,17 +223,17 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert f"main is at {commit[:12]}, with the same files" in reported.output
     assert lock.read_text() == before
     assert second.run().changed == [], "a newer revision changes nothing by itself"
-    moved_lock = second.run("--data", "update=second", script="tasks/lock.py")
-    assert moved_lock.code == 0, moved_lock
+    updated = second.run("--data", "update=second", script="tasks/lock.py")
+    assert updated.code == 0, updated
     assert commit in lock.read_text()
     assert json.loads(lock.read_text()) != json.loads(before)
     assert second.run("--data", "update=nobody", script="tasks/lock.py").code == 1
     hub.log.clear()
-    # Unchanged files are linked: nothing is fetched or stored twice.
+    # The reserve leaves no space for a second copy, so unchanged files have to be linked.
     second.rig["host"]["disk_reserve_gib"] = int(second.shell(f"df --output=avail -B1 {STORE} | tail -n 1")) / 1024**3
     outcome = second.run()
     assert outcome.code == 0, str(outcome)
-    assert moved(hub) == 0
+    assert bytes_sent(hub) == 0
     assert second.shell(
         f"find {STORE}/{SECOND} -name '*.gguf' -printf '%i %n\\n' | sort | uniq -c | awk '{{print $1, $3}}'"
     ) == "\n".join(["2 2"] * 3)
@@ -239,10 +242,10 @@ def test_upstream_moves_on(second: Deployment, hub: Hub, tmp_path: Path) -> None
     assert "superseded by revision" in listed.output
 
 
-def test_one_download_is_shared_and_never_stopped_by_another_deploy(
+def test_a_second_deploy_waits_for_a_running_download_and_never_stops_it(
     second: Deployment, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second deploy, without the token and after a file has arrived, waits; one with another limit is refused."""
+    """It waits even without the token and after a file has arrived; a deploy with another rate limit is refused."""
     paths = [f"F16/Second-F16-0000{number}-of-00002.gguf" for number in (1, 2)]
     hub.add_repo(SECOND, {path: random_file(tmp_path / path, 6 * MIB, seed) for seed, path in enumerate(paths)}, TOKEN)
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-00002-of-*", bytes_per_s=10_000))
@@ -250,14 +253,14 @@ def test_one_download_is_shared_and_never_stopped_by_another_deploy(
     monkeypatch.setenv("LLAMARIG_TEST_TOKEN", TOKEN)
     running = second.start(log=tmp_path / "log")
     arrived = f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf' 2>/dev/null || true"
-    wait_for(lambda: second.shell(arrived), "the first file", by=running)
+    wait_for(lambda: second.shell(arrived), "the first file", deploy=running)
     unit = "systemctl show 'llamarig-job-fetch_*' -p InvocationID --value"
-    began = second.shell(unit)
-    assert began
+    running_unit = second.shell(unit)
+    assert running_unit
     monkeypatch.delenv("LLAMARIG_TEST_TOKEN")
     again = second.start(log=tmp_path / "again")
-    wait_for(lambda: "the download is already running" in again.said(), "the other deploy finding it", by=again)
-    wait_for(lambda: "models: downloading" in again.said(), "its progress in the other deploy", by=again)
+    wait_for(lambda: "the download is already running" in again.output(), "the other deploy finding it", deploy=again)
+    wait_for(lambda: "models: downloading" in again.output(), "its progress in the other deploy", deploy=again)
     other = second.variant(tmp_path / "other")
     other.rig["hub"]["max_mb_s"] = 1.0
     refused = other.run()
@@ -269,26 +272,26 @@ def test_one_download_is_shared_and_never_stopped_by_another_deploy(
         "systemctl stop 'llamarig-job-fetch_*'",
     ):
         assert words in refused.output
-    # Two deploys that both found none: the later one fails before it has changed anything.
+    # If two deploys start at the same time and both find no running download, the later one fails without a change.
     with pytest.raises(BoxError, match="another deploy has just started a fetch on the box"):
         second.shell(str(none_runs("fetch")))
-    assert second.shell(unit) == began
-    assert running.poll() is None, running.said()
-    assert again.poll() is None, again.said()
+    assert second.shell(unit) == running_unit
+    assert running.poll() is None, running.output()
+    assert again.poll() is None, again.output()
     kill(running)
     kill(again)
 
 
-def test_prune_leaves_a_running_download_alone(
+def test_prune_keeps_the_files_of_a_running_download(
     second: Deployment, deployment: Deployment, hub: Hub, tmp_path: Path
 ) -> None:
-    """Its files belong to no declared model any more, but its unit still writes them."""
-    # Other bytes than the declared model's, whose partial files would be kept.
+    """No declared model needs the files any more, but the download's unit still writes them."""
+    # Files that differ from the second model's: partial files of a declared model are kept anyway.
     shards = {f"F16/Second-F16-0000{number}-of-00003.gguf": number for number in (1, 2, 3)}
     hub.add_repo(SECOND, {name: random_file(tmp_path / name, 6 * MIB, number) for name, number in shards.items()})
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=10_000))
     running = second.start(log=tmp_path / "log")
-    wait_for(lambda: len(partials(second)) == 3, "three half-fetched files", by=running)
+    wait_for(lambda: len(partials(second)) == 3, "three partial files", deploy=running)
     kill(running)
     names = partials(second)
     listed = deployment.run(script="tasks/prune.py")
@@ -310,9 +313,9 @@ def test_prune_leaves_a_running_download_alone(
     assert partials(second) == []
 
 
-def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployment: Deployment) -> None:
+def test_prune_deletes_only_named_leftovers_that_nothing_refers_to(second: Deployment, deployment: Deployment) -> None:
     assert second.run().code == 0
-    # No longer declared: its unit stays, so its files do.
+    # The first deployment does not declare the model, but its unit file still refers to its files.
     held = deployment.run(script="tasks/prune.py")
     assert held.code == 0, held
     assert f"no model of {SECOND} is declared; kept: " in held.output
@@ -326,7 +329,7 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
         "systemctl disable --now llamarig-second; rm /etc/systemd/system/llamarig-second.service; "
         "systemctl daemon-reload"
     )
-    # Without its unit, while a process reads it.
+    # The unit is gone, but a process has a file open.
     reader = f"systemd-run --quiet --collect --unit=reader tail -f $(find {STORE}/{SECOND} -name '*-00002-of-*.gguf')"
     deployment.shell(reader)
     opened = deployment.run("--data", f"delete={name}", script="tasks/prune.py")
@@ -334,7 +337,7 @@ def test_prune_lists_and_deletes_only_what_is_named(second: Deployment, deployme
     assert f"{name} cannot be deleted: a running process refers to it" in opened.output
     assert deployment.shell(f"find {STORE}/{SECOND} -name '*.gguf' | wc -l") == "3"
     deployment.shell("systemctl stop reader")
-    # Named in the drop-in of another unit.
+    # A drop-in of another unit names a file.
     dropin = "/etc/systemd/system/mine.service.d/model.conf"
     named = deployment.shell(f"find {STORE}/{SECOND} -name '*-00001-of-*.gguf'")
     deployment.write(dropin, f"[Service]\nEnvironment=MODEL={named}\n")

@@ -1,4 +1,4 @@
-"""A box that an earlier version of llamarig has deployed converges under this one, and its server runs on."""
+"""Upgrade: a box that was deployed by an earlier version of llamarig converges without a restart of its server."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from tests.box.rehearse import chat, is_healthy
 pytestmark = pytest.mark.box
 
 OLDER = "9dd93a7f04246699d79f437af636e1a4a4db57a0"
-"""Before the code was a package: its programs lie in /opt/llamarig/lib/tasks, its proofs name a unit's whole text."""
+"""A commit before the code was a package: its programs are in /opt/llamarig/lib/tasks, its start records have the
+whole text of a unit."""
 
 UNITS = "/etc/systemd/system"
 TINY = "llamarig-tiny.service"
-TEXTS = {"Programs", "Models served", "Liveness probe"}
-"""The items that may differ: our programs, and the comments and paths of the units that start them."""
+CHANGED_ITEMS = {"Programs", "Models served", "Liveness probe"}
+"""The items that an upgrade changes: llamarig's programs, and comments and paths in the units that start them."""
 
 
 @pytest.fixture
 def older(variant: Deployment) -> Deployment:
-    """The same box, deployed by the older tree from its own rig, with a model lock of its own."""
+    """A deployment of the same box by the older tree, with that tree's rehearsal rig and a separate model lock."""
     tree = variant.directory / "older"
     _check_out(tree)
     older = replace(variant, tree=tree)
@@ -41,7 +42,7 @@ def older(variant: Deployment) -> Deployment:
 
 
 def _check_out(tree: Path) -> None:
-    # The tests run as root, the clone may be another user's.
+    # The tests run as root, but the clone may belong to another user, which git refuses by default.
     git = ["git", "-c", f"safe.directory={REPOSITORY_ROOT}", "-c", f"safe.directory={REPOSITORY_ROOT}/.git"]
     present = [*git, "-C", str(REPOSITORY_ROOT), "cat-file", "-e", f"{OLDER}^{{commit}}"]
     if subprocess.run(present, stderr=subprocess.DEVNULL).returncode:
@@ -50,15 +51,15 @@ def _check_out(tree: Path) -> None:
     subprocess.run(["git", "-C", str(tree), "checkout", "--quiet", OLDER], check=True)
 
 
-def process(deployment: Deployment) -> list[str]:
-    """What another start of the server would change."""
+def server_start(deployment: Deployment) -> list[str]:
+    """Properties of the service that change with every start of the server."""
     return deployment.shell(f"systemctl show {TINY} -p InvocationID -p MainPID -p ExecMainStartTimestamp").splitlines()
 
 
 def test_a_box_of_an_older_version_converges_without_a_restart(
     deployment: Deployment, older: Deployment, tmp_path: Path
 ) -> None:
-    # As if this version had never been here. What it has built and fetched is the same for both.
+    # Remove what this version has deployed, except releases and model files, which are the same for both versions.
     deployment.shell(
         f"systemctl disable -q --now {TINY} llamarig_liveness.timer; rm -rf {UNITS}/{TINY} {UNITS}/llamarig_liveness.* "
         "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/python3; rm -rf /var/lib/llamarig/jobs/* "
@@ -66,12 +67,12 @@ def test_a_box_of_an_older_version_converges_without_a_restart(
     )
     first = older.run()
     assert first.code == 0, str(first)
-    assert "Services | Models served" in first.changed, "the older tree names its operations in another way"
+    assert "Services | Models served" in first.changed, "the older tree did not run"
     assert older.run().changed == []
     assert deployment.shell("ls /opt/llamarig/lib") == "tasks"
-    before, text = process(deployment), deployment.shell(f"cat {UNITS}/{TINY}")
+    before, text = server_start(deployment), deployment.shell(f"cat {UNITS}/{TINY}")
 
-    # By the older model lock, which this version reads as well.
+    # With the model lock of the older version, which this version can read.
     newer = replace(older, tree=REPOSITORY_ROOT, rig={**deployment.rig, "model_lock": older.rig["model_lock"]})
     shown = newer.run("--dry")
     assert shown.code == 0, str(shown)
@@ -79,8 +80,8 @@ def test_a_box_of_an_older_version_converges_without_a_restart(
     outcome = newer.run()
     assert outcome.code == 0, str(outcome)
     is_reworded = deployment.shell(f"cat {UNITS}/{TINY}") != text
-    assert set(outcome.changed) == TEXTS - ({"Models served"} if not is_reworded else set()), str(outcome)
-    assert process(deployment) == before, "the server was restarted"
+    assert set(outcome.changed) == CHANGED_ITEMS - ({"Models served"} if not is_reworded else set()), str(outcome)
+    assert server_start(deployment) == before, "the server was restarted"
     assert (
         deployment.shell(f"systemctl show {TINY} llamarig_liveness.service -p NeedDaemonReload --value") == "no\n\nno"
     )
@@ -90,18 +91,18 @@ def test_a_box_of_an_older_version_converges_without_a_restart(
     assert (second.code, second.changed) == (0, []), str(second)
     audited, host = audit(newer, tmp_path / "report.json")
     assert (audited.code, host["status"]) == (0, "clean"), str(audited)
-    assert process(deployment) == before
+    assert server_start(deployment) == before
     assert chat(deployment.address, "Still the same?")
 
-    # The text that was put in place is one that the server starts with.
+    # The server also starts with the new unit text.
     deployment.shell(f"systemctl restart {TINY}; systemctl start llamarig_liveness.service")
     wait_for(lambda: is_healthy(deployment.address), "/health after a restart")
     assert newer.run().changed == []
-    assert deployment.run().changed == [], "by this version's own model lock"
+    assert deployment.run().changed == [], "the model lock of this version gave a difference"
 
 
-def test_the_unit_of_an_older_version_gets_this_versions_words_without_a_restart(deployment: Deployment) -> None:
-    """As 9dd93a7 rendered it, with its start record: also where the clone has no history to deploy that commit from."""
+def test_the_unit_text_of_an_older_version_is_replaced_without_a_restart(deployment: Deployment) -> None:
+    """With a stored unit of commit 9dd93a7 and its start record, so that the test does not need the clone's history."""
     path, record = f"{UNITS}/{TINY}", f"/var/lib/llamarig/proofs/{TINY}.json"
     current = deployment.shell(f"cat {path}") + "\n"
     (exec_start,) = re.findall(r"^ExecStart=(.*?)$(?=\nEnvironment)", current, re.MULTILINE | re.DOTALL)
@@ -115,7 +116,7 @@ def test_the_unit_of_an_older_version_gets_this_versions_words_without_a_restart
     deployment.write(path, older)
     deployment.write(record, json.dumps(proof))
     deployment.shell(f"touch -r /tmp/current.service {path}; systemctl daemon-reload")
-    before = process(deployment)
+    before = server_start(deployment)
 
     shown = deployment.run("--dry")
     assert f"{TINY}: has the comments or helper paths of another version" in shown.output
@@ -123,6 +124,6 @@ def test_the_unit_of_an_older_version_gets_this_versions_words_without_a_restart
     outcome = deployment.run()
     assert (outcome.code, outcome.changed) == (0, ["Models served"]), str(outcome)
     assert deployment.shell(f"cat {path}") + "\n" == current
-    assert process(deployment) == before, "the server was restarted"
+    assert server_start(deployment) == before, "the server was restarted"
     assert deployment.run().changed == []
-    assert process(deployment) == before
+    assert server_start(deployment) == before

@@ -1,4 +1,4 @@
-"""Tests see nothing of the user who runs them: shown by running tests as a user whose home is full of state."""
+"""The isolation plugin, tested by running pytest as a user whose home and environment hold state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGRESSION = "tests/commands/test_audit_refusals.py"
 
 @dataclass
 class User:
-    """Somebody with a home, who has rehearsed before, and runs pytest."""
+    """A user with a home and the cache of an earlier rehearsal, who runs pytest."""
 
     directory: Path
 
@@ -28,13 +28,13 @@ class User:
         self.lock = self.cache / "rehearsal" / "models.lock.json"
         self.lock.parent.mkdir(parents=True)
         self.temporary.mkdir()
-        # What a rehearsal leaves: its tiny model, locked.
+        # A rehearsal leaves a model lock with the tiny model.
         shard = {"path": "F16/Tiny-Qwen3-Next-F16.gguf", "size": 4096, "sha256": "0" * 64}
         model = {"repo": "llamarig/Tiny-Qwen3-Next-GGUF", "commit": "1" * 40, "shards": [shard]}
         self.lock.write_text(json.dumps({"models": {f"{model['repo']}@main quant=F16": model}}))
 
     def pytest(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        # Away from the place for temporary files, where everybody may open what he likes.
+        # TMPDIR outside the home: tests may open any file in the directory for temporary files.
         state = {"HOME": str(self.home), "TMPDIR": str(self.temporary), **variables}
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
@@ -44,11 +44,13 @@ class User:
             text=True,
         )
 
-    def runs(self, source: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A module of tests with this text, under the plugin that tests/conftest.py registers."""
+    def run_module(self, source: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a test module with this source under the plugin that tests/conftest.py registers."""
         module = self.directory / "test_written.py"
         module.write_text(source)
-        return self.pytest("-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.apart", module, **variables)
+        return self.pytest(
+            "-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.isolation", module, **variables
+        )
 
 
 @pytest.fixture
@@ -56,13 +58,13 @@ def user(tmp_path: Path) -> User:
     return User(tmp_path)
 
 
-def test_what_a_rehearsal_left_is_nothing_to_a_fast_test(user: User) -> None:
-    """It was to this one: it read the lock of the box that the user had rehearsed on."""
+def test_fast_tests_ignore_the_files_of_an_earlier_rehearsal(user: User) -> None:
+    """Regression: this test module read the model lock of the user's rehearsal box."""
     done = user.pytest(REGRESSION)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-SEES_NOTHING = """
+FINDS_NO_USER_STATE = """
 import os
 from pathlib import Path
 from tests.box.paths import Rehearsal, cache_directory
@@ -76,8 +78,8 @@ def test_it():
 """
 
 
-def test_neither_environment_nor_home_of_the_user_is_there(user: User) -> None:
-    theirs = {
+def test_the_users_environment_and_home_are_hidden(user: User) -> None:
+    users_environment = {
         "XDG_CACHE_HOME": str(user.home / "xdg-cache"),
         "XDG_CONFIG_HOME": str(user.home / "xdg-config"),
         "LLAMARIG_REHEARSAL_DIR": str(user.home / "my-box"),
@@ -90,11 +92,11 @@ def test_neither_environment_nor_home_of_the_user_is_there(user: User) -> None:
         "GIT_DIR": str(user.home / "git"),
     }
     words = [str(user.home), "31999", "hf_theirs", "proxy.theirs"]
-    done = user.runs(SEES_NOTHING.replace("{words!r}", repr(words)), **theirs)
+    done = user.run_module(FINDS_NO_USER_STATE.replace("{words!r}", repr(words)), **users_environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_box_is_still_made_in_the_users_cache_with_his_proxy(user: User) -> None:
+def test_box_tests_use_the_users_cache_and_proxy(user: User) -> None:
     source = """
 import os, pytest
 from tests.box.paths import Rehearsal
@@ -108,12 +110,12 @@ def test_it(users_box):
     assert open({lock!r}).read()
 """
     text = source.replace("{cache!r}", repr(str(user.cache))).replace("{lock!r}", repr(str(user.lock)))
-    done = user.runs(text, https_proxy="http://proxy.theirs:3128", LLAMARIG_REHEARSAL_PORT="31999")
+    done = user.run_module(text, https_proxy="http://proxy.theirs:3128", LLAMARIG_REHEARSAL_PORT="31999")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    "opens",
+    "statement",
     [
         "open({lock!r}).close()",
         "from pathlib import Path; Path({lock!r}).read_text()",
@@ -123,40 +125,40 @@ def test_it(users_box):
         "try:\n        open({home!r} + '/none')\n    except OSError:\n        pass",
     ],
 )
-def test_whatever_is_opened_below_the_users_home_fails_the_test_that_did_it(user: User, opens: str) -> None:
-    statement = opens.replace("{lock!r}", repr(str(user.lock))).replace("{home!r}", repr(str(user.home)))
-    done = user.runs(f"def test_it():\n    {statement}\n\ndef test_other():\n    pass\n")
+def test_a_test_that_opens_a_file_below_the_users_home_fails(user: User, statement: str) -> None:
+    statement = statement.replace("{lock!r}", repr(str(user.lock))).replace("{home!r}", repr(str(user.home)))
+    done = user.run_module(f"def test_it():\n    {statement}\n\ndef test_other():\n    pass\n")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
     assert "below the home of the user who runs the tests" in done.stdout
-    assert "test_written.py" in done.stdout, "where it did so"
+    assert "test_written.py" in done.stdout, "the message must name the file that opened it"
 
 
-def test_so_does_what_a_module_does_when_it_is_imported(user: User) -> None:
-    done = user.runs(f"open({str(user.lock)!r}).close()\n\ndef test_it():\n    pass\n")
+def test_a_module_that_opens_a_file_below_the_users_home_on_import_fails_the_run(user: User) -> None:
+    done = user.run_module(f"open({str(user.lock)!r}).close()\n\ndef test_it():\n    pass\n")
     assert done.returncode != 0
     assert "below the home of the user who runs the tests" in done.stdout + done.stderr
 
 
-def test_a_program_that_no_scan_found_fails_the_test_that_starts_it(user: User) -> None:
-    started = 'import subprocess\n\ndef test_it():\n    subprocess.run(["".join(["u", "name"])], check=True)\n'
-    done = user.runs(started)
+def test_a_test_that_starts_a_program_missing_from_the_scan_fails(user: User) -> None:
+    source = 'import subprocess\n\ndef test_it():\n    subprocess.run(["".join(["u", "name"])], check=True)\n'
+    done = user.run_module(source)
     assert done.returncode == 1
     assert "started the program 'uname', which tests/programs.py does not find" in done.stdout
 
 
-def test_a_port_that_is_none_is_said_without_a_traceback(user: User) -> None:
+def test_an_invalid_port_is_reported_without_a_traceback(user: User) -> None:
     done = user.pytest(REGRESSION, LLAMARIG_REHEARSAL_PORT="many")
     assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "LLAMARIG_REHEARSAL_PORT must be a port number" in said
-    assert "Traceback" not in said
+    output = done.stdout + done.stderr
+    assert "LLAMARIG_REHEARSAL_PORT must be a port number" in output
+    assert "Traceback" not in output
 
 
-def test_what_a_symbolic_link_points_to_is_text(user: User) -> None:
-    """Relative to the link, and not to a working directory that may lie in a home."""
+def test_creating_a_symbolic_link_does_not_count_as_opening_its_target(user: User) -> None:
+    """A relative target is relative to the link, not to the working directory, which may be below the user's home."""
     source = f"import os\ndef test(tmp_path):\n    os.chdir({str(user.home)!r})\n"
-    done = user.runs(source + "    (tmp_path / 'link').symlink_to('../elsewhere')\n")
+    done = user.run_module(source + "    (tmp_path / 'link').symlink_to('../elsewhere')\n")
     assert done.returncode == 0, done.stdout
-    inside = user.runs(source + "    os.symlink('/elsewhere', 'link')\n")
+    inside = user.run_module(source + "    os.symlink('/elsewhere', 'link')\n")
     assert "below the home of the user" in inside.stdout

@@ -1,4 +1,4 @@
-"""The deploy is killed at its worst moments; the next run finishes, and nothing incomplete ever serves."""
+"""Deploys that are killed during a build, a download or a switch: the next run finishes, nothing incomplete serves."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ pytestmark = pytest.mark.box
 
 @pytest.fixture
 def interrupted(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
-    """A variant to break; afterwards the original declaration converges again and its model answers."""
-    second_model.forget(deployment)
+    """A variant whose deploy a test may kill; afterwards the original declaration converges and its model answers."""
+    second_model.remove(deployment)
     yield variant
-    second_model.forget(deployment)
+    second_model.remove(deployment)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
     assert chat(deployment.address, "All as before?")
 
 
-def job(deployment: Deployment, name: str) -> dict[str, object]:
+def job_status(deployment: Deployment, name: str) -> dict[str, object]:
     status: dict[str, object] = json.loads(
         deployment.shell(f"cat /var/lib/llamarig/jobs/{name}/status.json || echo {{}}")
     )
     return status
 
 
-def build_job(deployment: Deployment) -> str:
+def newest_build_job(deployment: Deployment) -> str:
     return deployment.shell("ls -t /var/lib/llamarig/jobs | grep ^build- | head -n 1")
 
 
-def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> None:
-    """Another compiler option is another release: it builds beside the one that serves."""
+def test_a_deploy_killed_during_a_build_is_finished_by_the_next(interrupted: Deployment, tmp_path: Path) -> None:
+    """The next deploy waits for the same build; when that is killed too, the one after it builds again."""
     interrupted.rig["builds"][0]["cmake"] = {"CMAKE_CXX_FLAGS": "-DLLAMARIG_TEST_BUILD=1"}
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "compiling" in running.said(), "the first compiled object", by=running)
+    wait_for(lambda: "compiling" in running.output(), "the first compiled object", deploy=running)
     kill(running)
-    name = build_job(interrupted)
-    # With a warm ccache the build would be over before anybody could find it: it is held where it is.
+    name = newest_build_job(interrupted)
+    # Pause the build: with a warm ccache it would end before the next deploy finds it.
     interrupted.shell(f"systemctl kill -s SIGSTOP 'llamarig-job-{name}_*'")
-    assert job(interrupted, name)["state"] == "running"
+    assert job_status(interrupted, name)["state"] == "running"
     assert chat(interrupted.address, "Do you still serve?")
     unit = interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value")
-    assert unit, "the build ended with the connection that began it"
+    assert unit, "the build ended with the connection that started it"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already running" in again.said(), "the next run finding the build", by=again)
+    wait_for(lambda: "already running" in again.output(), "the second deploy to find the build", deploy=again)
     assert interrupted.shell(f"systemctl show 'llamarig-job-{name}_*' -p InvocationID --value") == unit
-    # And now the build itself dies, as by the OOM killer.
+    # Kill the build itself, as the OOM killer would.
     interrupted.shell(f"systemctl kill -s SIGKILL 'llamarig-job-{name}_*'")
-    assert again.ended() != 0
-    assert "was interrupted" in again.said()
+    assert again.exit_code() != 0
+    assert "was interrupted" in again.output()
     assert interrupted.shell("ls -d /opt/llamarig/llama.cpp/*.part 2>/dev/null || true") == ""
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -70,26 +70,28 @@ def test_killed_during_the_build(interrupted: Deployment, tmp_path: Path) -> Non
     assert interrupted.run().changed == []
 
 
-def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+def test_a_deploy_killed_during_a_download_is_finished_by_the_next(
+    interrupted: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     second_model.declare(interrupted, hub)
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*", bytes_per_s=300_000))
-    # All shards come at the same time: these two so slowly that the first is whole long before them.
+    # All shards are fetched at the same time; slow down two, so that the first is complete long before them.
     hub.faults.add(Fault(origin="cdn", path=f"/repos/{SECOND}/*-0000[23]-of-*", bytes_per_s=10_000))
     running = interrupted.start(log=tmp_path / "log")
-    wait_for(lambda: "downloading" in running.said(), "the first downloaded byte", by=running)
+    wait_for(lambda: "downloading" in running.output(), "the first downloaded byte", deploy=running)
     kill(running)
-    assert job(interrupted, "fetch")["state"] == "running"
+    assert job_status(interrupted, "fetch")["state"] == "running"
     arrived = f"find /var/lib/llamarig/models/{SECOND} -name '*.gguf' 2>/dev/null | wc -l"
     unfinished = f"find /var/lib/llamarig/models/{SECOND} -name '*-0000[23]-of-*' 2>/dev/null | wc -l"
-    assert interrupted.shell(unfinished) == "0", "under its own name before it was whole"
+    assert interrupted.shell(unfinished) == "0", "an incomplete shard has its final name"
 
     again = interrupted.start(log=tmp_path / "again")
-    wait_for(lambda: "already running" in again.said(), "the next run finding the download", by=again)
-    # One shard arrives whole; then the download itself dies.
-    wait_for(lambda: interrupted.shell(arrived) == "1", "the first whole shard", by=again)
+    wait_for(lambda: "already running" in again.output(), "the second deploy to find the download", deploy=again)
+    # Kill the download itself once one shard is complete.
+    wait_for(lambda: interrupted.shell(arrived) == "1", "the first complete shard", deploy=again)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-fetch_*'")
-    assert again.ended() != 0
-    assert "was interrupted" in again.said()
+    assert again.exit_code() != 0
+    assert "was interrupted" in again.output()
     assert interrupted.shell("test -e /etc/systemd/system/llamarig-second.service && echo there || echo none") == "none"
     assert chat(interrupted.address, "Do you still serve?")
 
@@ -98,18 +100,23 @@ def test_killed_during_the_download(interrupted: Deployment, hub: Hub, tmp_path:
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
     fetched = {request.path for request in hub.log.requests() if request.origin == "cdn"}
-    assert len(fetched) == 2, f"the shard that was whole is not fetched again: {fetched}"
+    assert len(fetched) == 2, f"the complete shard was fetched again: {fetched}"
     assert chat(f"http://127.0.0.1:{interrupted.box.port + 11}", "And you?")
 
 
-def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path) -> None:
+def test_a_deploy_killed_between_two_switches_is_finished_by_the_next(
+    interrupted: Deployment, hub: Hub, tmp_path: Path
+) -> None:
     second_model.declare(interrupted, hub)
     interrupted.rig["models"][0]["serve"]["ubatch"] = 256
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 256' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text", by=running)
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the first unit's new text", deploy=running)
     kill(running)
-    wait_for(lambda: job(interrupted, "switch-tiny").get("state") == "done", "the switch, which goes on without us")
+    wait_for(
+        lambda: job_status(interrupted, "switch-tiny").get("state") == "done",
+        "the end of the switch, which continues after the kill",
+    )
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
     for port in (10, 11):
@@ -117,14 +124,14 @@ def test_killed_between_units(interrupted: Deployment, hub: Hub, tmp_path: Path)
     assert interrupted.run().changed == []
 
 
-def test_switch_itself_killed(interrupted: Deployment, tmp_path: Path) -> None:
-    """The program on the box that changes the unit dies with the old server stopped: the next run repairs it."""
+def test_a_killed_switch_is_finished_by_the_next_deploy(interrupted: Deployment, tmp_path: Path) -> None:
+    """The program on the box that switches units is killed after it has stopped the old server."""
     interrupted.rig["models"][0]["serve"]["ubatch"] = 128
     running = interrupted.start(log=tmp_path / "log")
     ubatch = "grep -c -- '--ubatch-size 128' /etc/systemd/system/llamarig-tiny.service || true"
-    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text", by=running)
+    wait_for(lambda: interrupted.shell(ubatch) == "1", "the new unit text", deploy=running)
     interrupted.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'; true")
-    running.ended()
+    running.exit_code()
     finished = interrupted.run()
     assert finished.code == 0, str(finished)
     assert chat(interrupted.address, "Back again?")

@@ -10,7 +10,7 @@ FIRST_PORT, MODELS = 18100, 6
 
 
 def main() -> None:
-    """One line a model: its placement, tokens per second of a prompt and of a completion."""
+    """Print one line per model: its name (the placement), and tokens per second of the prompt and the completion."""
     for port in range(FIRST_PORT, FIRST_PORT + MODELS):
         body = {"messages": [{"role": "user", "content": "Say hello. " * 200}], "max_tokens": 64, "temperature": 0}
         request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""Parse every dmidecode dump of linuxhw/DMI and check its RAM: `python -m tests.facts.every_dump CLONE`.
+"""Parse every dmidecode dump of linuxhw/DMI and check its RAM: `python -m tests.facts.check_all_ram_dumps CLONE`.
 
 CLONE is the git directory of a clone of https://github.com/linuxhw/DMI (`git clone --bare`; 2.9 GB of text, no work
 tree is needed). Not part of the test run: it takes minutes, and the dumps are too large for this repository. Prints

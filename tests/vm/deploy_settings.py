@@ -1,4 +1,4 @@
-"""The items of deploy.py that install nothing: what an emulated processor has the time for."""
+"""Deploy only the items that install nothing: the others would take too long on an emulated processor."""
 
 from llamarig.checks.memory_speed_note import MemorySpeedNote
 from llamarig.engine.converge import converge

@@ -1,6 +1,6 @@
-"""Runs on a box in the place of its sftp-server: a slow line, or one that damages what is sent over it.
+"""Replacement for a box's sftp-server that delays uploads ("slow") or changes one byte of an upload ("damage").
 
-SFTP (draft-ietf-secsh-filexfer-02, chapter 3): each packet is its length in four bytes, its type in one, then the rest.
+SFTP (draft-ietf-secsh-filexfer-02, section 3): a packet is four bytes of length, one byte of type, and the payload.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-MODE = Path("/run/bad-line")
+MODE = Path("/run/sftp-fault")
 REAL = "/usr/lib/openssh/sftp-server.real"
 WRITE = 6
 
@@ -21,7 +21,7 @@ def main() -> None:
     assert real.stdin is not None
     while len(length := sys.stdin.buffer.read(4)) == 4:
         packet = bytearray(sys.stdin.buffer.read(int.from_bytes(length, "big")))
-        # Only files of some size: a job's few hundred bytes of JSON come in one small packet.
+        # Only large packets, so that a job's JSON of a few hundred bytes arrives intact.
         if packet and packet[0] == WRITE and len(packet) > 10_000:
             if mode == "slow":
                 time.sleep(0.05)

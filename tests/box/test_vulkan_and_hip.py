@@ -1,6 +1,6 @@
-"""Vulkan and HIP without their hardware: Debian has what is declared, llama.cpp configures with it, a shader compiles.
+"""Vulkan and HIP without their hardware: Debian has the packages, llama.cpp configures with them, a shader compiles.
 
-tests/gpu/RESULTS.md has the whole Vulkan build, and the software driver that served from it.
+tests/gpu/RESULTS.md has results of a complete Vulkan build that served with a software driver.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from llamarig.engine.jobs import job_text
 from llamarig.items.packages import ROCM, wanted_packages
 from llamarig.render.release import build_job
 
-from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment
+from tests.box.refusals import refusal
 
 pytestmark = pytest.mark.box
 
-SCRIPT = "tests/box/toolchain_only.py"
-# What glslc makes of one shader; before any object of C++ Ninja would have it make all of them.
+SCRIPT = "tests/box/deploy_toolchains.py"
+# One compiled shader. Ninja compiles all shaders before any C++ object, so an object as target would take too long.
 SHADER = "ggml/src/ggml-vulkan/argmax.comp.cpp"
 COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
@@ -42,29 +42,29 @@ PYTHON
 
 
 def with_build(deployment: Deployment, **fields: object) -> Rig:
-    """Beside the build that serves, one that only has its tools installed."""
+    """Declare a second build beside the one that serves; deploy_toolchains.py installs only its tools."""
     deployment.rig["builds"].append({**deployment.rig["builds"][0], **fields})
     return Rig.model_validate(deployment.rig)
 
 
 @pytest.mark.parametrize("builder", [None, "another-box"], ids=["built here", "received"])
 def test_debian_has_the_packages_for_vulkan(deployment: Deployment, builder: str | None) -> None:
-    """Asked of the real index; nothing is installed."""
+    """Resolved with Debian's real index; nothing is installed."""
     rig = Rig.model_validate(deployment.rig)
     build = Build(name="vulkan", backend="vulkan", built_by=builder)
-    simulate(deployment, wanted_packages(rig.model_copy(update={"builds": (build,)}), HOST)["debian"])
+    simulate_install(deployment, wanted_packages(rig.model_copy(update={"builds": (build,)}), HOST)["debian"])
 
 
-def test_debian_has_the_packages_for_hip_and_they_are_too_old(variant: Deployment) -> None:
-    """HIP 5.7.1 in Debian 13; refused before 790 MB of it are fetched."""
-    simulate(variant, ROCM["debian"])
+def test_the_hip_of_debian_is_refused_as_too_old_before_it_is_installed(variant: Deployment) -> None:
+    """Debian 13 has HIP 5.7.1, a download of 790 MB."""
+    simulate_install(variant, ROCM["debian"])
     with_build(variant, name="hip", backend="hip", architectures=["gfx1100"])
     outcome = variant.run(script=SCRIPT)
     refusal(outcome, "a hip build needs ROCm 6.1 or newer", "has HIP 5.7.1", "AMD's own packages", 'backend="vulkan"')
     assert outcome.changed == []
 
 
-def simulate(deployment: Deployment, names: Sequence[str]) -> None:
+def simulate_install(deployment: Deployment, names: Sequence[str]) -> None:
     deployment.shell('test -n "$(ls /var/lib/apt/lists/*Packages* 2>/dev/null)" || apt-get update -qq', timeout=120)
     deployment.shell(f"apt-get install --simulate --no-install-recommends -- {' '.join(names)}", timeout=120)
 
@@ -78,9 +78,9 @@ def test_vulkan_configures_and_a_shader_compiles(variant: Deployment) -> None:
     variant.write("/tmp/job.json", job_text(job))
     try:
         variant.shell(COMPILE.replace("OBJECT", repr(SHADER)), timeout=600)
-        made = f"{job.work}/build/{Path(SHADER).parent}"
-        assert "argmax_f32_data" in variant.shell(f"cat {made}/{Path(SHADER).name}")
-        # SPIR-V's magic number, in the order of this machine's bytes.
-        assert variant.shell(f"head -qc 4 {made}/vulkan-shaders.spv/argmax_f32.spv | od -An -tx1") == "03 02 23 07"
+        directory = f"{job.work}/build/{Path(SHADER).parent}"
+        assert "argmax_f32_data" in variant.shell(f"cat {directory}/{Path(SHADER).name}")
+        # SPIR-V's magic number in little-endian order.
+        assert variant.shell(f"head -qc 4 {directory}/vulkan-shaders.spv/argmax_f32.spv | od -An -tx1") == "03 02 23 07"
     finally:
         variant.shell(f"rm -rf {job.work}")

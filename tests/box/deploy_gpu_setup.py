@@ -1,4 +1,4 @@
-"""The item of deploy.py that sets up the cards, and no other."""
+"""Deploy only the item that sets up the graphics cards."""
 
 from llamarig.engine.converge import converge
 from llamarig.engine.rig_of_host import rig_of_host

@@ -1,4 +1,4 @@
-"""Everything a plan needs, but no plan: a model lock, the library that simulates GPUs, the headers of the models."""
+"""Deploy what a plan needs, but make no plan: model lock, library of simulated GPUs, model headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llamarig.items.simulated_gpus import SimulatedGpus
 CARD = SimulatedGpu(name="any", total_mib=1000, free_mib=900)
 
 rig = rig_of_host()
-# The library is the same for all cards; where a rig declares none it would not be compiled.
-simulating = rig if rig.simulated_gpus else rig.model_copy(update={"simulated_gpus": (CARD,)})
-converge([LockedModels(), SimulatedGpus()], simulating)
+# The library does not depend on the cards, but it is compiled only for a rig that declares simulated ones.
+rig_with_cards = rig if rig.simulated_gpus else rig.model_copy(update={"simulated_gpus": (CARD,)})
+converge([LockedModels(), SimulatedGpus()], rig_with_cards)
 headers_present(name="Headers", rig=rig)

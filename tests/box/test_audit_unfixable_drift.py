@@ -1,4 +1,4 @@
-"""Drift that no deploy fixes, several at a time: each is exactly one finding of one audit."""
+"""Drift that no deploy fixes: each is exactly one finding, also with several at a time."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ STORE = "/var/lib/llamarig/models"
 SHARD = f"$(find {STORE} -name '*-00002-of-00003.gguf')"
 FIRST, SECOND = "NVIDIA H200 (00000000:00:06.0)", "NVIDIA H200 (00000000:00:07.0)"
 FREE, WIDTH, DISPLAY, THROTTLED, ECC = "4", "10", "17", "19", "20"
-"""Columns that nvidia-smi is queried for (tasks/llamarig/facts/gpus.py)."""
+"""Columns of the nvidia-smi query in tasks/llamarig/facts/gpus.py."""
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.159"
 
 
-def test_a_changed_byte_is_found_where_every_byte_is_read(deployment: Deployment, tmp_path: Path) -> None:
-    changed = (
+def test_a_deep_audit_finds_a_changed_byte(deployment: Deployment, tmp_path: Path) -> None:
+    change = (
         f"f={SHARD}; touch -r $f /run/shard-stamp; tail -c 1 $f >/run/shard-byte; "
         "tail -c 1 $f | tr '\\000-\\377' '\\001-\\377\\000' | "
         "dd of=$f bs=1 conv=notrunc status=none seek=$(($(stat -c %s $f) - 1)); touch -r /run/shard-stamp $f"
     )
-    changed_back = (
+    undo = (
         f"f={SHARD}; dd if=/run/shard-byte of=$f bs=1 conv=notrunc status=none seek=$(($(stat -c %s $f) - 1)); "
         "touch -r /run/shard-stamp $f"
     )
-    deployment.shell(changed)
+    deployment.shell(change)
     try:
         outcome, host = audit(deployment, tmp_path / "report.json", "deep=1")
     finally:
-        deployment.shell(changed_back)
+        deployment.shell(undo)
     found = [("llama.model-files", "model file Tiny-Qwen3-Next-F16-00002-of-00003.gguf")]
     assert failing(host) == found, str(outcome)
     assert audit(deployment, tmp_path / "report.json", "deep=1")[0].code == 0
 
 
-def test_five_that_no_deploy_fixes(variant: Deployment, tmp_path: Path) -> None:
-    """Without a readable lock file nothing is known of model files, so that the hidden store is no second finding."""
+def test_five_drifts_are_five_findings(variant: Deployment, tmp_path: Path) -> None:
+    """The model lock is unreadable, so model files are not checked and the hidden store adds no finding for them."""
     serve = variant.rig["models"][0]["serve"]
     serve["threads"], serve["cpu_affinity"], serve["load_mode"] = 4096, "0,4095", "mlock"
     Path(variant.rig["model_lock"]).write_text("{")
-    # As the server's own user: a CI sandbox's root may not have it of others.
+    # Run as the server's user, because root in a CI sandbox may lack the right to change limits of other users.
     limit = "runuser -u llamarig -- prlimit --pid $(systemctl show llamarig-tiny -P MainPID) --memlock"
     soft = variant.shell(f"{limit} --output SOFT --noheadings --raw")
     variant.shell(f"{limit}=8192: && mount -t tmpfs -o size=4g,mode=755 tmpfs {STORE}")
@@ -68,7 +68,7 @@ def test_five_that_no_deploy_fixes(variant: Deployment, tmp_path: Path) -> None:
 
 @pytest.fixture
 def cards(variant: Deployment) -> Iterator[Deployment]:
-    """A box that seems to have two H200, as declared, and whose model would be on them; only they are looked at."""
+    """A box with two simulated H200 as declared, and a model that is declared to run on them."""
     build, serve = variant.rig["builds"][0], variant.rig["models"][0]["serve"]
     build |= {"backend": "cuda", "cuda_toolkit": "13.0", "architectures": ["90-real"]}
     serve["placement"] = {"kind": "fit"}
@@ -98,12 +98,13 @@ def cards(variant: Deployment) -> Iterator[Deployment]:
     ],
     ids=["none", "five at once", "a card is gone", "the driver was upgraded"],
 )
-def test_cards(cards: Deployment, tmp_path: Path, drift: Any, found: list[tuple[str, str]]) -> None:
+def test_each_drift_of_a_card_is_one_finding(
+    cards: Deployment, tmp_path: Path, drift: Any, found: list[tuple[str, str]]
+) -> None:
     cards.write("/run/cards-drift.json", json.dumps(drift))
     if drift == MISMATCH:
         cards.rig["host"]["gpus"] = []
     outcome, host = audit(cards, tmp_path / "report.json", "only=gpu")
     findings = host["findings"]
-    found_now = [(item["check"], item["about"]) for item in findings]
-    assert sorted(found_now) == found, str(outcome)
-    assert [item["fails"] for item in findings if item["check"] == "gpu.display"] in ([], [False]), "a note"
+    assert sorted((item["check"], item["about"]) for item in findings) == found, str(outcome)
+    assert [item["fails"] for item in findings if item["check"] == "gpu.display"] in ([], [False]), "only a note"

@@ -1,4 +1,4 @@
-"""One box builds, another without a compiler gets the release over SSH; what goes wrong between them harms neither."""
+"""One box builds, another without a compiler receives the release over SSH; failed transfers harm neither box."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from llamarig.items.packages import wanted_packages
 from llamarig.render.release import release_id, release_path
 
 from tests.box import machine
-from tests.box.bad_input import refusal
 from tests.box.deployment import HOST, Deployment, Outcome, kill, wait_for
 from tests.box.paths import Rehearsal
+from tests.box.refusals import refusal
 from tests.box.rehearse import chat
 
 pytestmark = pytest.mark.box
 
 SECOND = "second-box"
-LINE = Path(__file__).with_name("bad_line.py")
+FAULTY_SFTP_SERVER = Path(__file__).with_name("faulty_sftp_server.py")
 SFTP = "/usr/lib/openssh/sftp-server"
 RECEIVED = "Releases received"
 PACKED = "Releases packed"
 
 
 class Pair:
-    """Two boxes that share a build. ``both`` deploys to them, ``second`` looks at the one that receives."""
+    """Two boxes that share a build. ``both`` deploys to both, ``second`` is the box that receives the release."""
 
     def __init__(self, both: Deployment, second: Deployment) -> None:
         self.both, self.second = both, second
@@ -45,20 +45,20 @@ class Pair:
     def run(self, *arguments: str) -> Outcome:
         return self.both.run(*arguments)
 
-    def lose_release(self) -> None:
-        """As a fresh box has none; its server runs on with the files it has open."""
+    def delete_release(self) -> None:
+        """Delete the release of the second box. Its server keeps running with the files that it has open."""
         self.second.shell(f"rm -rf {self.release} {self.archive}")
 
     def has_release(self) -> bool:
-        """Whether there is anything under the final name; and there may be nothing half made beside it."""
-        there = self.second.shell(f"ls -d {self.release}* 2>/dev/null || true").split()
-        assert there in ([], [self.release])
-        return bool(there)
+        """Return whether the second box has the release. Assert that no unfinished copy is beside it."""
+        found = self.second.shell(f"ls -d {self.release}* 2>/dev/null || true").split()
+        assert found in ([], [self.release])
+        return bool(found)
 
 
 @pytest.fixture(scope="module")
 def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
-    """A fresh Debian beside the first, in the same network."""
+    """A second fresh box on the same host network."""
     directory = rehearsal.directory.with_name(f"{rehearsal.directory.name}-second")
     box = Rehearsal(directory, rehearsal.port + 15, rehearsal.cache)
     if not os.environ.get("LLAMARIG_KEEP_TEST_BOX"):
@@ -76,9 +76,9 @@ def second_box(rehearsal: Rehearsal) -> Iterator[Rehearsal]:
 def first_pair_run(
     converged: Deployment, second_box: Rehearsal, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Pair, Outcome]:
-    """The converged box, declared to build for a second one; and the run that brought that one its release.
+    """The converged box, declared to build for a second one, and the run in which the second received the release.
 
-    The first had lost its own, so that it is built in the very run that brings it to the second.
+    The first box's release was deleted before, so that the same run builds and transfers it.
     """
     variant = converged.variant(tmp_path_factory.mktemp("pair"))
     variant.rig["builds"][0]["built_by"] = HOST
@@ -92,13 +92,13 @@ def first_pair_run(
     variant.more_hosts = [(SECOND, {**login, "rig": rig})]
     pair = Pair(variant, replace(variant, box=second_box, rig=rig, more_hosts=[]))
     pair.both.shell(f"rm -rf {pair.release}")
-    pair.lose_release()
+    pair.delete_release()
     return pair, pair.run()
 
 
 @pytest.fixture
 def served(deployment: Deployment, first_pair_run: tuple[Pair, Outcome]) -> Iterator[Pair]:
-    """Both have converged. Afterwards they do again, and the second one answers."""
+    """The converged pair. Afterwards assert that both converge again and that the second box answers."""
     pair, outcome = first_pair_run
     if outcome.code:
         pytest.fail(f"the two boxes did not converge: {outcome}", pytrace=False)
@@ -110,12 +110,12 @@ def served(deployment: Deployment, first_pair_run: tuple[Pair, Outcome]) -> Iter
 
 
 @contextmanager
-def bad_line(box: Deployment, mode: str) -> Iterator[None]:
-    """What is sent to the box comes slowly, or damaged."""
-    box.write("/tmp/bad_line.py", LINE.read_text())
-    wrapper = "#!/bin/sh\nexec python3 -B /tmp/bad_line.py"
+def faulty_sftp(box: Deployment, mode: str) -> Iterator[None]:
+    """Replace the box's sftp-server by faulty_sftp_server.py; ``mode``: "slow" or "damage"."""
+    box.write("/tmp/faulty_sftp_server.py", FAULTY_SFTP_SERVER.read_text())
+    wrapper = "#!/bin/sh\nexec python3 -B /tmp/faulty_sftp_server.py"
     box.shell(
-        f"echo {mode} >/run/bad-line; mv -n {SFTP} {SFTP}.real; echo {shlex.quote(wrapper)} >{SFTP}; chmod 755 {SFTP}"
+        f"echo {mode} >/run/sftp-fault; mv -n {SFTP} {SFTP}.real; echo {shlex.quote(wrapper)} >{SFTP}; chmod 755 {SFTP}"
     )
     try:
         yield
@@ -130,10 +130,11 @@ def digests(deployment: Deployment, release: str) -> str:
 
 
 def connections(outcome: Outcome) -> int:
+    """The number of SSH connections that the run made."""
     return len(re.findall(r"\] +Connected", click.unstyle(outcome.output)))
 
 
-def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, Outcome]) -> None:
+def test_the_second_box_serves_the_received_release_and_has_no_compiler(first_pair_run: tuple[Pair, Outcome]) -> None:
     pair, outcome = first_pair_run
     assert outcome.code == 0, str(outcome)
     assert {"Releases", PACKED, RECEIVED} <= set(outcome.changed)
@@ -143,7 +144,7 @@ def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, O
     assert digests(pair.second, pair.release) == digests(pair.both, pair.release)
     rig = Rig.model_validate(pair.second.rig)
     first, second = (set(wanted_packages(rig, name)["debian"]) for name in (HOST, SECOND))
-    compilers = first - second - {"git"}  # Debian's own there
+    compilers = first - second - {"git"}  # part of the fresh box
     assert {"build-essential", "cmake", "ninja-build", "ccache"} <= compilers
     query = f"dpkg-query -W -f '${{Package}} ${{db:Status-Status}}\\n' {' '.join(compilers)} 2>/dev/null || true"
     assert [line for line in pair.second.shell(query).splitlines() if line.endswith(" installed")] == []
@@ -152,31 +153,33 @@ def test_the_second_box_serves_and_has_no_compiler(first_pair_run: tuple[Pair, O
     assert pair.both.shell(f"ls {pair.archive} 2>/dev/null || true") == ""
 
 
-def test_a_second_run_changes_nothing_and_contacts_no_other_box(served: Pair) -> None:
+def test_a_second_run_changes_nothing_and_makes_one_connection_per_box(served: Pair) -> None:
     outcome = served.run()
     assert outcome.changed == [], str(outcome)
     assert connections(outcome) == 2
     audit = served.both.run(script="tasks/audit.py")
     assert audit.code == 0, str(audit)
-    # With a whole release it needs no other box.
+    # A box that has its release does not need the box that built it.
     alone = served.run("--limit", SECOND)
     assert (alone.code, alone.changed) == (0, []), str(alone)
     assert connections(alone) == 1
     assert [step["name"] for step in served.run("--dry").plan if step["hosts_with_change"]] == []
 
 
-def test_the_box_that_builds_is_not_in_this_run(served: Pair) -> None:
-    served.lose_release()
+def test_a_box_without_its_release_is_refused_if_the_builder_is_not_in_the_run(served: Pair) -> None:
+    served.delete_release()
     refusal(served.run("--limit", SECOND), f"comes from {HOST}", "not part of this run", "--limit", host=SECOND)
     assert not served.has_release()
     assert chat(served.second.address, "Do you still serve?")
 
 
-def test_killed_while_it_is_sent(served: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A killed run cannot clear its own temporary files away.
+def test_a_deploy_killed_during_the_transfer_is_repeated(
+    served: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A killed run cannot delete its temporary files; tmp_path is cleaned up by pytest.
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    served.lose_release()
-    with bad_line(served.second, "slow"):
+    served.delete_release()
+    with faulty_sftp(served.second, "slow"):
         running = served.both.start(log=tmp_path / "log")
         size = f"stat -c %s {served.archive} 2>/dev/null || echo 0"
         wait_for(lambda: int(served.second.shell(size)) > 1_000_000, "the first million bytes", 120)
@@ -189,19 +192,19 @@ def test_killed_while_it_is_sent(served: Pair, tmp_path: Path, monkeypatch: pyte
     assert served.has_release()
 
 
-def test_damaged_on_the_way(served: Pair) -> None:
-    served.lose_release()
-    with bad_line(served.second, "damage"):
+def test_a_release_damaged_during_the_transfer_is_refused(served: Pair) -> None:
+    served.delete_release()
+    with faulty_sftp(served.second, "damage"):
         refusal(served.run(), "the archive has sha256", f"on {HOST}", "send it again", host=SECOND)
     assert not served.has_release()
     assert chat(served.both.address, "Does it touch you?")
 
 
-def test_damaged_where_it_was_built(served: Pair) -> None:
-    """Its size is right, so only reading it shows the damage; it goes to no other box."""
-    served.lose_release()
+def test_a_release_damaged_on_the_builder_is_not_sent(served: Pair) -> None:
+    """The size is right, so the damage is found only by reading the file."""
+    served.delete_release()
     library = served.both.shell(f"readlink -f {served.release}/bin/libllama.so")
-    # A copy takes its place: the running server keeps the file it has open.
+    # Replace the library by a damaged copy: the running server keeps using the original.
     served.both.shell(
         f"cp -a {library} /tmp/damaged.so && printf '\\001' | dd of=/tmp/damaged.so bs=1 seek=200000 conv=notrunc && "
         f"mv {library} /tmp/whole.so && mv /tmp/damaged.so {library}"
@@ -216,8 +219,8 @@ def test_damaged_where_it_was_built(served: Pair) -> None:
 
 
 def test_an_older_processor_is_refused_before_anything_is_built(served: Pair) -> None:
-    """The second box is shown a /proc/cpuinfo without SSE4.2, as a machine of 2007 has it."""
-    served.lose_release()
+    """The second box gets a /proc/cpuinfo without SSE4.2, like a processor from 2007."""
+    served.delete_release()
     served.second.shell("sed 's/ sse4_2 / /' /proc/cpuinfo >/tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo")
     try:
         outcome = served.run()
@@ -228,9 +231,9 @@ def test_an_older_processor_is_refused_before_anything_is_built(served: Pair) ->
     assert not served.has_release()
 
 
-def test_a_newer_c_library_is_refused_before_anything_is_sent(served: Pair) -> None:
-    """The manifest of the first box's release names a future glibc, as one built on a newer system would."""
-    served.lose_release()
+def test_a_release_that_needs_a_newer_glibc_is_refused_before_the_transfer(served: Pair) -> None:
+    """The manifest of the release is changed to require a newer glibc, as after a build on a newer system."""
+    served.delete_release()
     manifest = served.both.shell(f"cat {served.release}/manifest.json")
     newer = json.loads(manifest)
     assert newer["needs"]["glibc"].startswith("2."), newer["needs"]

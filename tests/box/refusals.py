@@ -1,4 +1,4 @@
-"""What a refused deploy must be: one message, no traceback, and the running model undisturbed."""
+"""Helpers for tests of refused deploys: one message, no traceback, and the running model keeps serving."""
 
 from __future__ import annotations
 
@@ -23,38 +23,40 @@ UNIT = "/etc/systemd/system/llamarig-tiny.service"
 
 
 def lines(outcome: Outcome) -> list[str]:
-    """What the owner saw, without its colours."""
+    """The printed lines without colour codes."""
     return click.unstyle(outcome.output).splitlines()
 
 
 def refusal(outcome: Outcome, *words: str, host: str = HOST) -> str:
-    """The one line that contains all these words and the host's name, in a run that failed without a traceback."""
+    """Assert that the run failed with one line that contains all words and the host's name; return the line."""
     assert outcome.code != 0, outcome
     assert "Traceback" not in outcome.output, outcome
     found = [line for line in lines(outcome) if all(word in line for word in words)]
-    assert len(found) == 1, f"printed {len(found)} times, not once: {words}\n{outcome}"
-    assert host in found[0], f"{host} is not named: {found[0]}"
+    assert len(found) == 1, f"{len(found)} lines instead of one contain {words}\n{outcome}"
+    assert host in found[0], f"the line does not name {host}: {found[0]}"
     return found[0]
 
 
-def invocation(deployment: Deployment) -> str:
-    """Of the tiny model's service: another one after every start."""
+def invocation_id(deployment: Deployment) -> str:
+    """systemd's invocation id of the tiny model's service; it changes with every start."""
     return deployment.shell("systemctl show llamarig-tiny -p InvocationID --value")
 
 
 @contextmanager
-def serving_on(
+def keeps_serving(
     deployment: Deployment, directory: Path, *, restarted: bool = False, repaired: tuple[str, ...] = ()
 ) -> Iterator[Deployment]:
-    """A variant to try: when it is refused the tiny model serves on, and the original declaration finds nothing to do.
+    """Yield a variant of the deployment; assert afterwards that the tiny model serves as before.
 
-    :param restarted: whether it may have been stopped and started again, with the unit it had
-    :param repaired: the operations that lead back to the original declaration from a variant that is served in the end
+    The original declaration has to find no differences afterwards, except those of ``repaired``.
+
+    :param restarted: whether the variant may have restarted the service, with its old unit
+    :param repaired: the operations that restore the original declaration after a variant that was deployed
     """
-    before, unit = invocation(deployment), deployment.shell(f"cat {UNIT}")
+    before, unit = invocation_id(deployment), deployment.shell(f"cat {UNIT}")
     try:
         yield deployment.variant(directory)
-        assert restarted or repaired or invocation(deployment) == before, "the server was restarted"
+        assert restarted or repaired or invocation_id(deployment) == before, "the server was restarted"
         if not repaired:
             assert deployment.shell(f"cat {UNIT}") == unit
             assert chat(deployment.address, "Do you still serve?")
@@ -66,7 +68,7 @@ def serving_on(
 
 
 def add_other_model(variant: Deployment, hub: Hub) -> None:
-    """Another model in a repository of its own, on the next port, beside the first."""
+    """Declare a second model, in its own repository and on the next port, that runs at the same time as the first."""
     folder = hub.store.root.parent / "other-model"
     if not folder.exists():
         write_shards(folder, "Other-F16", seed=7, experts=2)
@@ -77,7 +79,7 @@ def add_other_model(variant: Deployment, hub: Hub) -> None:
 
 
 def lock_other_model(variant: Deployment, hub: Hub) -> list[LockedFile]:
-    """What the deploy itself would have written into the lock, while the Hub was still well."""
+    """Write the other model's entry into the model lock as a deploy with a working Hub would have written it."""
     revision = hub.store.repository(OTHER, anonymous=True).revision("main")
     shards = tuple(
         LockedFile(path=path, size=file.size, sha256=file.sha256) for path, file in sorted(revision.files.items())
@@ -92,8 +94,8 @@ def lock_other_model(variant: Deployment, hub: Hub) -> list[LockedFile]:
     return list(shards)
 
 
-def nothing_of_the_other_model(deployment: Deployment) -> bool:
-    """No file under its final name, no record of one, no unit."""
+def other_model_is_absent(deployment: Deployment) -> bool:
+    """Assert that the box has no model file, record or unit of the other model. Always returns True."""
     found = deployment.shell(
         f"find /var/lib/llamarig/models/{OTHER} -type f 2>/dev/null; ls {OTHER_UNIT} 2>/dev/null; true"
     )
@@ -101,8 +103,8 @@ def nothing_of_the_other_model(deployment: Deployment) -> bool:
     return True
 
 
-def forget_other_model(deployment: Deployment) -> None:
-    """Take everything of it off the box, so that a test may begin again on a box that was kept."""
+def remove_other_model(deployment: Deployment) -> None:
+    """Remove the other model from the box, which may have been kept from an earlier run."""
     deployment.shell(
         "systemctl disable --quiet --now llamarig-other 2>/dev/null; "
         f"rm -rf {OTHER_UNIT} /var/lib/llamarig/proofs/llamarig-other.service.json /var/lib/llamarig/models/{OTHER}; "
