@@ -10,7 +10,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from llamarig.declare.rig import Rig
-from llamarig.engine.comparison_inputs import read_here, read_seen
+from llamarig.engine.comparison_inputs import read_here, read_inputs
 from llamarig.engine.item import Commands, Difference, Item, Seen
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import of_host, read_all
@@ -74,7 +74,7 @@ def look(item: Item, items: Sequence[Item], rig: Rig, *, fresh: bool = False) ->
         read_all(query for each in now for query in each.queries(rig, here))
     if not fresh:
         read_all(item.queries(rig, here))
-    return read_seen(item.queries, rig, fresh=fresh)
+    return read_inputs(item, rig, fresh=fresh)
 
 
 def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
@@ -90,7 +90,7 @@ def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
         if any(found.get(need.name) or need.name in left_out for need in item.needs):
             left_out.add(item.name)
             continue
-        found[item.name] = item.differences(rig, read_seen(item.queries, rig))
+        found[item.name] = item.differences(rig, read_inputs(item, rig))
     return found
 
 
