@@ -17,7 +17,7 @@ from llamarig.items.model_lock import LockedModels
 from llamarig.items.model_units import ServedModels
 from llamarig.items.nvidia_driver import NvidiaDriverInstalled
 from llamarig.items.packages import Packages
-from llamarig.items.plans import Measurements, ValidPlans
+from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans
 from llamarig.items.presets import ModelPresets
 from llamarig.items.python import Python
 from llamarig.items.releases import WholeReleases
@@ -30,6 +30,7 @@ from llamarig.items.virtual_environments import HubClient
 ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
+    ReadablePlanFile(),
     Swappiness(),
     GpuSetup(),
     ServiceUser(),
