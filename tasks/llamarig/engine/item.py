@@ -145,8 +145,6 @@ class Item(ABC):
     """Ids of checks that report the same cause: if one of them has a finding, an audit leaves this item out."""
     audited: ClassVar[bool] = True
     """False for an item whose differences another item reports."""
-    only_while_deploying: ClassVar[bool] = False
-    """True if its facts need something that earlier items put on the box (a program, a model file)."""
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Every fact that ``differences`` reads."""

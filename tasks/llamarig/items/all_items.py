@@ -6,7 +6,7 @@ from llamarig.engine.item import Item
 from llamarig.items.base_system import Directories, Programs, ServiceUser
 from llamarig.items.compilers import CompilableToolkits, CompilableToolkitsInstalled
 from llamarig.items.cuda_toolkits import CudaToolkits
-from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.gpu_setup import GpuSetup
 from llamarig.items.graphics_cards import SupportedCards
@@ -31,6 +31,7 @@ ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
     ReadablePlanFile(),
+    WorkableDeclarations(),
     Swappiness(),
     GpuSetup(),
     ServiceUser(),
@@ -57,7 +58,7 @@ ITEMS: tuple[Item, ...] = (
     # Declared placements come before plans: their RAM use decides how much a plan may pin.
     Measurements(),
     ValidPlans(),
-    WorkableDeclarations(),
+    WorkableDeclarationsFetched(),
     ServedModels(),
     ModelPresets(),
     LivenessProbe(),

@@ -21,7 +21,7 @@ from llamarig.facts.model_store import ModelStore, Store
 from llamarig.facts.releases import Release
 from llamarig.facts.start_records import BackOffs
 from llamarig.facts.units import Unit, Units
-from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
 from llamarig.items.first_starts import first_start, not_recorded, record_back_off
 from llamarig.items.model_files import FetchedModels
 from llamarig.items.placements import (
@@ -62,7 +62,7 @@ class ServedModels(Item):
     name = "Models served"
     check = "llama.units"
     severity = Severity.ERROR
-    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations)
+    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations, WorkableDeclarationsFetched)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Units, running switches, releases, the model store, and what plans depend on."""
