@@ -11,7 +11,7 @@ from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import converge
-from llamarig.engine.item import Difference, query
+from llamarig.engine.item import Difference, Query, query
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
@@ -72,10 +72,11 @@ MEMORY = "MemTotal:       8000000 kB\ncpus 0-15"
 
 def locked_in_ram(tmp_path: Path) -> Rig:
     """A model of 14 GiB whose weights are to stay in RAM."""
-    paths = {"model_lock": str(tmp_path / "lock.json"), "plan_file": str(tmp_path / "plans.json")}
+    lock, plans = str(tmp_path / "lock.json"), str(tmp_path / "plans.json")
     serve = d.serve(port=8080, context=4096, load_mode="mlock", placement=d.cpu_only())
     model = d.model(name="m", repo="o/r", quant="Q6", build="cpu", serve=serve)
-    return Rig.model_validate(d.rig(builds=[d.build(name="cpu", backend="cpu")], models=[model], **paths))
+    builds = [d.build(name="cpu", backend="cpu")]
+    return Rig.model_validate(d.rig(builds=builds, models=[model], model_lock=lock, plan_file=plans))
 
 
 def test_an_audit_refuses_it_while_files_and_release_are_missing(tmp_path: Path) -> None:
@@ -123,7 +124,10 @@ def with_header(stored: str) -> list[Difference]:
         json.dumps({"path": path, "tensors": tensors, "metadata": {}, "length": 1, "sha256": "0" * 64})
         for path in shards
     ]
-    outputs = {query(ModelStore): stored, query(ModelHeaders, paths=sorted(shards)): "\n".join(lines)}
+    outputs: dict[Query[Any], str] = {
+        query(ModelStore): stored,
+        query(ModelHeaders, paths=sorted(shards)): "\n".join(lines),
+    }
     return Box(rig, control_machine(rig), outputs).differences(WorkableDeclarations())
 
 

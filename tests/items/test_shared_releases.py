@@ -13,7 +13,7 @@ from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import Builder
 from llamarig.engine.converge import compare, converge
-from llamarig.engine.item import Commands, Difference, Seen, query
+from llamarig.engine.item import Commands, Difference, Query, Seen, query
 from llamarig.engine.run import run
 from llamarig.facts.platform import HostPlatform, Platform
 from llamarig.facts.releases import Release, Releases
@@ -39,7 +39,7 @@ def seen(of: Rig, host: str, release: Release | None = None, **here: Any) -> See
     directories = release_directories(of)
     found = dict.fromkeys(directories, release) if release else {}
     machine = control_machine(of, **{"builders": {BIG: Builder()}, **here})
-    values = {query(Releases, directories=directories): found, query(HostPlatform): Platform()}
+    values: dict[Query[Any], Any] = {query(Releases, directories=directories): found, query(HostPlatform): Platform()}
     return Seen(host, machine, values)
 
 

@@ -114,8 +114,9 @@ def _found(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
     if any(needs_vram(model) for model in rig.models):
         box = replace(box, vram=sum(card.total_mib for card in seen.get(Gpus).cards) << 20)
     found: list[tuple[str, Lint]] = []
-    for model, lock in zip(rig.models, seen.here.locked or [None] * len(rig.models), strict=True):
-        size = None if lock is None else sum(shard.size for shard in lock.shards)
+    sizes = [sum(shard.size for shard in lock.shards) for lock in seen.here.locked or ()]
+    for number, model in enumerate(rig.models):
+        size = sizes[number] if sizes else None
         header = headers.get(model.name)
         lints = lint_model(model, rig.build_of(model), box, size, header)
         if size is not None:

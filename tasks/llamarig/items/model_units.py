@@ -99,7 +99,8 @@ class ServedModels(Item):
                 found.append(
                     Difference(rig.plan_file, "a proposal for it", f"lacks the step down of {item.model.name}")
                 )
-        refusals = switch_refusals(seen.get(RunningJobs), {item.unit: item.text for item in wanted})
+        running = seen.get(RunningJobs)
+        refusals = switch_refusals(running, {item.unit: item.text for item in wanted})
         if not found or not refusals:
             return found
         refusal = Difference.refusal_of("switches", "none but to a declared unit", "; ".join(refusals))
