@@ -122,6 +122,7 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "llama.model-files": (A, Box(differences={"Model files": [Difference("f", "a", "b")]}), Box()),
     "llama.model-lock": (A, Box(differences={"Model lock": [Difference("l", "a", "b")]}), Box()),
     "llama.key-files": (A, Box(differences={"API key files": [Difference("k", "a key", "is empty")]}), Box()),
+    "llama.declarations": (A, Box(differences={"Declarations": [Difference("m", "works", "does not")]}), Box()),
     "llama.toolkits": (
         A,
         Box(differences={"CUDA toolkits and compilers": [Difference("build cuda", "g++ 15", "g++ 16")]}),

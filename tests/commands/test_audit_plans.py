@@ -84,6 +84,15 @@ def test_a_plan_file_that_cannot_be_read_is_one_finding(
     assert [(one.check, one.fails, one.by_deploy) for one in found] == [(reporter, True, False)]
 
 
+def test_a_plan_file_that_cannot_be_read_is_reported_while_a_release_is_missing(tmp_path: Path) -> None:
+    """It needs no release to be known unreadable."""
+    of = rig(broken(tmp_path, "no JSON"))
+    without = {asked: text for asked, text in ready(of).items() if asked.fact is not Releases}
+    found = audited(of, without, "llama.release", "llama.plans", "llama.units").failing
+    assert [(one.check, one.about) for one in found if one.check != "llama.release"] == [("llama.plans", of.plan_file)]
+    assert "llama.release" in {one.check for one in found}
+
+
 def test_the_units_that_a_missing_plan_would_place_are_not_reported_with_it(tmp_path: Path) -> None:
     of = rig(broken(tmp_path, "no JSON"))
     found = audited(of, ready(of), "llama.units", "llama.plans").failing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import query
@@ -52,3 +53,18 @@ def test_a_toolkit_that_does_not_compile_is_reported_once_with_its_remedy(tmp_pa
     assert "CUDA 13.0" in finding.found
     assert not finding.by_deploy
     assert 'declare cuda_toolkit="13.4"' in finding.remedy
+
+
+def test_files_to_fetch_and_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLAMARIG_NO_TOKEN", raising=False)
+    paths = {"model_lock": str(tmp_path / "lock.json"), "plan_file": str(tmp_path / "plans.json")}
+    rig = cpu_rig(hub=d.hub(token_env="LLAMARIG_NO_TOKEN"), **paths)
+    unlocked = audited(rig, converged_box(rig).outputs, "llama").failing
+    assert {one.about for one in unlocked} == {"Hub token", rig.model_lock}
+    write_lock_file(rig)
+    outputs = converged_box(rig).outputs
+    assert audited(rig, outputs, "llama").failing == [], "no token is needed where nothing is fetched"
+    found = audited(rig, {**outputs, query(ModelStore): f"free\t{1 << 50}"}, "llama").failing
+    (token,) = [one for one in found if not one.by_deploy]
+    assert "export LLAMARIG_NO_TOKEN=" in token.found
+    assert {one.remedy for one in found if one.by_deploy} == {"provide the Hub token, then run deploy.py"}

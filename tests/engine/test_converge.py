@@ -70,13 +70,8 @@ class WithNotes(Thing):
         yield f"worth knowing: {seen.get(Command, command='look Noted')}"
 
 
-class NeedsAProgram(Thing):
-    name = "Late"
-    only_while_deploying = True
-
-
 CHAIN = (Thing(), Second(), Third())
-GOOD = {f"look {name}": "good" for name in ("First", "Second", "Third", "Manual", "Noted", "Late")}
+GOOD = {f"look {name}": "good" for name in ("First", "Second", "Third", "Manual", "Noted")}
 
 
 def alone(replies: dict[str, Any]) -> dict[str, Any]:
@@ -180,13 +175,6 @@ def test_notes_are_printed_by_each_deploy_and_not_while_preparing(logged: pytest
         assert "worth knowing" not in logged.text
     converged_commands([WithNotes()], RIG, alone(GOOD))
     assert logged.text.count("worth knowing: good") == 1
-
-
-def test_an_item_whose_facts_need_the_box_prepared_is_compared_while_executing_only() -> None:
-    with fake_run(deploys=[lambda: converge([NeedsAProgram()], RIG)], only_prepare=True) as this:
-        assert this.commands == []
-        assert this.changes == []
-    assert fixes(converged_commands([NeedsAProgram()], RIG, alone({"look Late": "bad"}))) == ["fix Late bad"]
 
 
 # --- audit ------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from llamarig.facts.jobs import Jobs
+from llamarig.facts.jobs import Jobs, RunningJobs
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.render import layout
 
@@ -23,3 +24,34 @@ def test_a_message_survives_the_shell(tmp_path: Path, monkeypatch: pytest.Monkey
     command = Jobs().command(["switch"])
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     assert Jobs().process(done.stdout.splitlines())["switch"].status == JobStatus.from_json(status)
+
+
+@pytest.mark.parametrize("running", [(), ("fetch",), ("fetch", "switch-m")])
+def test_a_box_where_no_job_runs_asks_systemd_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: tuple[str, ...]
+) -> None:
+    """Every deploy and audit reads this, and a box keeps the directories of all its builds."""
+    jobs, calls, active = tmp_path / "jobs", tmp_path / "calls", tmp_path / "active"
+    monkeypatch.setattr(layout, "JOBS", str(jobs))
+    for name in ("build-a", "build-b", "fetch", "switch-m"):
+        (jobs / name).mkdir(parents=True)
+        (jobs / name / "job.json").write_text(f'{{"name": "{name}"}}')
+    active.mkdir()
+    for name in running:
+        (active / f"{layout.job_unit(name)}0a1b.service").touch()
+    systemctl = tmp_path / "systemctl"
+    # As systemctl does with a pattern: a line for each unit that matches, and none where none does.
+    systemctl.write_text(
+        f'#!/bin/sh\necho x >>{calls}\ntest "$1" = is-active || {{ echo "Sat 2026-11-21"; exit; }}\n'
+        f"cd {active} && for unit in $2; do test -e $unit && echo active; done\n"
+    )
+    systemctl.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", RunningJobs().command()], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    found = RunningJobs().process(done.stdout.splitlines())
+    assert {name: (job.text, job.since) for name, job in found.items()} == {
+        name: (f'{{"name": "{name}"}}', "Sat 2026-11-21") for name in running
+    }
+    if not running:
+        assert calls.read_text() == "x\n"

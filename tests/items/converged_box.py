@@ -97,10 +97,9 @@ class Box:
     outputs: dict[Query[Any], str] = field(default_factory=dict)
     """Query -> what its command prints; nothing for those left out."""
 
-    def queries(self, *, executing: bool = False) -> list[Query[Any]]:
-        """What all items read, in their order, while pyinfra prepares or executes."""
-        items = [item for item in ITEMS if executing or not item.only_while_deploying]
-        return [each for item in items for each in item.queries(self.rig, self.here)]
+    def queries(self) -> list[Query[Any]]:
+        """What all items read, in their order."""
+        return [each for item in ITEMS for each in item.queries(self.rig, self.here)]
 
     def value(self, fact_query: Query[Any]) -> Any:
         """A fact, made of what its command prints."""
@@ -121,8 +120,7 @@ class Box:
     def replies(self) -> dict[str, str]:
         """Replies of the fake connector: to the one command that reads all facts, and to each fact alone."""
         each = {fact_command(fact_query): text for fact_query, text in self.outputs.items()}
-        batches = [batch_reply(self.queries(executing=executing), self.outputs) for executing in (False, True)]
-        return {**batches[0], **batches[1], **each}
+        return {**batch_reply(self.queries(), self.outputs), **each}
 
 
 def fact_command(fact_query: Query[Any]) -> str:

@@ -12,6 +12,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import converge
 from llamarig.engine.item import Query, Seen, query
+from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import FileHashes, ModelStore
 from llamarig.items.download_job import fetch_job, missing_files
 from llamarig.items.model_files import FetchedModels
@@ -60,6 +61,13 @@ def replies(
     }
 
 
+def shown(rig: Rig, box: dict[str, str], caplog: pytest.LogCaptureFixture) -> str:
+    """What ``--dry`` prints."""
+    caplog.set_level("INFO", logger="pyinfra")
+    with fake_run(replies=box, deploys=[lambda: converge([FetchedModels()], rig)], only_prepare=True):
+        return caplog.text
+
+
 def commands_sent(rig: Rig, box: dict[str, str], *, deep: bool = False) -> list[str]:
     """Commands that delete, stop or start something on this box."""
     with fake_run(replies=box, deploys=[lambda: converge([FetchedModels()], rig)], data={"deep": deep}) as this:
@@ -81,7 +89,11 @@ def test_another_download_is_neither_stopped_nor_waited_for(
     job = fetch_job(missing_files([LOCKED], {}), rig.hub, {}).to_json()
     with pytest.raises(OperationFailedError):
         commands_sent(rig, replies({**job, **change}))
-    (message,) = (record.getMessage() for record in caplog.records if "another download" in record.getMessage())
+    (message,) = (
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname == "ERROR" and "another download" in record.getMessage()
+    )
     assert f"since {SINCE}" in message
     assert words in message
 
@@ -131,7 +143,8 @@ def store_of(box: dict[str, str]) -> Any:
 
 def differences(rig: Rig, box: dict[str, str], hashes: dict[str, str] | None = None) -> list[Any]:
     item, here = FetchedModels(), ControlMachine(locked=[LOCKED], deep=hashes is not None)
-    values: dict[Query[Any], Any] = {query(ModelStore): store_of(box)}
+    jobs = RunningJobs().process(box.get("ActiveEnterTimestamp", "").splitlines())
+    values: dict[Query[Any], Any] = {query(ModelStore): store_of(box), query(RunningJobs): jobs}
     if hashes is not None:
         values[query(FileHashes, paths=[target(LOCKED, file) for file in LOCKED.files])] = hashes
     assert set(item.queries(rig, here)) == values.keys()
@@ -156,7 +169,7 @@ def test_an_audit_and_a_dry_run_name_the_missing_room(rig: Rig) -> None:
     """A deploy refuses for that reason, unless a download that already runs brings the files."""
     room, *files = differences(rig, replies(None, free=1 << 30))
     assert not room.by_deploy
-    assert not room.stops_deploy
+    assert room.stops_deploy
     assert "1.00 GiB are free" in room.found
     assert "tasks/prune.py" in room.remedy
     assert [one.remedy for one in files] == ["make room, then run deploy.py"] * 2
@@ -165,3 +178,44 @@ def test_an_audit_and_a_dry_run_name_the_missing_room(rig: Rig) -> None:
 def test_missing_room_does_not_stop_a_download_that_already_runs(rig: Rig) -> None:
     job = fetch_job(missing_files([LOCKED], {}), rig.hub, {}).to_json()
     assert commands_sent(rig, replies(job, free=1 << 30)) == []
+
+
+def test_a_running_download_of_other_files_is_known_before_a_deploy_starts(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = {**fetch_job(missing_files([LOCKED], {}), rig.hub, {}).to_json(), "files": []}
+    refused, *files = differences(rig, replies(job))
+    assert not refused.by_deploy
+    assert f"another download is running on the box since {SINCE}" in refused.refusal
+    assert [one.remedy for one in files] == ["let the running download end, then run deploy.py"] * 2
+    assert "another download is running on the box" in shown(rig, replies(job), caplog)
+
+
+@pytest.mark.parametrize("free", [1 << 50, 1 << 30])
+def test_while_the_declared_files_are_fetched_only_they_are_missing(
+    rig: Rig, free: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deploy would wait for them, without a token and whatever room is left."""
+    job = fetch_job(missing_files([LOCKED], {}), rig.hub, {}).to_json()
+    assert [one.remedy for one in differences(rig, replies(job, free=free))] == ["run deploy.py"] * 2
+    assert "LLAMARIG_NO_TOKEN" not in shown(rig, replies(job, free=free), caplog)
+
+
+def test_a_dry_run_names_the_missing_token(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    text = shown(rig, replies(None), caplog)
+    assert "export LLAMARIG_NO_TOKEN=" in text
+
+
+def test_no_token_is_read_where_nothing_is_fetched(rig: Rig, tmp_path: Path) -> None:
+    """A token command may ask to unlock a password manager."""
+    asked = tmp_path / "asked"
+    hub = rig.hub.model_copy(update={"token_env": None, "token_command": ("sh", "-c", f"echo x >>{asked}; echo hf_x")})
+    prompting = rig.model_copy(update={"hub": hub})
+    store.write(rig.model_lock, ModelLock(models={lock_key(rig.models[0]): ALL_LOCKED}))
+    whole = {**replies(None), f"find -H {layout.MODELS}": store_output([ALL_LOCKED])}
+    assert commands_sent(prompting, whole) == []
+    with pytest.raises(OperationFailedError):
+        commands_sent(prompting, {**whole, f"find -H {layout.MODELS}": "free\t1"})
+    assert not asked.exists(), "there is no room to fetch anything"
+    assert commands_sent(prompting, {**whole, f"find -H {layout.MODELS}": f"free\t{1 << 50}"})
+    assert asked.read_text() == "x\n", "once for both stages"

@@ -33,6 +33,12 @@ def test_a_missing_entry_is_made_by_a_deploy() -> None:
     assert difference.by_deploy
 
 
+def test_a_missing_entry_and_no_token_to_get_it() -> None:
+    refused, missing = differences(cpu_rig(), hub_token_problem="export HF_TOKEN=hf_...")
+    assert (refused.by_deploy, refused.refusal) == (False, "export HF_TOKEN=hf_...")
+    assert (missing.found, missing.remedy) == ("an entry is missing", "provide the Hub token, then run deploy.py")
+
+
 def test_a_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
     (difference,) = differences(cpu_rig(), lock_problem="lock.json is not a valid model lock: restore it from git")
     assert not difference.by_deploy

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llamarig.declare.rig import Rig
+from llamarig.engine.item import query
+from llamarig.facts.jobs import RunningJobs
+from llamarig.facts.releases import Releases
 from llamarig.items.model_units import ServedModels, unit_query, wanted_units
+from llamarig.items.releases import release_directories
 from llamarig.render import layout
 
-from tests.engine.fake_run import converged_commands
-from tests.items.converged_box import Box, converged_box, cpu_rig, write_lock_file
+from tests.engine.fake_run import OperationFailedError, converged_commands
+from tests.items.converged_box import Box, converged_box, cpu_rig, release_output, write_lock_file
 
 
 @pytest.fixture
@@ -75,6 +81,47 @@ def test_a_unit_of_no_declared_model_is_stopped_and_its_file_stays(box: Box) -> 
     commands = converged_commands([ServedModels()], box.rig, box.replies())
     assert "systemctl --quiet disable --now llamarig-old.service" in commands
     assert not [command for command in commands if command.startswith("rm ")]
+
+
+OLD = "\nunit=llamarig-old.service\nText=\nActiveState=active\nUnitFileState=enabled"
+
+
+def test_a_unit_of_no_declared_model_beside_models_that_cannot_be_served(box: Box) -> None:
+    """A deploy that refuses to serve them does not get as far as stopping it."""
+    box.outputs[unit_query(box.rig)] += OLD
+    (directory,) = release_directories(box.rig)
+    box.outputs[query(Releases, directories=[directory])] = release_output(directory, flags=["--model"])
+    refused, retired = box.differences(ServedModels())
+    assert not refused.by_deploy
+    assert "nothing was changed" in refused.refusal
+    assert retired.what == "llamarig-old.service"
+    assert retired.remedy.startswith("stop it: systemctl disable --now llamarig-old.service")
+
+
+def switching(box: Box, text: str) -> None:
+    """A switch of the first model to a unit with this text runs on the box."""
+    job: dict[str, Any] = {"unit": "llamarig-m.service", "text": text, "commit": "0c1e570", "peers": []}
+    box.outputs[query(RunningJobs)] = f"switch-m\tSat 2026-11-21 19:00:00 UTC\t{json.dumps(job)}"
+
+
+def test_a_running_switch_to_another_unit_is_known_before_a_deploy_starts(box: Box) -> None:
+    switching(box, "[Service]\nExecStart=/x\n")
+    assert box.differences(ServedModels()) == [], "where nothing differs, a deploy switches nothing"
+    changed(box, "ActiveState=active", "ActiveState=failed")
+    refused, unit = box.differences(ServedModels())
+    assert not refused.by_deploy
+    assert "a switch of model 'm' to another unit than the declared one" in refused.refusal
+    assert unit.remedy == "let the running switch end, then run deploy.py"
+    with pytest.raises(OperationFailedError) as failed:
+        converged_commands([ServedModels()], box.rig, box.replies())
+    assert not [command for command in failed.value.commands if "systemctl stop" in command]
+
+
+def test_a_running_switch_to_the_declared_unit_is_no_refusal(box: Box) -> None:
+    switching(box, wanted_units(box.rig, box.seen(ServedModels()))[0].text)
+    changed(box, "ActiveState=active", "ActiveState=failed")
+    (difference,) = box.differences(ServedModels())
+    assert difference.remedy == "run deploy.py"
 
 
 def test_a_unit_that_does_not_start_at_boot_is_enabled_without_a_restart(box: Box) -> None:

@@ -12,8 +12,11 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.plannable_devices import HeldByServers
-from llamarig.items.plans import Measurements, ValidPlans, measurable_now
+from llamarig.facts.releases import Release, Releases
+from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans, measurable_now
+from llamarig.items.releases import release_directories
 
+from tests.items.converged_box import FLAGS, control_machine
 from tests.placement.cuda_rig import rig
 from tests.placement.planned_box import BY_PLAN, MODEL, planned
 
@@ -70,10 +73,12 @@ def test_a_box_that_plans_and_measures_nothing_is_not_read() -> None:
 
 def test_a_plan_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
     here = ControlMachine(plan_problem="plans.json is not a valid plan file: restore it from git")
-    (difference,) = ValidPlans().differences(BY_PLAN, Seen("box", here, {}))
+    (difference,) = ReadablePlanFile().differences(BY_PLAN, Seen("box", here, {}))
     assert difference.refusal == "plans.json is not a valid plan file: restore it from git"
     assert not difference.by_deploy
-    assert Measurements().differences(BY_PLAN, Seen("box", here, {})) == [], "reported once"
+    for item in (ValidPlans(), Measurements()):
+        assert item.differences(BY_PLAN, Seen("box", here, {})) == [], "reported once"
+    assert ReadablePlanFile().differences(rig({}, backend="cpu"), Seen("box", here, {})) == [], "it has no plans"
 
 
 def test_a_missing_plan_is_made_by_a_deploy() -> None:
@@ -83,6 +88,26 @@ def test_a_missing_plan_is_made_by_a_deploy() -> None:
     (difference,) = item.differences(BY_PLAN, Seen("box", here, values))
     assert difference.what == f"plan of {MODEL}"
     assert difference.by_deploy
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [
+        (Release({"files": {}, "flags": sorted(FLAGS)}), "has no llama-fit-params"),
+        (
+            Release({"files": {}, "flags": ["--model"]}, {"llama-fit-params": 1}),
+            "which this build of llama-server does not have",
+        ),
+    ],
+)
+def test_a_release_that_can_make_no_plan_is_known_before_a_deploy_starts(release: Release, words: str) -> None:
+    item, here = ValidPlans(), control_machine(BY_PLAN)
+    values = {one: one.fact().default() for one in item.queries(BY_PLAN, here)}
+    directories = release_directories(BY_PLAN)
+    values[query(Releases, directories=directories)] = dict.fromkeys(directories, release)
+    (refused,) = item.differences(BY_PLAN, Seen("box", here, values))
+    assert not refused.by_deploy
+    assert words in refused.refusal
 
 
 def test_a_plan_of_a_model_whose_release_is_missing_is_not_compared() -> None:

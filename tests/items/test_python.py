@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from llamarig.facts.interpreters import Interpreter
+from llamarig.engine.item import query
+from llamarig.facts.interpreters import Interpreter, Interpreters
 from llamarig.items.python import (
     PYTHON_DOWNLOADS,
     SYSTEM_PYTHON,
@@ -16,6 +17,7 @@ from llamarig.items.python import (
     install_failed,
 )
 from llamarig.render import layout
+from pyinfra.facts.server import Arch
 
 from tests.__main__ import UV_VERSION as OUR_UV
 from tests.engine.fake_run import OperationFailedError, converged_commands
@@ -60,14 +62,15 @@ def test_the_refusal_names_version_path_and_remedy() -> None:
 
 def deployed(output: str, *, processor: str = "x86_64") -> list[str]:
     """Commands of a deploy on a box whose Pythons report this."""
-    replies = {"import sys": output, "uname -m": processor}
+    replies = {"@@llamarig": "", "import sys": output, "uname -m": processor}
     return converged_commands([Python()], cpu_rig(), replies)
 
 
 def test_a_python_at_our_path_is_as_declared() -> None:
     box = converged_box(cpu_rig())
     assert box.differences(Python()) == []
-    assert len(deployed(interpreters_output(layout.PYTHON))) == 2, "read once for each stage"
+    each = [command for command in deployed(interpreters_output(layout.PYTHON)) if "@@llamarig" not in command]
+    assert len(each) == 2 * 2, "its two facts, read once for each stage"
 
 
 def test_the_distributions_python_is_linked() -> None:
@@ -78,3 +81,16 @@ def test_a_processor_without_a_uv_is_refused(caplog: pytest.LogCaptureFixture) -
     with pytest.raises(OperationFailedError):
         deployed("", processor="riscv64")
     assert "llamarig has no uv for riscv64" in caplog.text
+
+
+def test_a_processor_without_a_uv_is_known_before_a_deploy_starts() -> None:
+    box = converged_box(cpu_rig())
+    interpreters = query(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON])
+    box.outputs.update({interpreters: "", query(Arch): "riscv64"})
+    (refused,) = box.differences(Python())
+    assert not refused.by_deploy
+    assert "llamarig has no uv for riscv64" in refused.refusal
+    box.outputs[query(Arch)] = "aarch64"
+    assert [one.by_deploy for one in box.differences(Python())] == [True]
+    box.outputs.update({interpreters: interpreters_output(SYSTEM_PYTHON), query(Arch): "riscv64"})
+    assert [one.by_deploy for one in box.differences(Python())] == [True], "the distribution's is linked"

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from llamarig import declare as d
 from llamarig.declare.rig import Rig
+from llamarig.engine.converge import converge
 from llamarig.engine.jobs import job_text
 from llamarig.facts.releases import Release
 from llamarig.items.releases import WholeReleases, build_job_name, release_differences
 from llamarig.render.release import build_job
 
-from tests.engine.fake_run import converged_commands
+from tests.engine.fake_run import converged_commands, fake_run
 from tests.items.converged_box import converged_box, cpu_rig
 
 COMPLETE = {"files": {"llama-server": {"size": 10}, "libggml.so": {"size": 5}}}
@@ -88,8 +89,12 @@ def test_another_build_of_that_name_is_replaced() -> None:
 
 def test_a_release_that_another_box_builds_is_not_built_here() -> None:
     serve = d.serve(port=8080, context=4096)
-    build = d.build(name="cpu", backend="cpu", built_by="other")
+    build = d.build(name="cpu", backend="cpu", built_by="@fake/other")
     rig = Rig.model_validate(
         d.rig(builds=[build], models=[d.model(name="m", repo="o/r", quant="Q6", build="cpu", serve=serve)])
     )
-    assert started(rig) == []
+    boxes = {"@fake/other": {"@@llamarig": ""}, "@fake/this": {"@@llamarig": ""}}
+    with fake_run(hosts=boxes, deploys=[lambda: converge([WholeReleases()], rig)]) as this:
+        assert this.failed == set()
+        builds = {name: "systemd-run" in "".join(this.commands_on(name)) for name in boxes}
+        assert builds == {"@fake/other": True, "@fake/this": False}

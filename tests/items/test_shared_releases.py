@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 from llamarig import declare as d
 from llamarig.declare.rig import Rig
-from llamarig.engine.converge import converge
-from llamarig.engine.item import Seen, query
+from llamarig.engine.control_machine import Builder
+from llamarig.engine.converge import compare, converge
+from llamarig.engine.item import Commands, Difference, Query, Seen, query
 from llamarig.engine.run import run
+from llamarig.facts.platform import HostPlatform, Platform
 from llamarig.facts.releases import Release, Releases
-from llamarig.items.releases import release_directories
+from llamarig.items.releases import WholeReleases, release_directories
 from llamarig.items.shared_releases import PackedReleases, ReceivedReleases, RequestedReleases
+from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from tests.engine.fake_run import fake_run
@@ -35,10 +38,12 @@ def rig(built_by: str | None = BIG, **cmake: str) -> Rig:
 def seen(of: Rig, host: str, release: Release | None = None, **here: Any) -> Seen:
     directories = release_directories(of)
     found = dict.fromkeys(directories, release) if release else {}
-    return Seen(host, control_machine(of, **here), {query(Releases, directories=directories): found})
+    machine = control_machine(of, **{"builders": {BIG: Builder()}, **here})
+    values: dict[Query[Any], Any] = {query(Releases, directories=directories): found, query(HostPlatform): Platform()}
+    return Seen(host, machine, values)
 
 
-COMPLETE = Release({"commit": "0c1e570", "flags": [], "files": {}})
+COMPLETE = Release({"commit": "0c1e570", "flags": [], "files": {}, "needs": {"machine": "x86_64"}})
 
 
 def test_a_box_that_lacks_the_release_requests_it() -> None:
@@ -114,4 +119,60 @@ def test_a_builder_that_was_not_reached_is_refused(caplog: pytest.LogCaptureFixt
 
     with fake_run(hosts=boxes(of, small=platform("avx2")), deploys=[without_the_builder]) as this:
         assert this.failed == {SMALL}
+        assert "uname -m" not in "".join(this.commands_on(BIG)), "it is not asked"
     assert "which is not part of this run or was not reached" in caplog.text
+
+
+def test_a_release_without_requirements_is_known_before_it_is_packed() -> None:
+    item, (path,) = PackedReleases(), release_directories(rig())
+    legacy = Release({"commit": "0c1e570", "flags": [], "files": {}})
+    (refused,) = item.differences(rig(), seen(rig(), BIG, legacy, wanted_releases={path: {SMALL}}))
+    assert not refused.by_deploy
+    assert "does not record what it requires of other boxes" in refused.refusal
+
+
+# --- audit ------------------------------------------------------------------------------------------------------------
+
+
+def audited(of: Rig, small: str, *, is_reached: bool = True, is_whole: bool = False) -> tuple[list[Difference], str]:
+    """What an audit of the small box reports of its releases, and every command that the big one was sent."""
+    found: list[Difference] = []
+
+    @operation()
+    def compares() -> Commands:
+        if not is_reached:
+            state.activated_hosts.discard(state.inventory.get_host(BIG))
+        if host.name == SMALL and state.is_executing:
+            found.extend(compare([WholeReleases()], of)["Releases"])
+        yield from ()
+
+    hosts = boxes(of, small=small)
+    if is_whole:
+        hosts[SMALL]["manifest.json"] = hosts[BIG]["manifest.json"]
+    with fake_run((compares, {}), hosts=hosts) as this:
+        return found, "".join(this.commands_on(BIG))
+
+
+LIKE_BIG = platform("sse4_2 avx avx2 fma f16c bmi2")
+
+
+def test_an_audit_says_that_the_builder_is_not_in_this_run() -> None:
+    (difference,), _ = audited(rig(), LIKE_BIG, is_reached=False)
+    assert not difference.by_deploy
+    assert difference.refusal.startswith(f"build 'cpu' comes from {BIG}, which is not part of this run")
+
+
+def test_an_audit_says_that_the_binaries_would_not_run_here() -> None:
+    (difference,), _ = audited(rig(), platform("sse4_2"))
+    assert not difference.by_deploy
+    assert difference.refusal.startswith(f"build 'cpu' from {BIG} cannot run here: it would use ")
+
+
+def test_an_audit_leaves_a_release_that_can_be_received_to_a_deploy() -> None:
+    (difference,), _ = audited(rig(), LIKE_BIG)
+    assert difference.by_deploy
+
+
+def test_another_box_is_asked_only_where_a_release_is_missing() -> None:
+    assert "uname -m" in audited(rig(), LIKE_BIG)[1]
+    assert audited(rig(), platform("sse4_2"), is_whole=True) == ([], "")

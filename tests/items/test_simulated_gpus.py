@@ -20,7 +20,15 @@ RIG = cuda_rig({}, {}, simulated_gpus=CARDS)
 
 @pytest.fixture
 def box() -> Box:
-    return Box(RIG, control_machine(RIG), {query(IntactSimulatedGpus, directories=[DIRECTORY]): f"whole {DIRECTORY}"})
+    releases = release_directories(RIG)
+    return Box(
+        RIG,
+        control_machine(RIG),
+        {
+            query(IntactSimulatedGpus, directories=[DIRECTORY]): f"whole {DIRECTORY}",
+            query(Releases, directories=releases): "\n".join(map(release_output, releases)),
+        },
+    )
 
 
 def test_a_library_that_is_there(box: Box) -> None:
@@ -28,9 +36,16 @@ def test_a_library_that_is_there(box: Box) -> None:
 
 
 def test_a_missing_library_is_one_difference_for_all_models_of_a_commit(box: Box) -> None:
-    box.outputs = {}
+    box.outputs[query(IntactSimulatedGpus, directories=[DIRECTORY])] = ""
     (difference,) = box.differences(SimulatedGpus())
     assert difference.by_deploy
+
+
+def test_a_missing_library_without_a_release_is_refused(box: Box) -> None:
+    box.outputs = {}
+    (refused,) = box.differences(SimulatedGpus())
+    assert not refused.by_deploy
+    assert "no complete release on this box to plan with: run deploy.py first" in refused.refusal
 
 
 def test_without_simulated_cards_nothing_is_read() -> None:
@@ -44,6 +59,7 @@ def test_a_missing_library_is_compiled_by_a_job() -> None:
     release = fact_command(query(Releases, directories=directories))
     name = f"simulate-{RIG.builds[0].source.commit[:12]}"
     replies = {
+        "@@llamarig": "",
         release: "\n".join(map(release_output, directories)),
         "echo job=": f'job={name}\nstatus={{"state": "done"}}',
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.checks.example_boxes import SWAPPINESS_0, B, machine
 from tests.engine.fake_run import converged_commands
 from tests.items.converged_box import Box, converged_box, cpu_rig
 
+OURS = "# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = 0\n"
 PATHS = {"paths": [layout.SYSCTL_FILE]}
 
 
@@ -62,6 +64,29 @@ def test_an_edited_file_is_written_again(box: Box, fact: type, output: str) -> N
     assert difference.what == layout.SYSCTL_FILE
 
 
+@pytest.mark.parametrize(
+    ("now", "is_ours_there", "fixed"),
+    [
+        (60, True, ["vm.swappiness now"]),
+        (60, False, ["vm.swappiness now"]),
+        (10, False, [layout.SYSCTL_FILE]),
+        (10, True, []),
+    ],
+)
+def test_what_a_deploy_can_do_is_reported_beside_a_file_that_overrides_ours(
+    box: Box, now: int, is_ours_there: bool, fixed: list[str]
+) -> None:
+    """The owner has to remove that file's line; a deploy sets the value now, and writes our own file again."""
+    mine = "/etc/sysctl.d/99-mine.conf"
+    box.outputs[query(MachineState)] = f"== swappiness\n{now}\n== at-boot\n# {mine}\nvm.swappiness = 60"
+    if not is_ours_there:
+        box.outputs[query(Sha256Sums, **PATHS)] = ""
+    owners, *deploys = box.differences(Swappiness())
+    assert (owners.what, owners.by_deploy, owners.stops_deploy) == ("vm.swappiness", False, False)
+    assert owners.remedy == f"remove vm.swappiness from {mine}"
+    assert [(one.what, one.remedy) for one in deploys] == [(what, "run deploy.py") for what in fixed]
+
+
 def test_the_file_is_written_and_the_value_set(box: Box) -> None:
     commands = converged_commands(
         [Swappiness()], box.rig, {"@@llamarig": "", "== swappiness": "== swappiness\n60\n== at-boot\n"}
@@ -85,8 +110,8 @@ def at_boot(state: Machine) -> Difference:
     paths = [layout.SYSCTL_FILE]
     values: dict[Query[Any], Any] = {
         query(MachineState): state,
-        query(Sha256Sums, paths=paths): {},
-        query(Ownership, paths=paths): {},
+        query(Sha256Sums, paths=paths): {layout.SYSCTL_FILE: hashlib.sha256(OURS.encode()).hexdigest()},
+        query(Ownership, paths=paths): {layout.SYSCTL_FILE: "root root 644 regular file"},
     }
     (found,) = Swappiness().differences(B, Seen("box", ControlMachine(), values))
     return found

@@ -22,13 +22,15 @@ class ItemCheck(Check):
         self.id = id
         self.items = items
         self.severity = min(item.severity for item in items)
-        self.expects = items[0].expects() if len(items) == 1 else "nothing else that a deploy would change"
+        self.is_collective = id == Item.check
+        expected = "; ".join(item.expects() for item in items)
+        self.expects = "nothing else that a deploy would change" if self.is_collective else expected
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """One finding for each difference; if several items share the id, one for each item."""
+        """One finding for each difference; of the items without an id of their own, one for each item."""
         for item in self.items:
             differences = box.differences.get(item.name, [])
-            if len(self.items) == 1:
+            if not self.is_collective:
                 yield from (self._finding(item, difference, difference.what) for difference in differences)
             elif differences:
                 # What stops a deploy goes first: "run deploy.py" would be wrong advice beside it.

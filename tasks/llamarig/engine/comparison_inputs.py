@@ -9,8 +9,10 @@ from typing import Any
 from pyinfra.context import host
 
 from llamarig.declare.rig import Rig
+from llamarig.engine.builders import read_builder
 from llamarig.engine.control_machine import ControlMachine
-from llamarig.engine.item import Query, Seen
+from llamarig.engine.hub_token import HubError
+from llamarig.engine.item import Item, Query, Seen
 from llamarig.engine.run import moment, of_host, read_fact, run
 from llamarig.records.model_lock import locked_models
 from llamarig.records.plan_file import read_plan_file
@@ -52,6 +54,29 @@ def read_here(rig: Rig, *, fresh: bool = False) -> ControlMachine:
     )
     cached.here = (key, here)
     return here
+
+
+def read_inputs(item: Item, rig: Rig, *, fresh: bool = False) -> Seen:
+    """Everything that the comparison of an item is given.
+
+    :param fresh: read again even what is known, after the host has been changed
+    """
+    seen = read_seen(item.queries, rig, fresh=fresh)
+    more = item.more_inputs(rig, seen)
+    here = replace(
+        seen.here,
+        builders={name: read_builder(name) for name in sorted(more.builders)},
+        hub_token_problem=_hub_token_problem(rig) if more.hub_token else "",
+    )
+    return replace(seen, here=here)
+
+
+def _hub_token_problem(rig: Rig) -> str:
+    try:
+        run().hub_tokens.of(rig.hub)
+    except HubError as error:
+        return str(error)
+    return ""
 
 
 def read_seen(queries: Callable[[Rig, ControlMachine], Iterable[Query[Any]]], rig: Rig, *, fresh: bool = False) -> Seen:

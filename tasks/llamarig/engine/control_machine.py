@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from llamarig.facts.platform import Platform
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import MeasuredPlacement, Plan
 
@@ -16,6 +17,16 @@ class SentFile:
     source: str
     """Path on the control machine."""
     sha256: str
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A box that builds a release for another one."""
+
+    absence: str = ""
+    """Why it can provide nothing in this run, as a clause after its name, with the remedy; empty if it can."""
+    platform: Platform = field(default_factory=Platform)
+    """Empty if the box is absent."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +51,7 @@ class ControlMachine:
     """Whether to read every byte of the model files (``--data deep=1``)."""
     wanted_releases: Mapping[str, Set[str]] = field(default_factory=dict)
     """Release directory -> the hosts of this run that need it from the box that builds it."""
+    builders: Mapping[str, Builder] = field(default_factory=dict)
+    """Host -> what is known of it, of those that an item names (``Item.more_inputs``)."""
+    hub_token_problem: str = ""
+    """Why the declared Hub token cannot be read, with the remedy; empty if it can, or if no item needs it now."""

@@ -10,7 +10,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from llamarig.declare.rig import Rig
-from llamarig.engine.comparison_inputs import read_here, read_seen
+from llamarig.engine.comparison_inputs import read_here, read_inputs
 from llamarig.engine.item import Commands, Difference, Item, Seen
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import of_host, read_all
@@ -31,15 +31,12 @@ def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
     changing while pyinfra prepares.
     """
     known = of_host()
-    if not state.is_executing:
-        if waits_for := [need.name for need in item.needs if need.name in known.differing]:
-            _log(f"{item.name}: follows from {', '.join(waits_for)}")
-            known.differing.add(item.name)
-            yield _placeholder()
-            return
-        if item.only_while_deploying:
-            host.noop(f"{item.name}: compared only while a deploy runs")
-            return
+    waits_for = [need.name for need in item.needs if need.name in known.differing]
+    if waits_for and not state.is_executing:
+        _log(f"{item.name}: follows from {', '.join(waits_for)}")
+        known.differing.add(item.name)
+        yield _placeholder()
+        return
     seen = look(item, items, rig)
     differences = item.differences(rig, seen)
     if state.is_executing:
@@ -70,11 +67,10 @@ def look(item: Item, items: Sequence[Item], rig: Rig, *, fresh: bool = False) ->
     here, known = read_here(rig), of_host()
     if state.is_executing not in known.all_read and not fresh:
         known.all_read.add(state.is_executing)
-        now = [each for each in items if state.is_executing or not each.only_while_deploying]
-        read_all(query for each in now for query in each.queries(rig, here))
+        read_all(query for each in items for query in each.queries(rig, here))
     if not fresh:
         read_all(item.queries(rig, here))
-    return read_seen(item.queries, rig, fresh=fresh)
+    return read_inputs(item, rig, fresh=fresh)
 
 
 def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
@@ -90,7 +86,7 @@ def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
         if any(found.get(need.name) or need.name in left_out for need in item.needs):
             left_out.add(item.name)
             continue
-        found[item.name] = item.differences(rig, read_seen(item.queries, rig))
+        found[item.name] = item.differences(rig, read_inputs(item, rig))
     return found
 
 

@@ -118,6 +118,16 @@ class Seen:
         return value
 
 
+@dataclass(frozen=True)
+class MoreInputs:
+    """What a comparison needs beside its facts. It is read only where the facts show the need."""
+
+    builders: frozenset[str] = frozenset()
+    """Hosts that build what this one lacks. Reading one takes a command on it."""
+    hub_token: bool = False
+    """Whether files are to be fetched from the Hub. Reading the token may ask to unlock a password manager."""
+
+
 class Item(ABC):
     """One thing that a deploy converges. Every host goes through the same list of items, in the same order.
 
@@ -135,12 +145,14 @@ class Item(ABC):
     """Ids of checks that report the same cause: if one of them has a finding, an audit leaves this item out."""
     audited: ClassVar[bool] = True
     """False for an item whose differences another item reports."""
-    only_while_deploying: ClassVar[bool] = False
-    """True if its facts need something that earlier items put on the box (a program, a model file)."""
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Every fact that ``differences`` reads."""
         return ()
+
+    def more_inputs(self, rig: Rig, seen: Seen) -> MoreInputs:
+        """What ``differences`` reads of ``seen.here`` beside the records, by what the queries answered. Pure, too."""
+        return MoreInputs()
 
     @abstractmethod
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:

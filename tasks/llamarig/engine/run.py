@@ -18,6 +18,7 @@ from llamarig.engine.item import Query
 from llamarig.engine.package_files import programs, requirements
 from llamarig.facts.fact_batch import FactBatch
 from llamarig.facts.gpus import GpuState
+from llamarig.facts.platform import Platform
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class HostRun:
     """Names of items that differed while pyinfra prepared."""
     cards: GpuState | None = None
     """The host's cards, which do not change during a run. Boxes that share a build need those of each other."""
+    platform: Platform | None = None
+    """The host's platform, once a box that receives a release from it has needed it."""
 
 
 def run() -> Run:

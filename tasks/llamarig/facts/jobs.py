@@ -89,6 +89,11 @@ class Jobs(FactBase[dict[str, Job]]):
         }
 
 
+def _runs(unit: str) -> str:
+    """A shell command that succeeds where a unit whose name begins like this is not stopped."""
+    return f"systemctl is-active \"{unit}*\" | grep -qxE 'active|(de)?activating'"
+
+
 class RunningJobs(FactBase[dict[str, RunningJob]]):
     """Name -> RunningJob, for every running job, by whomever it was started: name, start time and job.json.
 
@@ -105,9 +110,10 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
     @override
     def command(self) -> str:
         unit = layout.job_unit("${n}")
+        # Every deploy and audit reads this, and mostly nothing runs: then one systemctl shows it for all jobs.
         return (
-            f"cd {layout.JOBS} 2>/dev/null && for n in *; do "
-            f"systemctl is-active \"{unit}*\" | grep -qxE 'active|(de)?activating' || continue; "
+            f"cd {layout.JOBS} 2>/dev/null && {_runs(layout.job_unit('*'))} && for n in *; do "
+            f"{_runs(unit)} || continue; "
             f'since=$(systemctl show "{unit}*" --property=ActiveEnterTimestamp --value | grep -m 1 .); '
             # Not echo: that of Debian's sh interprets backslashes.
             "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"

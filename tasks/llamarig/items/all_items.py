@@ -6,7 +6,7 @@ from llamarig.engine.item import Item
 from llamarig.items.base_system import Directories, Programs, ServiceUser
 from llamarig.items.compilers import CompilableToolkits, CompilableToolkitsInstalled
 from llamarig.items.cuda_toolkits import CudaToolkits
-from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.gpu_setup import GpuSetup
 from llamarig.items.graphics_cards import SupportedCards
@@ -17,7 +17,7 @@ from llamarig.items.model_lock import LockedModels
 from llamarig.items.model_units import ServedModels
 from llamarig.items.nvidia_driver import NvidiaDriverInstalled
 from llamarig.items.packages import Packages
-from llamarig.items.plans import Measurements, ValidPlans
+from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans
 from llamarig.items.presets import ModelPresets
 from llamarig.items.python import Python
 from llamarig.items.releases import WholeReleases
@@ -30,6 +30,8 @@ from llamarig.items.virtual_environments import HubClient
 ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
+    ReadablePlanFile(),
+    WorkableDeclarations(),
     Swappiness(),
     GpuSetup(),
     ServiceUser(),
@@ -56,7 +58,7 @@ ITEMS: tuple[Item, ...] = (
     # Declared placements come before plans: their RAM use decides how much a plan may pin.
     Measurements(),
     ValidPlans(),
-    WorkableDeclarations(),
+    WorkableDeclarationsFetched(),
     ServedModels(),
     ModelPresets(),
     LivenessProbe(),

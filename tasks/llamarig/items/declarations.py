@@ -8,12 +8,13 @@ from typing import Any
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
-from llamarig.engine.item import Difference, Item, Query, Seen, query
+from llamarig.engine.item import Difference, Item, Query, Seen, Severity, query
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
 from llamarig.facts.units import Units
+from llamarig.items.download_job import missing_files
 from llamarig.items.model_files import FetchedModels
 from llamarig.items.placements import PlanError, chosen_load_modes
 from llamarig.items.releases import WholeReleases, release_queries, releases_of
@@ -22,8 +23,6 @@ from llamarig.lints.lint import Lint
 from llamarig.lints.lint_model import coverage_report, lint_model, needs_header, without_accepted
 from llamarig.lints.memory import needs_vram, weights_in_ram
 from llamarig.lints.pinned_weights import memory_max_lints, pinned_lints
-from llamarig.placement.pinned_weights import LoadModeChoice, ServerMemory
-from llamarig.records.model_lock import LockedModel
 from llamarig.remote.shared.gguf_header import Header, combined_header
 from llamarig.render.model_paths import target
 
@@ -31,25 +30,21 @@ from llamarig.render.model_paths import target
 class WorkableDeclarations(Item):
     """No model is declared in a way that cannot work on this box.
 
-    Compared only while a deploy runs: reading the headers of model files takes a program that a fresh box lacks.
+    Rules that need a model's header are applied where its files are on the box and as locked, those that need its size
+    where it is locked, and all others always: before anything is downloaded or built.
     """
 
     name = "Declarations"
-    needs = (WholeReleases, FetchedModels)
-    audited = False
-    only_while_deploying = True
+    check = "llama.declarations"
+    severity = Severity.ERROR
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The box's capacity, its units, and the headers of the models with rules that need them."""
-        if here.locked is None:
-            return
+        """The box's capacity, its model files, and the headers of the models with rules that need them."""
         yield query(Capacity)
-        yield query(ModelStore)
-        yield query(Units, health=health_addresses(rig))
-        yield from release_queries(rig)
         if any(needs_vram(model) for model in rig.models):
             yield query(Gpus)
         if paths := _shards(rig, here):
+            yield query(ModelStore)
             yield query(ModelHeaders, paths=sorted({shard for shards in paths.values() for shard in shards}))
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
@@ -60,9 +55,25 @@ class WorkableDeclarations(Item):
             if lint.severity == "refusal"
         ]
 
+
+class WorkableDeclarationsFetched(WorkableDeclarations):
+    """The same after the model files are fetched, which a fresh box lacks; and what is probably a mistake."""
+
+    name = "Declarations and model files"
+    needs = (WorkableDeclarations, WholeReleases, FetchedModels)
+    audited = False
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The same, and what the load modes of weights depend on."""
+        yield from super().queries(rig, here)
+        if here.locked is not None:
+            yield query(Units, health=health_addresses(rig))
+            yield from release_queries(rig)
+
     def notes(self, rig: Rig, seen: Seen) -> Iterable[str]:
         """Warnings, and which tensors of a model the declared overrides match."""
-        yield from (f"model {name!r}: {lint}" for name, lint in _found(rig, seen) if lint.severity != "refusal")
+        found = [*_found(rig, seen), *_found_of_load_modes(rig, seen)]
+        yield from (f"model {name!r}: {lint}" for name, lint in found if lint.severity != "refusal")
         headers = read_headers(rig, seen)
         for model in rig.models:
             header = headers.get(model.name)
@@ -79,48 +90,54 @@ def _shards(rig: Rig, here: ControlMachine) -> dict[str, list[str]]:
 
 
 def read_headers(rig: Rig, seen: Seen) -> dict[str, Header]:
-    """Model name -> header of all its shards, of the models with rules that need it and with all files on the box."""
+    """Model name -> header of all its shards, of the models with rules that need it and with all files as locked.
+
+    Another file under the name of a locked one says nothing of the declaration: a deploy replaces it.
+    """
     paths = _shards(rig, seen.here)
     if not paths:
         return {}
+    stored = seen.get(ModelStore).files
     read = seen.get(ModelHeaders, paths=sorted({shard for shards in paths.values() for shard in shards}))
     return {
-        name: combined_header([read[shard] for shard in shards])
-        for name, shards in paths.items()
-        if all(shard in read for shard in shards)
+        model.name: combined_header([read[shard] for shard in paths[model.name]])
+        for model, lock in zip(rig.models, seen.here.locked or (), strict=False)
+        if model.name in paths
+        and not missing_files([lock], stored)
+        and all(shard in read for shard in paths[model.name])
     }
 
 
 def _found(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
     """Pairs of a model's name and a lint of its declaration."""
-    locked = seen.here.locked
-    if locked is None:
-        return []
     box, headers = seen.get(Capacity), read_headers(rig, seen)
     if any(needs_vram(model) for model in rig.models):
         box = replace(box, vram=sum(card.total_mib for card in seen.get(Gpus).cards) << 20)
-    choices, memory = _load_modes(rig, seen, locked)
     found: list[tuple[str, Lint]] = []
-    for model, lock in zip(rig.models, locked, strict=True):
-        size = sum(shard.size for shard in lock.shards)
+    sizes = [sum(shard.size for shard in lock.shards) for lock in seen.here.locked or ()]
+    for number, model in enumerate(rig.models):
+        size = sizes[number] if sizes else None
         header = headers.get(model.name)
-        lints = [
-            *lint_model(model, rig.build_of(model), box, size, header),
-            *without_accepted(model, memory_max_lints(rig, model, weights_in_ram(model, size, header, box.vram))),
-            *without_accepted(
-                model,
-                pinned_lints(rig, model, choices[model.name], memory.get(model.name)) if model.name in choices else (),
-            ),
-        ]
+        lints = lint_model(model, rig.build_of(model), box, size, header)
+        if size is not None:
+            weights = weights_in_ram(model, size, header, box.vram)
+            lints += without_accepted(model, memory_max_lints(rig, model, weights))
         found += [(model.name, lint) for lint in lints]
     return found
 
 
-def _load_modes(
-    rig: Rig, seen: Seen, locked: Iterable[LockedModel]
-) -> tuple[dict[str, LoadModeChoice], dict[str, ServerMemory]]:
+def _found_of_load_modes(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
+    """Pairs of a model's name and a lint of the way in which its weights are loaded."""
+    locked = seen.here.locked
+    if locked is None:
+        return []
     units = seen.get(Units, health=health_addresses(rig))
     try:
-        return chosen_load_modes(rig, seen, releases_of(rig, seen), list(locked), units)
+        choices, memory = chosen_load_modes(rig, seen, releases_of(rig, seen), locked, units)
     except PlanError:
-        return {}, {}  # reported in full by the item that serves the models
+        return []  # reported by the item that reads the plan file
+    return [
+        (model.name, lint)
+        for model in rig.models
+        for lint in without_accepted(model, pinned_lints(rig, model, choices[model.name], memory.get(model.name)))
+    ]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_token import HubError
-from llamarig.engine.item import Commands, Difference, Item, Seen, Severity
+from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Seen, Severity
 from llamarig.engine.refuse import report
 from llamarig.engine.run import run
 from llamarig.records.model_lock import lock_key, lock_model, read_model_lock
 from llamarig.records.store import RecordError
+
+PROVIDE_TOKEN = "provide the Hub token"
+"""Remedy of what a deploy would fetch from the Hub, up to ``, then run deploy.py``."""
 
 
 class LockedModels(Item):
@@ -22,8 +27,12 @@ class LockedModels(Item):
     check = "llama.model-lock"
     severity = Severity.ERROR
 
+    def more_inputs(self, rig: Rig, seen: Seen) -> MoreInputs:
+        """The Hub token, if an entry is missing."""
+        return MoreInputs(hub_token=seen.here.locked is None and not seen.here.lock_problem)
+
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One if the file cannot be read or lacks an entry."""
+        """One if the file cannot be read or lacks an entry, after the refusal if the Hub token to get it is missing."""
         here = seen.here
         if here.lock_problem:
             return [
@@ -37,12 +46,20 @@ class LockedModels(Item):
                 )
             ]
         if here.locked is None:
-            return [Difference(rig.model_lock, "an entry for every declared model", "an entry is missing")]
+            missing = Difference(rig.model_lock, "an entry for every declared model", "an entry is missing")
+            if not here.hub_token_problem:
+                return [missing]
+            return [hub_token_refusal(seen), replace(missing, remedy=f"{PROVIDE_TOKEN}, then run deploy.py")]
         return []
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Resolve the models without an entry on the Hub."""
         yield FunctionCommand(_resolve_missing, [rig], {})
+
+
+def hub_token_refusal(seen: Seen) -> Difference:
+    """The refusal where the declared Hub token cannot be read."""
+    return Difference.refusal_of("Hub token", "one on the control machine", seen.here.hub_token_problem)
 
 
 def _resolve_missing(state: State, host: Host, rig: Rig) -> bool:

@@ -16,11 +16,12 @@ from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
 from llamarig.engine.refuse import refuse
+from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import ModelStore, Store
 from llamarig.facts.releases import Release
 from llamarig.facts.start_records import BackOffs
 from llamarig.facts.units import Unit, Units
-from llamarig.items.declarations import WorkableDeclarations
+from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
 from llamarig.items.first_starts import first_start, not_recorded, record_back_off
 from llamarig.items.model_files import FetchedModels
 from llamarig.items.placements import (
@@ -35,7 +36,7 @@ from llamarig.items.placements import (
 from llamarig.items.plans import ValidPlans
 from llamarig.items.releases import WholeReleases, release_queries, releases_of
 from llamarig.items.start_plan import with_back_off
-from llamarig.items.switches import run_switch, switches_awaited
+from llamarig.items.switches import run_switch, switch_refusals, switches_awaited
 from llamarig.items.unit_differences import (
     boot_differences,
     retired_units,
@@ -61,12 +62,13 @@ class ServedModels(Item):
     name = "Models served"
     check = "llama.units"
     severity = Severity.ERROR
-    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations)
+    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations, WorkableDeclarationsFetched)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """Units, releases, the model store, and what plans depend on."""
+        """Units, running switches, releases, the model store, and what plans depend on."""
         if here.locked is not None:
             yield unit_query(rig)
+            yield query(RunningJobs)
             yield from release_queries(rig)
             yield query(ModelStore)
             yield from placement_queries(rig)
@@ -74,7 +76,10 @@ class ServedModels(Item):
                 yield query(BackOffs)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One at most for each unit and its start at boot, and one for each unit of no declared model."""
+        """One at most for each unit and its start at boot, and one for each unit of no declared model.
+
+        Before them, the reason for which a deploy would refuse to change any of them.
+        """
         if seen.here.locked is None:
             return []
         units = seen.get(Units, health=health_addresses(rig))
@@ -85,7 +90,8 @@ class ServedModels(Item):
         try:
             wanted = wanted_units(rig, seen)
         except NotReadyError as error:
-            return [*found, Difference.refusal_of("units", "models that can be served", str(error))]
+            refusal = Difference.refusal_of("units", "models that can be served", str(error))
+            return [refusal, *(_retired_by_hand(one) for one in found)]
         for item in wanted:
             unit = units.get(item.unit)
             found += [*unit_differences(item, unit), *boot_differences(item, unit)][:1]
@@ -93,7 +99,12 @@ class ServedModels(Item):
                 found.append(
                     Difference(rig.plan_file, "a proposal for it", f"lacks the step down of {item.model.name}")
                 )
-        return found
+        running = seen.get(RunningJobs)
+        refusals = switch_refusals(running, {item.unit: item.text for item in wanted})
+        if not found or not refusals:
+            return found
+        refusal = Difference.refusal_of("switches", "none but to a declared unit", "; ".join(refusals))
+        return [refusal, *(replace(one, remedy="let the running switch end, then run deploy.py") for one in found)]
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Switch each unit that differs, running ones last, after waiting for a switch that is already running."""
@@ -132,6 +143,12 @@ class ServedModels(Item):
             yield FunctionCommand(record_back_off, [rig, item], {})
         if not (is_switched and item.running) and boot_differences(item, unit):
             yield StringCommand("systemctl", "--quiet", "enable" if item.enabled else "disable", item.unit)
+
+
+def _retired_by_hand(retired: Difference) -> Difference:
+    """A unit of no declared model, on a box whose declared models a deploy refuses to serve."""
+    remedy = f"stop it: systemctl disable --now {retired.what}; or fix what stops deploy.py, which then stops it"
+    return replace(retired, remedy=remedy)
 
 
 def _text_replaced(item: Wanted) -> Commands:

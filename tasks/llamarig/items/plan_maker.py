@@ -86,6 +86,19 @@ def prerequisites(rig: Rig, seen: Seen, models: Sequence[Model]) -> dict[str, Pr
     return found
 
 
+def check_release(rig: Rig, model: Model, release: Release) -> None:
+    """Check that a release can plan a model, as far as its manifest tells.
+
+    :raises PlanError: if it lacks llama-fit-params, or a declared flag
+    """
+    if "llama-fit-params" not in release.files:
+        raise PlanError(
+            f"model {model.name!r} cannot be planned: release {release_of(rig, model).rsplit('/', 1)[-1][:20]} has no "
+            "llama-fit-params; choose a newer llama.cpp, or declare layers(...)"
+        )
+    _flags(model, release)
+
+
 def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
     """Plan a model by dry runs on this box.
 
@@ -95,11 +108,7 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
     if given is None:
         raise PlanError(f"model {model.name!r} cannot be planned: its release or lock entry is missing; run deploy.py")
     release = release_of(rig, model)
-    if "llama-fit-params" not in given.release.files:
-        raise PlanError(
-            f"model {model.name!r} cannot be planned: release {release.rsplit('/', 1)[-1][:20]} has no "
-            "llama-fit-params; choose a newer llama.cpp, or declare layers(...)"
-        )
+    check_release(rig, model, given.release)
     directory = f"{layout.HEADERS}/.short-{model.name}"
     try:
         request = _plan_request(rig, model, given, directory, _pinned_ram_mib(rig, seen, model))
@@ -226,7 +235,7 @@ def _plan_request(
         ),
         margins_mib=margins,
         others_mib=_others(rig, model, given, release, devices),
-        flags=_flags(model, given),
+        flags=_flags(model, given.release),
         release=release_id(rig.build_of(model), rig.models),
     )
     return PlanRequest(
@@ -244,9 +253,9 @@ def _plan_request(
     )
 
 
-def _flags(model: Model, given: Prerequisites) -> tuple[str, ...]:
+def _flags(model: Model, release: Release) -> tuple[str, ...]:
     try:
-        return plan_flags(model, given.release.flags)
+        return plan_flags(model, release.flags)
     except FlagRefusedError as error:
         raise PlanError(f"model {model.name!r}: {error}") from None
 

@@ -30,7 +30,14 @@ from llamarig.items.placements import (
     replan,
     valid_measurement,
 )
-from llamarig.items.plan_maker import measured, planned, prerequisite_queries, prerequisites
+from llamarig.items.plan_maker import (
+    Prerequisites,
+    check_release,
+    measured,
+    planned,
+    prerequisite_queries,
+    prerequisites,
+)
 from llamarig.items.plan_speed import predicted_speed
 from llamarig.items.releases import WholeReleases
 from llamarig.items.simulated_gpus import SimulatedGpus
@@ -47,13 +54,29 @@ SMALL_CARD_MIB = 4 * CUDA_CONTEXT_MIB
 """MiB. A smaller card need not have room for a dry run: it only drives a display."""
 
 
+class ReadablePlanFile(Item):
+    """rig.plan_file can be read, if a model is placed by a plan or a declared placement is measured."""
+
+    name = "Plan file"
+    check = "llama.plans"
+    severity = Severity.ERROR
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One, for its owner. No fact of the box is needed to know it."""
+        problem = seen.here.plan_problem
+        if not problem or not (planned_models(rig) or measured_models(rig)):
+            return []
+        expected, remedy = "a readable plan file", "restore it from git"
+        return [Difference(rig.plan_file, expected, problem, remedy, by_deploy=False, message=problem)]
+
+
 class ValidPlans(Item):
     """Every model with auto() has a plan in rig.plan_file, made for these files, this release and these GPUs."""
 
     name = "Plans"
     check = "llama.plans"
     severity = Severity.ERROR
-    needs = (LockedModels, WholeReleases, SimulatedGpus)
+    needs = (ReadablePlanFile, LockedModels, WholeReleases, SimulatedGpus)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Nothing where no model is placed by a plan."""
@@ -62,45 +85,41 @@ class ValidPlans(Item):
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """A deploy makes a missing plan; only the owner may replace one that is out of date."""
+        if seen.here.plan_problem:
+            return []  # reported by ReadablePlanFile
         models = planned_models(rig)
-        if (models or measured_models(rig)) and seen.here.plan_problem:
-            problem = seen.here.plan_problem
-            return [
-                Difference(
-                    rig.plan_file,
-                    "a readable plan file",
-                    problem,
-                    "restore it from git",
-                    by_deploy=False,
-                    message=problem,
-                )
-            ]
-        found = []
         try:
             available = prerequisites(rig, seen, models) if models else {}
-            for model in models:
-                plan = seen.here.plans.get(model.name)
-                if plan is None:
-                    found.append(Difference(f"plan of {model.name}", f"a plan in {rig.plan_file}", "not made yet"))
-                elif model.name in available:
-                    item = available[model.name]
-                    now = current_inputs(rig, seen, model, item.release, item.locked)
-                    if changes := staleness(plan, now):
-                        what, why = f"plan of {model.name}", "; ".join(changes)
-                        message = f"model {model.name!r}: {why}; {replan(model)}; no unit was changed"
-                        found.append(
-                            Difference(
-                                what,
-                                "a plan for this box as it is",
-                                why,
-                                replan(model),
-                                by_deploy=False,
-                                message=message,
-                            )
-                        )
         except PlanError as error:
             return [Difference.refusal_of("plans", "valid plans", str(error))]
+        found = []
+        for model in models:
+            try:
+                found += self._of_model(rig, seen, model, available.get(model.name))
+            except PlanError as error:
+                found.append(Difference.refusal_of(f"plan of {model.name}", "a valid plan", str(error)))
         return found
+
+    @staticmethod
+    def _of_model(rig: Rig, seen: Seen, model: Model, given: Prerequisites | None) -> list[Difference]:
+        """At most one difference.
+
+        :param given: None if the model's release or lock entry is missing
+        :raises PlanError: if a missing plan cannot be made, or the build refuses a declared flag
+        """
+        plan, what = seen.here.plans.get(model.name), f"plan of {model.name}"
+        if plan is None:
+            if given is not None:
+                check_release(rig, model, given.release)
+            return [Difference(what, f"a plan in {rig.plan_file}", "not made yet")]
+        if given is None or not (
+            changes := staleness(plan, current_inputs(rig, seen, model, given.release, given.locked))
+        ):
+            return []
+        why = "; ".join(changes)
+        message = f"model {model.name!r}: {why}; {replan(model)}; no unit was changed"
+        expected = "a plan for this box as it is"
+        return [Difference(what, expected, why, replan(model), by_deploy=False, message=message)]
 
     def notes(self, rig: Rig, seen: Seen) -> Iterable[str]:
         """Plans that are served with a step down."""
@@ -119,7 +138,7 @@ class Measurements(Item):
     """Every declared placement that may leave weights in RAM has a recorded dry run, which decides on pinning them."""
 
     name = "Memory of declared placements"
-    needs = (LockedModels, WholeReleases, SimulatedGpus)
+    needs = (ReadablePlanFile, LockedModels, WholeReleases, SimulatedGpus)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
         """Nothing where no declared placement is measured."""
@@ -132,7 +151,7 @@ class Measurements(Item):
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """One for each model that has no valid measurement and can be measured now."""
         if seen.here.plan_problem or seen.here.lock_problem:
-            return []  # reported by ValidPlans and LockedModels
+            return []  # reported by ReadablePlanFile and LockedModels
         return [
             Difference(f"memory of {model.name}", f"a measurement in {rig.plan_file}", "not measured yet")
             for model in self._unmeasured(rig, seen)

@@ -72,32 +72,35 @@ class Python(Item):
     needs = (Packages,)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The versions of our Python and of the distribution's."""
+        """The versions of our Python and of the distribution's, and the processor's architecture."""
         yield query(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON])
+        yield query(Arch)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One if our Python is missing or too old."""
-        found = seen.get(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON]).get(layout.PYTHON, Interpreter())
-        oldest = ".".join(map(str, OLDEST))
-        return [] if found.is_usable else [Difference(layout.PYTHON, f"Python {oldest} or newer", str(found))]
+        """One if our Python is missing or too old; a refusal if there is nothing to replace it with."""
+        ours, system = _interpreters(seen)
+        expected = f"Python {'.'.join(map(str, OLDEST))} or newer"
+        if ours.is_usable:
+            return []
+        processor = seen.get(Arch)
+        if system.is_usable or processor in UV_WHEELS:
+            return [Difference(layout.PYTHON, expected, str(ours))]
+        refusal = (
+            f"{SYSTEM_PYTHON} is {system}, and llamarig has no uv for {processor or 'an unknown processor'}: install "
+            f"python3 {'.'.join(map(str, OLDEST))} or newer and python3-venv"
+        )
+        return [Difference.refusal_of(layout.PYTHON, expected, refusal)]
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Link the distribution's Python, or install one with uv."""
-        system = seen.get(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON]).get(SYSTEM_PYTHON, Interpreter())
+        _, system = _interpreters(seen)
         if system.is_usable:
             yield StringCommand(f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
             return
         yield StringCommand(f"mkdir -p {layout.CPYTHON}")
         host.log(f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
-        processor = host.get_fact(Arch)
-        if processor not in UV_WHEELS:
-            yield from refuse(
-                f"{SYSTEM_PYTHON} is {system}, and llamarig has no uv for {processor}: install python3 "
-                f"{'.'.join(map(str, OLDEST))} or newer and python3-venv"
-            )
-            return
         try:
-            uv = uv_program(UV_WHEELS[processor])
+            uv = uv_program(UV_WHEELS[seen.get(Arch)])
         except UvError as error:
             yield from refuse(f"{SYSTEM_PYTHON} is {system}, and {error}")
             return
@@ -109,6 +112,12 @@ class Python(Item):
         if not host.get_fact(Interpreters, paths=[layout.PYTHON])[layout.PYTHON].is_usable:
             lines = host.get_fact(LastLines, path=log, count=12)
             yield from refuse(install_failed(system, rig.host.python_mirror or PYTHON_DOWNLOADS), lines)
+
+
+def _interpreters(seen: Seen) -> tuple[Interpreter, Interpreter]:
+    """The Python at our path, and the distribution's."""
+    found = seen.get(Interpreters, paths=[layout.PYTHON, SYSTEM_PYTHON])
+    return found.get(layout.PYTHON, Interpreter()), found.get(SYSTEM_PYTHON, Interpreter())
 
 
 def install_failed(system: Interpreter, source: str) -> str:

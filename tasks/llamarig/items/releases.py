@@ -10,10 +10,11 @@ from pyinfra.context import host
 from llamarig.declare.build import Build
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
-from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
+from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
 from llamarig.engine.jobs import is_running, start_job
-from llamarig.engine.shared_builds import is_received
+from llamarig.engine.shared_builds import expected_requirements, is_received, misfits
 from llamarig.facts.jobs import Jobs
+from llamarig.facts.platform import HostPlatform
 from llamarig.facts.releases import Release, Releases
 from llamarig.render import layout
 from llamarig.render.release import build_job, release_path
@@ -29,12 +30,18 @@ class WholeReleases(Item):
     covered_by = ("llama.toolkits",)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The manifests and files of the declared builds' releases."""
+        """The manifests and files of the declared builds' releases, and the platform where some of them are shared."""
         yield from release_queries(rig)
+        if any(build.built_by for build in rig.builds):
+            yield query(HostPlatform)
+
+    def more_inputs(self, rig: Rig, seen: Seen) -> MoreInputs:
+        """The boxes that build what this one lacks."""
+        return builders_needed(rig, seen)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One for each release that is missing or incomplete, also those that another box builds."""
-        return [difference for _, found in incomplete(rig, seen) for difference in found]
+        """One for each release that is missing or incomplete, also those that another box builds, if it can."""
+        return [difference for build, found in incomplete(rig, seen) for difference in with_refusal(build, found, seen)]
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Start the builds of this box. They run while models are fetched; FinishedWork waits for them."""
@@ -88,6 +95,29 @@ def incomplete(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
     paths = [(build, release_path(build, rig.models)) for build in rig.builds]
     found = [(build, release_differences(path, releases.get(path, Release()))) for build, path in paths]
     return [(build, differences) for build, differences in found if differences]
+
+
+def builders_needed(rig: Rig, seen: Seen) -> MoreInputs:
+    """The boxes that build what this one lacks."""
+    missing = [build for build, _ in incomplete(rig, seen) if is_received(build, seen.host)]
+    return MoreInputs(builders=frozenset(build.built_by for build in missing if build.built_by))
+
+
+def with_refusal(build: Build, found: list[Difference], seen: Seen) -> list[Difference]:
+    """The differences of a release; if another box builds it and cannot provide it, the refusal in their place.
+
+    :param seen: with that box (``builders_needed``)
+    """
+    if build.built_by is None or not is_received(build, seen.host):
+        return found
+    builder = seen.here.builders[build.built_by]
+    if builder.absence:
+        refusal = f"build {build.name!r} comes from {build.built_by}, which {builder.absence}"
+    elif reasons := misfits(expected_requirements(build, builder.platform), seen.get(HostPlatform)):
+        refusal = f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}"
+    else:
+        return found
+    return [Difference.refusal_of(one.what, one.expected, refusal) for one in found[:1]]
 
 
 def builds_to_make(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:

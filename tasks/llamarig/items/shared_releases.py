@@ -19,22 +19,24 @@ from pyinfra.context import host, state
 
 from llamarig.declare.build import Build
 from llamarig.declare.rig import Rig
+from llamarig.engine.builders import absence_of
 from llamarig.engine.control_machine import ControlMachine
-from llamarig.engine.item import Commands, Difference, Item, Query, Seen
+from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, query
 from llamarig.engine.jobs import await_jobs, start_job
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import run
-from llamarig.engine.shared_builds import (
-    BinaryRequirements,
-    expected_requirements,
-    is_received,
-    misfits,
-    recorded_requirements,
-)
+from llamarig.engine.shared_builds import BinaryRequirements, is_received, misfits, recorded_requirements
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.platform import HostPlatform
 from llamarig.items.finished_work import FinishedWork
-from llamarig.items.releases import build_job_name, incomplete, release_queries, releases_of
+from llamarig.items.releases import (
+    build_job_name,
+    builders_needed,
+    incomplete,
+    release_queries,
+    releases_of,
+    with_refusal,
+)
 from llamarig.remote.shared.jobs import PackJob, ReceiveJob
 from llamarig.render import layout
 from llamarig.render.release import release_id, release_path
@@ -53,28 +55,26 @@ class RequestedReleases(Item):
     """Every release that this box needs from another one is requested there, and its binaries can run here."""
 
     name = "Releases requested"
-    audited = False
+    audited = False  # WholeReleases reports what is missing, and why it cannot be provided
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The releases, if some of them are shared."""
+        """The releases and this box's platform, if some of them are shared."""
         return _queries(rig)
 
+    def more_inputs(self, rig: Rig, seen: Seen) -> MoreInputs:
+        """The boxes that build what this one lacks."""
+        return builders_needed(rig, seen) if _missing_here(rig, seen) else MoreInputs()
+
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One for each release that this box needs from another one."""
-        return [difference for _, found in _missing_here(rig, seen) for difference in found]
+        """One for each release that this box needs from another one; a refusal if that one cannot provide it."""
+        return [one for build, found in _missing_here(rig, seen) for one in with_refusal(build, found, seen)]
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
-        """Request them; refuse if the builder is not part of this run, or its binaries cannot run here."""
-        for build, _ in _missing_here(rig, seen):
-            if (absence := _absence(build)) is not None:
-                yield from refuse(absence)
-                return
-            needs = expected_requirements(build, _builder(build).get_fact(HostPlatform))
-            if reasons := misfits(needs, host.get_fact(HostPlatform)):
-                yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
-                return
-            if state.is_executing:
+        """Request them."""
+        if state.is_executing:
+            for build, _ in _missing_here(rig, seen):
                 run().wanted_releases.setdefault(release_path(build, rig.models), set()).add(host.name)
+        yield from ()
 
 
 class PackedReleases(Item):
@@ -89,25 +89,25 @@ class PackedReleases(Item):
         return _queries(rig)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """The releases that were requested."""
-        return [
-            Difference(f"build {build.name}", "packed for the boxes that need it", "not packed yet")
-            for build in self._requested(rig, seen)
-        ]
+        """The releases that were requested; a refusal for one that does not record what it requires of a box."""
+        found = []
+        for build in self._requested(rig, seen):
+            what, expected = f"build {build.name}", "packed for the boxes that need it"
+            if self._requirements(build, rig, seen) is not None:
+                found.append(Difference(what, expected, "not packed yet"))
+                continue
+            refusal = (
+                f"{release_path(build, rig.models)} was built by an older llamarig and does not record what it "
+                "requires of other boxes: delete it, then deploy again"
+            )
+            found.append(Difference.refusal_of(what, expected, refusal))
+        return found
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Pack each release on the box, fetch the archive, and make it available to the other boxes."""
-        releases = releases_of(rig, seen)
         for build in self._requested(rig, seen):
-            path = release_path(build, rig.models)
-            release = releases.get(path)
-            needs = recorded_requirements(release.manifest or {}) if release else None
-            if needs is None:
-                yield from refuse(
-                    f"{path} was built by an older llamarig and does not record what it requires of other boxes: "
-                    "delete it, then deploy again"
-                )
-                return
+            path, needs = release_path(build, rig.models), self._requirements(build, rig, seen)
+            assert needs is not None  # else this was refused
             archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "pack-", 1)
             job = PackJob(release=path, archive=archive)
             yield from start_job(name, "build.pack_release", job, properties=[f"ReadWritePaths={layout.WORK}"])
@@ -117,6 +117,11 @@ class PackedReleases(Item):
             yield FileDownloadCommand(archive, str(here))
             yield FunctionCommand(_offer, [path, Archive(here, sha256, needs)], {})
             yield StringCommand("rm", "-f", archive)
+
+    @staticmethod
+    def _requirements(build: Build, rig: Rig, seen: Seen) -> BinaryRequirements | None:
+        release = releases_of(rig, seen).get(release_path(build, rig.models))
+        return recorded_requirements(release.manifest or {}) if release else None
 
     @staticmethod
     def _requested(rig: Rig, seen: Seen) -> list[Build]:
@@ -147,13 +152,13 @@ class ReceivedReleases(Item):
             path = release_path(build, rig.models)
             offered: Archive | None = run().archives.get(path)
             if offered is None:
-                yield from refuse(
-                    _absence(build)
-                    or f"build {build.name!r} comes from {build.built_by}, which had not built it when this box needed "
-                    "it: run deploy.py without --serial and --no-wait"
-                )
+                # The builder may have failed since this box requested its release.
+                late = "had not built it when this box needed it: run deploy.py without --serial and --no-wait"
+                why = absence_of(build.built_by or "") or late
+                yield from refuse(f"build {build.name!r} comes from {build.built_by}, which {why}")
                 return
-            if reasons := misfits(offered.needs, host.get_fact(HostPlatform)):
+            # Which C library it needs is known since it was compiled.
+            if reasons := misfits(offered.needs, seen.get(HostPlatform)):
                 yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
                 return
             archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "receive-", 1)
@@ -170,31 +175,15 @@ class ReceivedReleases(Item):
 
 
 def _queries(rig: Rig) -> Iterable[Query[Any]]:
-    return release_queries(rig) if any(build.built_by for build in rig.builds) else ()
+    if any(build.built_by for build in rig.builds):
+        yield from release_queries(rig)
+        yield query(HostPlatform)
 
 
 def _missing_here(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
     if not any(is_received(build, seen.host) for build in rig.builds):
         return []
     return [found for found in incomplete(rig, seen) if is_received(found[0], seen.host)]
-
-
-def _builder(build: Build) -> Host:
-    assert build.built_by is not None  # only received builds get here
-    return state.inventory.get_host(build.built_by)
-
-
-def _absence(build: Build) -> str | None:
-    """Why the builder cannot provide a release in this run; None if it can."""
-    builder = _builder(build)
-    if builder not in state.activated_hosts:
-        return (
-            f"build {build.name!r} comes from {builder.name}, which is not part of this run or was not reached: "
-            "run deploy.py with both (see --limit)"
-        )
-    if builder not in state.active_hosts:
-        return f"build {build.name!r} comes from {builder.name}, which failed in this run: see its own message above"
-    return None
 
 
 def _archive(build: Build, rig: Rig) -> str:

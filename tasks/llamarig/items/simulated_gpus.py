@@ -14,14 +14,12 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.jobs import await_jobs, is_running, start_job
-from llamarig.engine.refuse import refuse
 from llamarig.facts.jobs import Jobs
-from llamarig.facts.releases import Release, Releases
 from llamarig.facts.simulated_gpus import IntactSimulatedGpus
-from llamarig.items.releases import WholeReleases, release_differences
+from llamarig.items.releases import WholeReleases, incomplete, release_queries
 from llamarig.remote.shared.jobs import SimulationJob
 from llamarig.render import layout
-from llamarig.render.release import build_job, release_path
+from llamarig.render.release import build_job
 
 _FILES = Path(__file__).parents[1] / "remote/build"
 _SOURCES = ("simulated_gpu.cpp", "cuda_backend_parts.py", "cpp_definitions.py", "build_simulated_gpu.py")
@@ -76,25 +74,25 @@ class SimulatedGpus(Item):
         """Nothing if no GPU is simulated."""
         if rig.simulated_gpus:
             yield query(IntactSimulatedGpus, directories=simulation_directories(rig))
+            yield from release_queries(rig)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One for each simulation that is not compiled yet."""
-        return [
-            Difference(f"simulated GPUs for build {build.name}", "compiled", "not compiled yet")
-            for build in self._missing(rig, seen)
-        ]
+        """One for each simulation that is not compiled yet; a refusal where its build has no complete release."""
+        missing = self._missing(rig, seen)
+        without_release = {build.name for build, _ in incomplete(rig, seen)} if missing else set()
+        found = []
+        for build in missing:
+            what, expected = f"simulated GPUs for build {build.name}", "compiled"
+            if build.name in without_release:
+                refusal = f"build {build.name!r} has no complete release on this box to plan with: run deploy.py first"
+                found.append(Difference.refusal_of(what, expected, refusal))
+            else:
+                found.append(Difference(what, expected, "not compiled yet"))
+        return found
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Compile them on the box, and wait."""
         missing = self._missing(rig, seen)
-        releases = host.get_fact(Releases, directories=[release_path(build, rig.models) for build in missing])
-        for build in missing:
-            path = release_path(build, rig.models)
-            if release_differences(path, releases.get(path, Release())):
-                yield from refuse(
-                    f"build {build.name!r} has no complete release on this box to plan with: run deploy.py first"
-                )
-                return
         jobs = {f"simulate-{build.source.commit[:12]}": (build, _job(build, rig)) for build in missing}
         running = host.get_fact(Jobs, names=sorted(jobs))
         for name, (_, job) in jobs.items():

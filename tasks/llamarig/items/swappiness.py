@@ -34,7 +34,7 @@ class Swappiness(Item):
             yield query(Ownership, paths=[layout.SYSCTL_FILE])
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """At most one for the value now and after a reboot, since one deploy fixes both."""
+        """One for what a deploy fixes, now and after a reboot; before it, one for a file that overrides ours."""
         value = rig.host.swappiness
         if value is None:
             return []
@@ -43,24 +43,18 @@ class Swappiness(Item):
         if now is None:
             why = "/proc/sys/vm/swappiness cannot be read"
             return [Difference("vm.swappiness", expected, why, is_unknown=True)]
+        later = "nothing set" if boot is None else f"{boot} from {machine.swappiness_file}"
+        found = f"{now} now, {later} after a reboot"
+        if boot != value and _overrules_ours(machine.swappiness_file):
+            # A deploy can set the value now, but that file overrides ours at the next boot.
+            remedy = f"remove vm.swappiness from {machine.swappiness_file}"
+            owners = [Difference("vm.swappiness", expected, found, remedy, by_deploy=False, stops_deploy=False)]
+            if now != value:
+                return [*owners, Difference("vm.swappiness now", expected, str(now))]
+            return [*owners, *_file_differences(value, seen)]
         if now != value or boot != value:
-            later = "nothing set" if boot is None else f"{boot} from {machine.swappiness_file}"
-            found = f"{now} now, {later} after a reboot"
-            if boot != value and _overrules_ours(machine.swappiness_file):
-                # A deploy can set the value now, but that file overrides ours at the next boot.
-                remedy = f"remove vm.swappiness from {machine.swappiness_file}"
-                return [
-                    Difference(
-                        "vm.swappiness", expected, found, remedy=remedy, by_deploy=now != value, stops_deploy=False
-                    )
-                ]
             return [Difference("vm.swappiness", expected, found)]
-        path = layout.SYSCTL_FILE
-        is_written = seen.get(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(_text(value).encode()).hexdigest()
-        is_readable = " 644 " in seen.get(Ownership, paths=[path]).get(path, "")
-        if is_written and is_readable:
-            return []
-        return [Difference(path, "the file that llamarig writes, mode 644", "missing, edited or not readable")]
+        return _file_differences(value, seen)
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Write the file, and set the value in the running kernel."""
@@ -79,6 +73,16 @@ class Swappiness(Item):
         # sysctl's `persist` in pyinfra leaves old values in its file, so we write a file of our own.
         yield from files.put._inner(src=io.StringIO(_text(value)), dest=layout.SYSCTL_FILE, mode="644")
         yield from server.sysctl._inner(key="vm.swappiness", value=value)
+
+
+def _file_differences(value: int, seen: Seen) -> list[Difference]:
+    """At most one, for the file that a deploy writes."""
+    path = layout.SYSCTL_FILE
+    is_written = seen.get(Sha256Sums, paths=[path]).get(path) == hashlib.sha256(_text(value).encode()).hexdigest()
+    is_readable = " 644 " in seen.get(Ownership, paths=[path]).get(path, "")
+    if is_written and is_readable:
+        return []
+    return [Difference(path, "the file that llamarig writes, mode 644", "missing, edited or not readable")]
 
 
 def _text(value: int) -> str:

@@ -27,7 +27,7 @@ def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None
     """
     running = host.get_fact(RunningJobs)
     found = _switches(running)
-    if refusals := [running_switch_refusal(name, job) for name, job in found.items() if not is_wanted(job, texts)]:
+    if refusals := switch_refusals(running, texts):
         yield from refuse("; ".join(refusals))
         return None
     for name in found:
@@ -35,6 +35,15 @@ def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None
     if found:
         yield await_jobs({name: _model(name) for name in found})
     return {_model(name) for name in found}
+
+
+def switch_refusals(running: Mapping[str, RunningJob], texts: Mapping[str, str]) -> list[str]:
+    """The refusal for each running switch that does not end with a declared unit.
+
+    :param running: name -> job, of all running jobs
+    :param texts: unit -> its declared text
+    """
+    return [running_switch_refusal(name, job) for name, job in _switches(running).items() if not is_wanted(job, texts)]
 
 
 def run_switch(model: str, job: SwitchJob) -> Commands:

@@ -24,10 +24,12 @@ def needs_header(model: Model) -> bool:
     return uses_mtp or isinstance(model.serve.placement, Layers | CpuMoe | Override)
 
 
-def lint_model(model: Model, build: Build, box: BoxCapacity, model_bytes: int, header: Header | None) -> list[Lint]:
+def lint_model(
+    model: Model, build: Build, box: BoxCapacity, model_bytes: int | None, header: Header | None
+) -> list[Lint]:
     """Lints of a model, without the accepted ones.
 
-    :param model_bytes: size of all shards
+    :param model_bytes: size of all shards; None if it is not known yet
     :param header: None if it was not read
     """
     return without_accepted(model, _all(model, build, box, model_bytes, header))
@@ -48,7 +50,9 @@ def coverage_report(model: Model, header: Header) -> list[str]:
         return []
 
 
-def _all(model: Model, build: Build, box: BoxCapacity, model_bytes: int, header: Header | None) -> Iterator[Lint]:
+def _all(
+    model: Model, build: Build, box: BoxCapacity, model_bytes: int | None, header: Header | None
+) -> Iterator[Lint]:
     yield from cache_lints(model, build)
     yield from placement_lints(model)
     yield from environment_lints(model.serve)
@@ -56,5 +60,5 @@ def _all(model: Model, build: Build, box: BoxCapacity, model_bytes: int, header:
     yield from gpu_lints(model.serve, box)
     lints = list(weight_lints(model, header)) if header else []
     yield from lints
-    if not any(lint.rule == "override-not-a-regex" for lint in lints):
+    if model_bytes is not None and not any(lint.rule == "override-not-a-regex" for lint in lints):
         yield from memory_lints(model, box, model_bytes, header)
