@@ -104,16 +104,17 @@ def check(rest: Sequence[str]) -> int:
     """Lint, then all tests in one process more than there are cores, since a box mostly waits; types beside them."""
     if code := _first_failure(call([PYTHON, *step]) for step in RUFF):
         return code
-    record = ["--record-durations", DURATIONS] if "--record" in rest else []
+    types_argv: list[str | Path] = [PYTHON, *MYPY]
+    record: list[str | Path] = ["--record-durations", DURATIONS] if "--record" in rest else []
     if rest and not record:
-        return _first_failure(call(argv) for argv in ([PYTHON, *MYPY], [PYTHON, "-m", "pytest", *rest]))
+        return _first_failure(call(argv) for argv in (types_argv, [PYTHON, "-m", "pytest", *rest]))
     processes = (os.cpu_count() or 1) + 1
     print(f"Expected: {_expected_minutes(processes):.0f} minutes, by tests/durations.json of a machine with 2 cores.")
     print(
-        f"$ {shlex.join(map(_short, [PYTHON, *MYPY]))}  # beside the tests; its output follows at the end", flush=True
+        f"$ {shlex.join(map(_short, types_argv))}  # beside the tests; its output follows at the end", flush=True
     )
     with tempfile.TemporaryFile() as output:
-        types = subprocess.Popen([PYTHON, *MYPY], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        types = subprocess.Popen(types_argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             tests = call([*_pytest(processes), "-m", "not long", *record, "tests"])
             status = types.wait()
