@@ -18,7 +18,7 @@ from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.engine.jobs import job_text
-from llamarig.facts.start_records import BackOffs
+from llamarig.facts.start_records import BackOffs, RecordedBackOff
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.items.start_plan import start_plan, with_back_off
 from llamarig.items.unit_differences import switch_job
@@ -39,7 +39,6 @@ from llamarig.records.plan_file import (
 )
 from llamarig.remote.plan.model_headers import header_of
 from llamarig.remote.shared.gguf_header import combined_header
-from llamarig.remote.shared.jobs import BackOff
 from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
 from llamarig.render.model_paths import model_files, target
 from llamarig.render.release import release_path
@@ -106,7 +105,7 @@ class Start:
     def total(self, card: int) -> int:
         return self.plan.gpus[card].total_mib
 
-    def off(self) -> BackOff | None:
+    def off(self) -> RecordedBackOff | None:
         """The step down that the box's proof records."""
         return BackOffs().process(self.deployment.shell(BackOffs().command()).splitlines()).get(UNIT)
 
@@ -204,8 +203,9 @@ def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
     assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in ended
     off = less.off()
     assert off is not None
-    assert list(off.missing_mib) == ["CUDA0"]
-    assert off.missing_mib["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
+    missing = off.taken.missing_mib
+    assert list(missing) == ["CUDA0"]
+    assert missing["CUDA0"] >= 3, "what it wanted and the margin, less what was free"
     assert chat(start.deployment.address, "With less?")
     proposed = with_back_off(less.plan, off, less.rendered(PLACEMENT).text)
     assert effective_placement(proposed).gpu[0] < 2
@@ -216,7 +216,7 @@ def test_a_card_with_less_than_planned_serves_a_step_down(start: Start) -> None:
     )
     # What serves now is switched to as it is from here on, and takes no further step.
     again = replace(less, plan=proposed)
-    assert again.plan.proposals[0].missing_mib == (off.missing_mib["CUDA0"], 0)
+    assert again.plan.proposals[0].missing_mib == (missing["CUDA0"], 0)
     assert start_plan(again.plan, again.weights, again.rendered).predicted_mib is None
 
 
