@@ -110,9 +110,7 @@ def check(rest: Sequence[str]) -> int:
         return _first_failure(call(argv) for argv in (types_argv, [PYTHON, "-m", "pytest", *rest]))
     processes = (os.cpu_count() or 1) + 1
     print(f"Expected: {_expected_minutes(processes):.0f} minutes, by tests/durations.json of a machine with 2 cores.")
-    print(
-        f"$ {shlex.join(map(_short, types_argv))}  # beside the tests; its output follows at the end", flush=True
-    )
+    print(f"$ {shlex.join(map(_short, types_argv))}  # beside the tests; its output follows at the end", flush=True)
     with tempfile.TemporaryFile() as output:
         types = subprocess.Popen(types_argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:

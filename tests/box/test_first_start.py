@@ -18,7 +18,7 @@ from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.engine.jobs import job_text
-from llamarig.facts.start_records import BackOffs
+from llamarig.facts.start_records import BackOffs, RecordedBackOff
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.items.start_plan import start_plan, with_back_off
 from llamarig.items.unit_differences import switch_job
@@ -39,7 +39,6 @@ from llamarig.records.plan_file import (
 )
 from llamarig.remote.plan.model_headers import header_of
 from llamarig.remote.shared.gguf_header import combined_header
-from llamarig.remote.shared.jobs import BackOff
 from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
 from llamarig.render.model_paths import model_files, target
 from llamarig.render.release import release_path
@@ -106,7 +105,7 @@ class Start:
     def total(self, card: int) -> int:
         return self.plan.gpus[card].total_mib
 
-    def back_off(self) -> BackOff | None:
+    def back_off(self) -> RecordedBackOff | None:
         """The step down that the start record on the box has."""
         return BackOffs().process(self.deployment.shell(BackOffs().command()).splitlines()).get(UNIT)
 
@@ -206,8 +205,9 @@ def test_a_card_with_less_free_memory_than_planned_serves_a_step_down(start: Sta
     assert "cudaMalloc failed: out of memory (simulated)), so it serves with " in result
     back_off = less.back_off()
     assert back_off is not None
-    assert list(back_off.missing_mib) == ["CUDA0"]
-    assert back_off.missing_mib["CUDA0"] >= 3, "the failed allocation and the margin, less what was free"
+    missing = back_off.taken.missing_mib
+    assert list(missing) == ["CUDA0"]
+    assert missing["CUDA0"] >= 3, "the failed allocation and the margin, less what was free"
     assert chat(start.deployment.address, "With less?")
     proposed = with_back_off(less.plan, back_off, less.rendered(PLACEMENT).text)
     assert effective_placement(proposed).gpu[0] < 2
@@ -218,7 +218,7 @@ def test_a_card_with_less_free_memory_than_planned_serves_a_step_down(start: Sta
     )
     # The proposal is served from now on; no further step down is taken.
     again = replace(less, plan=proposed)
-    assert again.plan.proposals[0].missing_mib == (back_off.missing_mib["CUDA0"], 0)
+    assert again.plan.proposals[0].missing_mib == (missing["CUDA0"], 0)
     assert start_plan(again.plan, again.weights, again.rendered).predicted_mib is None
 
 

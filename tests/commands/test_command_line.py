@@ -234,6 +234,25 @@ def test_debug_inventory_shows_any_inventory(box: Box) -> None:
     assert box.run("debug-inventory").returncode == 0
 
 
+# --- what config.py imports -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "imported"), [("deploy.py", False), ("tasks/audit.py", True)])
+def test_only_an_audit_imports_its_report_before_the_inventory_is_read(box: Box, command: str, imported: bool) -> None:
+    """The report brings all checks and items with it, which no other command needs to read its command line."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", PYINFRA, "-y", str(box.inventory), command, "--limit", "boxs"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "llamarig.commands.command_line" in modules
+    heavy = {"llamarig.checks.registry", "llamarig.items.all_items"}
+    assert heavy & modules == (heavy if imported else set())
+
+
 # --- the table of names -----------------------------------------------------------------------------------------------
 
 

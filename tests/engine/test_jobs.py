@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ def starts(**options: Any) -> Commands:
 
 
 @operation()
-def awaits(labels: dict[str, str]) -> Commands:
-    yield await_jobs(labels)
+def awaits(labels: dict[str, str], **options: Any) -> Commands:
+    yield await_jobs(labels, **options)
 
 
 def started(**options: Any) -> tuple[list[str], str]:
@@ -120,6 +121,31 @@ def test_a_job_that_did_not_succeed_fails_the_host_with_its_own_words(
     assert message in caplog.text
     for line in status.get("lines", []):
         assert line in caplog.text
+
+
+@pytest.mark.parametrize("output", ["", "job=other\nactive=active"])
+def test_waiting_for_a_job_that_the_box_never_names_ends(output: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OperationFailedError) as failed:
+        commands_of((awaits, {"labels": {"a": "build"}, "poll_s": 0}), replies={"echo job=": output})
+    assert len(failed.value.commands) == 20
+    assert "[@fake] build: this box has reported nothing about the job 20 times in a row" in caplog.text
+    assert f"`systemctl status 'llamarig-job-a_*'` and {layout.JOBS}/a there, then run deploy.py again" in caplog.text
+
+
+class InTurn(list[Any]):
+    """A reply that is another one each time."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.pop(0)
+
+
+def test_a_job_that_the_box_names_now_and_then_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pyinfra")
+    silence: list[list[str]] = [[]] * 19
+    outputs = InTurn([*silence, ["job=a", "active=active"], *silence, ["job=a", 'status={"state": "done"}']])
+    commands_of((awaits, {"labels": {"a": "build"}, "poll_s": 0}), replies={"echo job=": outputs})
+    assert outputs == []
+    assert "build: done" in caplog.text
 
 
 def test_a_job_that_the_box_reports_nothing_of_is_not_running() -> None:

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import query
+from llamarig.facts.capacity import Capacity
 from llamarig.facts.jobs import RunningJobs
+from llamarig.facts.model_store import ModelStore
 from llamarig.facts.releases import Releases
+from llamarig.facts.start_records import BackOffs
 from llamarig.items.model_units import ServedModels, unit_query, wanted_units
 from llamarig.items.releases import release_directories
+from llamarig.placement.staleness import plan_flags
+from llamarig.records.plan_file import Proposal
 from llamarig.render import layout
 
 from tests.engine.fake_run import OperationFailedError, converged_commands
-from tests.items.converged_box import Box, converged_box, cpu_rig, release_output, write_lock_file
+from tests.items.converged_box import (
+    FLAGS,
+    LOCKED,
+    Box,
+    control_machine,
+    converged_box,
+    cpu_rig,
+    release_output,
+    store_output,
+    units_output,
+    write_lock_file,
+)
+from tests.placement.cuda_rig import rig as cuda_rig
+from tests.placement.planned_box import H200_UUID, planned
 
 
 @pytest.fixture
@@ -153,3 +174,61 @@ def test_a_changed_unit_is_switched_by_a_job_on_the_box(box: Box) -> None:
     (start,) = [command for command in commands if "systemd-run" in command]
     assert "llamarig.remote.serve.switch_unit" in start
     assert f"{layout.JOBS}/switch-m" in start
+
+
+# --- a step down that the plan file lacks -----------------------------------------------------------------------------
+
+
+def planned_box() -> Box:
+    """A box that serves one model with the placement of its plan."""
+    rig = cuda_rig({"placement": {"kind": "auto"}, "load_mode": "mmap"})
+    (directory,) = release_directories(rig)
+    plan = planned()
+    belongs = plan.belongs.model_copy(
+        update={
+            "shards": tuple(file.sha256 for file in LOCKED.shards),
+            "flags": plan_flags(rig.models[0], FLAGS),
+            "release": Path(directory).name,
+        }
+    )
+    box = Box(
+        rig,
+        control_machine(rig, plans={rig.models[0].name: plan.model_copy(update={"belongs": belongs})}),
+        {
+            query(Releases, directories=[directory]): release_output(directory),
+            query(ModelStore): store_output([LOCKED]),
+            query(Capacity): f"MemTotal: 65536000 kB\nkernel 6.12.0\ncpus 0-15\ndriver\nGPU UUID: {H200_UUID}",
+        },
+    )
+    box.outputs[unit_query(rig)] = units_output(box)
+    return box
+
+
+def test_a_step_down_of_an_earlier_version_goes_on_serving_after_an_upgrade() -> None:
+    """Its deploy was interrupted before it wrote the step into the plan file, and comments have changed since."""
+    box = planned_box()
+    assert box.differences(ServedModels()) == []
+    did_not_fit = text_of_earlier_version(box)
+    ((name, plan),) = box.here.plans.items()
+    step = Proposal(placement=Layers(gpu=(39,), split=(49,)), reason="CUDA0 lacks 153 MiB")
+    box.here = replace(box.here, plans={name: plan.model_copy(update={"proposals": (step,)})})
+    box.outputs[unit_query(box.rig)] = units_output(box)
+    taken = {
+        "of": hashlib.sha256(did_not_fit.encode()).hexdigest(),
+        "what": "39 whole layers",
+        "placement": step.placement.model_dump(mode="json"),
+        "reason": step.reason,
+        "missing_mib": {"CUDA0": 153},
+    }
+    record = {"text": text_of_earlier_version(box), "backed_off": taken}
+    box.outputs[query(BackOffs)] = f"llamarig-m0.service\t{json.dumps(record)}"
+    box.here = replace(box.here, plans={name: plan})
+    (difference,) = box.differences(ServedModels())
+    assert difference.found == "lacks the step down of m0"
+    assert difference.restarts == ()
+
+
+def text_of_earlier_version(box: Box) -> str:
+    """The unit of the box's model, with other comments."""
+    (wanted,) = wanted_units(box.rig, box.seen(ServedModels()))
+    return f"# Of an earlier version.\n{wanted.text}"

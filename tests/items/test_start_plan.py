@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
+import pytest
 from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
-from llamarig.facts.start_records import BackOffs
+from llamarig.facts.start_records import BackOffs, RecordedBackOff
 from llamarig.items.start_plan import proposal_line, start_plan, with_back_off
 from llamarig.items.unit_differences import switch_job
 from llamarig.items.wanted_unit import Wanted, wanted_unit
 from llamarig.placement.steps_down import effective_placement
 from llamarig.records.plan_file import DeviceMemory, Plan, PlanInputs, PlannedDevice, RamBudget
 from llamarig.remote.shared.jobs import BackOff
+from llamarig.remote.shared.unit_directives import directives_sha256
 from llamarig.render.server_arguments import ModelFiles
 
 from tests.placement.example_models import moe
 from tests.render.golden_units import PINNED, rigs
 
 PLACEMENT = Layers(gpu=(12, 6), split=(31, 18))
+SMALLER = Layers(gpu=(11, 6), split=(31, 18))
 
 
 def plan() -> Plan:
@@ -83,20 +87,39 @@ def test_the_description_of_a_planned_start() -> None:
     assert all(step.text != job.text for step in described.rungs)
 
 
-def test_a_step_down_becomes_a_proposal_and_is_served() -> None:
-    declared, text = plan(), "the unit by this plan"
-    off = BackOff(
+def by_plan(plan: Plan) -> Wanted:
+    return rendered(effective_placement(plan))
+
+
+def with_other_comments(text: str) -> str:
+    """A unit's text as another version writes it."""
+    return "# Written by another version.\n" + text
+
+
+def recorded(text: str, served: str = "", *, of_directives: bool = False) -> RecordedBackOff:
+    """The record of a start that fell back from this unit text to SMALLER.
+
+    :param of_directives: as this version writes it
+    """
+    taken = BackOff(
         of=hashlib.sha256(text.encode()).hexdigest(),
         what="11 + 6 whole layers",
-        placement=Layers(gpu=(11, 6), split=(31, 18)).model_dump(mode="json"),
+        placement=SMALLER.model_dump(mode="json"),
         reason="CUDA0 lacks 153 MiB: cudaMalloc failed: out of memory",
         missing_mib={"CUDA0": 153},
+        of_directives=directives_sha256(text) if of_directives else "",
     )
+    return RecordedBackOff(taken, directives_sha256(served))
+
+
+def test_a_step_down_becomes_a_proposal_and_is_served() -> None:
+    declared, text = plan(), "the unit by this plan"
+    off = recorded(text)
     assert with_back_off(declared, None, text) is declared
     assert with_back_off(declared, off, "another text") is declared
     assert proposal_line(declared) is None
     found = with_back_off(declared, off, text)
-    assert effective_placement(found) == Layers(gpu=(11, 6), split=(31, 18))
+    assert effective_placement(found) == SMALLER
     assert found.placement == PLACEMENT, "the plan itself is kept"
     assert found.proposals[0].missing_mib == (153, 0)
     assert proposal_line(found) == (
@@ -107,6 +130,43 @@ def test_a_step_down_becomes_a_proposal_and_is_served() -> None:
     described = start_plan(found, moe(48), rendered)
     assert described.predicted_mib is None, "no dry run measured it"
     assert [step.what for step in described.rungs][:2] == ["11 + 5 whole layers", "10 + 6 whole layers"]
+
+
+@pytest.mark.parametrize("of_directives", [True, False])
+def test_a_step_down_is_recognised_where_only_comments_changed(of_directives: bool) -> None:
+    """Of records of this version by the unit that did not fit, of earlier ones by the unit that serves."""
+    now = by_plan(plan()).text
+    off = recorded(with_other_comments(now), with_other_comments(rendered(SMALLER).text), of_directives=of_directives)
+    assert effective_placement(with_back_off(plan(), off, now, by_plan)) == SMALLER
+
+
+@pytest.mark.parametrize("of_directives", [True, False])
+def test_a_step_down_from_a_unit_with_other_flags_is_no_proposal(of_directives: bool) -> None:
+    declared, now = plan(), by_plan(plan()).text
+    others = [text.replace("[Service]\n", "[Service]\nMemoryMax=1\n") for text in (now, rendered(SMALLER).text)]
+    assert now not in others
+    off = recorded(*others, of_directives=of_directives)
+    assert with_back_off(declared, off, now, by_plan) is declared
+
+
+def test_an_old_record_is_no_proposal_for_a_plan_that_has_no_such_step_down() -> None:
+    """Planned again with fewer layers, the model would otherwise get back the layer that did not fit."""
+    off = recorded(with_other_comments(rendered(PLACEMENT).text), rendered(SMALLER).text)
+    again = plan().model_copy(update={"placement": Layers(gpu=(11, 5), split=(31, 18))})
+    assert with_back_off(again, off, by_plan(again).text, by_plan) is again
+
+
+def test_an_old_record_is_no_second_proposal() -> None:
+    off = recorded(with_other_comments(rendered(PLACEMENT).text), rendered(SMALLER).text)
+    once = with_back_off(plan(), off, by_plan(plan()).text, by_plan)
+    assert with_back_off(once, off, by_plan(once).text, by_plan) is once
+
+
+def test_a_record_whose_placement_cannot_be_read_is_no_proposal() -> None:
+    declared, now = plan(), by_plan(plan()).text
+    off = recorded(now)
+    damaged = replace(off, taken=replace(off.taken, placement={"gpu": [1]}))
+    assert with_back_off(declared, damaged, now) is declared
 
 
 def test_back_offs_are_read_from_start_records() -> None:
@@ -120,4 +180,6 @@ def test_back_offs_are_read_from_start_records() -> None:
         "llamarig-f.service\t[]",
         "",
     ]
-    assert BackOffs().process(lines) == {"llamarig-a.service": BackOff.from_json(off)}
+    assert BackOffs().process(lines) == {
+        "llamarig-a.service": RecordedBackOff(BackOff.from_json(off), directives_sha256("t"))
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import Experts, Layers
 from llamarig.placement.layer_weights import LayerWeights
-from llamarig.placement.steps_down import MAX_STEPS, steps_down
+from llamarig.placement.steps_down import MAX_STEPS, is_step_down, steps_down
 
 from tests.placement.example_models import moe
 from tests.placement.memory_model import MemoryModel
@@ -54,6 +55,15 @@ def test_a_dense_model_moves_its_first_layer_to_ram() -> None:
     assert first[(700, 0)] == Layers(gpu=(19, 12), split=(19, 13), in_ram=1)
     assert first[(0, 700)] == Layers(gpu=(20, 11), split=(20, 12), in_ram=1)
     assert first[(700, 700)] == Layers(gpu=(19, 11), split=(19, 12), in_ram=2)
+
+
+def test_a_step_down_is_known_without_the_model() -> None:
+    dense, moved = LayerWeights((7.0,) * 32, ({},) * 32, 5.0), Layers(gpu=(20, 12), split=(20, 13))
+    assert all(is_step_down(step.placement, moved) for step in steps_down(moved, dense))
+    mixed = Layers(gpu=(12, 6), split=(31, 20), partial=(("up",), ()), nextn=2)
+    assert all(is_step_down(step.placement, mixed) for step in steps_down(mixed, replace(moe(48), nextn=2)))
+    for other in (mixed, Layers(gpu=(13, 6), split=(31, 20), nextn=2), Layers(gpu=(12, 2), split=(31, 20), nextn=2)):
+        assert not is_step_down(other, mixed)
 
 
 def test_without_experts_on_a_gpu_there_is_no_step() -> None:

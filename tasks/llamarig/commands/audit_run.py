@@ -10,7 +10,6 @@ import atexit
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 from pyinfra import logger
@@ -22,7 +21,6 @@ from llamarig.checks.base import Finding
 from llamarig.checks.report import audit_record, prometheus, summary_line, unread_host_record
 from llamarig.records.audit_report import HostRecord, write_audit_report
 
-SCRIPT = "audit.py"
 _COLOURS = {"clean": "green", "findings": "red"}
 
 
@@ -40,7 +38,7 @@ class AuditRun:
     """File -> the records last written to it."""
     listed: bool = False
     is_audit: bool = False
-    """False if pyinfra runs another command, or only prepares (--dry)."""
+    """False if pyinfra only prepares (--dry)."""
 
     def begin(self, state: State, json: str, prometheus_file: str) -> None:
         """Write both files once at the start, with no host read yet, in case this run is killed."""
@@ -111,14 +109,13 @@ def _hosts_of_run(state: State) -> Iterator[Host]:
 
 
 def verdict_at_exit() -> None:
-    """If this process is an audit, print its verdict and complete its files when it ends, even if no host was reached.
+    """Print the verdict of this audit and complete its files when the process ends, even if no host was reached.
 
-    Called by config.py, the only file that pyinfra always reads: without a reachable host it does not read
-    tasks/audit.py, and without an inventory no group_data either.
+    Called from config.py, the only file that pyinfra always reads: without a reachable host it does not read
+    tasks/audit.py, and without an inventory no group_data either. Does nothing where pyinfra only prepares (--dry).
     """
     context = click.get_current_context(silent=True)
-    scripts = context.params.get("operations") or () if context is not None else ()
-    if context is None or context.params.get("dry") or not any(Path(name).name == SCRIPT for name in scripts):
+    if context is None or context.params.get("dry"):
         return
     state = ctx_state.get()  # type: ignore[no-untyped-call]  # pyinfra gives it no types
     run_of(state).is_audit = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -18,9 +18,9 @@ from pyinfra.api.arguments import all_global_arguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
+from pyinfra.api.state import State
 from pyinfra.context import state
 
-from llamarig.commands import audit_run
 from llamarig.commands.inventory_file import misread_groups
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -35,6 +35,10 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/rollback.py": ("model",),
 }
 """Command of this repository -> the ``--data`` names that it reads."""
+
+
+AUDIT = "audit.py"
+"""File name of a script that is an audit, here or in a repository of the owner's."""
 
 
 class CommandLineError(SystemExit):
@@ -77,9 +81,10 @@ class _BeforeConnecting(logging.Filter):
     Reading the inventory ourselves would run inventory and group_data twice, with every password prompt in them.
     """
 
-    def __init__(self, line: CommandLine) -> None:
+    def __init__(self, line: CommandLine, record_refusal: Callable[[State, str], None] | None) -> None:
         super().__init__()
         self.line = line
+        self.record_refusal = record_refusal
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass.
@@ -90,7 +95,8 @@ class _BeforeConnecting(logging.Filter):
             return True
         logger.removeFilter(self)
         if mistakes := _mistakes(self.line):
-            audit_run.record_refusal(state, "; ".join(mistakes))
+            if self.record_refusal is not None:
+                self.record_refusal(state, "; ".join(mistakes))
             raise CommandLineError("\n".join(mistakes))
         return True
 
@@ -107,13 +113,19 @@ def check_command_line() -> None:
     if context is None or context.params["operations"][0] == "debug-inventory":
         return
     line = CommandLine(**{name: context.params[name] for name in CommandLine.__dataclass_fields__})
-    audit_run.verdict_at_exit()
+    record_refusal = None
+    if any(Path(operation).name == AUDIT for operation in line.operations):
+        # Imported by an audit only: with it come all checks and items, more than half of the start of pyinfra itself.
+        from llamarig.commands import audit_run
+
+        record_refusal = audit_run.record_refusal
+        audit_run.verdict_at_exit()
     mistakes = [
         f"--data {item} has no value: write --data {item}=VALUE" for item in line.data if "=" not in item
     ] or _lost_groups(line)
     if mistakes:
         raise CommandLineError("\n".join(mistakes))
-    logger.addFilter(_BeforeConnecting(line))
+    logger.addFilter(_BeforeConnecting(line, record_refusal))
 
 
 def _lost_groups(line: CommandLine) -> list[str]:

@@ -76,7 +76,8 @@ def look(item: Item, items: Sequence[Item], rig: Rig, *, fresh: bool = False) ->
 def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
     """Item name -> its differences. Items whose needs differ are left out, so that one cause is one finding.
 
-    Runs no command if all queries of the items have been read before (``read_all``).
+    Runs no command if all queries of the items have been read before (``read_all``), except for the hashes of a deep
+    audit.
     """
     found: dict[str, list[Difference]] = {}
     left_out: set[str] = set()

@@ -26,6 +26,8 @@ SWITCH = "switch-"
 """Prefix of the job names of all switches."""
 
 _POLL_S = 0.5
+_MOST_UNNAMED = 20
+"""Polls in a row whose output does not name a job, after which waiting for it ends: 10 s."""
 _LOG_EVERY_S = 5.0
 
 # Sandbox of every job. Each job adds the paths that it may write.
@@ -117,22 +119,27 @@ def start_job(
     yield StringCommand(*words)
 
 
-def await_jobs(labels: dict[str, str]) -> FunctionCommand:
-    """Watch jobs until each has ended; fail the host with the job's message if one fails.
+def await_jobs(labels: dict[str, str], poll_s: float = _POLL_S) -> FunctionCommand:
+    """Watch jobs until each has ended; fail the host with the job's message if one fails, or if the box knows none.
 
     :param labels: job name -> its name in messages
+    :param poll_s: seconds between two looks at the jobs
     """
-    return FunctionCommand(_watch, [labels], {})
+    return FunctionCommand(_watch, [labels, poll_s], {})
 
 
-def _watch(state: State, host: Host, labels: dict[str, str]) -> bool:
+def _watch(state: State, host: Host, labels: dict[str, str], poll_s: float) -> bool:
     logged: dict[str, tuple[float, str]] = {}
-    waiting = dict(labels)
+    waiting, unnamed = dict(labels), dict.fromkeys(labels, 0)
     while waiting:
-        for name, job in host.get_fact(Jobs, names=sorted(waiting)).items():
-            ended = _ended(job, name)
+        jobs = host.get_fact(Jobs, names=sorted(waiting))
+        for name in sorted(waiting):
+            unnamed[name] = 0 if name in jobs else unnamed[name] + 1
+            if 0 < unnamed[name] < _MOST_UNNAMED:
+                continue
+            ended = _ended(jobs[name], name) if name in jobs else _unknown(name)
             if ended is None:
-                _log_progress(host, labels[name], job.status, logged, name)
+                _log_progress(host, labels[name], jobs[name].status, logged, name)
                 continue
             message, lines = ended
             if lines is None:
@@ -144,7 +151,7 @@ def _watch(state: State, host: Host, labels: dict[str, str]) -> bool:
                 host.log(f"{labels[other]} continues on the box; the next deploy waits for it")
             return False
         if waiting:
-            gevent.sleep(_POLL_S)
+            gevent.sleep(poll_s)
     return True
 
 
@@ -162,6 +169,16 @@ def _ended(job: Job, name: str) -> tuple[str, list[str] | None] | None:
     if name.startswith(SWITCH):
         return "was interrupted, and the previous server may be stopped; run deploy.py again now", last
     return "was interrupted; run deploy.py again, it continues where it was", last
+
+
+def _unknown(name: str) -> tuple[str, list[str]]:
+    """The message for a job that the box has not named in ``_MOST_UNNAMED`` polls; it may run all the same."""
+    unit = layout.job_unit(name)
+    message = (
+        f"this box has reported nothing about the job {_MOST_UNNAMED} times in a row, so nobody waits for it any more: "
+        f"see `systemctl status '{unit}*'` and {layout.JOBS}/{name} there, then run deploy.py again"
+    )
+    return message, []
 
 
 def _log_progress(host: Host, label: str, status: JobStatus, logged: dict[str, tuple[float, str]], name: str) -> None:

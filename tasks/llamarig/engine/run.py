@@ -18,6 +18,7 @@ from llamarig.engine.item import Query
 from llamarig.engine.package_files import programs, requirements
 from llamarig.facts.fact_batch import FactBatch
 from llamarig.facts.gpus import GpuState
+from llamarig.facts.model_store import FileHashes, ModelStore, file_versions
 from llamarig.facts.platform import Platform
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class HostRun:
     """The state of one host in a run."""
 
     facts: dict[Query[Any], tuple[object, Any]] = field(default_factory=dict)
-    """Query -> the ``moment`` at which it was read, and its value."""
+    """Query -> its value, and before it what that value is valid for: a ``moment``, or the versions of the files."""
     all_read: set[bool] = field(default_factory=set)
     """Whether pyinfra was executing, of each stage in which the facts of all items were read together."""
     here: tuple[object, Any] | None = None
@@ -99,24 +100,29 @@ def moment() -> object:
 def read_fact(fact: type[FactBase[T]], *, fresh: bool = False, **arguments: Any) -> T:
     """A fact, from the cache unless an operation has changed this host since.
 
+    The hashes of model files, which take minutes, stay valid until one of those files changes.
+
     :param fresh: read it again, for an operation that has itself changed the host
     """
     requested, cached = Query(fact, arguments), of_host().facts
-    if not fresh and requested in cached and cached[requested][0] == moment():
+    now = _valid_for(requested)
+    if not fresh and requested in cached and cached[requested][0] == now:
         value: T = cached[requested][1]
         return value
     value = host.get_fact(fact, **arguments)
-    cached[requested] = (moment(), value)
+    cached[requested] = (now, value)
     return value
 
 
 def read_all(queries: Iterable[Query[Any]]) -> None:
     """Read those of these facts that are not cached, in one command.
 
-    A fact whose command fails is left out: the item that needs it reads it alone, and pyinfra reports the failure.
+    Left out are hashes of model files, which are read alone once the files are known to have changed, and a fact whose
+    command fails: the item that needs it reads it alone, and pyinfra reports the failure.
     """
     cached, now = of_host().facts, moment()
-    missing = [query for query in dict.fromkeys(queries) if query not in cached or cached[query][0] != now]
+    requested = [query for query in dict.fromkeys(queries) if query.fact is not FileHashes]
+    missing = [query for query in requested if query not in cached or cached[query][0] != now]
     if len(missing) < 2:
         return
     output = host.get_fact(FactBatch, requests=[(query.fact, query.arguments) for query in missing])
@@ -125,3 +131,10 @@ def read_all(queries: Iterable[Query[Any]]) -> None:
             lines = output[number]
             fact = query.fact()
             cached[query] = (now, fact.process(lines) if lines else fact.default())
+
+
+def _valid_for(requested: Query[Any]) -> object:
+    """Cache key of a fact's value that is read now."""
+    if requested.fact is FileHashes:
+        return file_versions(read_fact(ModelStore), requested.arguments["paths"])
+    return moment()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +119,13 @@ class FileHashes(FactBase[dict[str, str]]):
             if len(digest) == 64 and path:
                 hashes[path] = digest
         return hashes
+
+
+def file_versions(store: Store, paths: Iterable[str]) -> tuple[tuple[int, int, int] | None, ...]:
+    """Size, mtime in ns and inode of each of these files, None for a missing one: ``FileHashes`` of them stay valid
+    while these stay equal."""
+    found = map(store.files.get, paths)
+    return tuple((file.size, file.mtime_ns, file.inode) if file is not None else None for file in found)
 
 
 def _nanoseconds(seconds: str) -> int:

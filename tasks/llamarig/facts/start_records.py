@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from llamarig.facts.json_text import json_object
 from llamarig.remote.shared.jobs import BackOff, StartRecord
+from llamarig.remote.shared.unit_directives import directives_sha256
 from llamarig.render import layout
 
 
@@ -41,7 +44,15 @@ class PreviousProofs(FactBase[dict[str, StartRecord]]):
         return records
 
 
-class BackOffs(FactBase[dict[str, BackOff]]):
+@dataclass(frozen=True)
+class RecordedBackOff:
+    """A step down that a unit's last start took. ``served_directives``: sha256 of the directives it serves with."""
+
+    taken: BackOff
+    served_directives: str
+
+
+class BackOffs(FactBase[dict[str, RecordedBackOff]]):
     """Unit name -> the smaller placement that the last start of a planned model fell back to, for those that did.
 
     Output::
@@ -51,7 +62,7 @@ class BackOffs(FactBase[dict[str, BackOff]]):
 
     @staticmethod
     @override
-    def default() -> dict[str, BackOff]:
+    def default() -> dict[str, RecordedBackOff]:
         return {}
 
     @override
@@ -62,11 +73,13 @@ class BackOffs(FactBase[dict[str, BackOff]]):
         )
 
     @override
-    def process(self, output: list[str]) -> dict[str, BackOff]:
+    def process(self, output: list[str]) -> dict[str, RecordedBackOff]:
         found = {}
         for line in output:
             unit, _, text = line.partition("\t")
-            backed_off = StartRecord.from_stored(json_object(text)).backed_off
-            if backed_off is not None and backed_off.of and backed_off.placement and backed_off.reason:
-                found[unit] = backed_off
+            record = StartRecord.from_stored(json_object(text))
+            taken = record.backed_off
+            if taken is not None and taken.of and taken.placement and taken.reason:
+                # The recorded digest may be of an earlier version, with other rules.
+                found[unit] = RecordedBackOff(taken, directives_sha256(record.text))
         return found

@@ -12,6 +12,7 @@ from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve.weights import LoadMode
 from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
@@ -47,6 +48,7 @@ from llamarig.items.unit_differences import (
 from llamarig.items.wanted_unit import Wanted, health_addresses, wanted_unit
 from llamarig.placement.pinned_weights import expected_pinned_mib, with_load_mode
 from llamarig.records.model_lock import LockedModel
+from llamarig.records.plan_file import Plan
 from llamarig.render import layout
 from llamarig.render.build_flags import FlagRefusedError
 from llamarig.render.model_paths import model_files, target
@@ -178,19 +180,33 @@ def wanted_units(rig: Rig, seen: Seen) -> list[Wanted]:
         modes, memory = chosen_load_modes(rig, seen, releases, locked, units)
         for model, lock in zip(rig.models, locked, strict=True):
             plan = valid_plan(rig, seen, model, releases.get(release_of(rig, model), Release()), lock)
-            served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
-            item = render(rig, served, seen=seen, lock=lock, running=running)
+            mode = modes[model.name].mode
+            by_plan = partial(_by_plan, rig, model, mode, seen=seen, lock=lock, running=running)
+            item = by_plan(plan)
             if plan is not None:
                 # The plan file may lack a step down, if the deploy that started the model was interrupted.
-                plan = with_back_off(plan, back_offs.get(item.unit), item.text)
-                served = with_load_mode(rig, as_planned(model, plan), modes[model.name].mode)
-                item = replace(render(rig, served, seen=seen, lock=lock, running=running), plan=plan)
-            wanted.append(replace(item, pinned_mib=expected_pinned_mib(rig, served, memory)))
+                item = by_plan(with_back_off(plan, back_offs.get(item.unit), item.text, by_plan))
+            wanted.append(replace(item, pinned_mib=expected_pinned_mib(rig, item.model, memory)))
     except FlagRefusedError as error:
         raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
     except PlanError as error:
         raise NotReadyError(f"{error}; nothing was changed") from None
     return sorted(wanted, key=lambda item: item.running)
+
+
+def _by_plan(
+    rig: Rig,
+    model: Model,
+    mode: LoadMode,
+    plan: Plan | None,
+    *,
+    seen: Seen,
+    lock: LockedModel,
+    running: Collection[str],
+) -> Wanted:
+    """One model's unit with the placement of a plan, or as declared without one."""
+    served = with_load_mode(rig, as_planned(model, plan), mode)
+    return replace(render(rig, served, seen=seen, lock=lock, running=running), plan=plan)
 
 
 def render(rig: Rig, model: Model, *, seen: Seen, lock: LockedModel, running: Collection[str]) -> Wanted:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from pydantic import ValidationError
+
 from llamarig.declare.placement import Layers
+from llamarig.facts.start_records import RecordedBackOff
 from llamarig.items.wanted_unit import Wanted
 from llamarig.placement.layer_weights import LayerWeights
-from llamarig.placement.steps_down import MAX_BACK_OFFS, effective_placement, steps_down, whole_layers
+from llamarig.placement.steps_down import MAX_BACK_OFFS, effective_placement, is_step_down, steps_down, whole_layers
 from llamarig.records.plan_file import Plan, Proposal
 from llamarig.remote.shared.jobs import BackOff, StartPlan, StepDown
 from llamarig.remote.shared.server_log import TOLERANCE_MIB
+from llamarig.remote.shared.unit_directives import directives_sha256
 
 
 def start_plan(plan: Plan, weights: LayerWeights, rendered: Callable[[Layers], Wanted]) -> StartPlan:
@@ -43,19 +47,38 @@ def start_plan(plan: Plan, weights: LayerWeights, rendered: Callable[[Layers], W
     )
 
 
-def with_back_off(plan: Plan, backed_off: BackOff | None, text: str) -> Plan:
+def with_back_off(
+    plan: Plan, recorded: RecordedBackOff | None, text: str, by_plan: Callable[[Plan], Wanted] | None = None
+) -> Plan:
     """The plan with the step down that its last start had to take as a proposal; unchanged if it took none.
 
-    :param backed_off: from the box's record of the unit's last start
-    :param text: the unit's text by this plan: a step down from another text is not a proposal for this plan
+    :param recorded: from the box's record of the unit's last start
+    :param text: the unit's text by this plan: a step down from a unit that runs anything else is not for this plan
+    :param by_plan: renders the unit by another plan. With it, a record of an earlier version is recognised by the unit
+        that serves: it names only the whole text that did not fit, comments included
     """
-    if backed_off is None or backed_off.of != hashlib.sha256(text.encode()).hexdigest():
+    proposed = _proposed(plan, recorded.taken) if recorded is not None else None
+    if recorded is None or proposed is None:
         return plan
-    proposal = Proposal(
-        placement=Layers.model_validate(backed_off.placement),
-        reason=backed_off.reason,
-        missing_mib=tuple(backed_off.missing_mib.get(gpu.name, 0) for gpu in plan.gpus),
-    )
+    taken = recorded.taken
+    if taken.of_directives:
+        return proposed if taken.of_directives == directives_sha256(text) else plan
+    if taken.of == hashlib.sha256(text.encode()).hexdigest():
+        return proposed
+    # The same unit may have been reached from another plan, of which it was a step down and of this one it is not.
+    if by_plan is None or not is_step_down(effective_placement(proposed), effective_placement(plan)):
+        return plan
+    return proposed if recorded.served_directives == directives_sha256(by_plan(proposed).text) else plan
+
+
+def _proposed(plan: Plan, taken: BackOff) -> Plan | None:
+    """The plan with this step down as a proposal; None for a record that cannot be read."""
+    try:
+        placement = Layers.model_validate(taken.placement)
+    except ValidationError:
+        return None
+    missing = tuple(taken.missing_mib.get(gpu.name, 0) for gpu in plan.gpus)
+    proposal = Proposal(placement=placement, reason=taken.reason, missing_mib=missing)
     return plan.model_copy(update={"proposals": (*plan.proposals, proposal)})
 
 

@@ -6,11 +6,12 @@ The box chooses a step by the missing memory, and the step taken is recorded as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import get_args
 
-from llamarig.declare.placement import Layers
+from llamarig.declare.placement import Experts, Layers
 from llamarig.placement.layer_weights import LayerWeights
 from llamarig.records.plan_file import Plan
 
@@ -69,6 +70,14 @@ def steps_down(placement: Layers, weights: LayerWeights) -> list[SmallerPlacemen
         if step is not None:
             found.append(step)
     return sorted(found, key=lambda step: (sum(step.frees_mib), step.frees_mib))
+
+
+def is_step_down(smaller: Layers, placement: Layers) -> bool:
+    """Whether a start by ``placement`` may fall back to ``smaller``, whatever the model's layers weigh."""
+    layers = sum(placement.split) + placement.in_ram - placement.nextn - 1  # a split counts the output
+    kinds: Mapping[Experts, float] = dict.fromkeys(get_args(Experts), 1.0)
+    models = [LayerWeights((1.0,) * layers, (experts,) * layers, 1.0, placement.nextn) for experts in ({}, kinds)]
+    return any(step.placement == smaller for weights in models for step in steps_down(placement, weights))
 
 
 def _step_down(placement: Layers, weights: LayerWeights, steps: Sequence[int]) -> SmallerPlacement | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from llamarig.remote.serve.first_start import next_step_down
 from llamarig.remote.shared.jobs import StartRecord, StepDown
+from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.remote.serve.switched_box import UNIT, SwitchedBox
 
@@ -92,6 +93,7 @@ def test_a_start_without_room_steps_down_and_records_it(box: SwitchedBox) -> Non
     assert started.backed_off == started.job.backed_off
     assert started.backed_off is not None
     assert started.backed_off.of == hashlib.sha256(text.encode()).hexdigest()
+    assert started.backed_off.of_directives == directives_sha256(text)
     assert started.backed_off.placement == {"gpu": [10]}
     assert not (box.units / "runtime" / f"{UNIT}.d").exists(), "later starts log as usual"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.jobs import BackOff, StartPlan, StepDown, SwitchJob
 from llamarig.remote.shared.server_log import ServerLog, compare, read_log, shortfall
+from llamarig.remote.shared.unit_directives import directives_sha256
 
 RUNTIME_UNITS = Path("/run/systemd/system")
 _VERBOSE_DROP_IN = """\
@@ -92,6 +93,7 @@ def start_as_planned(job: SwitchJob, progress: Progress, attempt: Callable[[Swit
             placement=step.placement,
             reason="; then ".join(reasons),
             missing_mib={name: round(mib) for name, mib in missing.items()},
+            of_directives=directives_sha256(job.text),
         )
         # Without the plan: a later rollback to this start must not step down again.
         tried = replace(job, text=step.text, check=step.check, plan=None, backed_off=backed_off)

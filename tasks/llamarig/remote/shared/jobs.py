@@ -160,7 +160,8 @@ class StartPlan(Record):
 class BackOff(Record):
     """A step down that a start had to take.
 
-    ``of``: sha256 of the unit text that did not fit; ``missing_mib``: device name -> MiB that were short.
+    ``of``: sha256 of the unit text that did not fit; ``missing_mib``: device name -> MiB that were short;
+    ``of_directives``: sha256 of that text's directives (unit_directives.py), empty in a record of an earlier version.
     """
 
     of: str
@@ -168,6 +169,7 @@ class BackOff(Record):
     placement: dict[str, Any]
     reason: str
     missing_mib: dict[str, int]
+    of_directives: str = ""
 
 
 @dataclass(frozen=True)
