@@ -107,7 +107,7 @@ def check(rest: Sequence[str]) -> int:
     types_argv: list[str | Path] = [PYTHON, *MYPY]
     record: list[str | Path] = ["--record-durations", DURATIONS] if "--record" in rest else []
     if rest and not record:
-        return _first_failure(call(argv) for argv in (types_argv, [PYTHON, "-m", "pytest", *rest]))
+        return call(types_argv) or call([PYTHON, "-m", "pytest", *rest])
     processes = (os.cpu_count() or 1) + 1
     print(f"Expected: {_expected_minutes(processes):.0f} minutes, by tests/durations.json of a machine with 2 cores.")
     print(f"$ {shlex.join(map(_short, types_argv))}  # beside the tests; its output follows at the end", flush=True)
@@ -164,6 +164,8 @@ def set_up() -> None:
     """Install the missing Debian packages, the pinned uv, and .venv as locked. Raises SetUpError."""
     install_packages()
     synchronise(install_uv())
+    # Tests start pyinfra hundreds of times, and it writes no bytecode of what it imports.
+    _require([PYTHON, "-m", "compileall", "-q", "tasks"])
 
 
 def install_packages() -> None:
