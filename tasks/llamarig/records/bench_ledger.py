@@ -38,12 +38,10 @@ class Conditions(Declaration):
     date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     driver: str = ""
     cards: tuple[TimedGpu, ...] = ()
-    ram_mts: int | None = None
-    """MT/s of the slowest module; None where unknown."""
+    ram_mts: int | None = Field(default=None, description="MT/s of the slowest module; None where unknown")
     prompt_tokens: int = Field(ge=1)
     generated_tokens: int = Field(ge=2)
-    beside: tuple[str, ...] = ()
-    """Other models that were running on the box."""
+    beside: tuple[str, ...] = Field(default=(), description="other models that were running on the box")
 
 
 class BenchEntry(StoredRecord):
@@ -53,15 +51,17 @@ class BenchEntry(StoredRecord):
 
     box: str
     model: str
-    release: str
-    """<commit>-<build key> of llama.cpp."""
+    release: str = Field(description="<commit>-<build key> of llama.cpp")
     flags: tuple[str, ...]
-    runs: int = Field(ge=1)
-    """Without the first run, which is a warm-up."""
+    runs: int = Field(ge=1, description="without the first run, which is a warm-up")
     prompt: TokenRate
     generation: TokenRate
-    ram_bytes_per_token: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """Bytes of weights read from RAM per token; None where llama.cpp chose the placement."""
+    ram_bytes_per_token: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="bytes of weights read from RAM per token; None where llama.cpp chose the placement",
+    )
     conditions: Conditions
 
     @property

@@ -36,12 +36,10 @@ class PlanInputs(Declaration):
     """
 
     header: Sha256
-    shards: tuple[Sha256, ...] = ()
-    """sha256 of the shards, from the model lock."""
+    shards: tuple[Sha256, ...] = Field(default=(), description="sha256 of the shards, from the model lock")
     devices: tuple[PlannedDevice, ...] = Field(min_length=1)
     margins_mib: tuple[Mib, ...]
-    others_mib: tuple[Mib, ...] = ()
-    """Vision projector and draft model, on each GPU."""
+    others_mib: tuple[Mib, ...] = Field(default=(), description="vision projector and draft model, on each GPU")
     flags: tuple[str, ...]
     release: str
 
@@ -53,8 +51,7 @@ class DeviceMemory(Declaration):
     model_mib: Mib
     context_mib: Mib
     compute_mib: Mib
-    state_mib: Mib = 0
-    """Part of context_mib that is recurrent state, not KV cache."""
+    state_mib: Mib = Field(default=0, description="part of context_mib that is recurrent state, not KV cache")
 
     @property
     def total_mib(self) -> int:
@@ -77,18 +74,15 @@ class GivenUp(Declaration):
     what: GiveUp
     declared: str
     planned: str
-    frees_mib: tuple[int, ...]
-    """On each GPU, by dry runs."""
+    frees_mib: tuple[int, ...] = Field(description="on each GPU, by dry runs")
 
 
 class FitResult(Declaration):
     """The result of llama.cpp's own --fit for the same header, margins and flags."""
 
     arguments: str
-    whole: tuple[int, ...]
-    """Layers whose experts are all on the GPU of the layer."""
-    spread: int = 0
-    """Layers whose experts are on two GPUs, with traffic on the bus."""
+    whole: tuple[int, ...] = Field(description="layers whose experts are all on the GPU of the layer")
+    spread: int = Field(default=0, description="layers whose experts are on two GPUs, with traffic on the bus")
     memory: tuple[DeviceMemory, ...]
     splits: tuple[int, int] | None = None
 
@@ -126,23 +120,21 @@ class Plan(Declaration):
     ubatch: int
     cache_type_k: CacheType
     cache_type_v: CacheType
-    memory: tuple[DeviceMemory, ...]
-    """One per device, in device order, then Host."""
-    output_compute_mib: Mib | None = None
-    """Compute buffer of the output's GPU as llama-fit-params prints it, with more logits."""
+    memory: tuple[DeviceMemory, ...] = Field(description="one per device, in device order, then Host")
+    output_compute_mib: Mib | None = Field(
+        default=None, description="compute buffer of the output's GPU as llama-fit-params prints it, with more logits"
+    )
     ram: RamBudget
-    pinnable_mib: Mib = 0
-    """Weights in RAM that prompts are computed from; also 0 in plans of older versions."""
-    box_ram_mib: Mib = 0
-    """MemTotal of the box, 0 where unknown."""
+    pinnable_mib: Mib = Field(
+        default=0, description="weights in RAM that prompts are computed from; also 0 in plans of older versions"
+    )
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
     splits: tuple[int, int] | None = None
     next_layer: tuple[NextLayer, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
-    fit: FitResult | None = None
-    """None where --fit failed or did not run."""
+    fit: FitResult | None = Field(default=None, description="none where --fit failed or did not run")
     dry_runs: int = 0
-    notes: tuple[str, ...] = ()
-    """For the owner: estimates, RAM that is short."""
+    notes: tuple[str, ...] = Field(default=(), description="for the owner: estimates, RAM that is short")
     proposals: tuple[Proposal, ...] = ()
 
     @property
@@ -167,14 +159,12 @@ class MeasuredPlacement(Declaration):
     release: str
     flags: tuple[str, ...]
     devices: tuple[PlannedDevice, ...] = ()
-    left_mib: tuple[int, ...] = ()
-    """Free memory on each GPU after the server's."""
+    left_mib: tuple[int, ...] = Field(default=(), description="free memory on each GPU after the server's")
     ram: RamBudget = RamBudget(
         weights_mib=0, buffers_mib=0, cache_mib=0, checkpoints_mib=0, reserve_mib=0, available_mib=0
     )
     pinnable_mib: Mib = 0
-    box_ram_mib: Mib = 0
-    """MemTotal of the box, 0 where unknown."""
+    box_ram_mib: Mib = Field(default=0, description="MemTotal of the box, 0 where unknown")
     failed: str = ""
 
 
