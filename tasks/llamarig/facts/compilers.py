@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.cuda_toolkits import Version
 from llamarig.facts.sections import parse_sections, sections_command
@@ -88,12 +87,8 @@ class CompilersFound(FactBase[Compilers]):
         #define __GNUC__ 12
     """
 
-    @staticmethod
-    @override
-    def default() -> Compilers:
-        return Compilers()
+    default = Compilers
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
         """:param paths: of CUDA toolkits"""
         sections = [
@@ -106,7 +101,6 @@ class CompilersFound(FactBase[Compilers]):
             sections.append((f"called {path}", _CALLED.format(path)))
         return sections_command(sections)
 
-    @override
     def process(self, output: list[str]) -> Compilers:
         sections = parse_sections(output)
         glibc = re.search(r"glibc (\d{1,3})\.(\d{1,3})", " ".join(sections.get("glibc", [])))

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.numbers import whole_number
 from llamarig.facts.sections import parse_sections, sections_command
@@ -156,11 +155,9 @@ class Gpus(FactBase[GpuState]):
     """
 
     @staticmethod
-    @override
     def default() -> GpuState:
         return GpuState(problem="the box has not reported its GPUs")
 
-    @override
     def command(self) -> str:
         query = f"nvidia-smi --query-gpu={','.join(_FIELDS)} --format=csv,noheader,nounits"
         return sections_command(
@@ -179,7 +176,6 @@ class Gpus(FactBase[GpuState]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> GpuState:
         sections = parse_sections(output)
         gpus: list[Gpu] = []

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 # Valid in every Python 3, so that one that is too old can report its version.
 _CODE = 'import sys; print("version=%d.%d" % sys.version_info[:2]); import ensurepip, ssl, venv; print("complete=yes")'
@@ -46,16 +45,11 @@ class Interpreters(FactBase[dict[str, Interpreter]]):
         path=/none
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Interpreter]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
         return "; ".join([*(f"echo path={path}; {path} -I -c '{_CODE}' 2>/dev/null" for path in paths), "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, Interpreter]:
         found: dict[str, Interpreter] = {}
         path = ""

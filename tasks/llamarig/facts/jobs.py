@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.json_text import json_object
 from llamarig.remote.shared.jobs import JobStatus
@@ -50,12 +49,8 @@ class Jobs(FactBase[dict[str, Job]]):
         status={"state": "done", "step": "downloading", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Job]:
-        return {}
+    default = dict
 
-    @override
     def command(self, names: Iterable[str]) -> str:
         commands = (
             f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
@@ -67,7 +62,6 @@ class Jobs(FactBase[dict[str, Job]]):
         )
         return "; ".join([*commands, "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, Job]:
         jobs: dict[str, dict[str, str]] = {}
         values: dict[str, str] = {}
@@ -97,12 +91,8 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
         build-0c1e57098bba-a6a0c45d	Sat 2026-11-21 20:04:47 UTC	{ "backend": "cpu", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, RunningJob]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
         unit = layout.job_unit("${n}")
         return (
@@ -113,7 +103,6 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
             "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, RunningJob]:
         rows = (line.split("\t", 2) for line in output)
         return {row[0]: RunningJob(row[2], row[1]) for row in rows if len(row) == 3}

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.numbers import whole_number
 from llamarig.facts.sections import parse_blocks
@@ -39,16 +38,11 @@ class KeyFiles(FactBase[dict[str, KeyFile]]):
         key=/etc/llamarig/keys/none
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, KeyFile]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Sequence[str]) -> str:
         return "; ".join([*(_command_for(shlex.quote(path)) for path in paths), "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, KeyFile]:
         return {path: _key_file(values) for path, values in parse_blocks(output, "key").items()}
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.nvidia_packages import SOURCES
 from llamarig.facts.sections import parse_sections, section_number, sections_command
@@ -83,12 +82,8 @@ class MachineState(FactBase[Machine]):
         no
     """
 
-    @staticmethod
-    @override
-    def default() -> Machine:
-        return Machine()
+    default = Machine
 
-    @override
     def command(self) -> str:
         return sections_command(
             [
@@ -152,7 +147,6 @@ class MachineState(FactBase[Machine]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> Machine:
         sections = parse_sections(output)
         memory = _meminfo(sections.get("meminfo", []))

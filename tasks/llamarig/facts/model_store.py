@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.json_text import json_object
 from llamarig.facts.numbers import whole_number
@@ -54,12 +53,8 @@ class ModelStore(FactBase[Store]):
         record	/var/lib/llamarig/models/...verified.json	{"size": 4645728, "mtime_ns": 1795286104856985629, ...
     """
 
-    @staticmethod
-    @override
-    def default() -> Store:
-        return Store()
+    default = Store
 
-    @override
     def command(self) -> str:
         store = layout.MODELS
         return (
@@ -72,7 +67,6 @@ class ModelStore(FactBase[Store]):
             '\'for r; do printf "record\\t%s\\t" "$r"; cat "$r"; echo; done\' sh {} +; true'
         )
 
-    @override
     def process(self, output: list[str]) -> Store:
         store = Store()
         stats: dict[str, tuple[int, int, int, int]] = {}
@@ -101,17 +95,12 @@ class FileHashes(FactBase[dict[str, str]]):
         8711a986edd71236f13ea93b39767988c3faffc32ed9f76b3279fe5404409f1e  /var/lib/llamarig/models/...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: list[str]) -> str:
         # sha256sum does not escape names in NUL-terminated lines. Paths of the Hub contain no newline.
         return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
 
-    @override
     def process(self, output: list[str]) -> dict[str, str]:
         hashes = {}
         for line in output:

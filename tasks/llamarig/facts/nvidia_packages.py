@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.sections import parse_sections, section_number, sections_command
 
@@ -83,12 +82,8 @@ class NvidiaPackages(FactBase[DriverState]):
         1795271451
     """
 
-    @staticmethod
-    @override
-    def default() -> DriverState:
-        return DriverState()
+    default = DriverState
 
-    @override
     def command(self, packages: Iterable[str]) -> str:
         names = " ".join(sorted(packages))
         return sections_command(
@@ -127,7 +122,6 @@ class NvidiaPackages(FactBase[DriverState]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> DriverState:
         sections = parse_sections(output)
         family, release = _distribution(sections.get("os", []))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.sections import parse_sections, sections_command
 from llamarig.remote.shared.instruction_sets import sets_of
@@ -39,12 +38,8 @@ class HostPlatform(FactBase[Platform]):
         flags		: fpu vme de pse tsc msr pae mce cx8 apic sep ...
     """
 
-    @staticmethod
-    @override
-    def default() -> Platform:
-        return Platform()
+    default = Platform
 
-    @override
     def command(self) -> str:
         return sections_command(
             [
@@ -56,7 +51,6 @@ class HostPlatform(FactBase[Platform]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> Platform:
         sections = {name: " ".join(lines) for name, lines in parse_sections(output).items()}
         return Platform(

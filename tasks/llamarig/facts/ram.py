@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 _UNITS = {"kB": 1 / 1024, "KB": 1 / 1024, "MB": 1, "GB": 1024, "TB": 1024 * 1024}
 _FILLER = {"unknown", "not specified", "none", "null", "undefined", "not available", "<out of spec>", "<bad index>"}
@@ -103,11 +102,9 @@ class MemoryModules(FactBase[Ram]):
     """
 
     @staticmethod
-    @override
     def default() -> Ram:
         return Ram(why_not="the box has not reported its memory modules")
 
-    @override
     def command(self) -> str:
         # PATH of sudo or of a login may lack sbin. Output is parsed in English.
         return (
@@ -118,7 +115,6 @@ class MemoryModules(FactBase[Ram]):
             "then echo 'why=the firmware has no table that dmidecode can read (a container?)'; fi; true"
         )
 
-    @override
     def process(self, output: list[str]) -> Ram:
         return parse(output)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.numbers import whole_number
 from llamarig.facts.sections import parse_sections, section_number, sections_command
@@ -74,12 +73,8 @@ class RamHeld(FactBase[RamUsers]):
         472476
     """
 
-    @staticmethod
-    @override
-    def default() -> RamUsers:
-        return RamUsers()
+    default = RamUsers
 
-    @override
     def command(self) -> str:
         return sections_command(
             [
@@ -93,7 +88,6 @@ class RamHeld(FactBase[RamUsers]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> RamUsers:
         sections = parse_sections(output)
         users = {user.pid: user for line in sections.get("processes", []) if (user := _user(line)) is not None}

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.sections import parse_sections, sections_command
 
@@ -33,12 +32,8 @@ class RocmFound(FactBase[Rocm]):
           Candidate: 5.7.1-6+deb13u1
     """
 
-    @staticmethod
-    @override
-    def default() -> Rocm:
-        return Rocm()
+    default = Rocm
 
-    @override
     def command(self) -> str:
         return sections_command(
             [
@@ -47,7 +42,6 @@ class RocmFound(FactBase[Rocm]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> Rocm:
         sections = parse_sections(output)
         return Rocm(own=_version(sections.get("own", [])), offered=_version(sections.get("offered", [])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.json_text import json_object
 from llamarig.remote.shared.jobs import BackOff, StartRecord
@@ -18,19 +17,14 @@ class PreviousProofs(FactBase[dict[str, StartRecord]]):
         llamarig-tiny.service	{"text": "# tiny: ..., "proved_at": "2026-11-21T18:38:14Z", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, StartRecord]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
         return (
             f"for f in {layout.PROOFS}/*.previous.json; do test -f $f || continue; "
             "printf '%s\\t' $(basename $f .previous.json); tr -d '\\n' <$f; echo; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, StartRecord]:
         records = {}
         for line in output:
@@ -49,19 +43,14 @@ class BackOffs(FactBase[dict[str, BackOff]]):
         llamarig-tiny.service	{"text": ..."backed_off": {"of": "03e66968220206dc2db8a3da2de91df5...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, BackOff]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
         return (
             f"for f in {layout.PROOFS}/*.service.json; do grep -q '\"backed_off\": {{' $f 2>/dev/null || continue; "
             "printf '%s\\t' $(basename $f .json); tr -d '\\n' <$f; echo; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, BackOff]:
         found = {}
         for line in output:

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.numbers import whole_number
 from llamarig.facts.sections import decode_base64, parse_sections, sections_command
@@ -109,11 +108,9 @@ class StraySettings(FactBase[Strays]):
     """
 
     @staticmethod
-    @override
     def default() -> Strays:
         return Strays(unseen="the box has not reported anything", ports_unseen="the box did not say anything")
 
-    @override
     def command(self) -> str:
         return sections_command(
             [
@@ -125,7 +122,6 @@ class StraySettings(FactBase[Strays]):
             ]
         )
 
-    @override
     def process(self, output: list[str]) -> Strays:
         sections = parse_sections(output)
         environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in sections.get("environment", []))
