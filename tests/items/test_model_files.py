@@ -12,7 +12,8 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import converge
 from llamarig.engine.item import Query, Seen, query
-from llamarig.facts.model_store import FileHashes, ModelStore
+from llamarig.facts.files import Sha256Sums
+from llamarig.facts.model_store import ModelStore
 from llamarig.items.download_job import fetch_job, missing_files
 from llamarig.items.model_files import FetchedModels
 from llamarig.records import store
@@ -133,7 +134,7 @@ def differences(rig: Rig, box: dict[str, str], hashes: dict[str, str] | None = N
     item, here = FetchedModels(), ControlMachine(locked=[LOCKED], deep=hashes is not None)
     values: dict[Query[Any], Any] = {query(ModelStore): store_of(box)}
     if hashes is not None:
-        values[query(FileHashes, paths=[target(LOCKED, file) for file in LOCKED.files])] = hashes
+        values[query(Sha256Sums, paths=[target(LOCKED, file) for file in LOCKED.files])] = hashes
     assert set(item.queries(rig, here)) == values.keys()
     return item.differences(rig, Seen("box", here, values))
 

@@ -103,24 +103,18 @@ class CompilersFound(FactBase[Compilers]):
 
     def process(self, output: list[str]) -> Compilers:
         sections = parse_sections(output)
-        glibc = re.search(r"glibc (\d{1,3})\.(\d{1,3})", " ".join(sections.get("glibc", [])))
-        installed = _major(sections.get("installed", []))
+        glibc = re.search(r"glibc (\d{1,3})\.(\d{1,3})", " ".join(sections["glibc"]))
+        installed = _major(sections["installed"])
         paths = {name.partition(" ")[2] for name in sections if name.startswith(("headers /", "called /"))}
         return Compilers(
             glibc=(int(glibc[1]), int(glibc[2])) if glibc else None,
-            gcc=installed or _major(sections.get("offered", [])),
+            gcc=installed or _major(sections["offered"]),
             is_installed=installed is not None,
             toolkits={
-                path: ToolkitHere(
-                    _limits(sections.get(f"headers {path}", [])), _called(sections.get(f"called {path}", []))
-                )
+                path: ToolkitHere(_limits(sections[f"headers {path}"]), _called(sections[f"called {path}"]))
                 for path in sorted(paths)
             },
         )
-
-
-def _toolkit(path: str, sections: Mapping[str, list[str]]) -> ToolkitHere:
-    return ToolkitHere(_limits(sections.get(f"headers {path}", [])), _called(sections.get(f"called {path}", [])))
 
 
 def _major(lines: list[str]) -> int | None:

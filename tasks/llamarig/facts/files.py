@@ -11,7 +11,7 @@ from llamarig.facts.numbers import whole_number
 
 
 class Sha256Sums(FactBase[dict[str, str]]):
-    """Path -> sha256, for those of the (small) files that exist.
+    """Path -> sha256, for those of the files that exist and can be read. Reads every byte.
 
     Output::
 

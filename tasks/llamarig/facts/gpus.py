@@ -180,22 +180,22 @@ class Gpus(FactBase[GpuState]):
         sections = parse_sections(output)
         gpus: list[Gpu] = []
         complaints: list[str] = []
-        for line in sections.get("nvidia", []):
+        for line in sections["nvidia"]:
             gpu = _nvidia(line)
             if gpu is not None:
                 gpus.append(gpu)
             else:
                 # For a lost GPU it may print [GPU is lost] in each field.
                 complaints.append(", ".join(dict.fromkeys(word.strip() for word in line.split(","))))
-        module = " ".join(sections.get("module", []))
+        module = " ".join(sections["module"])
         return GpuState(
             gpus=tuple(gpus),
             module=module if re.fullmatch(r"\d[\d.]*", module) else "",
-            library=_library([*sections.get("library", []), *complaints]),
+            library=_library([*sections["library"], *complaints]),
             problem="" if gpus else _problem(complaints),
             complaints=tuple(complaints) if gpus else (),
-            amd=tuple(card for line in sections.get("amd", []) if (card := _amd(line)) is not None),
-            on_bus=tuple(line for line in sections.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
+            amd=tuple(card for line in sections["amd"] if (card := _amd(line)) is not None),
+            on_bus=tuple(line for line in sections["bus"] if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
 
 

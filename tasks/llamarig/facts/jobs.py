@@ -9,6 +9,7 @@ from typing import TypeVar
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.json_text import json_object
+from llamarig.facts.sections import parse_blocks
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
 from llamarig.render import layout
@@ -53,7 +54,7 @@ class Jobs(FactBase[dict[str, Job]]):
 
     def command(self, names: Iterable[str]) -> str:
         commands = (
-            f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
+            f"echo job={name}; echo active=$(systemctl is-active '{layout.job_unit(name)}*'); "
             f"cd {layout.JOBS}/{name} 2>/dev/null && "
             '{ test -f job.json && echo "sha256=$(sha256sum <job.json | cut -c1-64)"; '
             # Not echo: that of Debian's sh interprets backslashes.
@@ -63,23 +64,13 @@ class Jobs(FactBase[dict[str, Job]]):
         return "; ".join([*commands, "true"])
 
     def process(self, output: list[str]) -> dict[str, Job]:
-        jobs: dict[str, dict[str, str]] = {}
-        values: dict[str, str] = {}
-        for line in output:
-            key, _, value = line.partition("=")
-            if key == "job":
-                values = jobs[value] = {}
-            elif key == "active":
-                values[key] = f"{values.get(key, '')} {value}"
-            else:
-                values[key] = value
         return {
             name: Job(
                 sha256=values.get("sha256", ""),
                 running=not {"active", "activating", "deactivating"}.isdisjoint(values.get("active", "").split()),
                 status=JobStatus.from_stored(json_object(values.get("status", ""))),
             )
-            for name, values in jobs.items()
+            for name, values in parse_blocks(output, "job").items()
         }
 
 

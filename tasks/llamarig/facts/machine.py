@@ -32,7 +32,6 @@ class Machine:
     swap_devices: tuple[str, ...] = ()
     huge_pages: str = ""
     """Setting in /sys/kernel/mm/transparent_hugepage/enabled: always, madvise or never."""
-    cpu_model: str = ""
     cpus_online: frozenset[int] = frozenset()
     cores: int = 0
     governors: tuple[str, ...] = ()
@@ -107,7 +106,6 @@ class MachineState(FactBase[Machine]):
                 ),
                 ("huge-pages", "cat /sys/kernel/mm/transparent_hugepage/enabled"),
                 ("cpus", "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'"),
-                ("cpu-model", "grep -m 1 '^model name' /proc/cpuinfo"),
                 ("governors", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u"),
                 ("scaling-drivers", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u"),
                 ("energy", "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u"),
@@ -149,40 +147,38 @@ class MachineState(FactBase[Machine]):
 
     def process(self, output: list[str]) -> Machine:
         sections = parse_sections(output)
-        memory = _meminfo(sections.get("meminfo", []))
-        at_boot, file = _at_boot(sections.get("at-boot", []))
-        if rules := parse_rules(sections.get("udev", [])):
+        memory = _meminfo(sections["meminfo"])
+        at_boot, file = _at_boot(sections["at-boot"])
+        if rules := parse_rules(sections["udev"]):
             file, at_boot = rules[-1]
-        cpus = [match for line in sections.get("cpus", []) if (match := re.fullmatch(r"(\d{1,5}),(\d+),(\d*)", line))]
-        disk = re.fullmatch(r"\s*(\S+)\s+(\d{1,18})\s*", " ".join(sections.get("disk", [])))
-        packages = [
-            tuple(words[1:3]) for line in sections.get("driver-packages", []) if len(words := line.split()) == 4
-        ]
-        upgrades = " ".join(sections.get("upgrades", []))
+        cpus = [match for line in sections["cpus"] if (match := re.fullmatch(r"(\d{1,5}),(\d+),(\d*)", line))]
+        disk = re.fullmatch(r"\s*(\S+)\s+(\d{1,18})\s*", " ".join(sections["disk"]))
+        packages = [tuple(words[1:3]) for line in sections["driver-packages"] if len(words := line.split()) == 4]
+        huge_pages = re.search(r"\[(\w+)\]", " ".join(sections["huge-pages"]))
+        upgrades = " ".join(sections["upgrades"])
         swap_total, swap_free = memory.get("SwapTotal"), memory.get("SwapFree")
         return Machine(
-            virtualization=_word(sections.get("virtualization")),
-            swappiness=section_number(sections.get("swappiness")),
+            virtualization="".join(sections["virtualization"][:1]).strip(),
+            swappiness=section_number(sections["swappiness"]),
             swappiness_at_boot=at_boot,
             swappiness_file=file,
             total_kib=memory.get("MemTotal"),
             available_kib=memory.get("MemAvailable"),
             swap_used_kib=None if swap_total is None or swap_free is None else max(swap_total - swap_free, 0),
-            swap_devices=tuple(line.split()[0] for line in sections.get("swaps", [])),
-            huge_pages=_bracketed(" ".join(sections.get("huge-pages", []))),
-            cpu_model=" ".join(sections.get("cpu-model", [])).partition(":")[2].strip(),
+            swap_devices=tuple(line.split()[0] for line in sections["swaps"]),
+            huge_pages=huge_pages[1] if huge_pages else "",
             cpus_online=frozenset(int(match[1]) for match in cpus),
             cores=len({(match[2], match[3]) for match in cpus}),
-            governors=tuple(sections.get("governors", [])),
-            scaling_drivers=tuple(sections.get("scaling-drivers", [])),
-            energy_preferences=tuple(sections.get("energy", [])),
-            oom_killed_units=tuple(sections.get("oom-units", [])),
-            oom_kills=section_number(sections.get("oom")),
+            governors=tuple(sections["governors"]),
+            scaling_drivers=tuple(sections["scaling-drivers"]),
+            energy_preferences=tuple(sections["energy"]),
+            oom_killed_units=tuple(sections["oom-units"]),
+            oom_kills=section_number(sections["oom"]),
             filesystem=disk[1] if disk else "",
             disk_free=int(disk[2]) if disk else None,
             unattended_upgrades={"yes": True, "no": False}.get(upgrades),
             driver_packaged=bool(packages),
-            driver_held=any(want == "hold" or _is_excluded(name, sections.get("held", [])) for want, name in packages),
+            driver_held=any(want == "hold" or _is_excluded(name, sections["held"]) for want, name in packages),
         )
 
 
@@ -219,12 +215,3 @@ def _at_boot(lines: list[str]) -> tuple[int | None, str]:
         elif match := re.fullmatch(r"-?vm[./]swappiness\s*=\s*(\d{1,4})\s*", line):
             value, file = int(match[1]), heading
     return value, file
-
-
-def _bracketed(text: str) -> str:
-    match = re.search(r"\[(\w+)\]", text)
-    return match[1] if match else ""
-
-
-def _word(lines: list[str] | None) -> str:
-    return lines[0].strip() if lines else ""

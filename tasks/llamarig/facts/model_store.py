@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,29 +84,6 @@ class ModelStore(FactBase[Store]):
         for path, (size, mtime_ns, inode, allocated) in stats.items():
             store.files[path] = StoredFile(size, mtime_ns, inode, records.get(path), allocated)
         return store
-
-
-class FileHashes(FactBase[dict[str, str]]):
-    """Path -> sha256 of its current content. Reads every byte: for a deep check only.
-
-    Output::
-
-        8711a986edd71236f13ea93b39767988c3faffc32ed9f76b3279fe5404409f1e  /var/lib/llamarig/models/...
-    """
-
-    default = dict
-
-    def command(self, paths: list[str]) -> str:
-        # sha256sum does not escape names in NUL-terminated lines. Paths of the Hub contain no newline.
-        return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
-
-    def process(self, output: list[str]) -> dict[str, str]:
-        hashes = {}
-        for line in output:
-            digest, _, path = line.partition("  ")
-            if len(digest) == 64 and path:
-                hashes[path] = digest
-        return hashes
 
 
 def _nanoseconds(seconds: str) -> int:

@@ -124,32 +124,30 @@ class NvidiaPackages(FactBase[DriverState]):
 
     def process(self, output: list[str]) -> DriverState:
         sections = parse_sections(output)
-        family, release = _distribution(sections.get("os", []))
-        found = [words for line in sections.get("packages", []) if len(words := line.split()) == 4]
+        family, release = _distribution(sections["os"])
+        found = [words for line in sections["packages"] if len(words := line.split()) == 4]
         installed = {name: version for status, name, version, _ in found if status == "installed"}
         metas = [
             name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
         ]
-        library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections.get("library", [])))
+        library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections["library"]))
         return DriverState(
             family=family,
             release=release,
-            container="".join(sections.get("container", [])).strip() not in ("", "none"),
-            cards=len(sections.get("cards", [])),
-            kernels=tuple(line.strip() for line in sections.get("kernel", []))
-            if family == "arch"
-            else tuple(sorted(metas)),
-            module=_version(sections.get("module")),
+            container="".join(sections["container"]).strip() not in ("", "none"),
+            cards=len(sections["cards"]),
+            kernels=tuple(line.strip() for line in sections["kernel"]) if family == "arch" else tuple(sorted(metas)),
+            module=_version(sections["module"]),
             library=library[1] if library else "",
             installed=installed,
             parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
             broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
-            held=frozenset(word for line in sections.get("held", []) for word in line.split()),
-            offered=_offered(sections.get("offered", [])),
-            components=frozenset(line.strip() for line in sections.get("components", [])),
-            packages_changed_at=section_number(sections.get("changed", [])[-1:]) or 0,
-            booted_at=section_number(sections.get("booted")) or 0,
-            secure_boot=" ".join(sections.get("secure-boot", [])).strip() == "1",
+            held=frozenset(word for line in sections["held"] for word in line.split()),
+            offered=_offered(sections["offered"]),
+            components=frozenset(line.strip() for line in sections["components"]),
+            packages_changed_at=section_number(sections["changed"][-1:]) or 0,
+            booted_at=section_number(sections["booted"]) or 0,
+            secure_boot=" ".join(sections["secure-boot"]).strip() == "1",
         )
 
 
@@ -181,6 +179,6 @@ def _offered(lines: list[str]) -> dict[str, str]:
     return offered
 
 
-def _version(lines: list[str] | None) -> str:
+def _version(lines: list[str]) -> str:
     text = lines[0].strip() if lines else ""
     return text if re.fullmatch(r"\d[\d.]*", text) else ""

@@ -27,11 +27,7 @@ class Module:
     bank: str = ""
     speed: int = 0
     configured: int = 0
-    manufacturer: str = ""
     part_number: str = ""
-    ranks: int = 0
-    total_width: int = 0
-    data_width: int = 0
 
     @property
     def generation(self) -> int | None:
@@ -44,11 +40,6 @@ class Module:
     def soldered(self) -> bool:
         """Whether it is LPDDR or chips on the board, for which there are no XMP or EXPO profiles."""
         return self.type.startswith("LPDDR") or "chip" in self.form_factor.lower()
-
-    @property
-    def ecc(self) -> bool:
-        """Whether it has check bits besides data bits."""
-        return 0 < self.data_width < self.total_width
 
     @property
     def channel(self) -> str | None:
@@ -171,11 +162,7 @@ def _module(fields: dict[str, str]) -> Module | None:
         speed=_number(fields.get("speed", "")),
         # Named clock, in MHz, before dmidecode 3.1; the number is the same.
         configured=_number(fields.get("configured memory speed", "") or fields.get("configured clock speed", "")),
-        manufacturer=_text(fields.get("manufacturer", "")),
         part_number=_text(fields.get("part number", "")),
-        ranks=_number(fields.get("rank", "")),
-        total_width=_number(fields.get("total width", "")),
-        data_width=_number(fields.get("data width", "")),
     )
 
 

@@ -90,9 +90,9 @@ class RamHeld(FactBase[RamUsers]):
 
     def process(self, output: list[str]) -> RamUsers:
         sections = parse_sections(output)
-        users = {user.pid: user for line in sections.get("processes", []) if (user := _user(line)) is not None}
-        pids = _main_pids(sections.get("units", []))
-        unclaimed = section_number(sections.get("unclaimed"))
+        users = {user.pid: user for line in sections["processes"] if (user := _user(line)) is not None}
+        pids = _main_pids(sections["units"])
+        unclaimed = section_number(sections["unclaimed"])
         return RamUsers(
             is_known=unclaimed is not None,
             units={unit: users.get(pid) for unit, pid in pids.items()},

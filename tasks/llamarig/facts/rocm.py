@@ -44,7 +44,7 @@ class RocmFound(FactBase[Rocm]):
 
     def process(self, output: list[str]) -> Rocm:
         sections = parse_sections(output)
-        return Rocm(own=_version(sections.get("own", [])), offered=_version(sections.get("offered", [])))
+        return Rocm(own=_version(sections["own"]), offered=_version(sections["offered"]))
 
 
 def _version(lines: list[str]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import defaultdict
 from collections.abc import Iterable
 
 from llamarig.facts.numbers import whole_number
@@ -30,19 +31,19 @@ def sections_command(commands: Iterable[tuple[str, str]]) -> str:
     return f"export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; {sections}; true"
 
 
-def parse_sections(output: Iterable[str]) -> dict[str, list[str]]:
-    """Section name -> its lines, without blank ones. Lines before the first section are ignored."""
-    found: dict[str, list[str]] = {}
+def parse_sections(output: Iterable[str]) -> defaultdict[str, list[str]]:
+    """Section name -> its lines, without blank ones; none for a missing section. Lines before the first are ignored."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
     lines: list[str] = []
     for line in output:
         if line.startswith(_MARK):
-            lines = found.setdefault(line.removeprefix(_MARK).strip(), [])
+            lines = found[line.removeprefix(_MARK).strip()]
         elif line.strip():
             lines.append(line.rstrip("\r\n"))
     return found
 
 
-def section_number(lines: list[str] | None) -> int | None:
+def section_number(lines: list[str]) -> int | None:
     """Parse the first line of a section as a whole number; None where it is none."""
     return whole_number(lines[0]) if lines else None
 

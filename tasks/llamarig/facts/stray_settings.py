@@ -124,14 +124,14 @@ class StraySettings(FactBase[Strays]):
 
     def process(self, output: list[str]) -> Strays:
         sections = parse_sections(output)
-        environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in sections.get("environment", []))
-        root = sections.get("user") == ["0"]
+        environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in sections["environment"])
+        root = sections["user"] == ["0"]
         return Strays(
-            config_files=tuple(line for line in sections.get("config", []) if line.startswith("/")),
+            config_files=tuple(line for line in sections["config"] if line.startswith("/")),
             environment=tuple(sorted({f"{match[2]} in {match[1]}" for match in environment if match})),
-            servers=_servers(sections.get("servers", [])),
+            servers=_servers(sections["servers"]),
             unseen="" if root else _NO_ROOT,
-            ports_unseen="" if root and sections.get("ss") else _NO_SS if root else _NO_ROOT,
+            ports_unseen="" if root and sections["ss"] else _NO_SS if root else _NO_ROOT,
         )
 
 

@@ -16,8 +16,9 @@ from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severi
 from llamarig.engine.jobs import none_runs, start_job
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import run
+from llamarig.facts.files import Sha256Sums
 from llamarig.facts.jobs import RunningJobs
-from llamarig.facts.model_store import FileHashes, ModelStore
+from llamarig.facts.model_store import ModelStore
 from llamarig.items.download_conflicts import missing_from_running, running_download_refusal
 from llamarig.items.download_job import fetch_job, missing_files, names_of, room_missing
 from llamarig.items.model_lock import LockedModels
@@ -45,7 +46,7 @@ class FetchedModels(Item):
         if here.locked is not None:
             yield query(ModelStore)
             if here.deep:
-                yield query(FileHashes, paths=_paths(here.locked))
+                yield query(Sha256Sums, paths=_paths(here.locked))
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """One for each file. A deploy does not replace a file that the disk cannot read.
@@ -104,7 +105,7 @@ def files_to_fetch(seen: Seen) -> Missing:
     locked = seen.here.locked
     if locked is None:
         return []
-    hashes = seen.get(FileHashes, paths=_paths(locked)) if seen.here.deep else None
+    hashes = seen.get(Sha256Sums, paths=_paths(locked)) if seen.here.deep else None
     return missing_files(locked, seen.get(ModelStore).files, hashes)
 
 
