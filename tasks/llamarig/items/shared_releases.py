@@ -25,14 +25,13 @@ from llamarig.engine.jobs import await_jobs, start_job
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import run
 from llamarig.engine.shared_builds import (
-    BinaryRequirements,
     expected_requirements,
     is_received,
     misfits,
     recorded_requirements,
 )
 from llamarig.facts.files import Sha256Sums
-from llamarig.facts.platform import HostPlatform
+from llamarig.facts.platform import HostPlatform, Platform
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.releases import build_job_name, incomplete, release_queries, releases_of
 from llamarig.remote.shared.jobs import PackJob, ReceiveJob
@@ -46,7 +45,7 @@ class Archive:
 
     path: Path
     sha256: str
-    needs: BinaryRequirements
+    needs: Platform
 
 
 class RequestedReleases(Item):

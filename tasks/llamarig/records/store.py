@@ -27,7 +27,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,9 +246,8 @@ def _is_open_at(lock: Path, descriptor: int) -> bool:
 def _replace(path: str, file: Path, content: bytes) -> None:
     """Replace a file, or create it; the caller holds its lock."""
     with _writing(path):
-        for left_over in file.parent.glob(f".{escape(file.name)}.*.part"):  # of a writer that was killed
-            left_over.unlink(missing_ok=True)
-        part = file.with_name(f".{file.name}.{os.urandom(8).hex()}.part")
+        part = file.with_name(f".{file.name}.part")
+        part.unlink(missing_ok=True)  # of a writer that was killed
         mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
         try:
             with part.open("xb") as output:
