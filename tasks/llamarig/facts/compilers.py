@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.cuda_toolkits import Version
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 # The version that build-essential or base-devel would install, by the package lists that are on the box. Fedora's lists
 # may have to be fetched first, so they are not read.
@@ -91,14 +91,10 @@ class CompilersFound(FactBase[Compilers]):
 
     def command(self, paths: Iterable[str]) -> str:
         """:param paths: of CUDA toolkits"""
-        sections = [
-            ("glibc", "getconf GNU_LIBC_VERSION"),
-            ("installed", "gcc -dumpversion"),
-            ("offered", _OFFERED),
-        ]
+        sections = {"glibc": "getconf GNU_LIBC_VERSION", "installed": "gcc -dumpversion", "offered": _OFFERED}
         for path in sorted(paths):
-            sections.append((f"headers {path}", _HEADERS.format(f"{path}/include")))
-            sections.append((f"called {path}", _CALLED.format(path)))
+            sections[f"headers {path}"] = _HEADERS.format(f"{path}/include")
+            sections[f"called {path}"] = _CALLED.format(path)
         return sections_command(sections)
 
     def process(self, output: list[str]) -> Compilers:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 Version = tuple[int, int]
 """Version of a CUDA toolkit: 13.0 is (13, 0)."""
@@ -28,7 +28,7 @@ class ToolkitVersions(FactBase[dict[str, Version]]):
     default = dict
 
     def command(self, paths: Iterable[str]) -> str:
-        return sections_command((path, f"{path}/bin/nvcc --version") for path in sorted(paths))
+        return sections_command({path: f"{path}/bin/nvcc --version" for path in sorted(paths)})
 
     def process(self, output: list[str]) -> dict[str, Version]:
         lines = parse_sections(output)

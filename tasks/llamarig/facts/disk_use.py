@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 FactRequest = tuple[type[FactBase[Any]], Mapping[str, Any]]
 """A fact, and the arguments of its command."""

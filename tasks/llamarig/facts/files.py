@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 
 class Sha256Sums(FactBase[dict[str, str]]):

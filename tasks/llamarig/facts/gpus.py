@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command, whole_number
 
 # Field names of nvidia-smi --help-query-gpu. Old and new drivers know clocks_throttle_reasons.
 _FIELDS = (
@@ -161,19 +160,18 @@ class Gpus(FactBase[GpuState]):
     def command(self) -> str:
         query = f"nvidia-smi --query-gpu={','.join(_FIELDS)} --format=csv,noheader,nounits"
         return sections_command(
-            [
+            {
                 # It prints errors on stdout, with exit codes of its own (18: module and library differ). It hangs where
                 # a GPU hangs: `timeout` then exits with 124, or 137 after SIGKILL.
-                (
-                    "nvidia",
+                "nvidia": (
                     f"if command -v nvidia-smi >/dev/null; then timeout -k 5 {_TIMEOUT_S} {query} 2>&1; "
-                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi",
+                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi"
                 ),
-                ("module", "cat /sys/module/nvidia/version"),
-                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
-                ("amd", _AMD),
-                ("bus", _BUS),
-            ]
+                "module": "cat /sys/module/nvidia/version",
+                "library": "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f",
+                "amd": _AMD,
+                "bus": _BUS,
+            }
         )
 
     def process(self, output: list[str]) -> GpuState:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import parse_blocks
+from llamarig.facts.output import parse_blocks
 
 # Valid in every Python 3, so that one that is too old can report its version.
 _CODE = 'import sys; print("version=%d.%d" % sys.version_info[:2]); import ensurepip, ssl, venv; print("complete=yes")'

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.json_text import json_object
-from llamarig.facts.sections import parse_blocks
+from llamarig.facts.output import json_object, parse_blocks
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
 from llamarig.render import layout

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_blocks
+from llamarig.facts.output import parse_blocks, whole_number
 from llamarig.remote.serve.key_file import BOM, CR, EMPTY, LARGEST, MISSING, NO_KEY, NOT_A_FILE, TOO_LARGE
 
 # USABLE of remote/serve/key_file.py as a regular expression of grep.

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.nvidia_packages import SOURCES
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command
 from llamarig.facts.udev import parse_rules, swappiness_rules
 from llamarig.render import layout
 
@@ -85,40 +85,36 @@ class MachineState(FactBase[Machine]):
 
     def command(self) -> str:
         return sections_command(
-            [
-                ("virtualization", "systemd-detect-virt"),
-                ("swappiness", "cat /proc/sys/vm/swappiness"),
+            {
+                "virtualization": "systemd-detect-virt",
+                "swappiness": "cat /proc/sys/vm/swappiness",
                 # All files of all sysctl.d directories, in the order in which systemd applies them.
-                (
-                    "at-boot",
+                "at-boot": (
                     "p=/usr/lib/systemd/systemd-sysctl; test -x $p || p=/lib/systemd/systemd-sysctl; "
-                    "$p --cat-config | grep -E '^# /|^-?vm[./]swappiness'",
+                    "$p --cat-config | grep -E '^# /|^-?vm[./]swappiness'"
                 ),
-                ("udev", swappiness_rules()),
-                ("meminfo", "grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo"),
-                ("swaps", "tail -n +2 /proc/swaps"),
-                ("oom", "sed -n 's/^oom_kill //p' /proc/vmstat"),
-                (
-                    "oom-units",
+                "udev": swappiness_rules(),
+                "meminfo": "grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo",
+                "swaps": "tail -n +2 /proc/swaps",
+                "oom": "sed -n 's/^oom_kill //p' /proc/vmstat",
+                "oom-units": (
                     "for u in $(systemctl list-units --all --plain --no-legend 'llamarig-*.service' "
                     "| cut -d' ' -f1); do "
-                    'test "$(systemctl show $u -p Result --value)" = oom-kill && echo $u; done',
+                    'test "$(systemctl show $u -p Result --value)" = oom-kill && echo $u; done'
                 ),
-                ("huge-pages", "cat /sys/kernel/mm/transparent_hugepage/enabled"),
-                ("cpus", "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'"),
-                ("governors", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u"),
-                ("scaling-drivers", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u"),
-                ("energy", "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u"),
+                "huge-pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
+                "cpus": "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'",
+                "governors": "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u",
+                "scaling-drivers": "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u",
+                "energy": "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u",
                 # Before the first deploy the store does not exist; its filesystem will be that of the nearest parent.
-                (
-                    "disk",
+                "disk": (
                     f'd={layout.MODELS}; while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
-                    'df --output=fstype,avail -B1 "$d" | tail -n 1',
+                    'df --output=fstype,avail -B1 "$d" | tail -n 1'
                 ),
-                (
-                    "upgrades",
-                    # Settings of apt.systemd.daily, which the timer starts: Enable "0" disables it; "always" is a valid
-                    # interval.
+                # Settings of apt.systemd.daily, which the timer starts: Enable "0" disables it; "always" is a valid
+                # interval.
+                "upgrades": (
                     "if command -v apt-config >/dev/null; then p=$(apt-config dump APT::Periodic); "
                     '! echo "$p" | grep -q \'::Enable "0"\' && echo "$p" | grep -qE '
                     "'::Unattended-Upgrade \"([1-9]|always)' && command -v unattended-upgrade >/dev/null "
@@ -126,23 +122,21 @@ class MachineState(FactBase[Machine]):
                     "elif command -v dnf >/dev/null; then systemctl is-enabled dnf-automatic.timer "
                     "dnf-automatic-install.timer dnf5-automatic.timer | grep -q '^enabled' && echo yes || echo no; "
                     # Arch has no automatic upgrades.
-                    "elif command -v pacman >/dev/null; then echo no; fi",
+                    "elif command -v pacman >/dev/null; then echo no; fi"
                 ),
-                (
-                    "driver-packages",
-                    # Not apt-mark, which opens the whole package cache: a second of CPU time.
+                # Not apt-mark, which opens the whole package cache: a second of CPU time.
+                "driver-packages": (
                     "dpkg-query -W -f '${db:Status-Status} ${db:Status-Want} ${Package} ${source:Package}\\n' "
                     f"| grep -E '^installed [a-z]+ ((libcuda1|libnvidia-compute[0-9a-z-]*) |[^ ]+ ({SOURCES}))'; "
                     "command -v dnf >/dev/null && rpm -qa --qf 'installed rpm %{NAME} rpm\\n' '*nvidia*' "
-                    f"| grep -E ' ({_RPMS})'",
+                    f"| grep -E ' ({_RPMS})'"
                 ),
-                (
-                    "held",
+                "held": (
                     "command -v apt-config >/dev/null && apt-config dump Unattended-Upgrade::Package-Blacklist; "
                     "grep -hs nvidia /etc/dnf/versionlock.toml /etc/dnf/plugins/versionlock.list; "
-                    "grep -hsE '^exclude(pkgs)? *=.*nvidia' /etc/dnf/dnf.conf",
+                    "grep -hsE '^exclude(pkgs)? *=.*nvidia' /etc/dnf/dnf.conf"
                 ),
-            ]
+            }
         )
 
     def process(self, output: list[str]) -> Machine:

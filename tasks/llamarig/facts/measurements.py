@@ -7,7 +7,7 @@ import re
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.timing import Timing
 from llamarig.render import layout
 

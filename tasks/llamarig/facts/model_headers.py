@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render import layout
 

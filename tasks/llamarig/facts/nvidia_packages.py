@@ -9,7 +9,7 @@ from typing import Literal
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command
 
 # Source packages of the driver. Not those of persistenced and modprobe, which work with any driver version.
 SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
@@ -87,39 +87,31 @@ class NvidiaPackages(FactBase[DriverState]):
     def command(self, packages: Iterable[str]) -> str:
         names = " ".join(sorted(packages))
         return sections_command(
-            [
-                ("os", "grep -E '^(ID|ID_LIKE|VERSION_CODENAME)=' /etc/os-release"),
-                ("container", "systemd-detect-virt --container"),
-                ("cards", _CARDS),
-                ("module", "cat /sys/module/nvidia/version"),
-                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
-                (
-                    "packages",
+            {
+                "os": "grep -E '^(ID|ID_LIKE|VERSION_CODENAME)=' /etc/os-release",
+                "container": "systemd-detect-virt --container",
+                "cards": _CARDS,
+                "module": "cat /sys/module/nvidia/version",
+                "library": "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f",
+                "packages": (
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
                     "| grep -E '^(installed|half-configured) "
                     f"((linux-(image|headers)-|nvidia-persistenced )|.* ({SOURCES}))'; "
                     f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
-                    "| sed 's/^/installed /; s/$/ arch/'",
+                    "| sed 's/^/installed /; s/$/ arch/'"
                 ),
-                ("held", "apt-mark showhold; pacman-conf IgnorePkg"),
-                (
-                    "offered",
+                "held": "apt-mark showhold; pacman-conf IgnorePkg",
+                "offered": (
                     f"apt-cache policy {names} "
                     "| sed -nE 's/^([a-z0-9.+-]+):$/package \\1/p; s/^  Candidate: /version /p'; "
-                    "pacman -Si nvidia-utils | sed -nE 's/^Version *: /package nvidia-utils\\nversion /p'",
+                    "pacman -Si nvidia-utils | sed -nE 's/^Version *: /package nvidia-utils\\nversion /p'"
                 ),
-                (
-                    "components",
-                    "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
-                ),
-                ("kernel", "cat /usr/lib/modules/$(uname -r)/pkgbase"),
-                (
-                    "changed",
-                    "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
-                ),
-                ("booted", "sed -n 's/^btime //p' /proc/stat"),
-                ("secure-boot", "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*"),
-            ]
+                "components": "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
+                "kernel": "cat /usr/lib/modules/$(uname -r)/pkgbase",
+                "changed": "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
+                "booted": "sed -n 's/^btime //p' /proc/stat",
+                "secure-boot": "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*",
+            }
         )
 
     def process(self, output: list[str]) -> DriverState:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 from llamarig.remote.shared.instruction_sets import sets_of
 
 
@@ -42,13 +42,13 @@ class HostPlatform(FactBase[Platform]):
 
     def command(self) -> str:
         return sections_command(
-            [
-                ("machine", "uname -m"),
-                ("glibc", "getconf GNU_LIBC_VERSION"),
-                ("system", ". /etc/os-release; echo $PRETTY_NAME"),
+            {
+                "machine": "uname -m",
+                "glibc": "getconf GNU_LIBC_VERSION",
+                "system": ". /etc/os-release; echo $PRETTY_NAME",
                 # "flags" on x86, "Features" on ARM.
-                ("sets", "grep -m 1 -E '^(flags|Features)[[:space:]]*:' /proc/cpuinfo"),
-            ]
+                "sets": "grep -m 1 -E '^(flags|Features)[[:space:]]*:' /proc/cpuinfo",
+            }
         )
 
     def process(self, output: list[str]) -> Platform:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command, whole_number
 
 _MUCH_KIB = 512 * 1024
 """Processes below this are reported only where they may be model servers."""
@@ -77,15 +76,14 @@ class RamHeld(FactBase[RamUsers]):
 
     def command(self) -> str:
         return sections_command(
-            [
-                ("units", "systemctl show --property=Id --property=MainPID 'llamarig-*.service'"),
-                ("processes", _PROCESSES),
-                (
-                    "unclaimed",
+            {
+                "units": "systemctl show --property=Id --property=MainPID 'llamarig-*.service'",
+                "processes": _PROCESSES,
+                "unclaimed": (
                     f"awk '/^MemTotal:/ {{t = $2}} /^({_CLAIMED}):/ {{t -= $2}} END {{print (t > 0 ? t : 0)}}' "
-                    "/proc/meminfo",
+                    "/proc/meminfo"
                 ),
-            ]
+            }
         )
 
     def process(self, output: list[str]) -> RamUsers:

@@ -9,8 +9,7 @@ from typing import Any
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.json_text import json_object
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import json_object, whole_number
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 OPT = "/opt/rocm"
 """Where AMD's packages install ROCm. llama.cpp looks there first, then in /usr."""
@@ -36,10 +36,10 @@ class RocmFound(FactBase[Rocm]):
 
     def command(self) -> str:
         return sections_command(
-            [
-                ("own", f"cat {OPT}/.info/version"),
-                ("offered", "apt-cache policy libamdhip64-dev | grep Candidate:"),
-            ]
+            {
+                "own": f"cat {OPT}/.info/version",
+                "offered": "apt-cache policy libamdhip64-dev | grep Candidate:",
+            }
         )
 
     def process(self, output: list[str]) -> Rocm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.jobs import BackOff, StartRecord
 from llamarig.render import layout
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import decode_base64, parse_sections, sections_command
+from llamarig.facts.output import decode_base64, parse_sections, sections_command, whole_number
 
 # Configuration files that every llama.cpp program reads before its environment and arguments (common/arg.cpp,
 # docs/preset.md).
@@ -113,13 +112,13 @@ class StraySettings(FactBase[Strays]):
 
     def command(self) -> str:
         return sections_command(
-            [
-                ("config", f"ls -d {_CONFIG}"),
-                ("environment", settings_in_files()),
-                ("servers", _SERVERS),
-                ("user", "id -u"),
-                ("ss", "command -v ss"),
-            ]
+            {
+                "config": f"ls -d {_CONFIG}",
+                "environment": settings_in_files(),
+                "servers": _SERVERS,
+                "user": "id -u",
+                "ss": "command -v ss",
+            }
         )
 
     def process(self, output: list[str]) -> Strays:

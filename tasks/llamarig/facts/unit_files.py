@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.sections import decode_base64, parse_blocks
+from llamarig.facts.output import decode_base64, parse_blocks
 from llamarig.render import layout
 
 

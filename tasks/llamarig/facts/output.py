@@ -1,6 +1,6 @@
-"""One shell command out of several, whose output is in named sections, and parsers of such output.
+"""Parse the output of commands, which is not trusted: numbers, JSON, base64, blocks, and named sections.
 
-::
+Sections are the output of several commands that were combined into one::
 
     == swappiness
     60
@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections import defaultdict
-from collections.abc import Iterable
-
-from llamarig.facts.numbers import whole_number
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _MARK = "== "
 
 
-def sections_command(commands: Iterable[tuple[str, str]]) -> str:
-    """Combine (section name, command) pairs. The section of a command that fails is empty, and the next one runs.
+def sections_command(commands: Mapping[str, str]) -> str:
+    """Combine the command of each section. The section of a command that fails is empty, and the next one runs.
 
     Output is in English whatever the locale of the box. PATH is completed, because a login's may lack sbin.
     """
-    sections = "; ".join(f"echo '{_MARK}{name}'; {{ {command}; }} 2>/dev/null; echo" for name, command in commands)
+    sections = "; ".join(
+        f"echo '{_MARK}{name}'; {{ {command}; }} 2>/dev/null; echo" for name, command in commands.items()
+    )
     return f"export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; {sections}; true"
 
 
@@ -70,3 +72,18 @@ def decode_base64(text: str) -> str:
         return base64.b64decode(text, validate=True).decode(errors="replace")
     except (binascii.Error, ValueError):
         return ""
+
+
+def whole_number(text: str) -> int | None:
+    """Parse 1 to 18 ASCII digits; None for anything else. (Python refuses to parse thousands of digits.)"""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object; an empty one for invalid JSON, JSON nested too deeply, and any other value."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
