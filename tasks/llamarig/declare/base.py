@@ -12,6 +12,7 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=60)]
 """Becomes part of a systemd unit's name."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Declaration(BaseModel):

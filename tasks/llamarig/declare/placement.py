@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import GGUF, LLAMA_CPP, OWNER, Flag, Setting
@@ -14,8 +14,6 @@ GiveUp = Literal["ubatch", "context", "cache_type", "layers"]
 """``ubatch``: halved down to 512. ``context``: 3/4 and 1/2 of what is declared. ``cache_type``: KV at q8_0.
 ``layers``: the first layers wholly in RAM, attention and KV cache too."""
 
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[int, Field(ge=1)]
 
 _flag = functools.partial(Flag, source=OWNER, decides_memory=True, rendered_by="placement_arguments")
 
@@ -48,15 +46,15 @@ class Layers(Declaration):
     """
 
     kind: Literal["layers"] = "layers"
-    gpu: Annotated[tuple[Count, ...], Field(min_length=1), _flag("--override-tensor -ot", "layers per GPU")]
+    gpu: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--override-tensor -ot", "layers per GPU")]
     """Whole layers on each GPU."""
-    split: Annotated[tuple[Count, ...], Field(min_length=1), _flag("--tensor-split -ts", "layers per GPU")]
+    split: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--tensor-split -ts", "layers per GPU")]
     """Layers whose attention and KV cache each GPU holds, the output included."""
     partial: Annotated[tuple[tuple[Experts, ...], ...], Setting("part of --override-tensor", "tensors per GPU")] = ()
     """Expert tensors on each GPU of the layer after its whole ones."""
-    in_ram: Annotated[int, Field(ge=0), Setting("part of --n-gpu-layers", "layers")] = 0
+    in_ram: Annotated[NonNegativeInt, Setting("part of --n-gpu-layers", "layers")] = 0
     """The first layers, wholly in RAM: attention and KV cache too."""
-    nextn: Annotated[int, Field(ge=0), Setting("part of --override-tensor", "layers", source=GGUF)] = 0
+    nextn: Annotated[NonNegativeInt, Setting("part of --override-tensor", "layers", source=GGUF)] = 0
     """Layers of multi-token prediction in split: wholly where the split puts them."""
 
     @property
@@ -100,8 +98,7 @@ class Auto(Declaration):
 
     kind: Literal["auto"] = "auto"
     margin_mib: Annotated[
-        int,
-        Field(ge=0),
+        NonNegativeInt,
         Setting(
             "margins of the plan",
             "MiB",
@@ -111,7 +108,7 @@ class Auto(Declaration):
     ] = 384
     """Kept free on each GPU, for what no dry run sees."""
     per_gpu: Annotated[
-        tuple[Count, ...] | None, Setting("margins of the plan", "MiB per GPU", default="margin_mib on each")
+        tuple[NonNegativeInt, ...] | None, Setting("margins of the plan", "MiB per GPU", default="margin_mib on each")
     ] = None
     """Margins in device order, where they differ: a card with a display needs more."""
     give_up: Annotated[tuple[GiveUp, ...], Setting("fallbacks of the plan")] = ()
@@ -144,7 +141,7 @@ class CpuMoe(Declaration):
     """
 
     kind: Literal["cpu-moe"] = "cpu-moe"
-    layers: Annotated[int, Field(ge=1), _flag("--n-cpu-moe -ncmoe", "layers")]
+    layers: Annotated[PositiveInt, _flag("--n-cpu-moe -ncmoe", "layers")]
     """The first layers, whose experts stay in RAM."""
 
 
@@ -153,7 +150,7 @@ class Fit(Declaration):
 
     kind: Literal["fit"] = "fit"
     target_mib: Annotated[
-        tuple[Count, ...], Field(min_length=1), _flag("--fit-target -fitt", "MiB per GPU", source=LLAMA_CPP)
+        tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--fit-target -fitt", "MiB per GPU", source=LLAMA_CPP)
     ] = (1024,)
     """Kept free on each GPU; the last value holds for the GPUs after it."""
     minimum_context: Annotated[
@@ -169,11 +166,11 @@ class Override(Declaration):
     rules: Annotated[tuple[str, ...], Field(min_length=1), _flag("--override-tensor -ot")]
     """REGEX=DEVICE; the first that matches a tensor decides."""
     gpu_layers: Annotated[
-        int, Field(ge=0), _flag("--n-gpu-layers", "layers", source="llamarig: more than any model has")
+        NonNegativeInt, _flag("--n-gpu-layers", "layers", source="llamarig: more than any model has")
     ] = 99
     """How many of the last layers are on GPUs."""
     split: Annotated[
-        tuple[Share, ...] | None,
+        tuple[PositiveInt, ...] | None,
         _flag(
             "--tensor-split -ts",
             "shares",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Setting
@@ -15,8 +15,7 @@ class Compute(Declaration):
     """What the CPU computes with."""
 
     threads: Annotated[
-        int | None,
-        Field(ge=1),
+        PositiveInt | None,
         Flag(
             "--threads -t",
             "threads",
@@ -27,8 +26,7 @@ class Compute(Declaration):
     ] = None
     """For generation."""
     threads_batch: Annotated[
-        int | None,
-        Field(ge=1),
+        PositiveInt | None,
         Flag(
             "--threads-batch -tb",
             "threads",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from llamarig.declare.base import Declaration
+from llamarig.declare.base import Declaration, Fraction
 from llamarig.declare.flags import GGUF, OWNER, Flag
 from llamarig.declare.kv_cache import CacheType
 
@@ -57,26 +57,23 @@ class Context(Declaration):
     cache_ram_mib: Annotated[int | None, Field(ge=-1), Flag("--cache-ram -cram", "MiB", default="8192")] = None
     """RAM for prompts of earlier requests; 0 switches it off, -1 is no limit."""
     context_checkpoints: Annotated[
-        int | None,
-        Field(ge=0),
-        Flag("--ctx-checkpoints -ctxcp --swa-checkpoints", "checkpoints per slot", default="32"),
+        NonNegativeInt | None, Flag("--ctx-checkpoints -ctxcp --swa-checkpoints", "checkpoints per slot", default="32")
     ] = None
     """Copies of recurrent state that a slot keeps, to go back to."""
     checkpoint_min_step: Annotated[
-        int | None,
-        Field(ge=0),
+        NonNegativeInt | None,
         Flag("--checkpoint-min-step -cms", "tokens", default="8192", env="LLAMA_ARG_CHECKPOINT_MIN_SPACING_NT"),
     ] = None
     """Least distance of two checkpoints."""
     kv_unified: Annotated[bool | None, Flag("--kv-unified -kvu -no-kvu", off="--no-kv-unified", default="off")] = None
     """One KV cache for all slots."""
     slot_prompt_similarity: Annotated[
-        float | None, Field(ge=0, le=1), Flag("--slot-prompt-similarity -sps", "share", default="0.1")
+        Fraction | None, Flag("--slot-prompt-similarity -sps", "share", default="0.1")
     ] = None
     """A slot is chosen that holds at least this much of the prompt already."""
-    rope_freq_base: Annotated[float | None, Field(gt=0), _of_rope("--rope-freq-base", decides_memory=True)] = None
+    rope_freq_base: Annotated[PositiveFloat | None, _of_rope("--rope-freq-base", decides_memory=True)] = None
     """Base frequency of the rotary position embedding."""
-    rope_freq_scale: Annotated[float | None, Field(gt=0), _of_rope("--rope-freq-scale", decides_memory=True)] = None
+    rope_freq_scale: Annotated[PositiveFloat | None, _of_rope("--rope-freq-scale", decides_memory=True)] = None
     """1/N stretches the context N times."""
     yarn_scale: Annotated[
         float | None,
@@ -105,11 +102,9 @@ class Context(Declaration):
     """High correction dimension."""
     yarn_beta_fast: Annotated[float | None, _of_rope("--yarn-beta-fast")] = None
     """Low correction dimension."""
-    cache_reuse: Annotated[int | None, Field(ge=0), Flag("--cache-reuse", "tokens", default="0")] = None
+    cache_reuse: Annotated[NonNegativeInt | None, Flag("--cache-reuse", "tokens", default="0")] = None
     """Shortest moved part of a prompt whose KV cache is shifted in place; 0 is never."""
-    max_tokens: Annotated[int | None, Field(ge=1), Flag("--n-predict -n --predict", "tokens", default="no limit")] = (
-        None
-    )
+    max_tokens: Annotated[PositiveInt | None, Flag("--n-predict -n --predict", "tokens", default="no limit")] = None
     """Longest answer to a request that sets no length."""
     swa_full: Annotated[bool, Flag("--swa-full", decides_memory=True)] = False
     """A cache of the whole context for layers with a sliding window; takes VRAM."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Setting
@@ -18,9 +18,9 @@ class Operation(Declaration):
     """/metrics for Prometheus."""
     slots: Annotated[bool, Flag("--slots", off="--no-slots", env="LLAMA_ARG_ENDPOINT_SLOTS")] = True
     """/slots, which the liveness probe reads; it shows prompts to every client of the API."""
-    sleep_idle_s: Annotated[int | None, Field(ge=1), Flag("--sleep-idle-seconds", "s", default="never")] = None
+    sleep_idle_s: Annotated[PositiveInt | None, Flag("--sleep-idle-seconds", "s", default="never")] = None
     """Gives its memory back after so long without a request; the next request loads again."""
-    request_timeout_s: Annotated[int | None, Field(ge=1), Flag("--timeout -to", "s", default="3600")] = None
+    request_timeout_s: Annotated[PositiveInt | None, Flag("--timeout -to", "s", default="3600")] = None
     """Longest read or write of a connection."""
     log_verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity -lv --log-verbosity", default="3")] = None
     """3 is info, 4 adds buffer sizes."""

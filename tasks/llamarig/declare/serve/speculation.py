@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from llamarig.declare.base import Declaration
+from llamarig.declare.base import Declaration, Fraction
 from llamarig.declare.flags import OWNER, Flag
 from llamarig.declare.kv_cache import CacheType
 
@@ -28,6 +29,8 @@ NEED_A_DRAFT = ("draft-simple", "draft-eagle3", "draft-dflash", "draft-dspark")
 """Types that guess with a model of their own; `draft-mtp` uses the model's own extra layer where it has one."""
 SIZED_NGRAMS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v")
 
+_flag = partial(Flag, rendered_by="speculation_arguments")
+
 
 class Speculation(Declaration):
     """Types of guessing and their sizes; llama.cpp's defaults hold for what is left out.
@@ -47,22 +50,19 @@ class Speculation(Declaration):
     ]
     """Ways of guessing."""
     draft_max: Annotated[
-        int | None,
-        Field(ge=1),
-        Flag("--spec-draft-n-max --draft --draft-n", "tokens", older="--draft-max", default="3"),
+        PositiveInt | None, Flag("--spec-draft-n-max --draft --draft-n", "tokens", older="--draft-max", default="3")
     ] = None
     """Most tokens that a draft guesses at once."""
     draft_min: Annotated[
-        int | None, Field(ge=0), Flag("--spec-draft-n-min --draft-n-min", "tokens", older="--draft-min", default="0")
+        NonNegativeInt | None, Flag("--spec-draft-n-min --draft-n-min", "tokens", older="--draft-min", default="0")
     ] = None
     """Fewest guessed tokens that are checked."""
     draft_p_min: Annotated[
-        float | None, Field(ge=0, le=1), Flag("--spec-draft-p-min", "probability", older="--draft-p-min", default="0")
+        Fraction | None, Flag("--spec-draft-p-min", "probability", older="--draft-p-min", default="0")
     ] = None
     """Least probability of a guess."""
     draft_gpu_layers: Annotated[
-        int | None,
-        Field(ge=0),
+        NonNegativeInt | None,
         Flag("--spec-draft-ngl -ngld --n-gpu-layers-draft", "layers", older="--gpu-layers-draft", default="auto"),
     ] = None
     """Layers of the draft model in VRAM."""
@@ -89,49 +89,41 @@ class Speculation(Declaration):
     ngram_size: Annotated[
         int | None,
         Field(ge=1, le=1024),
-        Flag(
+        _flag(
             "--spec-ngram-mod-n-match",
             "tokens",
             also=tuple(f"--spec-{kind}-size-n" for kind in SIZED_NGRAMS),
             default="24 for ngram-mod, else 12",
-            rendered_by="speculation_arguments",
         ),
     ] = None
     """Length of the n-gram that is looked up."""
     ngram_draft: Annotated[
         int | None,
         Field(ge=1, le=1024),
-        Flag(
+        _flag(
             "--spec-ngram-simple-size-m",
             "tokens",
             also=("--spec-ngram-map-k-size-m", "--spec-ngram-map-k4v-size-m"),
             default="48",
-            rendered_by="speculation_arguments",
         ),
     ] = None
     """Tokens guessed after it, for ngram-simple and ngram-map."""
     ngram_min_hits: Annotated[
-        int | None,
-        Field(ge=1),
-        Flag(
+        PositiveInt | None,
+        _flag(
             "--spec-ngram-simple-min-hits",
             "occurrences",
             also=("--spec-ngram-map-k-min-hits", "--spec-ngram-map-k4v-min-hits"),
             default="1",
-            rendered_by="speculation_arguments",
         ),
     ] = None
     """Occurrences before an n-gram is used, for ngram-simple and ngram-map."""
     ngram_mod_min: Annotated[
-        int | None,
-        Field(ge=0, le=1024),
-        Flag("--spec-ngram-mod-n-min", "tokens", default="48", rendered_by="speculation_arguments"),
+        int | None, Field(ge=0, le=1024), _flag("--spec-ngram-mod-n-min", "tokens", default="48")
     ] = None
     """Fewest tokens that ngram-mod guesses."""
     ngram_mod_max: Annotated[
-        int | None,
-        Field(ge=0, le=1024),
-        Flag("--spec-ngram-mod-n-max", "tokens", default="64", rendered_by="speculation_arguments"),
+        int | None, Field(ge=0, le=1024), _flag("--spec-ngram-mod-n-max", "tokens", default="64")
     ] = None
     """Most tokens that ngram-mod guesses."""
 

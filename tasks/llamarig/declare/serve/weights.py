@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import GGUF, Flag, Setting
@@ -47,7 +47,7 @@ class Weights(Declaration):
         Literal["layer", "none", "tensor"], Flag("--split-mode -sm", decides_memory=True, omit_default=True)
     ] = "layer"
     """What a GPU holds: whole layers, all of them (none), or a part of each tensor."""
-    main_gpu: Annotated[int, Field(ge=0), Flag("--main-gpu -mg", "index", decides_memory=True, omit_default=True)] = 0
+    main_gpu: Annotated[NonNegativeInt, Flag("--main-gpu -mg", "index", decides_memory=True, omit_default=True)] = 0
     """Read with split_mode = "none"."""
     op_offload: Annotated[bool, Flag("--op-offload", off="--no-op-offload", decides_memory=True)] = True
     """The first GPU computes batches for experts in RAM."""
@@ -56,11 +56,11 @@ class Weights(Declaration):
     mmproj_offload: Annotated[bool, Flag("--mmproj-offload", off="--no-mmproj-offload")] = True
     """The vision projector lies in VRAM."""
     image_min_tokens: Annotated[
-        int | None, Field(ge=1), Flag("--image-min-tokens", "tokens", default="the model's", source=GGUF)
+        PositiveInt | None, Flag("--image-min-tokens", "tokens", default="the model's", source=GGUF)
     ] = None
     """Least tokens of one image."""
     image_max_tokens: Annotated[
-        int | None, Field(ge=1), Flag("--image-max-tokens", "tokens", default="the model's", source=GGUF)
+        PositiveInt | None, Flag("--image-max-tokens", "tokens", default="the model's", source=GGUF)
     ] = None
     """Most tokens of one image."""
     load_mode: Annotated[
