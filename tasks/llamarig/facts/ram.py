@@ -16,7 +16,7 @@ _FILLER = {"unknown", "not specified", "none", "null", "undefined", "not availab
 class Module:
     """One populated memory slot (SMBIOS type 17). Speeds in MT/s as the firmware reports them, 0 where it reports none.
 
-    ``speed``: what the module supports; ``configured``: what it runs at. See checks/ram_module_speed.py: either may be
+    ``speed``: what the module supports; ``configured``: what it runs at. See checks/ram_speed.py: either may be
     something else.
     """
 
