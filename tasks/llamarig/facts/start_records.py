@@ -20,19 +20,14 @@ class PreviousProofs(FactBase[dict[str, StartRecord]]):
     default = dict
 
     def command(self) -> str:
-        return (
-            f"for f in {layout.PROOFS}/*.previous.json; do test -f $f || continue; "
-            "printf '%s\\t' $(basename $f .previous.json); tr -d '\\n' <$f; echo; done; true"
-        )
+        return _each_line("*.previous.json", ".previous.json", "test -f $f")
 
     def process(self, output: list[str]) -> dict[str, StartRecord]:
-        records = {}
-        for line in output:
-            unit, _, written = line.partition("\t")
-            record = StartRecord.from_stored(json_object(written))
-            if record.text and record.job.unit and record.job.text and record.job.commit:
-                records[unit] = record
-        return records
+        return {
+            unit: record
+            for unit, record in _records(output).items()
+            if record.text and record.job.unit and record.job.text and record.job.commit
+        }
 
 
 class BackOffs(FactBase[dict[str, BackOff]]):
@@ -46,16 +41,20 @@ class BackOffs(FactBase[dict[str, BackOff]]):
     default = dict
 
     def command(self) -> str:
-        return (
-            f"for f in {layout.PROOFS}/*.service.json; do grep -q '\"backed_off\": {{' $f 2>/dev/null || continue; "
-            "printf '%s\\t' $(basename $f .json); tr -d '\\n' <$f; echo; done; true"
-        )
+        return _each_line("*.service.json", ".json", "grep -q '\"backed_off\": {' $f 2>/dev/null")
 
     def process(self, output: list[str]) -> dict[str, BackOff]:
-        found = {}
-        for line in output:
-            unit, _, text = line.partition("\t")
-            backed_off = StartRecord.from_stored(json_object(text)).backed_off
-            if backed_off is not None and backed_off.of and backed_off.placement and backed_off.reason:
-                found[unit] = backed_off
-        return found
+        found = {unit: record.backed_off for unit, record in _records(output).items()}
+        return {unit: one for unit, one in found.items() if one and one.of and one.placement and one.reason}
+
+
+def _each_line(pattern: str, suffix: str, condition: str) -> str:
+    return (
+        f"for f in {layout.PROOFS}/{pattern}; do {condition} || continue; "
+        f"printf '%s\\t' $(basename $f {suffix}); tr -d '\\n' <$f; echo; done; true"
+    )
+
+
+def _records(output: list[str]) -> dict[str, StartRecord]:
+    rows = (line.partition("\t") for line in output)
+    return {unit: StartRecord.from_stored(json_object(text)) for unit, _, text in rows}
