@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from llamarig.checks.ram_module_speed import effective_speed, own_speed
-from llamarig.checks.ram_speed import Verdict, judge
+from llamarig.checks.ram_speed import Verdict, effective_speed, judge, own_speed
 from llamarig.facts.ram import Module
 
 

@@ -22,6 +22,7 @@ from llamarig.declare.model import Model
 from llamarig.declare.refused_flags import REFUSED_FLAGS
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import Speculation
+from llamarig.declare.settings_table import meanings
 from llamarig.placement.declared_placement import declared_flags
 from llamarig.placement.dry_run import memory_arguments
 from llamarig.placement.staleness import plan_flags
@@ -60,7 +61,7 @@ def test_a_setting_has_its_unit_source_default_and_meaning(row: Row) -> None:
     assert row.setting.becomes
     assert row.setting.unit
     assert row.setting.source
-    assert row.info.description
+    assert meanings(row.declaration)[row.name]
     if not row.info.is_required() and row.info.default is None:
         assert row.setting.default, "None is no default: name what holds then"
 
@@ -94,7 +95,8 @@ def test_environment_variables_are_those_the_pinned_commit_reads() -> None:
     for row in FLAGS:
         own = set(row.setting.spellings) - set(row.setting.instead)
         read = {name for name, flags in pinned.items() if flags & own}
-        assert set(flag_of(row).env) - {"LLAMA_API_KEY"} == read, row.path
+        assert {name for name in read if not owned_environment([row]).get(name)} == set(), row.path
+        assert flag_of(row).env in {*read, "LLAMA_API_KEY", ""}, row.path
     assert owned_environment(TABLE)["LLAMA_ARG_CTX_SIZE"] == "serve.context"
 
 

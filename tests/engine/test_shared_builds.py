@@ -10,7 +10,6 @@ from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.declare.serve import Serve
 from llamarig.engine.shared_builds import (
-    BinaryRequirements,
     SharingError,
     expected_requirements,
     is_received,
@@ -134,37 +133,37 @@ def test_the_release_name_does_not_depend_on_the_builder() -> None:
 
 BIG = Platform("x86_64", "2.41", "Debian GNU/Linux 13 (trixie)", frozenset({"avx2", "fma", "avx512f"}))
 SMALL = Platform("x86_64", "2.36", "Debian GNU/Linux 12 (bookworm)", frozenset({"avx2", "fma"}))
-NEEDS = BinaryRequirements("x86_64", "2.36", frozenset({"avx2"}), BIG.system)
+NEEDS = Platform("x86_64", "2.36", BIG.system, frozenset({"avx2"}))
 
 
 def test_a_binary_that_can_run_on_a_box_has_no_misfits() -> None:
-    assert misfits(NEEDS, BIG) == misfits(NEEDS, SMALL) == misfits(BinaryRequirements(), Platform()) == []
+    assert misfits(NEEDS, BIG) == misfits(NEEDS, SMALL) == misfits(Platform(), Platform()) == []
 
 
 @pytest.mark.parametrize(
     ("needs", "words"),
     [
-        (BinaryRequirements("aarch64", "9.99", frozenset({"sve"})), ("for aarch64", "x86_64")),
+        (Platform("aarch64", "9.99", "", frozenset({"sve"})), ("for aarch64", "x86_64")),
         (
-            BinaryRequirements("x86_64", "", frozenset({"avx2", "avx512f", "amx_int8"})),
+            Platform("x86_64", "", "", frozenset({"avx2", "avx512f", "amx_int8"})),
             ("amx_int8, avx512f,", "GGML_NATIVE"),
         ),
         (
-            BinaryRequirements("x86_64", "2.38", made_on=BIG.system),
+            Platform("x86_64", "2.38", BIG.system),
             ("glibc 2.38", "trixie", "bookworm", "2.36", "oldest system"),
         ),
     ],
 )
 def test_a_binary_that_cannot_run_on_a_box_has_one_misfit_with_the_reason(
-    needs: BinaryRequirements, words: tuple[str, ...]
+    needs: Platform, words: tuple[str, ...]
 ) -> None:
     (reason,) = misfits(needs, SMALL)
     assert [word for word in words if word not in reason] == []
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    assert misfits(BinaryRequirements("x86_64", "2.9"), SMALL) == []
-    assert len(misfits(BinaryRequirements("x86_64", "2.100"), SMALL)) == 1
+    assert misfits(Platform("x86_64", "2.9"), SMALL) == []
+    assert len(misfits(Platform("x86_64", "2.100"), SMALL)) == 1
 
 
 def test_a_box_with_another_c_library_gets_nothing() -> None:

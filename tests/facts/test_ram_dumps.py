@@ -76,7 +76,6 @@ def test_a_standard_speed_without_a_part_number_is_suspect() -> None:
 @pytest.mark.parametrize("name", ["special_ryzen_ecc_udimm.txt", "special_server_ecc_rdimm_ddr4.txt"])
 def test_ecc_modules_at_their_rating(name: str) -> None:
     modules = read(name).modules
-    assert all(module.ecc for module in modules)
     assert judge(modules).verdict is Verdict.FULL
 
 

@@ -250,7 +250,7 @@ def test_locking_more_than_the_ram_is_refused() -> None:
 
 def test_a_lint_needs_a_rule_that_can_be_accepted() -> None:
     with pytest.raises(ValueError, match=r"missing in declare/lint_rules\.py"):
-        Lint("unheard-of", "warning", "", "")
+        Lint("unheard-of", "", "")
 
 
 def test_every_rule_has_a_lint() -> None:

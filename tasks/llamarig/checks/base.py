@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamarig.checks.box import Box
@@ -62,6 +62,7 @@ class Check(ABC):
         about: str = "",
         remedy: str | None = None,
         severity: Severity | None = None,
+        process: int = 0,
     ) -> Finding:
         """A finding of this check. It fails the audit if its severity is ERROR or WARNING."""
         severity = self.severity if severity is None else severity
@@ -74,6 +75,7 @@ class Check(ABC):
             by_deploy=self.by_deploy,
             about=about,
             fails=severity in (Severity.ERROR, Severity.WARNING),
+            process=process,
         )
 
     def not_known(self, why: str, expected: str = "", *, declared: bool = False, about: str = "") -> Finding:
@@ -88,18 +90,19 @@ class Check(ABC):
             fails=declared,
         )
 
-    def of_differences(self, differences: Iterable[Difference]) -> Iterator[Finding]:
-        """Findings from differences of an item's comparison."""
-        for difference in differences:
-            yield Finding(
-                check=self.id,
-                severity=self.severity,
-                expected=difference.expected,
-                found=difference.found,
-                remedy=difference.remedy,
-                by_deploy=difference.by_deploy,
-                about=difference.what,
-            )
+    def of_difference(self, difference: Difference, covered_by: tuple[str, ...] = ()) -> Finding:
+        """A finding from one difference of an item's comparison."""
+        unknown = difference.is_unknown
+        return Finding(
+            check=self.id,
+            severity=Severity.UNKNOWN if unknown else self.severity,
+            expected=difference.expected,
+            found=f"not known: {difference.found}" if unknown else difference.found,
+            remedy=difference.remedy,
+            by_deploy=difference.by_deploy,
+            about=difference.what,
+            covered_by=covered_by,
+        )
 
 
 __all__ = ["Check", "Finding", "Severity"]

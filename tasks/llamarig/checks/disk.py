@@ -25,7 +25,6 @@ class DiskRoom(Check):
     remedy = "delete files you no longer need from the model store (tasks/prune.py lists them), or add space"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Compare the free space with the reserve."""
         free, reserve = box.machine.disk_free, rig.host.disk_reserve_gib
         if free is None:
             yield self.not_known("df prints nothing for it", f"{reserve:g} GiB")
@@ -41,7 +40,6 @@ class Filesystem(Check):
     remedy = f"mount a local disk (ext4, xfs, btrfs) at {layout.MODELS}"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Judge the filesystem by its type."""
         kind = box.machine.filesystem
         if not kind:
             yield self.not_known("df prints nothing for it")
@@ -59,7 +57,6 @@ class DiskSpeed(Check):
     severity = Severity.NOTE
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Judge the measurement, if it was requested."""
         if box.read_mb_s is None:
             if self.id in box.requested:
                 yield self.not_known(
@@ -67,6 +64,3 @@ class DiskSpeed(Check):
                 )
         elif box.read_mb_s < _SATA_SSD_MB_S:
             yield self.finding(box.measured[self.id], f"{_SATA_SSD_MB_S} MB/s")
-
-
-ALL: tuple[Check, ...] = (DiskRoom(), Filesystem(), DiskSpeed())

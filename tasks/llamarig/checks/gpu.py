@@ -51,7 +51,6 @@ class Driver(Check):
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Judge the messages of the drivers, and the display controllers on the bus."""
         gpus, backends = box.gpus, backends_in_use(rig)
         if gpus.module and gpus.library and gpus.module != gpus.library:
             yield self.finding(f"module {gpus.module}, library {gpus.library}", "the same version")
@@ -187,7 +186,7 @@ class Toolkit(Check):
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Compare with NVIDIA's table of minimum driver versions. gpu.driver reports a missing driver."""
         if not box.gpus.problem:
-            yield from self.of_differences(gpu_differences(rig.builds, of_cuda(rig, box.gpus), box.toolkits))
+            yield from map(self.of_difference, gpu_differences(rig.builds, of_cuda(rig, box.gpus), box.toolkits))
 
 
 class PowerLimit(Check):
@@ -202,14 +201,13 @@ class PowerLimit(Check):
     by_deploy = True
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Compare the limits that the cards report, if these are the declared cards."""
         if not as_declared(rig, box.gpus):
             return
         wanted = declared_cards(rig, "nvidia")
         declared = {place for place, card in enumerate(wanted) if card.power_limit_w}
         limited = [card for place, card in enumerate(box.gpus.gpus) if place in declared]
         try:
-            yield from self.of_differences(power_differences(power_limits(rig.host.gpus, box.gpus)))
+            yield from map(self.of_difference, power_differences(power_limits(rig.host.gpus, box.gpus)))
         except PowerLimitError as error:
             yield self.finding(str(error), "a limit within the card's range", remedy="declare another power_limit_w")
         for card in cards_in_use(rig, box.gpus):
@@ -273,7 +271,6 @@ class Throttled(Check):
     remedy = "clean the fans, look at the case's airflow and the power cables; or lower power_limit_w"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Evaluate the driver's bit mask of throttling reasons."""
         for card in cards_in_use(rig, box.gpus):
             reasons = [name for bit, name in _THROTTLES.items() if card.throttle & bit]
             if reasons:
@@ -314,15 +311,3 @@ class SplitUpgrades(Check):
             yield self.not_known("neither apt nor dnf nor pacman tells whether it upgrades automatically")
         elif machine.unattended_upgrades and machine.driver_packaged and not machine.driver_held:
             yield self.finding("unattended upgrades may replace the driver", "the driver's packages held back")
-
-
-ALL: tuple[Check, ...] = (
-    Driver(),
-    CardsPresent(),
-    Toolkit(),
-    PcieLink(),
-    PowerLimit(),
-    Throttled(),
-    EccErrors(),
-    SplitUpgrades(),
-)

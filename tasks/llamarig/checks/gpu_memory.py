@@ -162,6 +162,3 @@ def _first_card(rig: Rig, box: Box, model: Model) -> Gpu | None:
         # nvidia-smi does not report what CUDA ranks cards by; the largest card is usually the fastest.
         cards.sort(key=lambda card: -card.total_mib)
     return next(iter(cards), None)
-
-
-ALL: tuple[Check, ...] = (FreeMemory(), PlanRoom(), Display())

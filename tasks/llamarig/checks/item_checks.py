@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llamarig.checks.base import Check, Finding, Severity
+from llamarig.checks.base import Check, Finding
 from llamarig.checks.box import Box
 from llamarig.declare.rig import Rig
-from llamarig.engine.item import Difference, Item
+from llamarig.engine.item import Item
 from llamarig.items.all_items import ITEMS
 
 
@@ -31,27 +31,14 @@ class ItemCheck(Check):
         for item in self.items:
             differences = box.differences.get(item.name, [])
             if not self.is_collective:
-                yield from (self._finding(item, difference, difference.what) for difference in differences)
+                yield from (self.of_difference(difference, item.covered_by) for difference in differences)
             elif differences:
                 # What stops a deploy goes first: "run deploy.py" would be wrong advice beside it.
                 shown = next((one for one in differences if not one.by_deploy), differences[0])
-                first = self._finding(item, shown, item.name)
+                first = self.of_difference(shown, item.covered_by)
                 more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
                 found = shown.found if shown.message else f"{shown.what}: {first.found}{more}"
-                yield replace(first, found=found)
-
-    def _finding(self, item: Item, difference: Difference, about: str) -> Finding:
-        unknown = difference.is_unknown
-        return Finding(
-            check=self.id,
-            severity=Severity.UNKNOWN if unknown else self.severity,
-            expected=difference.expected,
-            found=f"not known: {difference.found}" if unknown else difference.found,
-            remedy=difference.remedy,
-            by_deploy=difference.by_deploy,
-            about=about,
-            covered_by=item.covered_by,
-        )
+                yield replace(first, found=found, about=item.name)
 
 
 def item_checks() -> list[ItemCheck]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from llamarig.checks.base import Check, Finding, Severity
 from llamarig.checks.box import Box
@@ -49,13 +48,13 @@ class Environment(Check):
             for name in server.llama_environment:
                 if name == "LLAMA_ARG_LOG_VERBOSITY" and server.unit in ours:
                     continue  # a planned model's first start logs its buffer sizes (remote/serve/first_start.py)
-                found = self.finding(
+                yield self.finding(
                     "set in the running process",
                     "not set",
                     about=f"{name} of {server.unit or f'process {server.pid}'}",
                     severity=Severity.ERROR,
+                    process=server.pid,
                 )
-                yield replace(found, process=server.pid)
 
 
 class OtherServers(Check):
@@ -66,7 +65,6 @@ class OtherServers(Check):
     remedy = "stop it, or declare its model"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Compares the unit that each process belongs to."""
         if box.strays.unseen:
             yield self.not_known(box.strays.unseen)
         declared = {layout.unit_name(model.name) for model in rig.models}
@@ -75,8 +73,9 @@ class OtherServers(Check):
         for server in box.strays.servers:
             if server.unit not in declared | retired:
                 where = f" of {server.unit}" if server.unit else ""
-                found = self.finding(f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]))
-                yield replace(found, process=server.pid)
+                yield self.finding(
+                    f"process {server.pid}{where}", "none", about=" ".join(server.command[:1]), process=server.pid
+                )
 
 
 class OpenWithoutKey(Check):
@@ -88,7 +87,6 @@ class OpenWithoutKey(Check):
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Reads the addresses that the process listens on."""
         if box.strays.ports_unseen:
             yield self.not_known(box.strays.ports_unseen)
         for server in box.strays.servers:
@@ -97,17 +95,14 @@ class OpenWithoutKey(Check):
                 word.split("=", 1)[0] in ("--api-key", "--api-key-file") for word in server.command
             )
             if beyond and not keyed:
-                found = self.finding(
+                yield self.finding(
                     f"listens on {', '.join(beyond)} without a key",
                     "a key, or loopback alone",
                     about=server.unit or f"process {server.pid}",
+                    process=server.pid,
                 )
-                yield replace(found, process=server.pid)
 
 
 def _loopback(address: str) -> bool:
     host = address.rpartition(":")[0].strip("[]")
     return host.startswith(("127.", "::ffff:127.")) or host in ("::1", "localhost")
-
-
-ALL: tuple[Check, ...] = (ConfigFiles(), Environment(), OtherServers(), OpenWithoutKey())

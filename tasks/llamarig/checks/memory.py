@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from llamarig.checks.base import Check, Finding, Severity
 from llamarig.checks.box import Box
-from llamarig.checks.memory_room import MemoryRoom
 from llamarig.checks.ram_speed import Verdict, judge
 from llamarig.declare.rig import Rig
 from llamarig.facts.ram import channels_used
@@ -93,7 +92,6 @@ class MemoryBandwidth(Check):
     remedy = "look for an unused channel or a speed that the firmware misreports; measure again on an idle box"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Compare with eight bytes a transfer and channel."""
         if box.copy_gb_s is None:
             if self.id in box.requested:
                 why = "less than 2.5 GiB of memory is available, or deploy.py has not copied its programs yet"
@@ -151,7 +149,6 @@ class HugePages(Check):
     severity = Severity.NOTE
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Report only `never`."""
         if box.machine.huge_pages == "never":
             yield self.finding("never", "madvise or always")
 
@@ -189,7 +186,6 @@ class LockedMemory(Check):
     remedy = "restart the unit; search its log (`journalctl -u UNIT`) for `failed to mlock`"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Read the state of running servers from /proc."""
         locking = {
             layout.unit_name(model.name) for model in rig.models if model.serve.load_mode in ("mlock", "mmap+mlock")
         }
@@ -217,7 +213,6 @@ class PinnedWeights(Check):
     remedy = "restart the unit when memory is free; if that does not help, look for a driver limit on pinned memory"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Read the state of running servers from /proc."""
         if box.pinned_mib and box.strays.unseen:
             yield self.not_known(box.strays.unseen)
         for server in box.strays.servers:
@@ -228,16 +223,3 @@ class PinnedWeights(Check):
                     f"{wanted} MiB of pinned weights",
                     about=server.unit,
                 )
-
-
-ALL: tuple[Check, ...] = (
-    MemorySpeed(),
-    MemoryChannels(),
-    MemoryBandwidth(),
-    SwapInUse(),
-    MemoryRoom(),
-    HugePages(),
-    OutOfMemory(),
-    LockedMemory(),
-    PinnedWeights(),
-)

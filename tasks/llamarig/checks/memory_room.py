@@ -55,7 +55,6 @@ class MemoryRoom(Check):
     remedy = "declare a smaller quant or more layers on the GPUs, or lower cache_ram_mib"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Compare each need with the box's RAM and, if it fits there, with the RAM available now."""
         if box.plan_problem and not {ValidPlans.check, PlanRoom.id} & box.selected:
             yield self.not_known(box.plan_problem, declared=True)
         total = box.machine.total_kib

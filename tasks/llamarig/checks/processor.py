@@ -49,7 +49,6 @@ class Affinity(Check):
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """Report declared CPUs that are not online."""
         online = box.machine.cpus_online
         for model in rig.models:
             wanted = parse_cpu_list(model.serve.cpu_affinity or "")
@@ -73,7 +72,6 @@ class Threads(Check):
     remedy = "set serve.threads to the number of (performance) cores"
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
-        """More threads than CPUs is a mistake; more threads than cores usually is, too."""
         online, cores = box.machine.cpus_online, box.machine.cores
         for model in rig.models:
             threads = model.serve.threads
@@ -89,6 +87,3 @@ class Threads(Check):
                 yield self.finding(
                     f"{threads} threads on {cores} cores", f"at most {cores}", about=model.name, severity=Severity.NOTE
                 )
-
-
-ALL: tuple[Check, ...] = (Governor(), Affinity(), Threads())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from llamarig.checks import disk, gpu, gpu_memory, llama_cpp, memory, processor
+from llamarig.checks import disk, gpu, gpu_memory, llama_cpp, memory, memory_room, processor
 from llamarig.checks.base import Check, Finding
 from llamarig.checks.box import Box
 from llamarig.checks.item_checks import item_checks
@@ -14,14 +14,15 @@ from llamarig.declare.rig import Rig
 from llamarig.items.model_units import ServedModels
 
 CHECKS: tuple[Check, ...] = (
-    *memory.ALL,
-    *processor.ALL,
-    *gpu.ALL,
-    *gpu_memory.ALL,
-    *disk.ALL,
-    *llama_cpp.ALL,
+    *(
+        check()
+        for module in (memory, memory_room, processor, gpu, gpu_memory, disk, llama_cpp)
+        for check in vars(module).values()
+        if isinstance(check, type) and issubclass(check, Check) and check.__module__ == module.__name__
+    ),
     *item_checks(),
 )
+"""Every check of these modules, in the order of their classes, and those of the items."""
 
 
 class NoSuchCheckError(ValueError):

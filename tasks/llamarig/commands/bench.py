@@ -25,7 +25,7 @@ from llamarig.checks.bench_comparison import (
     speed_flags,
     table,
 )
-from llamarig.checks.ram_module_speed import effective_speed
+from llamarig.checks.ram_speed import effective_speed
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Commands
 from llamarig.engine.package_files import programs

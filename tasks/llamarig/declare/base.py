@@ -10,14 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
-Name = Annotated[
-    str,
-    Field(
-        pattern=rf"^{NAME.pattern}$",
-        max_length=60,
-        description="lower-case letters, digits and dashes: it becomes part of a systemd unit's name",
-    ),
-]
+Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=60)]
+"""Becomes part of a systemd unit's name."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Declaration(BaseModel):

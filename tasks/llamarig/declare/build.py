@@ -82,28 +82,20 @@ class Build(Declaration):
     name: Name
     source: Source = GitSource()
     backend: Literal["cuda", "cpu", "vulkan", "hip"] = "cuda"
-    architectures: tuple[str, ...] = Field(
-        default=(),
-        description="as CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; where left out for "
-        "CUDA, those of the cards present",
-    )
-    cuda_toolkit: str | None = Field(
-        default=None,
-        description="a version to install from PyPI (13.5), or the path of a toolkit on the box, the directory "
-        "above bin/nvcc: /usr for Debian's own package",
-    )
-    cmake: dict[str, str] = Field(default={}, description="further -D definitions for CMake")
-    built_by: str | None = Field(
-        default=None,
-        min_length=1,
-        description="the host, by its name in the inventory, that builds for every box that declares this build; the "
-        "others get its release over SSH and need no compiler. Left out, every box builds for itself",
-    )
-    kv_cache_pairs: tuple[str, ...] = Field(
-        default=(),
-        description="cache types to have flash attention kernels for besides those of the box's models, each as "
-        "K-V: q4_1-q4_1; a shared build gets those of all its boxes",
-    )
+    architectures: tuple[str, ...] = ()
+    """As CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; where left out for CUDA, those of the
+    cards present."""
+    cuda_toolkit: str | None = None
+    """A version to install from PyPI (13.5), or the path of a toolkit on the box, the directory above bin/nvcc: /usr
+    for Debian's own package."""
+    cmake: dict[str, str] = Field(default={})
+    """Further -D definitions for CMake."""
+    built_by: str | None = Field(default=None, min_length=1)
+    """The host, by its name in the inventory, that builds for every box that declares this build; the others get its
+    release over SSH and need no compiler. Left out, every box builds for itself."""
+    kv_cache_pairs: tuple[str, ...] = ()
+    """Cache types to have flash attention kernels for besides those of the box's models, each as K-V: q4_1-q4_1; a
+    shared build gets those of all its boxes."""
 
     @field_validator("architectures")
     @classmethod

@@ -15,24 +15,36 @@ from pydantic.fields import FieldInfo
 
 from llamarig.declare.base import Declaration
 
+LLAMA_CPP = "llama.cpp: common/common.h"
+"""Source of a default that llama.cpp has of its own, at the pinned commit (declare/build.py)."""
+LLAMA_CPP_OR_GGUF = "the GGUF's metadata, else llama.cpp: common/common.h"
+"""Source of a default that a model file may carry (common/common.cpp:1152-1166)."""
+GGUF = "the GGUF's metadata"
+OWNER = "the owner's choice"
+
 
 @dataclass(frozen=True)
 class Setting:
     """What a field sets. Used itself for fields that are not a flag of llama-server.
 
-    :param becomes: what the value ends up as: a flag, a directive of the unit
+    :param names: what the value ends up as: a directive of the unit, a part of a flag
     :param unit: of the value; "-" where it has none
     :param source: where the default comes from
     :param default: what holds where the field has its default of None or nothing
     :param instead: flags that do the same in another way -> what to declare in their place
     """
 
-    becomes: str
+    names: str
+    unit: str = "-"
     _: KW_ONLY
-    unit: str
-    source: str
+    source: str = OWNER
     default: str = ""
     instead: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def becomes(self) -> str:
+        """What the value ends up as."""
+        return self.names
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -44,33 +56,38 @@ class Setting:
 class Flag(Setting):
     """A field that is rendered as a flag of llama-server.
 
-    :param becomes: the spelling that is rendered; for a bool, the one that means True
+    :param names: the spelling that is rendered (for a bool, the one that means True), then those that are not: short
+        ones, and negations
     :param off: the spelling that means False
-    :param aliases: spellings that are not rendered: short ones, and negations
     :param also: further flags that the field is rendered to
     :param older: the spelling for builds that do not have ``becomes``
-    :param env: the environment variables that llama-server reads in place of the flag
+    :param env: an environment variable that llama-server reads in place of the flag and that is not named like it
     :param decides_memory: whether a memory dry run needs the flag, and a change of it makes a plan stale
     :param omit_default: whether the default is not rendered; of a bool it never is
     :param digits: significant digits of a float
     :param rendered_by: the function in render/ that renders it; empty where the rules above are all
     """
 
+    _: KW_ONLY
+    source: str = LLAMA_CPP
     off: str = ""
-    aliases: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     older: str = ""
-    env: tuple[str, ...] = ()
+    env: str = ""
     decides_memory: bool = False
     omit_default: bool = False
     digits: int = 6
     rendered_by: str = ""
 
     @property
+    def becomes(self) -> str:
+        """The spelling that is rendered."""
+        return self.names.split()[0]
+
+    @property
     def spellings(self) -> tuple[str, ...]:
         """Every spelling of the flag, and the flags that the field takes the place of."""
-        own = (self.becomes, self.off, self.older, *self.also, *self.aliases)
-        return (*(spelling for spelling in own if spelling), *self.instead)
+        return (*filter(None, (*self.names.split(), self.off, self.older, *self.also)), *self.instead)
 
 
 @dataclass(frozen=True)
@@ -78,8 +95,14 @@ class Row:
     """One field of the table. ``path`` is how it is declared: ``serve.sampling.top_k``."""
 
     path: str
-    info: FieldInfo
+    declaration: type[Declaration]
+    name: str
     setting: Setting
+
+    @property
+    def info(self) -> FieldInfo:
+        """The field, as pydantic describes it."""
+        return self.declaration.model_fields[self.name]
 
     @property
     def is_switch(self) -> bool:
@@ -100,7 +123,7 @@ def rows(declaration: type[Declaration], path: str = "{}") -> Iterator[Row]:
     for name, info in declaration.model_fields.items():
         here = path.format(name)
         if (setting := setting_of(info)) is not None:
-            yield Row(here, info, setting)
+            yield Row(here, declaration, name, setting)
         for nested in nested_declarations(info.annotation):
             kind = nested.model_fields.get("kind")
             # One of several declarations is named by its constructor: placement = cpu_moe(layers=...)
@@ -133,8 +156,16 @@ def owned_flags(table: Iterable[Row]) -> dict[str, str]:
 
 
 def owned_environment(table: Iterable[Row]) -> dict[str, str]:
-    """Environment variable that llama-server reads in place of a flag -> what to declare in its place."""
-    return {name: row.path for row in table if isinstance(row.setting, Flag) for name in row.setting.env}
+    """Environment variable that llama-server may read in place of a flag -> what to declare in its place.
+
+    Most are named like one of the flag's spellings: LLAMA_ARG_CTX_SIZE is --ctx-size.
+    """
+    found: dict[str, str] = {}
+    for row in table:
+        if isinstance(row.setting, Flag):
+            words = (spelling.lstrip("-").replace("-", "_").upper() for spelling in row.setting.spellings)
+            found |= dict.fromkeys(filter(None, (row.setting.env, *(f"LLAMA_ARG_{word}" for word in words))), row.path)
+    return found
 
 
 def memory_flags(table: Iterable[Row]) -> dict[str, int]:
@@ -145,11 +176,3 @@ def memory_flags(table: Iterable[Row]) -> dict[str, int]:
             rendered = (row.setting.becomes, row.setting.off, *row.setting.also)
             found |= {flag: 0 if row.is_switch else 1 for flag in rendered if flag}
     return found
-
-
-LLAMA_CPP = "llama.cpp: common/common.h"
-"""Source of a default that llama.cpp has of its own, at the pinned commit (declare/build.py)."""
-LLAMA_CPP_OR_GGUF = "the GGUF's metadata, else llama.cpp: common/common.h"
-"""Source of a default that a model file may carry (common/common.cpp:1152-1166)."""
-GGUF = "the GGUF's metadata"
-OWNER = "the owner's choice"

@@ -13,9 +13,12 @@ from llamarig.declare.base import Declaration
 class GpuCard(Declaration):
     """A GPU that the box should have. A property that is ``None`` is not checked."""
 
-    name: str = Field(min_length=2, description="its name, or a part of it: RTX 4090")
-    uuid: str | None = Field(default=None, description="as `nvidia-smi -L` prints it, for one particular card")
-    power_limit_w: float | None = Field(default=None, ge=30, le=1500, description="the power limit it should have")
+    name: str = Field(min_length=2)
+    """Its name, or a part of it: RTX 4090."""
+    uuid: str | None = None
+    """As `nvidia-smi -L` prints it, for one particular card."""
+    power_limit_w: float | None = Field(default=None, ge=30, le=1500)
+    """The power limit it should have."""
 
     @field_validator("uuid")
     @classmethod
@@ -28,64 +31,38 @@ class GpuCard(Declaration):
 class NvidiaDriver(Declaration):
     """The NVIDIA kernel driver from the distribution's packages, without the parts that only a desktop needs."""
 
-    series: str | None = Field(
-        default=None,
-        pattern=r"^\d{3}(-server)?$",
-        description="580, or 580-server: one of the series in Ubuntu; elsewhere, the series that must be available",
-    )
-    kernel_module: Literal["open", "proprietary"] = Field(
-        default="open",
-        description="open for RTX 20xx and newer (RTX 50xx need it), proprietary for GTX 10xx and older",
-    )
-    reboot: bool = Field(
-        default=False,
-        description="whether a deploy may reboot the box for the driver; if not, it asks for a reboot",
-    )
+    series: str | None = Field(default=None, pattern=r"^\d{3}(-server)?$")
+    """580, or 580-server: one of the series in Ubuntu; elsewhere, the series that must be available."""
+    kernel_module: Literal["open", "proprietary"] = "open"
+    """``open`` for RTX 20xx and newer (RTX 50xx need it), ``proprietary`` for GTX 10xx and older."""
+    reboot: bool = False
+    """Whether a deploy may reboot the box for the driver; if not, it asks for a reboot."""
 
 
 class HostPolicy(Declaration):
     """Settings of the machine. A setting that is ``None`` stays as it is."""
 
-    swappiness: int | None = Field(
-        default=10,
-        ge=0,
-        le=200,
-        description="vm.swappiness; a low value keeps expert weights in RAM, 0 does not disable swap",
-    )
-    memory_reserve_mib: int = Field(
-        default=4096,
-        ge=0,
-        description="MiB of RAM that pinned weights, which cannot be swapped, leave to the system and other programs",
-    )
-    memory_mts: int | None = Field(
-        default=None,
-        ge=800,
-        le=12800,
-        description="the RAM's rated speed in MT/s (its XMP/EXPO profile): DDR5-6000 is 6000",
-    )
-    nvidia_driver: NvidiaDriver | None = Field(
-        default=None,
-        description="install and hold the NVIDIA driver; if left out, a missing driver is only reported",
-    )
-    gpus: tuple[GpuCard, ...] = Field(
-        default=(), description="the GPUs the box should have, NVIDIA's in nvidia-smi's order"
-    )
-    liveness_probe: bool = Field(
-        default=True, description="every minute, restart a model server that answers /health but completes nothing"
-    )
-    keep_releases: int = Field(
-        default=2, ge=0, description="how many obsolete releases tasks/prune.py keeps, newest first"
-    )
-    disk_reserve_gib: float = Field(default=5, ge=0, description="GiB a download must leave free on the model store")
-    python_mirror: str | None = Field(
-        default=None,
-        description="where a box whose python3 is older than 3.9 finds a copy of the releases of "
-        "python-build-standalone (URL, or file:///directory on the box); None: GitHub",
-    )
-    accepted: dict[str, str] = Field(
-        default={},
-        description="accepted findings of tasks/audit.py: id of the check (or `id about`) -> the reason",
-    )
+    swappiness: int | None = Field(default=10, ge=0, le=200)
+    """vm.swappiness; a low value keeps expert weights in RAM, 0 does not disable swap."""
+    memory_reserve_mib: int = Field(default=4096, ge=0)
+    """MiB of RAM that pinned weights, which cannot be swapped, leave to the system and other programs."""
+    memory_mts: int | None = Field(default=None, ge=800, le=12800)
+    """The RAM's rated speed in MT/s (its XMP/EXPO profile): DDR5-6000 is 6000."""
+    nvidia_driver: NvidiaDriver | None = None
+    """Install and hold the NVIDIA driver; if left out, a missing driver is only reported."""
+    gpus: tuple[GpuCard, ...] = ()
+    """The GPUs the box should have, NVIDIA's in nvidia-smi's order."""
+    liveness_probe: bool = True
+    """Every minute, restart a model server that answers /health but completes nothing."""
+    keep_releases: int = Field(default=2, ge=0)
+    """How many obsolete releases tasks/prune.py keeps, newest first."""
+    disk_reserve_gib: float = Field(default=5, ge=0)
+    """GiB a download must leave free on the model store."""
+    python_mirror: str | None = None
+    """Where a box whose python3 is older than 3.9 finds a copy of the releases of python-build-standalone (URL, or
+    file:///directory on the box); None: GitHub."""
+    accepted: dict[str, str] = Field(default={})
+    """Accepted findings of tasks/audit.py: id of the check (or `id about`) -> the reason."""
 
     @field_validator("python_mirror")
     @classmethod

@@ -29,14 +29,12 @@ def hub_path(value: str) -> str:
 class Model(Declaration):
     """One model of a box. Its files are either a quant's shard set (``quant``) or named one by one (``files``)."""
 
-    name: Annotated[Name, Setting("llamarig-NAME.service", unit="-", source=OWNER)]
+    name: Annotated[Name, Setting("llamarig-NAME.service")]
+    """Lower-case letters, digits and dashes: it becomes part of a systemd unit's name."""
     repo: Annotated[
         Repo,
-        Field(description="OWNER/NAME on the Hub"),
         Setting(
             "the repository of the model lock",
-            unit="-",
-            source=OWNER,
             instead={
                 **dict.fromkeys(
                     ("-hf", "-hfr", "--hf-repo", "-mu", "--model-url", "-dr", "--docker-repo"), "repo and revision"
@@ -45,65 +43,51 @@ class Model(Declaration):
             },
         ),
     ]
-    revision: Annotated[
-        str,
-        Field(description="a full commit of the Hub repository, or a branch, frozen by the model lock"),
-        Setting("the revision of the model lock", unit="-", source="the Hub's default branch"),
-    ] = "main"
-    quant: Annotated[
-        str | None,
-        Field(description="for example UD-Q6_K_XL: the one shard set of that name"),
-        Setting("the files of the model lock", unit="-", default="files", source=OWNER),
-    ] = None
+    """OWNER/NAME on the Hub."""
+    revision: Annotated[str, Setting("the revision of the model lock", source="the Hub's default branch")] = "main"
+    """A full commit of the Hub repository, or a branch, frozen by the model lock."""
+    quant: Annotated[str | None, Setting("the files of the model lock", default="files")] = None
+    """For example UD-Q6_K_XL: the one shard set of that name."""
     files: Annotated[
         tuple[str, ...],
-        Field(description="paths in the repository"),
         Flag(
-            "--model",
-            aliases=("-m",),
-            unit="paths",
+            "--model -m",
+            "paths",
             default="quant",
             source=OWNER,
-            env=("LLAMA_ARG_MODEL",),
             instead=dict.fromkeys(("-hff", "--hf-file"), "files"),
             rendered_by="file_arguments",
         ),
     ] = ()
+    """Paths in the repository."""
     mmproj: Annotated[
         str | None,
-        Field(description="path of the vision projector in the same repository"),
         Flag(
-            "--mmproj",
-            aliases=("-mm",),
-            unit="path",
+            "--mmproj -mm",
+            "path",
             default="no images",
             source=OWNER,
-            env=("LLAMA_ARG_MMPROJ",),
             instead=dict.fromkeys(
                 ("-mmu", "--mmproj-url", "--mmproj-auto", "--no-mmproj", "--no-mmproj-auto"), "mmproj"
             ),
             rendered_by="file_arguments",
         ),
     ] = None
+    """Path of the vision projector in the same repository."""
     draft: Annotated[
         str | None,
-        Field(description="path of a draft model in the same repository"),
         Flag(
-            "--model-draft",
-            aliases=("-md", "--spec-draft-model"),
-            unit="path",
+            "--model-draft -md --spec-draft-model",
+            "path",
             default="no draft model",
             source=OWNER,
-            env=("LLAMA_ARG_SPEC_DRAFT_MODEL",),
             instead=dict.fromkeys(("-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"), "draft"),
             rendered_by="file_arguments",
         ),
     ] = None
-    build: Annotated[
-        Name,
-        Field(description="name of a build of the box"),
-        Setting("the release that serves", unit="-", source=OWNER),
-    ]
+    """Path of a draft model in the same repository."""
+    build: Annotated[Name, Setting("the release that serves")]
+    """Name of a build of the box."""
     serve: Serve
 
     @field_validator("files")

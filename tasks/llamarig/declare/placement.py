@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import GGUF, LLAMA_CPP, OWNER, Flag, Setting
@@ -13,8 +14,8 @@ GiveUp = Literal["ubatch", "context", "cache_type", "layers"]
 """``ubatch``: halved down to 512. ``context``: 3/4 and 1/2 of what is declared. ``cache_type``: KV at q8_0.
 ``layers``: the first layers wholly in RAM, attention and KV cache too."""
 
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[int, Field(ge=1)]
+
+_flag = functools.partial(Flag, source=OWNER, decides_memory=True, rendered_by="placement_arguments")
 
 Experts = Literal["up", "gate", "down", "gate_up"]
 """Expert tensors of a layer, as in blk.N.ffn_<this>_exps.weight."""
@@ -45,47 +46,16 @@ class Layers(Declaration):
     """
 
     kind: Literal["layers"] = "layers"
-    gpu: Annotated[
-        tuple[Count, ...],
-        Field(min_length=1, description="whole layers on each GPU"),
-        Flag(
-            "--override-tensor",
-            aliases=("-ot",),
-            unit="layers per GPU",
-            source=OWNER,
-            env=("LLAMA_ARG_OVERRIDE_TENSOR",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
-    ]
-    split: Annotated[
-        tuple[Count, ...],
-        Field(min_length=1, description="layers whose attention and KV cache each GPU holds, the output included"),
-        Flag(
-            "--tensor-split",
-            aliases=("-ts",),
-            unit="layers per GPU",
-            source=OWNER,
-            env=("LLAMA_ARG_TENSOR_SPLIT",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
-    ]
-    partial: Annotated[
-        tuple[tuple[Experts, ...], ...],
-        Field(description="expert tensors on each GPU of the layer after its whole ones"),
-        Setting("part of --override-tensor", unit="tensors per GPU", source=OWNER),
-    ] = ()
-    in_ram: Annotated[
-        int,
-        Field(ge=0, description="the first layers, wholly in RAM: attention and KV cache too"),
-        Setting("part of --n-gpu-layers", unit="layers", source=OWNER),
-    ] = 0
-    nextn: Annotated[
-        int,
-        Field(ge=0, description="layers of multi-token prediction in split: wholly where the split puts them"),
-        Setting("part of --override-tensor", unit="layers", source=GGUF),
-    ] = 0
+    gpu: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--override-tensor -ot", "layers per GPU")]
+    """Whole layers on each GPU."""
+    split: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--tensor-split -ts", "layers per GPU")]
+    """Layers whose attention and KV cache each GPU holds, the output included."""
+    partial: Annotated[tuple[tuple[Experts, ...], ...], Setting("part of --override-tensor", "tensors per GPU")] = ()
+    """Expert tensors on each GPU of the layer after its whole ones."""
+    in_ram: Annotated[NonNegativeInt, Setting("part of --n-gpu-layers", "layers")] = 0
+    """The first layers, wholly in RAM: attention and KV cache too."""
+    nextn: Annotated[NonNegativeInt, Setting("part of --override-tensor", "layers", source=GGUF)] = 0
+    """Layers of multi-token prediction in split: wholly where the split puts them."""
 
     @property
     def room(self) -> tuple[int, ...]:
@@ -128,25 +98,21 @@ class Auto(Declaration):
 
     kind: Literal["auto"] = "auto"
     margin_mib: Annotated[
-        int,
-        Field(ge=0, description="kept free on each GPU, for what no dry run sees"),
+        NonNegativeInt,
         Setting(
             "margins of the plan",
-            unit="MiB",
+            "MiB",
             source="measured on two cards with the pinned commit: 265-316 MiB appear at warm-up and in the first "
             "prompts; a start with 64 died at its first decode (tests/gpu/RESULTS.md)",
         ),
     ] = 384
+    """Kept free on each GPU, for what no dry run sees."""
     per_gpu: Annotated[
-        tuple[Count, ...] | None,
-        Field(description="margins in device order, where they differ: a card with a display needs more"),
-        Setting("margins of the plan", unit="MiB per GPU", default="margin_mib on each", source=OWNER),
+        tuple[NonNegativeInt, ...] | None, Setting("margins of the plan", "MiB per GPU", default="margin_mib on each")
     ] = None
-    give_up: Annotated[
-        tuple[GiveUp, ...],
-        Field(description="what may be lowered, in this order, when not even attention and KV cache fit"),
-        Setting("fallbacks of the plan", unit="-", source=OWNER),
-    ] = ()
+    """Margins in device order, where they differ: a card with a display needs more."""
+    give_up: Annotated[tuple[GiveUp, ...], Setting("fallbacks of the plan")] = ()
+    """What may be lowered, in this order, when not even attention and KV cache fit."""
 
     @field_validator("give_up")
     @classmethod
@@ -175,19 +141,8 @@ class CpuMoe(Declaration):
     """
 
     kind: Literal["cpu-moe"] = "cpu-moe"
-    layers: Annotated[
-        int,
-        Field(ge=1, description="the first layers, whose experts stay in RAM"),
-        Flag(
-            "--n-cpu-moe",
-            aliases=("-ncmoe",),
-            unit="layers",
-            source=OWNER,
-            env=("LLAMA_ARG_N_CPU_MOE",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
-    ]
+    layers: Annotated[PositiveInt, _flag("--n-cpu-moe -ncmoe", "layers")]
+    """The first layers, whose experts stay in RAM."""
 
 
 class Fit(Declaration):
@@ -195,77 +150,35 @@ class Fit(Declaration):
 
     kind: Literal["fit"] = "fit"
     target_mib: Annotated[
-        tuple[Count, ...],
-        Field(min_length=1, description="kept free on each GPU; the last value holds for the GPUs after it"),
-        Flag(
-            "--fit-target",
-            aliases=("-fitt",),
-            unit="MiB per GPU",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_FIT_TARGET",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
+        tuple[NonNegativeInt, ...], Field(min_length=1), _flag("--fit-target -fitt", "MiB per GPU", source=LLAMA_CPP)
     ] = (1024,)
+    """Kept free on each GPU; the last value holds for the GPUs after it."""
     minimum_context: Annotated[
-        int | None,
-        Field(ge=256, description="least context that the fit may shrink to; a declared context is never shrunk"),
-        Flag(
-            "--fit-ctx",
-            aliases=("-fitc",),
-            unit="tokens",
-            default="4096",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_FIT_CTX",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
+        int | None, Field(ge=256), _flag("--fit-ctx -fitc", "tokens", default="4096", source=LLAMA_CPP)
     ] = None
+    """Least context that the fit may shrink to; a declared context is never shrunk."""
 
 
 class Override(Declaration):
     """The owner's own ``--override-tensor`` rules, passed on unchanged and in order."""
 
     kind: Literal["override"] = "override"
-    rules: Annotated[
-        tuple[str, ...],
-        Field(min_length=1, description="REGEX=DEVICE; the first that matches a tensor decides"),
-        Flag(
-            "--override-tensor",
-            aliases=("-ot",),
-            unit="-",
-            source=OWNER,
-            env=("LLAMA_ARG_OVERRIDE_TENSOR",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
-    ]
+    rules: Annotated[tuple[str, ...], Field(min_length=1), _flag("--override-tensor -ot")]
+    """REGEX=DEVICE; the first that matches a tensor decides."""
     gpu_layers: Annotated[
-        int,
-        Field(ge=0, description="how many of the last layers are on GPUs"),
-        Flag(
-            "--n-gpu-layers",
-            unit="layers",
-            source="llamarig: more than any model has",
-            env=("LLAMA_ARG_N_GPU_LAYERS",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
-        ),
+        NonNegativeInt, _flag("--n-gpu-layers", "layers", source="llamarig: more than any model has")
     ] = 99
+    """How many of the last layers are on GPUs."""
     split: Annotated[
-        tuple[Share, ...] | None,
-        Field(description="share of the layers that each GPU holds"),
-        Flag(
-            "--tensor-split",
-            aliases=("-ts",),
-            unit="shares",
+        tuple[PositiveInt, ...] | None,
+        _flag(
+            "--tensor-split -ts",
+            "shares",
             default="free memory at the start",
             source="llama.cpp: src/llama-model.cpp:1556-1576",
-            env=("LLAMA_ARG_TENSOR_SPLIT",),
-            decides_memory=True,
-            rendered_by="placement_arguments",
         ),
     ] = None
+    """Share of the layers that each GPU holds."""
 
     @field_validator("rules")
     @classmethod

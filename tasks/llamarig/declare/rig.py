@@ -22,29 +22,16 @@ def _repeated(names: Iterable[str]) -> list[str]:
 class Hub(Declaration):
     """Source of the models. The token is referred to, never written here."""
 
-    endpoint: str = Field(
-        default="https://huggingface.co",
-        pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$",
-        description="the Hub or a mirror, without a login: declarations are kept in git and appear in messages",
-    )
-    token_env: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="environment variable of the control machine that holds the Hub token",
-    )
-    token_command: tuple[str, ...] = Field(
-        default=(), description="command of the control machine that prints the Hub token: ('pass', 'show', 'hub')"
-    )
-    proxy: str | None = Field(
-        default=None,
-        pattern=r"^http://[^\s/@]+/?$",
-        description="proxy of the box to the Hub, http://host:port; none where left out, whatever its environment has",
-    )
-    max_mb_s: float | None = Field(
-        default=None,
-        ge=0.1,
-        description="limit for all downloads of the box together, in MB/s; no limit where left out",
-    )
+    endpoint: str = Field(default="https://huggingface.co", pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    """The Hub or a mirror, without a login: declarations are kept in git and appear in messages."""
+    token_env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable of the control machine that holds the Hub token."""
+    token_command: tuple[str, ...] = ()
+    """Command of the control machine that prints the Hub token: ('pass', 'show', 'hub')."""
+    proxy: str | None = Field(default=None, pattern=r"^http://[^\s/@]+/?$")
+    """Proxy of the box to the Hub, http://host:port; none where left out, whatever its environment has."""
+    max_mb_s: float | None = Field(default=None, ge=0.1)
+    """Limit for all downloads of the box together, in MB/s; no limit where left out."""
 
     @field_validator("token_env")
     @classmethod
@@ -67,29 +54,21 @@ class Rig(Declaration):
 
     builds: tuple[Build, ...] = Field(min_length=1)
     models: tuple[Model, ...] = Field(min_length=1)
-    default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
-    presets: Name | None = Field(
-        default=None,
-        description="a build whose models are also written to a preset file for llama-server's router mode, "
-        "/etc/llamarig/presets/BUILD.ini; nothing is started from it",
-    )
+    default: Name | None = None
+    """The model started at boot; the first where left out."""
+    presets: Name | None = None
+    """A build whose models are also written to a preset file for llama-server's router mode,
+    /etc/llamarig/presets/BUILD.ini; nothing is started from it."""
     host: HostPolicy = HostPolicy()
     hub: Hub = Hub()
-    model_lock: str = Field(
-        default="inventory/models.lock.json",
-        description="file on the control machine that freezes revisions and sha256 of every model; commit it",
-    )
-    bench_ledger: str = Field(
-        default="inventory/bench.jsonl",
-        description="file on the control machine to which tasks/bench.py appends its timings; commit it",
-    )
-    plan_file: str = Field(
-        default="inventory/plans.json",
-        description="file on the control machine that keeps the plans of models with auto(); commit it",
-    )
-    simulated_gpus: tuple[SimulatedGpu, ...] = Field(
-        default=(), description="plan for these GPUs in place of those of the box: what would a 5090 give me?"
-    )
+    model_lock: str = "inventory/models.lock.json"
+    """File on the control machine that freezes revisions and sha256 of every model; commit it."""
+    bench_ledger: str = "inventory/bench.jsonl"
+    """File on the control machine to which tasks/bench.py appends its timings; commit it."""
+    plan_file: str = "inventory/plans.json"
+    """File on the control machine that keeps the plans of models with auto(); commit it."""
+    simulated_gpus: tuple[SimulatedGpu, ...] = ()
+    """Plan for these GPUs in place of those of the box: what would a 5090 give me?"""
 
     @field_validator("builds")
     @classmethod

@@ -5,6 +5,11 @@ SETTINGS.md beside this file is the output of `python -m llamarig.declare.settin
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
+
+from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Row, rows
 from llamarig.declare.model import Model
 
@@ -24,6 +29,18 @@ def settings_table() -> str:
     return _HEADING + "".join(f"| {' | '.join(_cells(row))} |\n" for row in rows(Model))
 
 
+def meanings(declaration: type[Declaration]) -> dict[str, str]:
+    """Field -> the docstring below it, of a declaration and its bases."""
+    found = {}
+    for cls in reversed(declaration.__mro__[: -len(Declaration.__mro__)]):
+        (definition,) = ast.parse(inspect.getsource(cls)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, following in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(following, ast.Expr):
+                found[ast.unparse(field.target)] = " ".join(ast.literal_eval(following.value).split())
+    return found
+
+
 def _cells(row: Row) -> list[str]:
     setting = row.setting
     decides_memory = isinstance(setting, Flag) and setting.decides_memory
@@ -34,7 +51,7 @@ def _cells(row: Row) -> list[str]:
         _default(row),
         setting.source,
         "yes" if decides_memory else "",
-        row.info.description or "",
+        meanings(row.declaration).get(row.name, ""),
     ]
     return [cell.replace("|", "\\|") for cell in cells]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from llamarig.declare.build import Build
@@ -18,17 +18,6 @@ _SAME = ("source", "backend", "cuda_toolkit", "cmake")
 
 class SharingError(ValueError):
     """Boxes cannot share a build as declared; the message names the boxes, the reason and the remedy."""
-
-
-@dataclass(frozen=True)
-class BinaryRequirements:
-    """What a binary requires of the box that runs it. Empty fields require nothing."""
-
-    machine: str = ""
-    glibc: str = ""
-    instruction_sets: frozenset[str] = frozenset()
-    made_on: str = ""
-    """The system it was built on, for messages."""
 
 
 def is_received(build: Build, host: str) -> bool:
@@ -85,48 +74,48 @@ def _for_all(build: Build, host: str, rigs: Mapping[str, Rig]) -> Build:
     return build.model_copy(update={"architectures": architectures, "kv_cache_pairs": tuple(sorted(pairs))})
 
 
-def expected_requirements(build: Build, builder: Platform) -> BinaryRequirements:
-    """What a build by that box will require, as far as it is known before it is compiled.
+def expected_requirements(build: Build, builder: Platform) -> Platform:
+    """What a build by that box will require of others, as far as it is known before it is compiled.
 
     ggml compiles for the processor it is built on, unless GGML_NATIVE is off (ggml/CMakeLists.txt).
     """
     native = build.cmake.get("GGML_NATIVE", "ON").upper() not in ("OFF", "0", "NO", "FALSE", "N")
-    return BinaryRequirements(builder.machine, "", builder.instruction_sets if native else frozenset(), builder.system)
+    return replace(builder, glibc="", instruction_sets=builder.instruction_sets if native else frozenset())
 
 
-def recorded_requirements(manifest: Mapping[str, Any]) -> BinaryRequirements | None:
-    """The requirements in a release's manifest; None if it has none."""
+def recorded_requirements(manifest: Mapping[str, Any]) -> Platform | None:
+    """The requirements in a release's manifest; None if it has none. ``system``: the one it was built on."""
     recorded = manifest.get("needs")
     if not isinstance(recorded, dict):
         return None
-    return BinaryRequirements(
+    return Platform(
         machine=str(recorded.get("machine", "")),
         glibc=str(recorded.get("glibc", "")),
+        system=str(recorded.get("made_on", "")),
         instruction_sets=frozenset(recorded.get("instruction_sets", ())),
-        made_on=str(recorded.get("made_on", "")),
     )
 
 
-def misfits(needs: BinaryRequirements, box: Platform) -> list[str]:
-    """The reasons why a binary cannot run on a box; empty if there are none."""
-    return list(_misfits(needs, box))
+def misfits(needs: Platform, box: Platform) -> list[str]:
+    """The reasons why a binary cannot run on a box; empty if there are none.
 
-
-def _misfits(needs: BinaryRequirements, box: Platform) -> Iterator[str]:
+    :param needs: what the binary requires, and the system it was built on; an empty field requires nothing
+    """
     if needs.machine and needs.machine != box.machine:
-        yield f"it is for {needs.machine}, this box is {box.machine or 'of an unknown kind'}"
-        return
+        return [f"it is for {needs.machine}, this box is {box.machine or 'of an unknown kind'}"]
+    reasons = []
     if lacking := sorted(needs.instruction_sets - box.instruction_sets):
-        yield (
+        reasons.append(
             f"it would use {', '.join(lacking)}, which this box's processor does not have: "
             'declare cmake={"GGML_NATIVE": "OFF"} for it (x86 then needs AVX2), or build it here'
         )
     if needs.glibc and _numbers(needs.glibc) > _numbers(box.glibc):
-        yield (
-            f"it needs glibc {needs.glibc} or newer (it was made on {needs.made_on or 'a newer system'}), this box "
+        reasons.append(
+            f"it needs glibc {needs.glibc} or newer (it was made on {needs.system or 'a newer system'}), this box "
             f"({box.system or 'of an unknown system'}) has {box.glibc or 'another C library'}: let the box with the "
             "oldest system build, or build it here"
         )
+    return reasons
 
 
 def _numbers(version: str) -> tuple[int, ...]:

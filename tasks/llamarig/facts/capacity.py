@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.placement.box_capacity import BoxCapacity, parse_cpu_list
 
@@ -21,12 +20,8 @@ class Capacity(FactBase[BoxCapacity]):
         GPU UUID: 	 GPU-2c5c95f6-3a3d-da71-baf8-13e54a4de87c
     """
 
-    @staticmethod
-    @override
-    def default() -> BoxCapacity:
-        return BoxCapacity()
+    default = BoxCapacity
 
-    @override
     def command(self) -> str:
         return (
             "grep MemTotal /proc/meminfo; echo kernel $(cat /proc/sys/kernel/osrelease); "
@@ -34,7 +29,6 @@ class Capacity(FactBase[BoxCapacity]):
             "test -d /proc/driver/nvidia/gpus && echo driver && cat /proc/driver/nvidia/gpus/*/information; true"
         )
 
-    @override
     def process(self, output: list[str]) -> BoxCapacity:
         text = "\n".join(output)
         memory = re.search(r"^MemTotal:\s+(\d{1,15}) kB$", text, re.MULTILINE)

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.cuda_toolkits import Version
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 # The version that build-essential or base-devel would install, by the package lists that are on the box. Fedora's lists
 # may have to be fetched first, so they are not read.
@@ -88,45 +87,30 @@ class CompilersFound(FactBase[Compilers]):
         #define __GNUC__ 12
     """
 
-    @staticmethod
-    @override
-    def default() -> Compilers:
-        return Compilers()
+    default = Compilers
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
         """:param paths: of CUDA toolkits"""
-        sections = [
-            ("glibc", "getconf GNU_LIBC_VERSION"),
-            ("installed", "gcc -dumpversion"),
-            ("offered", _OFFERED),
-        ]
+        sections = {"glibc": "getconf GNU_LIBC_VERSION", "installed": "gcc -dumpversion", "offered": _OFFERED}
         for path in sorted(paths):
-            sections.append((f"headers {path}", _HEADERS.format(f"{path}/include")))
-            sections.append((f"called {path}", _CALLED.format(path)))
+            sections[f"headers {path}"] = _HEADERS.format(f"{path}/include")
+            sections[f"called {path}"] = _CALLED.format(path)
         return sections_command(sections)
 
-    @override
     def process(self, output: list[str]) -> Compilers:
         sections = parse_sections(output)
-        glibc = re.search(r"glibc (\d{1,3})\.(\d{1,3})", " ".join(sections.get("glibc", [])))
-        installed = _major(sections.get("installed", []))
+        glibc = re.search(r"glibc (\d{1,3})\.(\d{1,3})", " ".join(sections["glibc"]))
+        installed = _major(sections["installed"])
         paths = {name.partition(" ")[2] for name in sections if name.startswith(("headers /", "called /"))}
         return Compilers(
             glibc=(int(glibc[1]), int(glibc[2])) if glibc else None,
-            gcc=installed or _major(sections.get("offered", [])),
+            gcc=installed or _major(sections["offered"]),
             is_installed=installed is not None,
             toolkits={
-                path: ToolkitHere(
-                    _limits(sections.get(f"headers {path}", [])), _called(sections.get(f"called {path}", []))
-                )
+                path: ToolkitHere(_limits(sections[f"headers {path}"]), _called(sections[f"called {path}"]))
                 for path in sorted(paths)
             },
         )
-
-
-def _toolkit(path: str, sections: Mapping[str, list[str]]) -> ToolkitHere:
-    return ToolkitHere(_limits(sections.get(f"headers {path}", [])), _called(sections.get(f"called {path}", [])))
 
 
 def _major(lines: list[str]) -> int | None:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 Version = tuple[int, int]
 """Version of a CUDA toolkit: 13.0 is (13, 0)."""
@@ -26,16 +25,11 @@ class ToolkitVersions(FactBase[dict[str, Version]]):
         == /usr
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Version]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
-        return sections_command((path, f"{path}/bin/nvcc --version") for path in sorted(paths))
+        return sections_command({path: f"{path}/bin/nvcc --version" for path in sorted(paths)})
 
-    @override
     def process(self, output: list[str]) -> dict[str, Version]:
         lines = parse_sections(output)
         found = {path: re.search(r"release (\d{1,3})\.(\d{1,3})", " ".join(lines[path])) for path in lines}

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,8 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
         16678912	1795286105	/var/lib/llamarig/models/llamarig
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Directory]:
-        return {}
+    default = dict
 
-    @override
     def command(self, parents: Iterable[str]) -> str:
         globs = " ".join(f"{parent}/*/" for parent in sorted(parents))
         return (
@@ -41,7 +36,6 @@ class DirectorySizes(FactBase[dict[str, Directory]]):
             "done 2>/dev/null; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, Directory]:
         directories = {}
         for line in output:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 FactRequest = tuple[type[FactBase[Any]], Mapping[str, Any]]
 """A fact, and the arguments of its command."""
@@ -28,18 +27,13 @@ class FactBatch(FactBase[dict[int, list[str]]]):
         half
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[int, list[str]]:
-        return {}
+    default = dict
 
-    @override
     def command(self, requests: Sequence[FactRequest]) -> str:
         return "; ".join(
             [*(_marked(index, fact, arguments) for index, (fact, arguments) in enumerate(requests)), "true"]
         )
 
-    @override
     def process(self, output: list[str]) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}
         index, lines = -1, list[str]()

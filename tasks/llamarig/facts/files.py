@@ -6,29 +6,23 @@ import shlex
 from collections.abc import Sequence
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import whole_number
 
 
 class Sha256Sums(FactBase[dict[str, str]]):
-    """Path -> sha256, for those of the (small) files that exist.
+    """Path -> sha256, for those of the files that exist and can be read. Reads every byte.
 
     Output::
 
         05fd10b0a229cbc3613b71498c47f1bffc8b6220e3aca4b41474bae18711720a  /etc/systemd/system/llamarig-tiny.service
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Sequence[str]) -> str:
         return f"sha256sum {shlex.join(paths)} 2>/dev/null; true"
 
-    @override
     def process(self, output: list[str]) -> dict[str, str]:
         pairs = (line.partition("  ") for line in output)
         return {path: digest for digest, _, path in pairs if len(digest) == 64 and path}
@@ -42,17 +36,12 @@ class Ownership(FactBase[dict[str, str]]):
         /var/lib/llamarig/models	root root 755 directory
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Sequence[str]) -> str:
         # coreutils before 9.6 translates the kind of a file.
         return f"LC_ALL=C stat -L -c '%n\t%U %G %a %F' {shlex.join(paths)} 2>/dev/null; true"
 
-    @override
     def process(self, output: list[str]) -> dict[str, str]:
         pairs = (line.partition("\t") for line in output)
         return {path: owner for path, tab, owner in pairs if tab}
@@ -67,16 +56,11 @@ class LastLines(FactBase[list[str]]):
         2026-11-21 18:35:00 status installed libc-bin:amd64 2.41-12+deb13u4
     """
 
-    @staticmethod
-    @override
-    def default() -> list[str]:
-        return []
+    default = list
 
-    @override
     def command(self, path: str, count: int) -> str:
         return f"tail -n {count} {shlex.quote(path)} 2>/dev/null; true"
 
-    @override
     def process(self, output: list[str]) -> list[str]:
         return [line.rstrip() for line in output if line.strip()]
 
@@ -89,16 +73,11 @@ class UserExists(FactBase[bool]):
         llamarig:x:995:995::/var/lib/llamarig:/usr/sbin/nologin
     """
 
-    @staticmethod
-    @override
-    def default() -> bool:
-        return False
+    default = bool
 
-    @override
     def command(self, user: str) -> str:
         return f"getent passwd {shlex.quote(user)} || true"
 
-    @override
     def process(self, output: list[str]) -> bool:
         return any(":" in line for line in output)
 
@@ -111,16 +90,11 @@ class FileSizes(FactBase[dict[str, int]]):
         4645728 /var/lib/llamarig/models/.../F16/Tiny-Qwen3-Next-F16-00001-of-00003.gguf
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, int]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Sequence[str]) -> str:
         return f"stat -L -c '%s %n' {shlex.join(paths)} 2>/dev/null; true"
 
-    @override
     def process(self, output: list[str]) -> dict[str, int]:
         pairs = (line.partition(" ") for line in output)
         sizes = ((path, whole_number(size)) for size, space, path in pairs if space)

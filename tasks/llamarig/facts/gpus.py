@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command, whole_number
 
 # Field names of nvidia-smi --help-query-gpu. Old and new drivers know clocks_throttle_reasons.
 _FIELDS = (
@@ -156,50 +154,46 @@ class Gpus(FactBase[GpuState]):
     """
 
     @staticmethod
-    @override
     def default() -> GpuState:
         return GpuState(problem="the box has not reported its GPUs")
 
-    @override
     def command(self) -> str:
         query = f"nvidia-smi --query-gpu={','.join(_FIELDS)} --format=csv,noheader,nounits"
         return sections_command(
-            [
+            {
                 # It prints errors on stdout, with exit codes of its own (18: module and library differ). It hangs where
                 # a GPU hangs: `timeout` then exits with 124, or 137 after SIGKILL.
-                (
-                    "nvidia",
+                "nvidia": (
                     f"if command -v nvidia-smi >/dev/null; then timeout -k 5 {_TIMEOUT_S} {query} 2>&1; "
-                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi",
+                    f"case $? in 124|137) echo '{HANGS}';; esac; else echo none; fi"
                 ),
-                ("module", "cat /sys/module/nvidia/version"),
-                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
-                ("amd", _AMD),
-                ("bus", _BUS),
-            ]
+                "module": "cat /sys/module/nvidia/version",
+                "library": "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f",
+                "amd": _AMD,
+                "bus": _BUS,
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> GpuState:
         sections = parse_sections(output)
         gpus: list[Gpu] = []
         complaints: list[str] = []
-        for line in sections.get("nvidia", []):
+        for line in sections["nvidia"]:
             gpu = _nvidia(line)
             if gpu is not None:
                 gpus.append(gpu)
             else:
                 # For a lost GPU it may print [GPU is lost] in each field.
                 complaints.append(", ".join(dict.fromkeys(word.strip() for word in line.split(","))))
-        module = " ".join(sections.get("module", []))
+        module = " ".join(sections["module"])
         return GpuState(
             gpus=tuple(gpus),
             module=module if re.fullmatch(r"\d[\d.]*", module) else "",
-            library=_library([*sections.get("library", []), *complaints]),
+            library=_library([*sections["library"], *complaints]),
             problem="" if gpus else _problem(complaints),
             complaints=tuple(complaints) if gpus else (),
-            amd=tuple(card for line in sections.get("amd", []) if (card := _amd(line)) is not None),
-            on_bus=tuple(line for line in sections.get("bus", []) if re.fullmatch(r"0x[0-9a-f]{4}", line)),
+            amd=tuple(card for line in sections["amd"] if (card := _amd(line)) is not None),
+            on_bus=tuple(line for line in sections["bus"] if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
+
+from llamarig.facts.output import parse_blocks
 
 # Valid in every Python 3, so that one that is too old can report its version.
 _CODE = 'import sys; print("version=%d.%d" % sys.version_info[:2]); import ensurepip, ssl, venv; print("complete=yes")'
@@ -46,26 +47,15 @@ class Interpreters(FactBase[dict[str, Interpreter]]):
         path=/none
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Interpreter]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
         return "; ".join([*(f"echo path={path}; {path} -I -c '{_CODE}' 2>/dev/null" for path in paths), "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, Interpreter]:
-        found: dict[str, Interpreter] = {}
-        path = ""
-        for line in output:
-            key, _, value = line.partition("=")
-            if key == "path":
-                path, found[value] = value, Interpreter()
-            elif path and key == "version" and re.fullmatch(r"\d{1,3}\.\d{1,3}", value):
-                major, minor = value.split(".")
-                found[path] = Interpreter((int(major), int(minor)))
-            elif path and key == "complete":
-                found[path] = Interpreter(found[path].version, complete=True)
-        return found
+        return {path: _interpreter(values) for path, values in parse_blocks(output, "path").items()}
+
+
+def _interpreter(values: Mapping[str, str]) -> Interpreter:
+    version = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", values.get("version", ""))
+    return Interpreter((int(version[1]), int(version[2])) if version else None, "complete" in values)

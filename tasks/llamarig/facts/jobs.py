@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object, parse_blocks
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
 from llamarig.render import layout
@@ -50,15 +49,11 @@ class Jobs(FactBase[dict[str, Job]]):
         status={"state": "done", "step": "downloading", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Job]:
-        return {}
+    default = dict
 
-    @override
     def command(self, names: Iterable[str]) -> str:
         commands = (
-            f"echo job={name}; systemctl is-active '{layout.job_unit(name)}*' | sort -u | sed s/^/active=/; "
+            f"echo job={name}; echo active=$(systemctl is-active '{layout.job_unit(name)}*'); "
             f"cd {layout.JOBS}/{name} 2>/dev/null && "
             '{ test -f job.json && echo "sha256=$(sha256sum <job.json | cut -c1-64)"; '
             # Not echo: that of Debian's sh interprets backslashes.
@@ -67,25 +62,14 @@ class Jobs(FactBase[dict[str, Job]]):
         )
         return "; ".join([*commands, "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, Job]:
-        jobs: dict[str, dict[str, str]] = {}
-        values: dict[str, str] = {}
-        for line in output:
-            key, _, value = line.partition("=")
-            if key == "job":
-                values = jobs[value] = {}
-            elif key == "active":
-                values[key] = f"{values.get(key, '')} {value}"
-            else:
-                values[key] = value
         return {
             name: Job(
                 sha256=values.get("sha256", ""),
                 running=not {"active", "activating", "deactivating"}.isdisjoint(values.get("active", "").split()),
                 status=JobStatus.from_stored(json_object(values.get("status", ""))),
             )
-            for name, values in jobs.items()
+            for name, values in parse_blocks(output, "job").items()
         }
 
 
@@ -102,12 +86,8 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
         build-0c1e57098bba-a6a0c45d	Sat 2026-11-21 20:04:47 UTC	{ "backend": "cpu", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, RunningJob]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
         unit = layout.job_unit("${n}")
         # Every deploy and audit reads this, and mostly nothing runs: then one systemctl shows it for all jobs.
@@ -119,7 +99,6 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
             "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, RunningJob]:
         rows = (line.split("\t", 2) for line in output)
         return {row[0]: RunningJob(row[2], row[1]) for row in rows if len(row) == 3}

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_blocks
+from llamarig.facts.output import parse_blocks, whole_number
 from llamarig.remote.serve.key_file import BOM, CR, EMPTY, LARGEST, MISSING, NO_KEY, NOT_A_FILE, TOO_LARGE
 
 # USABLE of remote/serve/key_file.py as a regular expression of grep.
@@ -39,16 +37,11 @@ class KeyFiles(FactBase[dict[str, KeyFile]]):
         key=/etc/llamarig/keys/none
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, KeyFile]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Sequence[str]) -> str:
         return "; ".join([*(_command_for(shlex.quote(path)) for path in paths), "true"])
 
-    @override
     def process(self, output: list[str]) -> dict[str, KeyFile]:
         return {path: _key_file(values) for path, values in parse_blocks(output, "key").items()}
 

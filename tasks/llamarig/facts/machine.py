@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.facts.nvidia_packages import SOURCES
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command
 from llamarig.facts.udev import parse_rules, swappiness_rules
 from llamarig.render import layout
 
@@ -33,7 +32,6 @@ class Machine:
     swap_devices: tuple[str, ...] = ()
     huge_pages: str = ""
     """Setting in /sys/kernel/mm/transparent_hugepage/enabled: always, madvise or never."""
-    cpu_model: str = ""
     cpus_online: frozenset[int] = frozenset()
     cores: int = 0
     governors: tuple[str, ...] = ()
@@ -83,49 +81,40 @@ class MachineState(FactBase[Machine]):
         no
     """
 
-    @staticmethod
-    @override
-    def default() -> Machine:
-        return Machine()
+    default = Machine
 
-    @override
     def command(self) -> str:
         return sections_command(
-            [
-                ("virtualization", "systemd-detect-virt"),
-                ("swappiness", "cat /proc/sys/vm/swappiness"),
+            {
+                "virtualization": "systemd-detect-virt",
+                "swappiness": "cat /proc/sys/vm/swappiness",
                 # All files of all sysctl.d directories, in the order in which systemd applies them.
-                (
-                    "at-boot",
+                "at-boot": (
                     "p=/usr/lib/systemd/systemd-sysctl; test -x $p || p=/lib/systemd/systemd-sysctl; "
-                    "$p --cat-config | grep -E '^# /|^-?vm[./]swappiness'",
+                    "$p --cat-config | grep -E '^# /|^-?vm[./]swappiness'"
                 ),
-                ("udev", swappiness_rules()),
-                ("meminfo", "grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo"),
-                ("swaps", "tail -n +2 /proc/swaps"),
-                ("oom", "sed -n 's/^oom_kill //p' /proc/vmstat"),
-                (
-                    "oom-units",
+                "udev": swappiness_rules(),
+                "meminfo": "grep -E '^(MemTotal|MemAvailable|SwapTotal|SwapFree):' /proc/meminfo",
+                "swaps": "tail -n +2 /proc/swaps",
+                "oom": "sed -n 's/^oom_kill //p' /proc/vmstat",
+                "oom-units": (
                     "for u in $(systemctl list-units --all --plain --no-legend 'llamarig-*.service' "
                     "| cut -d' ' -f1); do "
-                    'test "$(systemctl show $u -p Result --value)" = oom-kill && echo $u; done',
+                    'test "$(systemctl show $u -p Result --value)" = oom-kill && echo $u; done'
                 ),
-                ("huge-pages", "cat /sys/kernel/mm/transparent_hugepage/enabled"),
-                ("cpus", "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'"),
-                ("cpu-model", "grep -m 1 '^model name' /proc/cpuinfo"),
-                ("governors", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u"),
-                ("scaling-drivers", "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u"),
-                ("energy", "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u"),
+                "huge-pages": "cat /sys/kernel/mm/transparent_hugepage/enabled",
+                "cpus": "lscpu -p=CPU,CORE,SOCKET | grep -v '^#'",
+                "governors": "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor | sort -u",
+                "scaling-drivers": "cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_driver | sort -u",
+                "energy": "cat /sys/devices/system/cpu/cpu*/cpufreq/energy_performance_preference | sort -u",
                 # Before the first deploy the store does not exist; its filesystem will be that of the nearest parent.
-                (
-                    "disk",
+                "disk": (
                     f'd={layout.MODELS}; while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
-                    'df --output=fstype,avail -B1 "$d" | tail -n 1',
+                    'df --output=fstype,avail -B1 "$d" | tail -n 1'
                 ),
-                (
-                    "upgrades",
-                    # Settings of apt.systemd.daily, which the timer starts: Enable "0" disables it; "always" is a valid
-                    # interval.
+                # Settings of apt.systemd.daily, which the timer starts: Enable "0" disables it; "always" is a valid
+                # interval.
+                "upgrades": (
                     "if command -v apt-config >/dev/null; then p=$(apt-config dump APT::Periodic); "
                     '! echo "$p" | grep -q \'::Enable "0"\' && echo "$p" | grep -qE '
                     "'::Unattended-Upgrade \"([1-9]|always)' && command -v unattended-upgrade >/dev/null "
@@ -133,62 +122,57 @@ class MachineState(FactBase[Machine]):
                     "elif command -v dnf >/dev/null; then systemctl is-enabled dnf-automatic.timer "
                     "dnf-automatic-install.timer dnf5-automatic.timer | grep -q '^enabled' && echo yes || echo no; "
                     # Arch has no automatic upgrades.
-                    "elif command -v pacman >/dev/null; then echo no; fi",
+                    "elif command -v pacman >/dev/null; then echo no; fi"
                 ),
-                (
-                    "driver-packages",
-                    # Not apt-mark, which opens the whole package cache: a second of CPU time.
+                # Not apt-mark, which opens the whole package cache: a second of CPU time.
+                "driver-packages": (
                     "dpkg-query -W -f '${db:Status-Status} ${db:Status-Want} ${Package} ${source:Package}\\n' "
                     f"| grep -E '^installed [a-z]+ ((libcuda1|libnvidia-compute[0-9a-z-]*) |[^ ]+ ({SOURCES}))'; "
                     "command -v dnf >/dev/null && rpm -qa --qf 'installed rpm %{NAME} rpm\\n' '*nvidia*' "
-                    f"| grep -E ' ({_RPMS})'",
+                    f"| grep -E ' ({_RPMS})'"
                 ),
-                (
-                    "held",
+                "held": (
                     "command -v apt-config >/dev/null && apt-config dump Unattended-Upgrade::Package-Blacklist; "
                     "grep -hs nvidia /etc/dnf/versionlock.toml /etc/dnf/plugins/versionlock.list; "
-                    "grep -hsE '^exclude(pkgs)? *=.*nvidia' /etc/dnf/dnf.conf",
+                    "grep -hsE '^exclude(pkgs)? *=.*nvidia' /etc/dnf/dnf.conf"
                 ),
-            ]
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> Machine:
         sections = parse_sections(output)
-        memory = _meminfo(sections.get("meminfo", []))
-        at_boot, file = _at_boot(sections.get("at-boot", []))
-        if rules := parse_rules(sections.get("udev", [])):
+        memory = _meminfo(sections["meminfo"])
+        at_boot, file = _at_boot(sections["at-boot"])
+        if rules := parse_rules(sections["udev"]):
             file, at_boot = rules[-1]
-        cpus = [match for line in sections.get("cpus", []) if (match := re.fullmatch(r"(\d{1,5}),(\d+),(\d*)", line))]
-        disk = re.fullmatch(r"\s*(\S+)\s+(\d{1,18})\s*", " ".join(sections.get("disk", [])))
-        packages = [
-            tuple(words[1:3]) for line in sections.get("driver-packages", []) if len(words := line.split()) == 4
-        ]
-        upgrades = " ".join(sections.get("upgrades", []))
+        cpus = [match for line in sections["cpus"] if (match := re.fullmatch(r"(\d{1,5}),(\d+),(\d*)", line))]
+        disk = re.fullmatch(r"\s*(\S+)\s+(\d{1,18})\s*", " ".join(sections["disk"]))
+        packages = [tuple(words[1:3]) for line in sections["driver-packages"] if len(words := line.split()) == 4]
+        huge_pages = re.search(r"\[(\w+)\]", " ".join(sections["huge-pages"]))
+        upgrades = " ".join(sections["upgrades"])
         swap_total, swap_free = memory.get("SwapTotal"), memory.get("SwapFree")
         return Machine(
-            virtualization=_word(sections.get("virtualization")),
-            swappiness=section_number(sections.get("swappiness")),
+            virtualization="".join(sections["virtualization"][:1]).strip(),
+            swappiness=section_number(sections["swappiness"]),
             swappiness_at_boot=at_boot,
             swappiness_file=file,
             total_kib=memory.get("MemTotal"),
             available_kib=memory.get("MemAvailable"),
             swap_used_kib=None if swap_total is None or swap_free is None else max(swap_total - swap_free, 0),
-            swap_devices=tuple(line.split()[0] for line in sections.get("swaps", [])),
-            huge_pages=_bracketed(" ".join(sections.get("huge-pages", []))),
-            cpu_model=" ".join(sections.get("cpu-model", [])).partition(":")[2].strip(),
+            swap_devices=tuple(line.split()[0] for line in sections["swaps"]),
+            huge_pages=huge_pages[1] if huge_pages else "",
             cpus_online=frozenset(int(match[1]) for match in cpus),
             cores=len({(match[2], match[3]) for match in cpus}),
-            governors=tuple(sections.get("governors", [])),
-            scaling_drivers=tuple(sections.get("scaling-drivers", [])),
-            energy_preferences=tuple(sections.get("energy", [])),
-            oom_killed_units=tuple(sections.get("oom-units", [])),
-            oom_kills=section_number(sections.get("oom")),
+            governors=tuple(sections["governors"]),
+            scaling_drivers=tuple(sections["scaling-drivers"]),
+            energy_preferences=tuple(sections["energy"]),
+            oom_killed_units=tuple(sections["oom-units"]),
+            oom_kills=section_number(sections["oom"]),
             filesystem=disk[1] if disk else "",
             disk_free=int(disk[2]) if disk else None,
             unattended_upgrades={"yes": True, "no": False}.get(upgrades),
             driver_packaged=bool(packages),
-            driver_held=any(want == "hold" or _is_excluded(name, sections.get("held", [])) for want, name in packages),
+            driver_held=any(want == "hold" or _is_excluded(name, sections["held"]) for want, name in packages),
         )
 
 
@@ -225,12 +209,3 @@ def _at_boot(lines: list[str]) -> tuple[int | None, str]:
         elif match := re.fullmatch(r"-?vm[./]swappiness\s*=\s*(\d{1,4})\s*", line):
             value, file = int(match[1]), heading
     return value, file
-
-
-def _bracketed(text: str) -> str:
-    match = re.search(r"\[(\w+)\]", text)
-    return match[1] if match else ""
-
-
-def _word(lines: list[str] | None) -> str:
-    return lines[0].strip() if lines else ""

@@ -6,9 +6,8 @@ import math
 import re
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.timing import Timing
 from llamarig.render import layout
 
@@ -24,13 +23,11 @@ class MemoryBandwidthMeasured(FactBase[float | None]):
         bytes 103347650560 seconds 2.0255614500001684
     """
 
-    @override
     def command(self) -> str:
         return (
             f"cd {layout.PROGRAMS} && {layout.PYTHON} -B -m llamarig.remote.serve.memory_bandwidth 2>/dev/null || true"
         )
 
-    @override
     def process(self, output: list[str]) -> float | None:
         match = re.search(r"bytes (\d{1,18}) seconds (\d{1,6}\.\d+)", " ".join(output))
         return int(match[1]) / float(match[2]) / 1e9 if match and float(match[2]) else None
@@ -44,7 +41,6 @@ class ReadSpeedMeasured(FactBase[float | None]):
         209715200 bytes (210 MB, 200 MiB) copied, 0.352389 s, 595 MB/s
     """
 
-    @override
     def command(self) -> str:
         return (
             "export LC_ALL=C; "
@@ -53,7 +49,6 @@ class ReadSpeedMeasured(FactBase[float | None]):
             'test -n "$f" && timeout 60 dd if="$f" of=/dev/null bs=4M count=512 iflag=direct 2>&1 | tail -n 1; true'
         )
 
-    @override
     def process(self, output: list[str]) -> float | None:
         match = re.search(r"(\d{1,18}) bytes .*copied, ([\d.]{1,12}) s,", " ".join(output))
         if match is None or int(match[1]) < _LEAST_MIB * 1024**2:
@@ -74,11 +69,9 @@ class RequestTimed(FactBase[Timing]):
     """
 
     @staticmethod
-    @override
     def default() -> Timing:
         return Timing(problem="the box has not reported anything")
 
-    @override
     def command(self, unit: str, prompt_tokens: int, generated_tokens: int) -> str:
         """:param prompt_tokens: 0 for the default of remote/serve/bench_request.py"""
         return (
@@ -87,7 +80,6 @@ class RequestTimed(FactBase[Timing]):
             " || true"
         )
 
-    @override
     def process(self, output: list[str]) -> Timing:
         line = next((line for line in reversed(output) if line.startswith("{")), "")
         timing = Timing.from_stored(json_object(line))

@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render import layout
 
@@ -22,17 +21,12 @@ class ModelHeaders(FactBase[dict[str, Header]]):
         {"path": "/etc/os-release", "error": "does not begin with GGUF"}
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Header]:
-        return {}
+    default = dict
 
-    @override
     def command(self, paths: Iterable[str]) -> str:
         program = f"{layout.PYTHON} -B -m llamarig.remote.plan.model_headers {shlex.join(paths)}"
         return f"cd {layout.PROGRAMS} && {program} 2>/dev/null || true"
 
-    @override
     def process(self, output: list[str]) -> dict[str, Header]:
         headers = {}
         for line in output:

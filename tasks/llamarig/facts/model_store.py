@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.files import Sha256Sums
+from llamarig.facts.output import json_object, whole_number
 from llamarig.render import layout
 
 _RECORD_ENDING = ".verified.json"
@@ -54,12 +52,8 @@ class ModelStore(FactBase[Store]):
         record	/var/lib/llamarig/models/...verified.json	{"size": 4645728, "mtime_ns": 1795286104856985629, ...
     """
 
-    @staticmethod
-    @override
-    def default() -> Store:
-        return Store()
+    default = Store
 
-    @override
     def command(self) -> str:
         store = layout.MODELS
         return (
@@ -72,7 +66,6 @@ class ModelStore(FactBase[Store]):
             '\'for r; do printf "record\\t%s\\t" "$r"; cat "$r"; echo; done\' sh {} +; true'
         )
 
-    @override
     def process(self, output: list[str]) -> Store:
         store = Store()
         stats: dict[str, tuple[int, int, int, int]] = {}
@@ -93,32 +86,8 @@ class ModelStore(FactBase[Store]):
         return store
 
 
-class FileHashes(FactBase[dict[str, str]]):
-    """Path -> sha256 of its current content. Reads every byte: for a deep check only.
-
-    Output::
-
-        8711a986edd71236f13ea93b39767988c3faffc32ed9f76b3279fe5404409f1e  /var/lib/llamarig/models/...
-    """
-
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
-
-    @override
-    def command(self, paths: list[str]) -> str:
-        # sha256sum does not escape names in NUL-terminated lines. Paths of the Hub contain no newline.
-        return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
-
-    @override
-    def process(self, output: list[str]) -> dict[str, str]:
-        hashes = {}
-        for line in output:
-            digest, _, path = line.partition("  ")
-            if len(digest) == 64 and path:
-                hashes[path] = digest
-        return hashes
+class FileHashes(Sha256Sums):
+    """Path -> sha256 of a model file's current content: minutes of reading, so it has rules of its own in a run."""
 
 
 def file_versions(store: Store, paths: Iterable[str]) -> tuple[tuple[int, int, int] | None, ...]:

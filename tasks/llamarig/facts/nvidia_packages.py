@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command
 
 # Source packages of the driver. Not those of persistenced and modprobe, which work with any driver version.
 SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
@@ -83,79 +82,64 @@ class NvidiaPackages(FactBase[DriverState]):
         1795271451
     """
 
-    @staticmethod
-    @override
-    def default() -> DriverState:
-        return DriverState()
+    default = DriverState
 
-    @override
     def command(self, packages: Iterable[str]) -> str:
         names = " ".join(sorted(packages))
         return sections_command(
-            [
-                ("os", "grep -E '^(ID|ID_LIKE|VERSION_CODENAME)=' /etc/os-release"),
-                ("container", "systemd-detect-virt --container"),
-                ("cards", _CARDS),
-                ("module", "cat /sys/module/nvidia/version"),
-                ("library", "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f"),
-                (
-                    "packages",
+            {
+                "os": "grep -E '^(ID|ID_LIKE|VERSION_CODENAME)=' /etc/os-release",
+                "container": "systemd-detect-virt --container",
+                "cards": _CARDS,
+                "module": "cat /sys/module/nvidia/version",
+                "library": "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f",
+                "packages": (
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
                     "| grep -E '^(installed|half-configured) "
                     f"((linux-(image|headers)-|nvidia-persistenced )|.* ({SOURCES}))'; "
                     f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
-                    "| sed 's/^/installed /; s/$/ arch/'",
+                    "| sed 's/^/installed /; s/$/ arch/'"
                 ),
-                ("held", "apt-mark showhold; pacman-conf IgnorePkg"),
-                (
-                    "offered",
+                "held": "apt-mark showhold; pacman-conf IgnorePkg",
+                "offered": (
                     f"apt-cache policy {names} "
                     "| sed -nE 's/^([a-z0-9.+-]+):$/package \\1/p; s/^  Candidate: /version /p'; "
-                    "pacman -Si nvidia-utils | sed -nE 's/^Version *: /package nvidia-utils\\nversion /p'",
+                    "pacman -Si nvidia-utils | sed -nE 's/^Version *: /package nvidia-utils\\nversion /p'"
                 ),
-                (
-                    "components",
-                    "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
-                ),
-                ("kernel", "cat /usr/lib/modules/$(uname -r)/pkgbase"),
-                (
-                    "changed",
-                    "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
-                ),
-                ("booted", "sed -n 's/^btime //p' /proc/stat"),
-                ("secure-boot", "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*"),
-            ]
+                "components": "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
+                "kernel": "cat /usr/lib/modules/$(uname -r)/pkgbase",
+                "changed": "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
+                "booted": "sed -n 's/^btime //p' /proc/stat",
+                "secure-boot": "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*",
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> DriverState:
         sections = parse_sections(output)
-        family, release = _distribution(sections.get("os", []))
-        found = [words for line in sections.get("packages", []) if len(words := line.split()) == 4]
+        family, release = _distribution(sections["os"])
+        found = [words for line in sections["packages"] if len(words := line.split()) == 4]
         installed = {name: version for status, name, version, _ in found if status == "installed"}
         metas = [
             name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
         ]
-        library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections.get("library", [])))
+        library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections["library"]))
         return DriverState(
             family=family,
             release=release,
-            container="".join(sections.get("container", [])).strip() not in ("", "none"),
-            cards=len(sections.get("cards", [])),
-            kernels=tuple(line.strip() for line in sections.get("kernel", []))
-            if family == "arch"
-            else tuple(sorted(metas)),
-            module=_version(sections.get("module")),
+            container="".join(sections["container"]).strip() not in ("", "none"),
+            cards=len(sections["cards"]),
+            kernels=tuple(line.strip() for line in sections["kernel"]) if family == "arch" else tuple(sorted(metas)),
+            module=_version(sections["module"]),
             library=library[1] if library else "",
             installed=installed,
             parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
             broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
-            held=frozenset(word for line in sections.get("held", []) for word in line.split()),
-            offered=_offered(sections.get("offered", [])),
-            components=frozenset(line.strip() for line in sections.get("components", [])),
-            packages_changed_at=section_number(sections.get("changed", [])[-1:]) or 0,
-            booted_at=section_number(sections.get("booted")) or 0,
-            secure_boot=" ".join(sections.get("secure-boot", [])).strip() == "1",
+            held=frozenset(word for line in sections["held"] for word in line.split()),
+            offered=_offered(sections["offered"]),
+            components=frozenset(line.strip() for line in sections["components"]),
+            packages_changed_at=section_number(sections["changed"][-1:]) or 0,
+            booted_at=section_number(sections["booted"]) or 0,
+            secure_boot=" ".join(sections["secure-boot"]).strip() == "1",
         )
 
 
@@ -187,6 +171,6 @@ def _offered(lines: list[str]) -> dict[str, str]:
     return offered
 
 
-def _version(lines: list[str] | None) -> str:
+def _version(lines: list[str]) -> str:
     text = lines[0].strip() if lines else ""
     return text if re.fullmatch(r"\d[\d.]*", text) else ""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.placement.devices import Device, parse_device_list
 
@@ -23,17 +22,12 @@ class PlannableDevices(FactBase[list[Device]]):
           CUDA1: RTX 5070 Ti (16303 MiB, 12761 MiB free)
     """
 
-    @staticmethod
-    @override
-    def default() -> list[Device]:
-        return []
+    default = list
 
-    @override
     def command(self, release: str, environment: Mapping[str, str]) -> str:
         variables = shlex.join(f"{name}={value}" for name, value in sorted(environment.items()))
         return f"env {variables} timeout 60 {release}/bin/llama-fit-params --list-devices 2>/dev/null || true"
 
-    @override
     def process(self, output: list[str]) -> list[Device]:
         return parse_device_list("\n".join(output))
 
@@ -66,12 +60,8 @@ class HeldByServers(FactBase[HeldMemory]):
         413, GPU-2c5c95f6-3a3d-da71-baf8-13e54a4de87c, 20998
     """
 
-    @staticmethod
-    @override
-    def default() -> HeldMemory:
-        return HeldMemory()
+    default = HeldMemory
 
-    @override
     def command(self) -> str:
         return (
             "grep MemAvailable /proc/meminfo; "
@@ -82,7 +72,6 @@ class HeldByServers(FactBase[HeldMemory]):
             "nvidia-smi --query-compute-apps=pid,gpu_uuid,used_memory --format=csv,noheader,nounits; true"
         )
 
-    @override
     def process(self, output: list[str]) -> HeldMemory:
         held, pids = HeldMemory(), set()
         locked = 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 from llamarig.remote.shared.instruction_sets import sets_of
 
 
@@ -39,24 +38,19 @@ class HostPlatform(FactBase[Platform]):
         flags		: fpu vme de pse tsc msr pae mce cx8 apic sep ...
     """
 
-    @staticmethod
-    @override
-    def default() -> Platform:
-        return Platform()
+    default = Platform
 
-    @override
     def command(self) -> str:
         return sections_command(
-            [
-                ("machine", "uname -m"),
-                ("glibc", "getconf GNU_LIBC_VERSION"),
-                ("system", ". /etc/os-release; echo $PRETTY_NAME"),
+            {
+                "machine": "uname -m",
+                "glibc": "getconf GNU_LIBC_VERSION",
+                "system": ". /etc/os-release; echo $PRETTY_NAME",
                 # "flags" on x86, "Features" on ARM.
-                ("sets", "grep -m 1 -E '^(flags|Features)[[:space:]]*:' /proc/cpuinfo"),
-            ]
+                "sets": "grep -m 1 -E '^(flags|Features)[[:space:]]*:' /proc/cpuinfo",
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> Platform:
         sections = {name: " ".join(lines) for name, lines in parse_sections(output).items()}
         return Platform(

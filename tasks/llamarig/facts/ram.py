@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 _UNITS = {"kB": 1 / 1024, "KB": 1 / 1024, "MB": 1, "GB": 1024, "TB": 1024 * 1024}
 _FILLER = {"unknown", "not specified", "none", "null", "undefined", "not available", "<out of spec>", "<bad index>"}
@@ -17,7 +16,7 @@ _FILLER = {"unknown", "not specified", "none", "null", "undefined", "not availab
 class Module:
     """One populated memory slot (SMBIOS type 17). Speeds in MT/s as the firmware reports them, 0 where it reports none.
 
-    ``speed``: what the module supports; ``configured``: what it runs at. See checks/ram_module_speed.py: either may be
+    ``speed``: what the module supports; ``configured``: what it runs at. See checks/ram_speed.py: either may be
     something else.
     """
 
@@ -28,11 +27,7 @@ class Module:
     bank: str = ""
     speed: int = 0
     configured: int = 0
-    manufacturer: str = ""
     part_number: str = ""
-    ranks: int = 0
-    total_width: int = 0
-    data_width: int = 0
 
     @property
     def generation(self) -> int | None:
@@ -45,11 +40,6 @@ class Module:
     def soldered(self) -> bool:
         """Whether it is LPDDR or chips on the board, for which there are no XMP or EXPO profiles."""
         return self.type.startswith("LPDDR") or "chip" in self.form_factor.lower()
-
-    @property
-    def ecc(self) -> bool:
-        """Whether it has check bits besides data bits."""
-        return 0 < self.data_width < self.total_width
 
     @property
     def channel(self) -> str | None:
@@ -103,11 +93,9 @@ class MemoryModules(FactBase[Ram]):
     """
 
     @staticmethod
-    @override
     def default() -> Ram:
         return Ram(why_not="the box has not reported its memory modules")
 
-    @override
     def command(self) -> str:
         # PATH of sudo or of a login may lack sbin. Output is parsed in English.
         return (
@@ -118,7 +106,6 @@ class MemoryModules(FactBase[Ram]):
             "then echo 'why=the firmware has no table that dmidecode can read (a container?)'; fi; true"
         )
 
-    @override
     def process(self, output: list[str]) -> Ram:
         return parse(output)
 
@@ -175,11 +162,7 @@ def _module(fields: dict[str, str]) -> Module | None:
         speed=_number(fields.get("speed", "")),
         # Named clock, in MHz, before dmidecode 3.1; the number is the same.
         configured=_number(fields.get("configured memory speed", "") or fields.get("configured clock speed", "")),
-        manufacturer=_text(fields.get("manufacturer", "")),
         part_number=_text(fields.get("part number", "")),
-        ranks=_number(fields.get("rank", "")),
-        total_width=_number(fields.get("total width", "")),
-        data_width=_number(fields.get("data width", "")),
     )
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, section_number, sections_command, whole_number
 
 _MUCH_KIB = 512 * 1024
 """Processes below this are reported only where they may be model servers."""
@@ -74,31 +72,25 @@ class RamHeld(FactBase[RamUsers]):
         472476
     """
 
-    @staticmethod
-    @override
-    def default() -> RamUsers:
-        return RamUsers()
+    default = RamUsers
 
-    @override
     def command(self) -> str:
         return sections_command(
-            [
-                ("units", "systemctl show --property=Id --property=MainPID 'llamarig-*.service'"),
-                ("processes", _PROCESSES),
-                (
-                    "unclaimed",
+            {
+                "units": "systemctl show --property=Id --property=MainPID 'llamarig-*.service'",
+                "processes": _PROCESSES,
+                "unclaimed": (
                     f"awk '/^MemTotal:/ {{t = $2}} /^({_CLAIMED}):/ {{t -= $2}} END {{print (t > 0 ? t : 0)}}' "
-                    "/proc/meminfo",
+                    "/proc/meminfo"
                 ),
-            ]
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> RamUsers:
         sections = parse_sections(output)
-        users = {user.pid: user for line in sections.get("processes", []) if (user := _user(line)) is not None}
-        pids = _main_pids(sections.get("units", []))
-        unclaimed = section_number(sections.get("unclaimed"))
+        users = {user.pid: user for line in sections["processes"] if (user := _user(line)) is not None}
+        pids = _main_pids(sections["units"])
+        unclaimed = section_number(sections["unclaimed"])
         return RamUsers(
             is_known=unclaimed is not None,
             units={unit: users.get(pid) for unit, pid in pids.items()},

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 from llamarig.render import layout
 
@@ -37,12 +36,8 @@ class OpenPaths(FactBase[str]):
     The kernel reports real paths; where a directory is a symbolic link, they are translated back to its own name.
     """
 
-    @staticmethod
-    @override
-    def default() -> str:
-        return ""
+    default = str
 
-    @override
     def command(self, parents: Iterable[str]) -> str:
         # Neither in output of readlink nor in maps is there a slash before the path.
         rename = _for_each(parents, 's="${s}s#^[^/]*$e(/.*)#$d\\1#p;"')
@@ -52,7 +47,6 @@ class OpenPaths(FactBase[str]):
             '| sed -nE "$s" | sort -u; true'
         )
 
-    @override
     def process(self, output: list[str]) -> str:
         return "\n".join(output)
 
@@ -66,12 +60,8 @@ class References(FactBase[dict[str, str]]):
         /etc/systemd/system/llamarig-tiny.service	ExecStart=/opt/llamarig/llama.cpp/.../bin/llama-server ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, str]:
-        return {}
+    default = dict
 
-    @override
     def command(self, parents: Iterable[str]) -> str:
         names = _for_each(parents, 'set -- "$@" -e "$d/" -e "$r/"; s="${s}s#$e/#$d/#g;"')
         return (
@@ -80,7 +70,6 @@ class References(FactBase[dict[str, str]]):
             '| sed -E "/\\t[[:space:]]*[#;]/d;$s"; true'
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for line in output:

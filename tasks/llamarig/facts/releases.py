@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
-from llamarig.facts.numbers import whole_number
+from llamarig.facts.output import json_object, whole_number
 
 
 @dataclass
@@ -37,12 +35,8 @@ class Releases(FactBase[dict[str, Release]]):
         file	15960	llama-fit-params
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Release]:
-        return {}
+    default = dict
 
-    @override
     def command(self, directories: Iterable[str]) -> str:
         return (
             f"for d in {shlex.join(sorted(directories))}; do printf 'release\\t%s\\n' \"$d\"; "
@@ -50,7 +44,6 @@ class Releases(FactBase[dict[str, Release]]):
             'test -d "$d/bin" && find "$d/bin" -type f -printf \'file\\t%s\\t%f\\n\'; done; true'
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, Release]:
         releases: dict[str, Release] = {}
         release = Release()

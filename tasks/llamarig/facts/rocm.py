@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.sections import parse_sections, sections_command
+from llamarig.facts.output import parse_sections, sections_command
 
 OPT = "/opt/rocm"
 """Where AMD's packages install ROCm. llama.cpp looks there first, then in /usr."""
@@ -33,24 +32,19 @@ class RocmFound(FactBase[Rocm]):
           Candidate: 5.7.1-6+deb13u1
     """
 
-    @staticmethod
-    @override
-    def default() -> Rocm:
-        return Rocm()
+    default = Rocm
 
-    @override
     def command(self) -> str:
         return sections_command(
-            [
-                ("own", f"cat {OPT}/.info/version"),
-                ("offered", "apt-cache policy libamdhip64-dev | grep Candidate:"),
-            ]
+            {
+                "own": f"cat {OPT}/.info/version",
+                "offered": "apt-cache policy libamdhip64-dev | grep Candidate:",
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> Rocm:
         sections = parse_sections(output)
-        return Rocm(own=_version(sections.get("own", [])), offered=_version(sections.get("offered", [])))
+        return Rocm(own=_version(sections["own"]), offered=_version(sections["offered"]))
 
 
 def _version(lines: list[str]) -> str:

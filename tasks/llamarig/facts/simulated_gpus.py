@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 
 class IntactSimulatedGpus(FactBase[set[str]]):
@@ -17,18 +16,13 @@ class IntactSimulatedGpus(FactBase[set[str]]):
         whole /var/lib/llamarig/simulated/0c1e57098bba43ac29e6e3b677cdceebdd22334f-...
     """
 
-    @staticmethod
-    @override
-    def default() -> set[str]:
-        return set()
+    default = set
 
-    @override
     def command(self, directories: Sequence[str]) -> str:
         return (
             f"for d in {' '.join(directories)}; do "
             "(cd $d && sha256sum --check --strict --status SHA256SUMS) 2>/dev/null && echo whole $d; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> set[str]:
         return {match[1] for line in output if (match := re.fullmatch(r"whole (\S+)", line))}

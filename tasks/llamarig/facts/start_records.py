@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.json_text import json_object
+from llamarig.facts.output import json_object
 from llamarig.remote.shared.jobs import BackOff, StartRecord
 from llamarig.remote.shared.unit_directives import directives_sha256
 from llamarig.render import layout
@@ -21,27 +20,17 @@ class PreviousProofs(FactBase[dict[str, StartRecord]]):
         llamarig-tiny.service	{"text": "# tiny: ..., "proved_at": "2026-11-21T18:38:14Z", ...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, StartRecord]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
-        return (
-            f"for f in {layout.PROOFS}/*.previous.json; do test -f $f || continue; "
-            "printf '%s\\t' $(basename $f .previous.json); tr -d '\\n' <$f; echo; done; true"
-        )
+        return _each_line("*.previous.json", ".previous.json", "test -f $f")
 
-    @override
     def process(self, output: list[str]) -> dict[str, StartRecord]:
-        records = {}
-        for line in output:
-            unit, _, written = line.partition("\t")
-            record = StartRecord.from_stored(json_object(written))
-            if record.text and record.job.unit and record.job.text and record.job.commit:
-                records[unit] = record
-        return records
+        return {
+            unit: record
+            for unit, record in _records(output).items()
+            if record.text and record.job.unit and record.job.text and record.job.commit
+        }
 
 
 @dataclass(frozen=True)
@@ -60,26 +49,28 @@ class BackOffs(FactBase[dict[str, RecordedBackOff]]):
         llamarig-tiny.service	{"text": ..."backed_off": {"of": "03e66968220206dc2db8a3da2de91df5...
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, RecordedBackOff]:
-        return {}
+    default = dict
 
-    @override
     def command(self) -> str:
-        return (
-            f"for f in {layout.PROOFS}/*.service.json; do grep -q '\"backed_off\": {{' $f 2>/dev/null || continue; "
-            "printf '%s\\t' $(basename $f .json); tr -d '\\n' <$f; echo; done; true"
-        )
+        return _each_line("*.service.json", ".json", "grep -q '\"backed_off\": {' $f 2>/dev/null")
 
-    @override
     def process(self, output: list[str]) -> dict[str, RecordedBackOff]:
         found = {}
-        for line in output:
-            unit, _, text = line.partition("\t")
-            record = StartRecord.from_stored(json_object(text))
+        for unit, record in _records(output).items():
             taken = record.backed_off
             if taken is not None and taken.of and taken.placement and taken.reason:
                 # The recorded digest may be of an earlier version, with other rules.
                 found[unit] = RecordedBackOff(taken, directives_sha256(record.text))
         return found
+
+
+def _each_line(pattern: str, suffix: str, condition: str) -> str:
+    return (
+        f"for f in {layout.PROOFS}/{pattern}; do {condition} || continue; "
+        f"printf '%s\\t' $(basename $f {suffix}); tr -d '\\n' <$f; echo; done; true"
+    )
+
+
+def _records(output: list[str]) -> dict[str, StartRecord]:
+    rows = (line.partition("\t") for line in output)
+    return {unit: StartRecord.from_stored(json_object(text)) for unit, _, text in rows}

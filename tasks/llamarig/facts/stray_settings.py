@@ -6,10 +6,8 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import decode_base64, parse_sections, sections_command
+from llamarig.facts.output import decode_base64, parse_sections, sections_command, whole_number
 
 # Configuration files that every llama.cpp program reads before its environment and arguments (common/arg.cpp,
 # docs/preset.md).
@@ -109,33 +107,30 @@ class StraySettings(FactBase[Strays]):
     """
 
     @staticmethod
-    @override
     def default() -> Strays:
         return Strays(unseen="the box has not reported anything", ports_unseen="the box did not say anything")
 
-    @override
     def command(self) -> str:
         return sections_command(
-            [
-                ("config", f"ls -d {_CONFIG}"),
-                ("environment", settings_in_files()),
-                ("servers", _SERVERS),
-                ("user", "id -u"),
-                ("ss", "command -v ss"),
-            ]
+            {
+                "config": f"ls -d {_CONFIG}",
+                "environment": settings_in_files(),
+                "servers": _SERVERS,
+                "user": "id -u",
+                "ss": "command -v ss",
+            }
         )
 
-    @override
     def process(self, output: list[str]) -> Strays:
         sections = parse_sections(output)
-        environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in sections.get("environment", []))
-        root = sections.get("user") == ["0"]
+        environment = (re.fullmatch(r"(/.+):(LLAMA_[A-Z0-9_]+)", line) for line in sections["environment"])
+        root = sections["user"] == ["0"]
         return Strays(
-            config_files=tuple(line for line in sections.get("config", []) if line.startswith("/")),
+            config_files=tuple(line for line in sections["config"] if line.startswith("/")),
             environment=tuple(sorted({f"{match[2]} in {match[1]}" for match in environment if match})),
-            servers=_servers(sections.get("servers", [])),
+            servers=_servers(sections["servers"]),
             unseen="" if root else _NO_ROOT,
-            ports_unseen="" if root and sections.get("ss") else _NO_SS if root else _NO_ROOT,
+            ports_unseen="" if root and sections["ss"] else _NO_SS if root else _NO_ROOT,
         )
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.sections import decode_base64, parse_blocks
+from llamarig.facts.output import decode_base64, parse_blocks
 from llamarig.render import layout
 
 
@@ -34,12 +33,8 @@ class UnitFiles(FactBase[dict[str, UnitFile]]):
         NeedDaemonReload=no
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, UnitFile]:
-        return {}
+    default = dict
 
-    @override
     def command(self, names: Iterable[str]) -> str:
         return (
             f"for u in {' '.join(sorted(names))}; do "
@@ -47,7 +42,6 @@ class UnitFiles(FactBase[dict[str, UnitFile]]):
             "systemctl show $u -p ActiveState -p UnitFileState -p NeedDaemonReload; done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, UnitFile]:
         return {
             name: UnitFile(

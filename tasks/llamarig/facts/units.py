@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
-from llamarig.facts.numbers import whole_number
-from llamarig.facts.sections import decode_base64, parse_blocks
+from llamarig.facts.output import decode_base64, parse_blocks, whole_number
 from llamarig.render import layout
 
 
@@ -59,12 +57,8 @@ class Units(FactBase[dict[str, Unit]]):
         Health=200
     """
 
-    @staticmethod
-    @override
-    def default() -> dict[str, Unit]:
-        return {}
+    default = dict
 
-    @override
     def command(self, health: Mapping[str, str]) -> str:
         """:param health: unit name -> URL of its /health"""
         urls = " ".join(f"{unit}) u={url};;" for unit, url in sorted(health.items()))
@@ -88,7 +82,6 @@ class Units(FactBase[dict[str, Unit]]):
             "done; true"
         )
 
-    @override
     def process(self, output: list[str]) -> dict[str, Unit]:
         return {name: _unit(values) for name, values in parse_blocks(output, "unit").items()}
 

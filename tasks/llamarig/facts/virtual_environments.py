@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
-from typing_extensions import override
 
 
 @dataclass(frozen=True)
@@ -27,19 +26,14 @@ class VirtualEnvironment(FactBase[PythonEnvironment]):
         hf_transfer-0.1.9.dist-info
     """
 
-    @staticmethod
-    @override
-    def default() -> PythonEnvironment:
-        return PythonEnvironment()
+    default = PythonEnvironment
 
-    @override
     def command(self, path: str) -> str:
         return (
             f"test -x {path}/bin/python && {path}/bin/python -I -S -c '' && sha256sum <{path}/requirements.lock && "
             f"ls {path}/lib/python3*/site-packages; true"
         )
 
-    @override
     def process(self, output: list[str]) -> PythonEnvironment:
         lock = next((match[1] for line in output if (match := re.match(r"([0-9a-f]{64})\b", line))), "")
         found = (re.fullmatch(r"(.+)-([^-]+)\.dist-info", line) for line in output)

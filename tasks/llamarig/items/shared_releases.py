@@ -25,9 +25,9 @@ from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, 
 from llamarig.engine.jobs import await_jobs, start_job
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import run
-from llamarig.engine.shared_builds import BinaryRequirements, is_received, misfits, recorded_requirements
+from llamarig.engine.shared_builds import is_received, misfits, recorded_requirements
 from llamarig.facts.files import Sha256Sums
-from llamarig.facts.platform import HostPlatform
+from llamarig.facts.platform import HostPlatform, Platform
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.releases import (
     build_job_name,
@@ -48,7 +48,7 @@ class Archive:
 
     path: Path
     sha256: str
-    needs: BinaryRequirements
+    needs: Platform
 
 
 class RequestedReleases(Item):
@@ -119,7 +119,7 @@ class PackedReleases(Item):
             yield StringCommand("rm", "-f", archive)
 
     @staticmethod
-    def _requirements(build: Build, rig: Rig, seen: Seen) -> BinaryRequirements | None:
+    def _requirements(build: Build, rig: Rig, seen: Seen) -> Platform | None:
         release = releases_of(rig, seen).get(release_path(build, rig.models))
         return recorded_requirements(release.manifest or {}) if release else None
 

@@ -43,7 +43,6 @@ def cache_lints(model: Model, build: Build) -> Iterator[Lint]:
     if types & {"q4_0", "q4_1"}:
         yield Lint(
             "kv-4-bit",
-            "warning",
             f"the KV cache is {serve.cache_type_k}/{serve.cache_type_v}; users called 4 bits unusable before llama.cpp "
             "rotated quantized caches (#21038, April 2026), and there is no newer measurement for this model",
             "compare answers over a long context with q8_0",
@@ -52,7 +51,6 @@ def cache_lints(model: Model, build: Build) -> Iterator[Lint]:
     if without_kernel and build.backend in ("cuda", "hip") and not isinstance(serve.placement, CpuOnly):
         yield Lint(
             "kv-without-kernel",
-            "warning",
             f"no flash-attention kernel of this backend reads {', '.join(without_kernel)}: the CPU computes attention",
             "choose q8_0, or q5_1, q5_0, q4_1, q4_0, which have kernels",
         )
@@ -60,7 +58,6 @@ def cache_lints(model: Model, build: Build) -> Iterator[Lint]:
     if serve.split_mode == "tensor" and aborting:
         yield Lint(
             "kv-under-tensor-split",
-            "warning",
             f"a KV cache of {', '.join(aborting)} under split_mode tensor is reported to abort while the model loads; "
             "q8_0 was measured to work (two cards, 544 tokens/s where f16 has 599)",
             "set both cache types to q8_0 or f16, or split_mode to layer",
@@ -74,7 +71,6 @@ def placement_lints(model: Model) -> Iterator[Lint]:
         if serve.split_mode == "tensor":
             yield Lint(
                 "fit-under-tensor-split",
-                "warning",
                 "llama.cpp does not fit under split_mode tensor: it puts everything on the GPUs and runs out of memory "
                 "if that is too much",
                 "declare all_on_gpu(), or split_mode layer",
@@ -82,7 +78,6 @@ def placement_lints(model: Model) -> Iterator[Lint]:
         if any(word.split("=")[0] in ("-ncffn", "--n-cpu-ffn") for word in serve.extra):
             yield Lint(
                 "fit-with-cpu-ffn",
-                "warning",
                 "llama.cpp does not fit once tensors are placed by hand, so a model that is too large does not load",
                 "remove one of the two",
             )
@@ -91,7 +86,6 @@ def placement_lints(model: Model) -> Iterator[Lint]:
     if isinstance(serve.placement, CpuMoe):
         yield Lint(
             "cpu-moe-on-several-gpus",
-            "warning",
             "the experts of the first layers stay in RAM, and those are the layers of the first GPU: it stays nearly "
             "empty while the last one overflows",
             "declare layers(gpu=..., split=...)",
@@ -101,7 +95,6 @@ def placement_lints(model: Model) -> Iterator[Lint]:
     ):
         yield Lint(
             "split-by-free-memory",
-            "warning",
             "llama.cpp splits the layers by the memory free at the moment, so each start may place them differently",
             "declare layers(...), or a split with the override",
         )
@@ -110,11 +103,10 @@ def placement_lints(model: Model) -> Iterator[Lint]:
 def environment_lints(serve: Serve) -> Iterator[Lint]:
     """Environment variables without an effect."""
     for name in sorted(serve.environment.keys() & _IGNORED_VARIABLES.keys()):
-        yield Lint("environment-unread", "warning", f"{name} {_IGNORED_VARIABLES[name]}", "remove it")
+        yield Lint("environment-unread", f"{name} {_IGNORED_VARIABLES[name]}", "remove it")
     if serve.gpus and "CUDA_DEVICE_ORDER" in serve.environment:
         yield Lint(
             "cuda-order-unneeded",
-            "warning",
             "gpus names the cards by UUID and in order, so CUDA_DEVICE_ORDER has no effect",
             "remove it",
         )
@@ -128,7 +120,6 @@ def processor_lints(serve: Serve, box: BoxCapacity) -> Iterator[Lint]:
     if missing := allowed - box.cpus:
         yield Lint(
             "affinity-beyond-cpus",
-            "warning",
             f"cpu_affinity {serve.cpu_affinity} names {ranges(sorted(missing))}, but this box has "
             f"{ranges(sorted(box.cpus))}",
             "name CPUs that the box has (`lscpu -e`)",
@@ -138,14 +129,12 @@ def processor_lints(serve: Serve, box: BoxCapacity) -> Iterator[Lint]:
     if most > len(usable):
         yield Lint(
             "threads-over-cpus",
-            "warning",
             f"{most} threads on {len(usable)} CPUs wait for one another at every layer, which costs most of the speed",
             "set threads to the number of physical cores",
         )
     if serve.priority >= 2 and most >= len(box.cpus):
         yield Lint(
             "real-time-on-every-cpu",
-            "warning",
             f"priority {serve.priority} runs {most} real-time threads (SCHED_FIFO) on {len(box.cpus)} CPUs: sshd and "
             "the driver's own threads stop while a prompt is computed",
             "leave one CPU free with threads and cpu_affinity, or lower priority to 0",
@@ -160,8 +149,8 @@ def gpu_lints(serve: Serve, box: BoxCapacity) -> Iterator[Lint]:
         if uuid.startswith("GPU-") and uuid not in box.gpus:
             yield Lint(
                 "gpu-missing",
-                "refusal",
                 f"gpus names {uuid}, but this box has {', '.join(sorted(box.gpus)) or 'no NVIDIA GPU'}; CUDA would see "
                 "neither it nor any named after it",
                 "take the UUIDs from `nvidia-smi -L` on the box",
+                severity="refusal",
             )

@@ -7,8 +7,6 @@ from typing import Literal
 
 from llamarig.declare.lint_rules import LINT_RULES
 
-LintSeverity = Literal["warning", "refusal"]
-
 
 @dataclass(frozen=True)
 class Lint:
@@ -16,9 +14,9 @@ class Lint:
     started."""
 
     rule: str
-    severity: LintSeverity
     consequence: str
     remedy: str
+    severity: Literal["warning", "refusal"] = "warning"
 
     def __post_init__(self) -> None:
         if self.rule not in LINT_RULES:

@@ -63,10 +63,10 @@ def memory_lints(model: Model, box: BoxCapacity, model_bytes: int, header: Heade
     if serve.load_mode in ("mlock", "mmap+mlock", "none") and weights > box.ram:
         yield Lint(
             "memory-lock",
-            "refusal",
             f"load_mode {serve.load_mode} keeps {weights / GIB:.1f} GiB of weights in RAM, and the box has "
             f"{box.ram / GIB:.1f} GiB: loading would end in swapping or an out-of-memory kill",
             "put more layers on the GPU, choose a smaller quant, or load_mode mmap, which reads from the disk",
+            severity="refusal",
         )
         return
     cache = prompt_cache_mib(serve)
@@ -82,7 +82,6 @@ def memory_lints(model: Model, box: BoxCapacity, model_bytes: int, header: Heade
         least = "at least " if needs_vram(model) else ""
         yield Lint(
             "memory-budget",
-            "warning",
             f"{least}{weights / GIB:.1f} GiB of weights in RAM, {cache / 1024:.1f} GiB prompt cache, "
             f"{checkpoints / GIB:.1f} GiB checkpoints, {pinned / GIB:.1f} GiB buffers and {_SYSTEM // GIB} GiB for the "
             f"system make {needed / GIB:.1f} of {box.ram / GIB:.1f} GiB: {consequence}",

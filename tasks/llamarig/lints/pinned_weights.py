@@ -26,15 +26,12 @@ def pinned_lints(rig: Rig, model: Model, choice: LoadModeChoice, memory: ServerM
     :param memory: memory of the model, if a plan or a dry run has recorded it
     """
     if choice.missing:
-        yield Lint(
-            "weights-not-pinned", "warning", f"weights in RAM are not pinned: {choice.missing}; {PRICE}", choice.remedy
-        )
+        yield Lint("weights-not-pinned", f"weights in RAM are not pinned: {choice.missing}; {PRICE}", choice.remedy)
     served = model.model_copy(update={"serve": model.serve.model_copy(update={"load_mode": choice.mode})})
     if pins(rig, served) and memory is not None and memory.left and min(memory.left) < PINNED_MARGIN_MIB:
         left = "/".join(str(mib) for mib in memory.left)
         yield Lint(
             "pinned-margin",
-            "warning",
             f"{left} MiB stay free on the GPUs, and pinned weights (load_mode {choice.mode}) take 40 to 98 MiB more of "
             "a card than a dry run shows: a long prompt may run out of memory",
             f"leave {PINNED_MARGIN_MIB} MiB free: fewer layers there, a smaller ubatch or context, or a new plan",
@@ -45,7 +42,6 @@ def pinned_lints(rig: Rig, model: Model, choice: LoadModeChoice, memory: ServerM
         assert isinstance(raised, Fit)
         yield Lint(
             "pinned-margin",
-            "warning",
             f"fit(target_mib={placement.target_mib}) is served as {raised.target_mib}: pinned weights take 40 to 98 "
             "MiB more of a card than llama.cpp counts, and prompts some hundred more",
             f"declare {PINNED_MARGIN_MIB} or more",
@@ -65,8 +61,8 @@ def memory_max_lints(rig: Rig, model: Model, weights: int | None) -> Iterator[Li
         how = "pinned" if pins(rig, model) else "loaded"
         yield Lint(
             "memory-max",
-            "refusal",
             f"load_mode {serve.load_mode} has {mib} MiB of weights {how} in RAM, and memory_max_mib is {limit}: the "
             "kernel would end the server while it loads",
             f"raise memory_max_mib above {mib}, remove it, or declare load_mode mmap",
+            severity="refusal",
         )

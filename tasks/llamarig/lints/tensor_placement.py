@@ -26,23 +26,21 @@ def weight_lints(model: Model, header: Header) -> Iterator[Lint]:
     if isinstance(placement, CpuMoe) and placement.layers > layers:
         yield Lint(
             "layers-of-another-model",
-            "warning",
             f"cpu_moe keeps the experts of {placement.layers} layers in RAM, but this model has {layers}",
             f"lower it to {layers} or less",
         )
     if isinstance(placement, Layers | CpuMoe) and not any(EXPERTS.search(tensor.name) for tensor in header.tensors):
         yield Lint(
             "override-matches-nothing",
-            "warning",
             "this model has no experts, so nothing stays in RAM",
             "declare all_on_gpu(), or fit()",
         )
     if model.serve.loads_mtp and model.draft is None and not any(".nextn." in tensor.name for tensor in header.tensors):
         yield Lint(
             "mtp-missing",
-            "refusal",
             "speculation draft-mtp needs a layer for it in the model's file (tensors named nextn), which has none",
             "use a GGUF that has it, declare a draft, or choose another type",
+            severity="refusal",
         )
     if isinstance(placement, Override):
         yield from override_lints(placement, tensors, counts)
@@ -56,18 +54,18 @@ def _layer_lints(placement: Layers, counts: LayerCounts, *, mtp: bool) -> Iterat
         others = f", less the {placement.in_ram} of in_ram" if placement.in_ram else ""
         yield Lint(
             "layers-of-another-model",
-            "refusal",
             f"split {placement.split} adds up to {sum(placement.split)}, but this model has {counts.all} layers"
             f"{predicting} and the output, {expected} in all{others}: other layers than intended would go to each GPU",
             f"make split add up to {expected}" if expected > 0 else "lower in_ram",
+            severity="refusal",
         )
     elif placement.nextn not in (0, counts.nextn):
         yield Lint(
             "layers-of-another-model",
-            "refusal",
             f"nextn = {placement.nextn}, but this model has {counts.nextn} layers of multi-token prediction: experts "
             "of other layers than intended would stay in RAM",
             f"set nextn to {counts.nextn}",
+            severity="refusal",
         )
     elif not placement.nextn:
         in_ram = layers_with_experts_on_cpu(placement)
@@ -75,7 +73,6 @@ def _layer_lints(placement: Layers, counts: LayerCounts, *, mtp: bool) -> Iterat
         if extra and mtp:
             yield Lint(
                 "layers-of-another-model",
-                "warning",
                 f"gpu leaves the experts of layer {ranges(extra)} in RAM, which is the one for multi-token prediction: "
                 "draft-mtp reads them there for every draft",
                 f"set nextn = {counts.nextn}, which keeps it whole on its GPU",
@@ -83,7 +80,6 @@ def _layer_lints(placement: Layers, counts: LayerCounts, *, mtp: bool) -> Iterat
         elif extra and extra == in_ram and sum(share > 0 for share in placement.split) > 1:
             yield Lint(
                 "layers-of-another-model",
-                "warning",
                 f"gpu leaves the experts of layer {ranges(extra)} alone in RAM, which is not loaded without draft-mtp; "
                 "the rule that keeps them there prevents llama.cpp from computing prompts on several GPUs at once",
                 f"set nextn = {counts.nextn}",
@@ -94,20 +90,19 @@ def override_lints(placement: Override, tensors: Sequence[Tensor], counts: Layer
     """Declared rules that probably do not cover the intended tensors."""
     broken = [(rule, error) for rule in placement.rules if (error := _compile_error(rule.partition("=")[0]))]
     for rule, error in broken:
-        yield Lint("override-not-a-regex", "refusal", f"{rule!r} is not a regular expression ({error})", "correct it")
+        yield Lint(
+            "override-not-a-regex", f"{rule!r} is not a regular expression ({error})", "correct it", severity="refusal"
+        )
     if broken:
         return
     found = rule_coverage(placement.rules, tensors)
     for item in found:
         if not item.tensors:
             why = "only tensors that earlier rules already move" if item.shadowed else "no tensor of this model"
-            yield Lint(
-                "override-matches-nothing", "warning", f"{item.rule!r} matches {why}", "remove it, or put it earlier"
-            )
+            yield Lint("override-matches-nothing", f"{item.rule!r} matches {why}", "remove it, or put it earlier")
         if missed := _missed_numbers(item, counts.trunk):
             yield Lint(
                 "override-misses-numbers",
-                "warning",
                 f"{item.rule!r} covers layers {ranges(item.layers)} and leaves {ranges(missed)} out: its digit classes "
                 "match digits, not a range of numbers",
                 "declare layers(...), whose rule is generated, or list the numbers",
@@ -115,7 +110,6 @@ def override_lints(placement: Override, tensors: Sequence[Tensor], counts: Layer
         if split := _experts_split(item, tensors):
             yield Lint(
                 "override-splits-experts",
-                "warning",
                 f"{item.rule!r} moves some expert tensors of layers {ranges(split)} but not the others, such as the "
                 "fused ffn_gate_up_exps, so each of these layers is computed in two places",
                 "use ffn_(up|down|gate|gate_up)_(ch|)exps",
@@ -179,7 +173,6 @@ def _away_from_kv(placement: Override, found: Sequence[RuleCoverage], counts: La
         if len(moved) > 1:
             yield Lint(
                 "override-weights-away-from-kv",
-                "warning",
                 f"rules move weights to {', '.join(sorted(moved))}, but the KV cache is where free memory splits the "
                 f"layers; where the two differ, {costs}",
                 "declare layers(gpu=..., split=...), or a split with the override",
@@ -192,7 +185,6 @@ def _away_from_kv(placement: Override, found: Sequence[RuleCoverage], counts: La
         if away:
             yield Lint(
                 "override-weights-away-from-kv",
-                "warning",
                 f"weights of layers {ranges(away)} go to {device}, but their KV cache stays on another GPU: {costs}",
                 "declare layers(gpu=..., split=...), or a split that follows the rules",
             )

@@ -222,19 +222,16 @@ def record_proposals(path: str, box: str, model: str, proposals: tuple[Proposal,
     :returns: whether the file has changed
     :raises RecordError: when the file cannot be read or written
     """
-    has_changed = False
+    before: list[PlanFile] = []
 
     def with_proposals(file: PlanFile) -> PlanFile:
-        nonlocal has_changed
-        plan = file.boxes.get(box, {}).get(model)
-        if plan is None or plan.proposals == proposals:
+        before.append(file)
+        if (plan := file.boxes.get(box, {}).get(model)) is None:
             return file
-        has_changed = True
         plan = plan.model_copy(update={"proposals": proposals})
         return file.model_copy(update={"boxes": _with(file.boxes, box, model, plan)})
 
-    store.update(path, PlanFile, with_proposals)
-    return has_changed
+    return store.update(path, PlanFile, with_proposals) != before[0]
 
 
 def _with(boxes: Mapping[str, Mapping[str, T]], box: str, model: str, value: T) -> dict[str, dict[str, T]]:

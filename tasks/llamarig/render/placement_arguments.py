@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from llamarig.declare.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Experts, Fit, Layers, Override, Placement
 
@@ -38,24 +38,21 @@ def gpu_of(position: int, shares: Sequence[int], positions: int) -> int:
 
 def layers_with_experts_on_cpu(placement: Layers) -> list[int]:
     """Numbers of the layers whose experts are in RAM: on each GPU, those after its first ``gpu[i]`` layers."""
-    cpu: list[int] = []
-    start = placement.in_ram
-    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
-        partial = bool(placement.partial and placement.partial[index])
-        cpu.extend(range(start + whole + partial, start + layers))
-        start += layers
-    return cpu
+    return [layer for first, kept, end in _after_whole_layers(placement) for layer in range(first + bool(kept), end)]
 
 
 def partial_layers(placement: Layers) -> dict[int, tuple[Experts, ...]]:
     """Number of each split layer -> its expert tensors that are on the GPU; its others are in RAM."""
-    found: dict[int, tuple[Experts, ...]] = {}
+    return {first: kept for first, kept, _ in _after_whole_layers(placement) if kept}
+
+
+def _after_whole_layers(placement: Layers) -> Iterator[tuple[int, tuple[Experts, ...], int]]:
+    """For each GPU: its first layer that is not whole, the expert tensors of it that stay, the end of its layers."""
     start = placement.in_ram
-    for index, (whole, layers) in enumerate(zip(placement.gpu, placement.room, strict=True)):
-        if placement.partial and placement.partial[index]:
-            found[start + whole] = placement.partial[index]
+    partial = placement.partial or ((),) * len(placement.gpu)
+    for whole, kept, layers in zip(placement.gpu, partial, placement.room, strict=True):
+        yield start + whole, kept, start + layers
         start += layers
-    return found
 
 
 def _override(placement: Layers) -> str:

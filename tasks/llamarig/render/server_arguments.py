@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from llamarig.declare.flags import Flag, setting_of
 from llamarig.declare.model import Model
 from llamarig.declare.serve import Serve
-from llamarig.render.build_flags import BuildFlags, FlagRefusedError
-from llamarig.render.field_arguments import field_arguments, simple_arguments
+from llamarig.declare.serve.speculation import SIZED_NGRAMS, Speculation
+from llamarig.render.build_flags import BuildFlags, FlagRefusedError, field_arguments, simple_arguments
 from llamarig.render.placement_arguments import placement_arguments
-from llamarig.render.speculation_arguments import speculation_arguments
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,29 @@ def file_arguments(build: BuildFlags, files: ModelFiles) -> list[str]:
         arguments += build.option("mmproj", "--mmproj", files.mmproj)
     if files.draft:
         arguments += build.option("draft", "--model-draft", files.draft)
+    return arguments
+
+
+def speculation_arguments(speculation: Speculation, build: BuildFlags) -> list[str]:
+    """The flags of speculative decoding; the draft model's file is rendered with the model's files.
+
+    :raises FlagRefusedError: when the build has no such type of speculation
+    """
+    arguments: list[str] = []
+    # Builds from before --spec-type guess with a draft model as soon as there is one, and in no other way.
+    if "--spec-type" in build.flags or speculation.types != ("draft-simple",):
+        arguments += build.option("speculation.types", "--spec-type", ",".join(speculation.types))
+    arguments += simple_arguments(build, speculation, "speculation.")
+    for kind in speculation.types:
+        if kind in SIZED_NGRAMS:
+            sizes = {"size-n": "ngram_size", "size-m": "ngram_draft", "min-hits": "ngram_min_hits"}
+        elif kind == "ngram-mod":
+            sizes = {"n-match": "ngram_size", "n-min": "ngram_mod_min", "n-max": "ngram_mod_max"}
+        else:
+            continue
+        for suffix, field in sizes.items():
+            if (value := getattr(speculation, field)) is not None:
+                arguments += build.option(f"speculation.{field}", f"--spec-{kind}-{suffix}", str(value))
     return arguments
 
 

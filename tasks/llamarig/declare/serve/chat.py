@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from llamarig.declare.base import Declaration
-from llamarig.declare.flags import LLAMA_CPP, Flag
+from llamarig.declare.flags import Flag
 from llamarig.declare.serve.sampling import Sampling
 from llamarig.declare.serve.speculation import Speculation
 from llamarig.declare.unit_syntax import unit_syntax_error
@@ -20,59 +20,35 @@ class Chat(Declaration):
     speculation: Speculation | None = None
     reasoning: Annotated[
         Literal["on", "off", "auto"] | None,
-        Field(description="whether the model reasons before it answers"),
-        Flag(
-            "--reasoning",
-            aliases=("-rea",),
-            unit="-",
-            default="auto",
-            source="llama.cpp: common/common.h; auto asks the template",
-            env=("LLAMA_ARG_REASONING",),
-        ),
+        Flag("--reasoning -rea", default="auto", source="llama.cpp: common/common.h; auto asks the template"),
     ] = None
+    """Whether the model reasons before it answers."""
     reasoning_format: Annotated[
         Literal["none", "deepseek", "deepseek-legacy", "auto"] | None,
-        Field(description="where in the answer the reasoning stands"),
-        Flag("--reasoning-format", unit="-", default="deepseek", source=LLAMA_CPP, env=("LLAMA_ARG_THINK",)),
+        Flag("--reasoning-format", default="deepseek", env="LLAMA_ARG_THINK"),
     ] = None
+    """Where in the answer the reasoning stands."""
     reasoning_effort: Annotated[
         Literal["minimal", "low", "medium", "high", "xhigh", "max"] | None,
-        Field(description="for templates that read it, such as gpt-oss's"),
-        Flag(
-            "--reasoning-effort",
-            unit="-",
-            default="the template's",
-            source="the chat template",
-            env=("LLAMA_ARG_REASONING_EFFORT",),
-        ),
+        Flag("--reasoning-effort", default="the template's", source="the chat template"),
     ] = None
+    """For templates that read it, such as gpt-oss's."""
     reasoning_budget: Annotated[
-        int | None,
-        Field(ge=-1, description="longest reasoning; -1 is no limit"),
-        Flag("--reasoning-budget", unit="tokens", default="-1", source=LLAMA_CPP, env=("LLAMA_ARG_THINK_BUDGET",)),
+        int | None, Field(ge=-1), Flag("--reasoning-budget", "tokens", default="-1", env="LLAMA_ARG_THINK_BUDGET")
     ] = None
+    """Longest reasoning; -1 is no limit."""
     reasoning_preserve: Annotated[
         bool | None,
-        Field(description="reasoning of earlier answers stays in the history"),
         Flag(
-            "--reasoning-preserve",
-            off="--no-reasoning-preserve",
-            unit="-",
-            default="on",
-            source="llama.cpp: common/arg.cpp:3734",
-            env=("LLAMA_ARG_REASONING_PRESERVE",),
+            "--reasoning-preserve", off="--no-reasoning-preserve", default="on", source="llama.cpp: common/arg.cpp:3734"
         ),
     ] = None
+    """Reasoning of earlier answers stays in the history."""
     chat_template_kwargs: Annotated[
         dict[str, str | int | float | bool],
-        Flag(
-            "--chat-template-kwargs",
-            unit="-",
-            source="the chat template",
-            env=("LLAMA_ARG_CHAT_TEMPLATE_KWARGS",),
-            rendered_by="chat_arguments",
-        ),
-    ] = Field(default={}, description="arguments of the chat template besides the messages: {'enable_thinking': False}")
+        Flag("--chat-template-kwargs", source="the chat template", rendered_by="chat_arguments"),
+    ] = Field(default={})
+    """Arguments of the chat template besides the messages: {'enable_thinking': False}."""
 
     @property
     def loads_mtp(self) -> bool:

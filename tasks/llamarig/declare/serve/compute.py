@@ -5,55 +5,45 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from llamarig.declare.base import Declaration
-from llamarig.declare.flags import LLAMA_CPP, Flag, Setting
+from llamarig.declare.flags import Flag, Setting
 
 
 class Compute(Declaration):
     """What the CPU computes with."""
 
     threads: Annotated[
-        int | None,
-        Field(ge=1, description="for generation"),
+        PositiveInt | None,
         Flag(
-            "--threads",
-            aliases=("-t",),
-            unit="threads",
+            "--threads -t",
+            "threads",
             default="one per physical core; of a hybrid CPU, per P-core",
             source="llama.cpp: common/common.cpp:201-227",
-            env=("LLAMA_ARG_THREADS",),
             decides_memory=True,
         ),
     ] = None
+    """For generation."""
     threads_batch: Annotated[
-        int | None,
-        Field(ge=1, description="for prompts"),
+        PositiveInt | None,
         Flag(
-            "--threads-batch",
-            aliases=("-tb",),
-            unit="threads",
+            "--threads-batch -tb",
+            "threads",
             default="as threads",
             source="llama.cpp: common/common.cpp:1641",
             decides_memory=True,
         ),
     ] = None
+    """For prompts."""
     cpu_affinity: Annotated[
-        str | None,
-        Field(description="as systemd writes CPUs: 0-11 or 0,2,4"),
-        Setting("CPUAffinity=", unit="CPU numbers", default="every CPU", source="systemd"),
+        str | None, Setting("CPUAffinity=", "CPU numbers", default="every CPU", source="systemd")
     ] = None
-    priority: Annotated[
-        int,
-        Field(ge=-1, le=3, description="1 to 3: real-time scheduling of compute threads"),
-        Flag("--prio", unit="level", source=LLAMA_CPP, omit_default=True),
-    ] = 0
-    warmup: Annotated[
-        bool,
-        Field(description="an empty run after loading, so that the first request finds weights in memory"),
-        Flag("--warmup", off="--no-warmup", unit="-", source=LLAMA_CPP),
-    ] = True
+    """As systemd writes CPUs: 0-11 or 0,2,4."""
+    priority: Annotated[int, Field(ge=-1, le=3), Flag("--prio", "level", omit_default=True)] = 0
+    """1 to 3: real-time scheduling of compute threads."""
+    warmup: Annotated[bool, Flag("--warmup", off="--no-warmup")] = True
+    """An empty run after loading, so that the first request finds weights in memory."""
 
     @field_validator("cpu_affinity")
     @classmethod

@@ -20,43 +20,27 @@ class Endpoint(Declaration):
 
     alias: Annotated[
         str | None,
-        Field(description="the name that the API shows"),
-        Flag(
-            "--alias",
-            aliases=("-a",),
-            unit="-",
-            default="the model's name",
-            source="llamarig: clients ask for the name in the declaration",
-            env=("LLAMA_ARG_ALIAS",),
-        ),
+        Flag("--alias -a", default="the model's name", source="llamarig: clients ask for the name in the declaration"),
     ] = None
+    """The name that the API shows."""
     host: Annotated[
-        str,
-        Field(description="an address of the box; any but loopback needs api_key_file"),
-        Flag(
-            "--host",
-            unit="IP address",
-            source="llamarig: closed unless declared otherwise; llama.cpp has the same",
-            env=("LLAMA_ARG_HOST",),
-        ),
+        str, Flag("--host", "IP address", source="llamarig: closed unless declared otherwise; llama.cpp has the same")
     ] = "127.0.0.1"
-    port: Annotated[
-        int,
-        Field(ge=1, le=65535, description="models that exclude each other may share one, so that clients keep it"),
-        Flag("--port", unit="TCP port", source=OWNER, env=("LLAMA_ARG_PORT",)),
-    ]
+    """An address of the box; any but loopback needs api_key_file."""
+    port: Annotated[int, Field(ge=1, le=65535), Flag("--port", "TCP port", source=OWNER)]
+    """Models that exclude each other may share one, so that clients keep it."""
     api_key_file: Annotated[
         str | None,
-        Field(description="absolute path on the box of a file of root's, mode 0600, with one key a line"),
         Flag(
             "--api-key-file",
-            unit="path",
+            "path",
             default="no key",
             source="llama.cpp: tools/server; the unit hands the file over as a credential",
-            env=("LLAMA_ARG_API_KEY_FILE", "LLAMA_API_KEY"),
             instead={"--api-key": _KEY_ON_A_COMMAND_LINE},
+            env="LLAMA_API_KEY",
         ),
     ] = None
+    """Absolute path on the box of a file of root's, mode 0600, with one key a line."""
 
     @field_validator("host")
     @classmethod

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
-from llamarig.declare.flags import GGUF, LLAMA_CPP, Flag, Setting
+from llamarig.declare.flags import GGUF, Flag, Setting
 from llamarig.declare.placement import AllOnGpu, Placement
 
 LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock"]
@@ -23,109 +23,51 @@ class Weights(Declaration):
 
     placement: Annotated[
         Placement,
-        Field(description="which layers go where"),
         Flag(
-            "--n-gpu-layers",
-            aliases=("-ngl", "--gpu-layers", "-fit", "-cmoe", "--cpu-moe"),
+            "--n-gpu-layers -ngl --gpu-layers -fit -cmoe --cpu-moe",
+            "layers",
             also=("--fit",),
-            unit="layers",
             source="llamarig: layers are placed by the declaration; llama.cpp places them at each start",
-            env=("LLAMA_ARG_N_GPU_LAYERS", "LLAMA_ARG_FIT", "LLAMA_ARG_CPU_MOE"),
             decides_memory=True,
             rendered_by="placement_arguments",
         ),
     ] = AllOnGpu()
+    """Which layers go where."""
     gpus: Annotated[
         tuple[str, ...],
-        Field(description="UUIDs as `nvidia-smi -L` prints them: the server sees only these, the first as CUDA0"),
         Setting(
             "Environment=CUDA_VISIBLE_DEVICES",
-            unit="-",
             default="every GPU",
             source="CUDA",
             instead=dict.fromkeys(("-dev", "--device"), "serve.gpus or serve.placement = cpu_only()"),
         ),
     ] = ()
+    """UUIDs as `nvidia-smi -L` prints them: the server sees only these, the first as CUDA0."""
     split_mode: Annotated[
-        Literal["layer", "none", "tensor"],
-        Field(description="what a GPU holds: whole layers, all of them (none), or a part of each tensor"),
-        Flag(
-            "--split-mode",
-            aliases=("-sm",),
-            unit="-",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_SPLIT_MODE",),
-            decides_memory=True,
-            omit_default=True,
-        ),
+        Literal["layer", "none", "tensor"], Flag("--split-mode -sm", decides_memory=True, omit_default=True)
     ] = "layer"
-    main_gpu: Annotated[
-        int,
-        Field(ge=0, description='read with split_mode = "none"'),
-        Flag(
-            "--main-gpu",
-            aliases=("-mg",),
-            unit="index",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_MAIN_GPU",),
-            decides_memory=True,
-            omit_default=True,
-        ),
-    ] = 0
-    op_offload: Annotated[
-        bool,
-        Field(description="the first GPU computes batches for experts in RAM"),
-        Flag("--op-offload", off="--no-op-offload", unit="-", source=LLAMA_CPP, decides_memory=True),
-    ] = True
-    kv_offload: Annotated[
-        bool,
-        Field(description="a layer's KV cache lies in VRAM where the layer does"),
-        Flag(
-            "--kv-offload",
-            off="--no-kv-offload",
-            aliases=("-kvo", "-nkvo"),
-            unit="-",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_KV_OFFLOAD",),
-            decides_memory=True,
-        ),
-    ] = True
-    mmproj_offload: Annotated[
-        bool,
-        Field(description="the vision projector lies in VRAM"),
-        Flag(
-            "--mmproj-offload",
-            off="--no-mmproj-offload",
-            unit="-",
-            source=LLAMA_CPP,
-            env=("LLAMA_ARG_MMPROJ_OFFLOAD",),
-        ),
-    ] = True
+    """What a GPU holds: whole layers, all of them (none), or a part of each tensor."""
+    main_gpu: Annotated[NonNegativeInt, Flag("--main-gpu -mg", "index", decides_memory=True, omit_default=True)] = 0
+    """Read with split_mode = "none"."""
+    op_offload: Annotated[bool, Flag("--op-offload", off="--no-op-offload", decides_memory=True)] = True
+    """The first GPU computes batches for experts in RAM."""
+    kv_offload: Annotated[bool, Flag("--kv-offload -kvo -nkvo", off="--no-kv-offload", decides_memory=True)] = True
+    """A layer's KV cache lies in VRAM where the layer does."""
+    mmproj_offload: Annotated[bool, Flag("--mmproj-offload", off="--no-mmproj-offload")] = True
+    """The vision projector lies in VRAM."""
     image_min_tokens: Annotated[
-        int | None,
-        Field(ge=1, description="least tokens of one image"),
-        Flag(
-            "--image-min-tokens", unit="tokens", default="the model's", source=GGUF, env=("LLAMA_ARG_IMAGE_MIN_TOKENS",)
-        ),
+        PositiveInt | None, Flag("--image-min-tokens", "tokens", default="the model's", source=GGUF)
     ] = None
+    """Least tokens of one image."""
     image_max_tokens: Annotated[
-        int | None,
-        Field(ge=1, description="most tokens of one image"),
-        Flag(
-            "--image-max-tokens", unit="tokens", default="the model's", source=GGUF, env=("LLAMA_ARG_IMAGE_MAX_TOKENS",)
-        ),
+        PositiveInt | None, Flag("--image-max-tokens", "tokens", default="the model's", source=GGUF)
     ] = None
+    """Most tokens of one image."""
     load_mode: Annotated[
         LoadMode,
-        Field(
-            description="auto: pinned (none) where CUDA computes prompts from weights in RAM and they fit, else mapped"
-        ),
         Flag(
-            "--load-mode",
-            aliases=("-lm",),
-            unit="-",
+            "--load-mode -lm",
             source="measured: pinned weights read prompts 4.2 to 6.0 times as fast (tests/gpu/RESULTS.md)",
-            env=("LLAMA_ARG_LOAD_MODE",),
             instead={
                 "--mmap": 'serve.load_mode = "mmap"',
                 "--no-mmap": 'serve.load_mode = "none"',
@@ -134,16 +76,15 @@ class Weights(Declaration):
             rendered_by="load_mode_arguments",
         ),
     ] = "auto"
+    """auto: pinned (none) where CUDA computes prompts from weights in RAM and they fit, else mapped."""
     memory_max_mib: Annotated[
         int | None,
-        Field(ge=64, description="the kernel ends a server that takes more RAM"),
+        Field(ge=64),
         Setting(
-            "MemoryMax=",
-            unit="MiB",
-            default="the RAM that the plan of auto() counts, else none",
-            source="the plan file",
+            "MemoryMax=", "MiB", default="the RAM that the plan of auto() counts, else none", source="the plan file"
         ),
     ] = None
+    """The kernel ends a server that takes more RAM."""
 
     @field_validator("split_mode", mode="before")
     @classmethod
