@@ -6,13 +6,12 @@ from collections.abc import Collection, Generator, Sequence
 from dataclasses import replace
 
 from llamarig.declare.model import Model
-from llamarig.declare.placement import Fit, Layers
-from llamarig.placement.candidate import Candidate, Prediction
+from llamarig.declare.placement import Fit
+from llamarig.placement.candidate import Prediction
 from llamarig.placement.dry_run import (
     DryRunError,
-    declared_arguments,
+    dry_run_arguments,
     fit_arguments,
-    fit_result_arguments,
     memory_arguments,
     parse_prediction,
 )
@@ -74,16 +73,13 @@ def measure_declared(request: PlanRequest) -> MeasurementSteps:
 def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, Prediction]:
     model, flags, serve = request.model, request.flags, request.model.serve
     names = tuple(device.name for device in request.devices) if request.simulated else ()
-    run_name = f"llama-fit-params with model {model.name!r}"
-    if not isinstance(serve.placement, Fit):
-        output = yield declared_arguments(model, path, flags, names)
-        return parse_prediction(output, run_name)
-    # llama.cpp decides fit() when it loads the model: ask its own fit for the result, then measure that.
-    any_placement = Layers(gpu=(0,), split=(1,))
-    candidate = Candidate(any_placement, serve.context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
-    declared = serve.placement.target_mib
-    targets = (declared + declared[-1:] * len(request.devices))[: len(request.devices)]
-    margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
-    answer = fit_answer((yield fit_arguments(model, request.header_path, flags, candidate, margins, names)))
-    output = yield fit_result_arguments(model, path, flags, candidate, answer, names)
-    return parse_prediction(output, run_name)
+    chosen: list[str] | None = None
+    if isinstance(serve.placement, Fit):
+        # llama.cpp decides fit() when it loads the model: ask its own fit for the result, then measure that.
+        declared = serve.placement.target_mib
+        targets = (declared + declared[-1:] * len(request.devices))[: len(request.devices)]
+        margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
+        answer = fit_answer((yield fit_arguments(model, request.header_path, flags, margins, names)))
+        chosen = [*answer, "--fit", "off"]
+    output = yield dry_run_arguments(model, path, flags, names, placement=chosen)
+    return parse_prediction(output, f"llama-fit-params with model {model.name!r}")

@@ -13,9 +13,9 @@ from llamarig.placement.dry_run import (
     DryRunError,
     dry_run_arguments,
     fit_arguments,
-    fit_result_arguments,
     parse_prediction,
     server_outputs,
+    with_candidate,
 )
 from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
 from llamarig.placement.layer_weights import layer_weights
@@ -185,9 +185,8 @@ class _DryRuns:
     def _run(self, path: str, candidate: Candidate) -> Generator[Sequence[str], str, Prediction]:
         if (path, candidate) not in self._results:
             request = self.request
-            output = yield from self._dry_run(
-                dry_run_arguments(request.model, path, request.flags, candidate, self._names)
-            )
+            tried = with_candidate(request.model, candidate)
+            output = yield from self._dry_run(dry_run_arguments(tried, path, request.flags, self._names))
             result = parse_prediction(output, f"llama-fit-params with model {request.model.name!r}")
             if len(result.gpus) != len(request.devices):
                 raise DryRunError(f"a dry run names {len(result.gpus)} GPUs, the box lists {len(request.devices)}")
@@ -225,12 +224,10 @@ class _DryRuns:
         """What llama.cpp's own fit finds for the same margins; None if it gives up."""
         request = self.request
         margins = [margin + other for margin, other in zip(margins_mib, request.others_mib, strict=True)]
-        arguments = fit_arguments(request.model, request.header_path, request.flags, candidate, margins, self._names)
+        model, path, flags = with_candidate(request.model, candidate), request.header_path, request.flags
         try:
-            answer = fit_answer((yield from self._dry_run(arguments)))
-            measurement = fit_result_arguments(
-                request.model, request.header_path, request.flags, candidate, answer, self._names
-            )
+            answer = fit_answer((yield from self._dry_run(fit_arguments(model, path, flags, margins, self._names))))
+            measurement = dry_run_arguments(model, path, flags, self._names, placement=[*answer, "--fit", "off"])
             result = parse_prediction((yield from self._dry_run(measurement)), "llama-fit-params with fit's own answer")
         except DryRunError:
             return None
