@@ -8,6 +8,7 @@ what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
 }
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+UINT32, STRING, _ARRAY = 4, 8, 9
 
 Scalar = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
 Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - as above
@@ -93,21 +94,38 @@ class Tensor:
 class Header:
     """A file's tensors in file order, and its metadata without long strings and arrays.
 
-    ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes.
+    ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes; ``keys``: where
+    each key begins and ends in them, with its value.
     """
 
     tensors: tuple[Tensor, ...]
     metadata: Mapping[str, Value] = field(default_factory=dict)
     length: int = 0
     sha256: str = ""
+    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def alignment(self) -> int:
+        """Each part of the file begins at a multiple of this many bytes."""
+        declared = self.metadata.get("general.alignment", ALIGNMENT)
+        return declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
 
     @property
     def least_file_size(self) -> int:
         """Smallest size in bytes of a complete file with this header. Every part but the last is padded."""
-        declared = self.metadata.get("general.alignment", ALIGNMENT)
-        alignment = declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
         parts = [self.length, *(tensor.size for tensor in self.tensors)]
-        return sum(-(-size // alignment) * alignment for size in parts[:-1]) + parts[-1]
+        return sum(padded(size, self.alignment) for size in parts[:-1]) + parts[-1]
+
+
+def padded(size: int, alignment: int) -> int:
+    """Return the size, rounded up to a multiple of the alignment."""
+    return -(-size // alignment) * alignment
+
+
+def tensor_size(shape: Sequence[int], kind: int) -> int:
+    """Return the bytes of a tensor whose type is one of TYPES."""
+    _, block, block_size = TYPES[kind]
+    return math.prod(shape) // block * block_size
 
 
 def digest_of(headers: Iterable[Header]) -> str:
@@ -140,22 +158,23 @@ def read_header(data: bytes) -> Header:
     if tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise HeaderError(f"claims {tensors} tensors and {keys} keys, more than any model has")
     metadata: dict[str, Value] = {}
-    seen: set[str] = set()
+    ranges: dict[str, tuple[int, int]] = {}
     for _ in range(keys):
+        start = reader.at
         key = reader.name("key", 1 << 10)
-        if key in seen:
+        if key in ranges:
             raise HeaderError(f"key {key!r} twice")
-        seen.add(key)
         value = reader.value(reader.number("<I"))
         if value is not None:
             metadata[key] = value
+        ranges[key] = start, reader.at
     found: dict[str, Tensor] = {}
     for _ in range(tensors):
         tensor = _tensor(reader)
         if tensor.name in found:
             raise HeaderError(f"tensor {tensor.name!r} twice")
         found[tensor.name] = tensor
-    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest())
+    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest(), ranges)
 
 
 def _tensor(reader: _Reader) -> Tensor:
@@ -168,15 +187,12 @@ def _tensor(reader: _Reader) -> Tensor:
     reader.number("<Q")  # offset of its data
     if kind not in TYPES:
         raise HeaderError(f"tensor {name!r} is of type {kind}, which this version of llamarig does not know")
-    label, block, block_size = TYPES[kind]
-    elements = 1
-    for length in shape:
-        elements *= length
-        if elements >= 1 << 63:
-            raise HeaderError(f"tensor {name!r} has the shape {shape}, more elements than any file holds")
+    if math.prod(shape) >= 1 << 63:
+        raise HeaderError(f"tensor {name!r} has the shape {shape}, more elements than any file holds")
+    label, block, _ = TYPES[kind]
     if shape[0] % block:
         raise HeaderError(f"tensor {name!r} has rows of {shape[0]}, not a multiple of {label}'s block of {block}")
-    return Tensor(name, shape, label, elements // block * block_size)
+    return Tensor(name, shape, label, tensor_size(shape, kind))
 
 
 class _Reader:
@@ -184,22 +200,18 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
+        self.at = 0
         self._kept = 0
 
-    @property
-    def at(self) -> int:
-        return self._at
-
     def skip(self, length: int) -> None:
-        if length > len(self._data) - self._at:
+        if length > len(self._data) - self.at:
             raise HeaderTruncatedError(f"its header is longer than the {len(self._data)} bytes read")
-        self._at += length
+        self.at += length
 
     def take(self, length: int) -> bytes:
-        begin = self._at
+        begin = self.at
         self.skip(length)
-        return self._data[begin : self._at]
+        return self._data[begin : self.at]
 
     def number(self, layout: str) -> int:
         return int(struct.unpack(layout, self.take(struct.calcsize(layout)))[0])
@@ -218,7 +230,7 @@ class _Reader:
         if kind != _ARRAY:
             return self._single(kind)
         element, count = self.number("<I"), self.number("<Q")
-        if element == _STRING:
+        if element == STRING:
             self._skip_strings(count)
             return None
         if element not in _SCALARS:
@@ -235,7 +247,7 @@ class _Reader:
         return self._kept <= KEPT_BYTES
 
     def _single(self, kind: int) -> Scalar | None:
-        if kind == _STRING:
+        if kind == STRING:
             length = self.number("<Q")
             if length > KEPT_STRING or not self._keeps(length):
                 self.skip(length)
@@ -249,13 +261,13 @@ class _Reader:
 
     def _skip_strings(self, count: int) -> None:
         # A vocabulary has 150,000 strings: parsing a header spends its time in this loop.
-        data, at, end, length_at = self._data, self._at, len(self._data) - 8, struct.Struct("<Q").unpack_from
+        data, at, end, length_at = self._data, self.at, len(self._data) - 8, struct.Struct("<Q").unpack_from
         for _ in range(count):
             if at > end:
                 break
             at += 8 + length_at(data, at)[0]
         else:
-            self._at = 0
+            self.at = 0
             self.skip(at)
             return
         raise HeaderTruncatedError(f"its header is longer than the {len(data)} bytes read")
