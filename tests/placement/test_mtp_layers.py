@@ -313,12 +313,12 @@ def test_a_token_reads_only_loaded_layers() -> None:
     experts = [
         sum(t.size for t in of.tensors if layer_of(t.name) == layer and "exps." in t.name) for layer in range(41)
     ]
-    read = ram_bytes_per_token(words, of.tensors, of.metadata)
+    read = ram_bytes_per_token(words, of)
     assert read == pytest.approx(sum(experts[:40]) * 8 / 256)
-    read = ram_bytes_per_token([*words, "--spec-type", "draft-mtp"], of.tensors, of.metadata)
+    read = ram_bytes_per_token([*words, "--spec-type", "draft-mtp"], of)
     assert read == pytest.approx(sum(experts) * 8 / 256)
     # One layer entirely in RAM, by 41 of 42 positions.
     none = ["--n-gpu-layers", "41", "--fit", "off"]
     first = [tensor for tensor in of.tensors if layer_of(tensor.name) == 0]
     dense = sum(tensor.size for tensor in first if "exps." not in tensor.name)
-    assert ram_bytes_per_token(none, of.tensors, of.metadata) == pytest.approx(experts[0] * 8 / 256 + dense)
+    assert ram_bytes_per_token(none, of) == pytest.approx(experts[0] * 8 / 256 + dense)

@@ -202,5 +202,4 @@ def _ram_bytes_per_token(host: Host, unit: Unit) -> float | None:
     headers = host.get_fact(ModelHeaders, paths=shards)
     if any(shard not in headers for shard in shards):
         return None
-    header = combined_header([headers[shard] for shard in shards])
-    return ram_bytes_per_token(words, header.tensors, header.metadata)
+    return ram_bytes_per_token(words, combined_header([headers[shard] for shard in shards]))

@@ -49,7 +49,7 @@ def predicted_speed(rig: Rig, seen: Seen, model: Model, plan: Plan, before: Plan
     header = combined_header([headers[shard] for shard in shards])
 
     def reads(arguments: list[str]) -> float | None:
-        return ram_bytes_per_token(arguments, header.tensors, header.metadata)
+        return ram_bytes_per_token(arguments, header)
 
     def reads_of(placement: Layers) -> float | None:
         return reads(list(chain.from_iterable(placement_arguments(placement))))
