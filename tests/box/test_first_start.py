@@ -25,7 +25,7 @@ from llamarig.items.unit_differences import switch_job
 from llamarig.items.wanted_unit import Wanted, wanted_unit
 from llamarig.placement.devices import simulation_environment
 from llamarig.placement.dry_run import memory_arguments
-from llamarig.placement.layer_weights import LayerWeights, layer_weights
+from llamarig.placement.model_layers import LayerWeights, layer_weights
 from llamarig.placement.steps_down import effective_placement
 from llamarig.records.model_lock import locked_models
 from llamarig.records.plan_file import (

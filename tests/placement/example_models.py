@@ -11,7 +11,7 @@ from llamarig.declare.placement import Experts, Layers
 from llamarig.declare.serve import Serve
 from llamarig.placement.candidate import Candidate
 from llamarig.placement.devices import Device
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.remote.shared.gguf_header import Header, Tensor, Value
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import pytest
 from llamarig.declare.placement import GiveUp, Layers
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.fallbacks import NothingFitsError, SearchResult, search_with_fallbacks
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 
 from tests.placement.example_models import SETTINGS, weights
 from tests.placement.memory_model import MemoryModel

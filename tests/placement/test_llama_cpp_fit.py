@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from llamarig.placement.dry_run import DryRunError
-from llamarig.placement.layer_weights import layer_weights
 from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
+from llamarig.placement.model_layers import layer_weights
 
 from tests.placement.example_models import CARDS, dry_run_output, qwen3_next
 

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from llamarig.declare.placement import Auto, CpuMoe, Layers, Override
 from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.placement.devices import Device
-from llamarig.placement.layer_weights import layer_weights
 from llamarig.placement.llama_cpp_fit import fit_layers
-from llamarig.placement.model_layers import layer_of
+from llamarig.placement.model_layers import layer_of, layer_weights
 from llamarig.placement.plan_report import plan_report
 from llamarig.placement.planner import PlanRequest, make_plan
-from llamarig.placement.ram_reads import ram_bytes_per_token
+from llamarig.placement.speed_prediction import ram_bytes_per_token
 from llamarig.placement.staleness import plan_flags
 from llamarig.placement.steps_down import fits_model, steps_down
 from llamarig.placement.tensor_overrides import host_bytes

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
-from llamarig.placement.ram_reads import ram_bytes_per_token
-from llamarig.placement.speed_prediction import calibrate, calibration_runs, speed_lines
+from llamarig.placement.speed_prediction import calibrate, calibration_runs, ram_bytes_per_token, speed_lines
 from llamarig.remote.shared.gguf_header import Header, Tensor, Value
 from llamarig.render.placement_arguments import placement_arguments
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import Experts, Layers
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.steps_down import MAX_STEPS, steps_down
 
 from tests.placement.example_models import moe

@@ -9,7 +9,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from llamarig.facts.json_text import json_object
-from llamarig.remote.shared.timing import Timing
+from llamarig.remote.shared.jobs import Timing
 from llamarig.render import layout
 
 _LEAST_MIB = 64

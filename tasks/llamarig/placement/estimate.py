@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 from llamarig.declare.placement import Layers
 from llamarig.placement.candidate import Prediction
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 
 _UNMEASURED_BUFFERS_MIB = 1024.0
 """Assumed for compute buffers until the first dry run; a rough value is enough."""

@@ -10,7 +10,7 @@ from llamarig.declare.placement import GiveUp
 from llamarig.placement.best_assignment import best_assignment
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.estimate import Estimate
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.search import DoesNotFit, Found, search
 from llamarig.records.plan_file import GivenUp, NextLayer
 

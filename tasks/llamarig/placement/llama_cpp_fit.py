@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from llamarig.placement.devices import Device
 from llamarig.placement.dry_run import DryRunError, failure
-from llamarig.placement.layer_weights import EXPERTS, LayerWeights
-from llamarig.placement.model_layers import layer_of
+from llamarig.placement.model_layers import EXPERTS, LayerWeights, layer_of
 from llamarig.placement.tensor_overrides import rule_coverage
 from llamarig.remote.shared.gguf_header import Tensor
 from llamarig.render.placement_arguments import gpu_of

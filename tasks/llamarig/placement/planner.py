@@ -18,8 +18,8 @@ from llamarig.placement.dry_run import (
     with_candidate,
 )
 from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
-from llamarig.placement.layer_weights import layer_weights
 from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
+from llamarig.placement.model_layers import layer_weights
 from llamarig.placement.pinned_weights import pinnable_mib, raised_margins
 from llamarig.placement.ram_budget import ram_budget, ram_shortages
 from llamarig.records.plan_file import DeviceMemory, FitResult, Plan, PlanInputs

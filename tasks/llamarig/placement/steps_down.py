@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from llamarig.declare.placement import Layers
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.records.plan_file import Plan
 
 MAX_STEPS = 3

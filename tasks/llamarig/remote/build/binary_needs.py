@@ -1,7 +1,4 @@
-"""Determines what a compiled llama.cpp requires of a box: architecture, instruction sets, version of the C library.
-
-Runs on the box that compiled it.
-"""
+"""Determines what a compiled llama.cpp requires of a box: architecture, instruction sets, version of the C library."""
 
 from __future__ import annotations
 

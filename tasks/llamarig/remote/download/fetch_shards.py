@@ -1,7 +1,7 @@
 """Fetches model files on the box, several at a time, each checked against the size and sha256 of the model lock.
 
-Runs on the box as a transient systemd unit, in the venv of items/locks/hub-requirements.txt. A file gets its own name
-only after its sha256 matched; the record written beside it then makes later runs a matter of `stat`.
+A file gets its own name only after its sha256 matched; the record written beside it then makes later runs a matter of
+`stat`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llamarig.remote.download.file_download import WAITING, FileDownload, Session
-from llamarig.remote.download.hub_client import Hub, RefusedError, read_token
-from llamarig.remote.download.hub_refusals import refused
-from llamarig.remote.download.rate_limit import RateLimit
-from llamarig.remote.download.transfer_errors import CancelledError, RetryableError
+from llamarig.remote.download.hub_client import Hub, RefusedError, read_token, refused
+from llamarig.remote.download.range_download import RateLimit
+from llamarig.remote.download.transfer import CancelledError, RetryableError
 from llamarig.remote.download.verified_files import install_verified, is_verified, record_path, sha256_of
 from llamarig.remote.shared.job_status import JobFailedError, Progress, run_job
 from llamarig.remote.shared.jobs import FetchJob

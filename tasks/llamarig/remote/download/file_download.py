@@ -1,7 +1,6 @@
 """Downloads one model file: chooses the method, resumes, retries, and checks the sha256.
 
-The file grows as a sparse file under a partial name, so what has arrived survives any kill. Runs on the box in the venv
-of items/locks/hub-requirements.txt.
+The file grows as a sparse file under a partial name, so what has arrived survives any kill.
 """
 
 from __future__ import annotations
@@ -15,18 +14,17 @@ from pathlib import Path
 from llamarig.remote.download.hf_transfer_process import hf_transfer, link_of
 from llamarig.remote.download.hub_client import Hub
 from llamarig.remote.download.incremental_sha256 import IncrementalSha256
-from llamarig.remote.download.range_download import RangeDownload
-from llamarig.remote.download.rate_limit import RateLimit
+from llamarig.remote.download.range_download import RangeDownload, RateLimit
 from llamarig.remote.download.retry_window import RetryWindow
 from llamarig.remote.download.sparse_file import gaps, length
-from llamarig.remote.download.transfer import Transfer
-from llamarig.remote.download.transfer_errors import (
+from llamarig.remote.download.transfer import (
     CancelledError,
     HfTransferError,
     HfTransferStalledError,
     MismatchError,
     RangeIgnoredError,
     RetryableError,
+    Transfer,
 )
 from llamarig.remote.download.verified_files import sha256_of
 from llamarig.remote.shared.job_status import JobFailedError

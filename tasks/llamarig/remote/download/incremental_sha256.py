@@ -1,7 +1,7 @@
 """sha256 of a file while it is being downloaded.
 
 Reading a large file once more after its download takes as long as its disk needs; during the download, the front of
-the file is still in the page cache. Runs on the box under its own Python (3.9 or newer), standard library only.
+the file is still in the page cache.
 """
 
 from __future__ import annotations

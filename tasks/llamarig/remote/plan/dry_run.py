@@ -7,8 +7,6 @@ prints the relevant lines, then ``exit=`` and the exit status.
 A thread of the program writes its log, and the pinned commit does not wait for that thread at exit (common/log.cpp):
 up to 512 lines, including those about the graph, may be lost. Therefore its stdout is a pipe that is already full: the
 program blocks in its last step, writing the result, until its log is complete and the pipe is read.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Prints the GGUF headers of model files, one line of JSON per path on the command line.
 
 Only the beginning of a file is read: a header has 6 to 30 MB, most of it the vocabulary.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

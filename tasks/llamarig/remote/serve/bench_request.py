@@ -5,8 +5,6 @@
 PROMPT_TOKENS 0 means 2,048, or fewer where the server's context is smaller. Nothing on the box is changed; no server is
 started or stopped. A busy server is not timed, and the task IDs of its slots show whether another request came during
 the measurement.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import sys
 
 from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
 from llamarig.remote.serve.server_client import Server
-from llamarig.remote.shared.timing import Timing
+from llamarig.remote.shared.jobs import Timing
 
 DEFAULT_PROMPT_TOKENS = 2048
 TIMEOUT_S = 3600

@@ -4,8 +4,6 @@ A server whose compute loop hangs still answers /health, from another thread. A 
 and making progress is not disturbed. An idle one is sent a request for one token only after an hour without other
 evidence that it works, because with a single slot that request evicts the user's cached prompt. A server that hides
 its slots (slots=False) is not probed: busy and hung look the same there.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ from llamarig.remote.serve.model_units import (
     has_ended,
     install_unit,
     journal,
+    pageable_warning,
     replace_file,
     run,
     state_of,
     systemctl,
     wait_until_healthy,
 )
-from llamarig.remote.serve.pinned_memory import pageable_warning
 from llamarig.remote.serve.previous_server import PreviousServer, read_start_record
 from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.job_status import (

@@ -4,7 +4,7 @@ systemd stops a conflicting server before it starts this one, but the driver rel
 the process has ended. A server that reads the free memory before that places fewer layers on the GPU, or fails to
 load. The wait is limited, and no result of it prevents the start.
 
-Unit files call this file by its path, so it must not be moved. Python 3.9 or newer, standard library only.
+Unit files call this file by its path, so it must not be moved.
 """
 
 from __future__ import annotations

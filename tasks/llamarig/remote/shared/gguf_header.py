@@ -1,8 +1,7 @@
 """Parser for GGUF headers: the tensors with shape, type and size, and the model's metadata.
 
-Performs no I/O. Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
-The input is untrusted: every length is checked before it is used, no allocation depends on a number from the file, and
-what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
+Performs no I/O. The input is untrusted: every length is checked before it is used, no allocation depends on a number
+from the file, and what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Runs a job on the box and reports its progress in a small JSON file, which is replaced atomically at every step.
-
-Python 3.9 or newer, standard library only.
-"""
+"""Runs a job on the box and reports its progress in a small JSON file, which is replaced atomically at every step."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Base of the records that travel as JSON between the control machine and the box.
 
-Runs on both sides: Python 3.9 or newer, standard library only. The annotations of a record are evaluated when it is
-read, so they are written in a form that Python 3.9 can evaluate: ``Optional[int]``, not ``int | None``.
+The annotations of a record are evaluated when it is read, so they are written in a form that Python 3.9 can evaluate:
+``Optional[int]``, not ``int | None``.
 """
 
 from __future__ import annotations
