@@ -41,7 +41,7 @@ class Fetch:
         """Fetch the files that are not there; returns the closing line."""
         store = Path(self.job.files[0].partial).parent
         store.mkdir(parents=True, exist_ok=True)
-        with exclusive_use(store) as lock:
+        with _exclusive_use(store) as lock:
             self.missing = self._find_missing()
             self._raise_refusals()
             rate = self.job.bytes_per_s
@@ -173,11 +173,8 @@ class Fetch:
 
 
 @contextmanager
-def exclusive_use(store: Path) -> Iterator[int]:
-    """Hold the store's lock; yields its descriptor, which child processes keep open, so that an orphan holds it too.
-
-    :raises JobFailedError: when another download holds it
-    """
+def _exclusive_use(store: Path) -> Iterator[int]:
+    """Hold the store's lock; yields its descriptor, which child processes keep open, so that an orphan holds it too."""
     descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + _LOCK_WAIT_S

@@ -77,7 +77,7 @@ def _response(refusal: Refusal, kind: str) -> str:
     return f"HTTP {refusal.status}{message}"
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """A server's text, cut to 150 printable characters on one line."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:150]
 
@@ -175,7 +175,7 @@ class Hub:
         repo, commit, path = file.repo, file.commit, file.path
         if status < 400:
             return
-        code, message = headers.get("X-Error-Code") or "", printable(headers.get("X-Error-Message") or "")
+        code, message = headers.get("X-Error-Code") or "", _printable(headers.get("X-Error-Message") or "")
         if origin(url) != origin(self.endpoint) and not is_outage(status):
             raise JobFailedError(
                 f"{self.endpoint} redirects requests for {repo} to {self._server(url)}, which answers HTTP {status}; no"

@@ -32,7 +32,7 @@ _RELEVANT = re.compile(
 )
 
 
-def full_pipe() -> tuple[int, int, int]:
+def _full_pipe() -> tuple[int, int, int]:
     """Create a full pipe; return its reading end, its writing end, and the number of filler bytes in it."""
     reading, writing = os.pipe()
     size = fcntl.fcntl(writing, _F_SETPIPE_SZ, _PAGE)
@@ -45,7 +45,7 @@ def run(seconds: float, command: list[str]) -> tuple[bytes, bytes, int]:
 
     :param seconds: time limit; a longer run is killed and has the status 124
     """
-    reading, writing, filled = full_pipe()
+    reading, writing, filled = _full_pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=log)
         os.close(writing)

@@ -22,11 +22,7 @@ from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.shared.gguf_header import STRING, TYPES, UINT32, Header, HeaderError, padded, tensor_size
 
 
-def vocabulary_of(shards: Iterable[Header]) -> int:
-    """Return the size of the vocabulary: the rows of the token embedding.
-
-    :raises HeaderError: for a model without one
-    """
+def _vocabulary_of(shards: Iterable[Header]) -> int:
     for shard in shards:
         for tensor in shard.tensors:
             if tensor.name == "token_embd.weight" and len(tensor.shape) == 2:
@@ -34,7 +30,7 @@ def vocabulary_of(shards: Iterable[Header]) -> int:
     raise HeaderError("has no token_embd.weight, so its vocabulary cannot be shortened")
 
 
-def shorten(data: bytes, header: Header, vocabulary: int, rows: int) -> tuple[bytes, int]:
+def _shorten(data: bytes, header: Header, vocabulary: int, rows: int) -> tuple[bytes, int]:
     """Return the header with a vocabulary of ``rows``, padded, and the size in bytes of a whole file with it."""
     keys = [
         data[start:end]
@@ -72,11 +68,11 @@ def prepare(directory: Path, outputs: int, ubatch: int, shards: list[Path]) -> P
     :raises HeaderError: for a shard that is not GGUF, or a model without a vocabulary
     """
     read = {path: read_whole_header(path) for path in shards}
-    vocabulary = vocabulary_of(header for _, header in read.values())
+    vocabulary = _vocabulary_of(header for _, header in read.values())
     rows = max(1, -(-vocabulary * outputs // ubatch))
     directory.mkdir(parents=True, exist_ok=True)
     for path, (data, header) in read.items():
-        short, size = shorten(data, header, vocabulary, rows)
+        short, size = _shorten(data, header, vocabulary, rows)
         copy = directory / path.name
         copy.write_bytes(short)
         os.truncate(copy, size)

@@ -44,17 +44,12 @@ def text(words: int) -> str:
     return " ".join(chosen)
 
 
-def prompt_of(server: Server, tokens: int) -> list[int]:
-    """Return a prompt of exactly this many tokens."""
+def _prompt_of(server: Server, tokens: int) -> list[int]:
     found: list[int] = server.post("/tokenize", {"content": text(tokens)}, timeout=60)["tokens"]
     return (found * (1 + tokens // max(1, len(found))))[:tokens]
 
 
-def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
-    """Send one request; return the server's own timings of prompt and generation.
-
-    :raises NotTimedError: when the server is busy, or its context is too small
-    """
+def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
     properties = server.get("/props")
     context = int(properties.get("default_generation_settings", {}).get("n_ctx", 0))
     wanted = prompt_tokens or min(DEFAULT_PROMPT_TOKENS, (context - generated_tokens) // 2)
@@ -67,7 +62,7 @@ def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> T
     if any(slot.busy for slot in before or ()):
         raise NotTimedError("is busy with another request: time it when it is idle")
     request = {
-        "prompt": prompt_of(server, wanted),
+        "prompt": _prompt_of(server, wanted),
         "n_predict": generated_tokens,
         # So that each run computes the whole prompt and generates the same number of tokens.
         "cache_prompt": False,
@@ -103,7 +98,7 @@ def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
         server = Server.of_process(pid, key_of(unit))
         if not server.is_healthy():
             return Timing(problem="is not ready: it may still be loading")
-        return time_request(server, prompt_tokens, generated_tokens)
+        return _time_request(server, prompt_tokens, generated_tokens)
     except NotTimedError as error:
         return Timing(problem=str(error))
     except SilentError:

@@ -58,7 +58,7 @@ def wait_until_healthy(unit: str, timeout: float, progress: Progress, model_byte
             return False
         if is_healthy(state["MainPID"]):
             return True
-        loaded = min(loaded_bytes(state["MainPID"]), model_bytes)
+        loaded = min(_loaded_bytes(state["MainPID"]), model_bytes)
         progress.step("loading the model", done=loaded >> 20, total=model_bytes >> 20, unit="MiB")
         time.sleep(0.5)
     return False
@@ -81,7 +81,7 @@ def is_healthy(pid: str) -> bool:
         return False
 
 
-def loaded_bytes(pid: str) -> int:
+def _loaded_bytes(pid: str) -> int:
     """Estimate how much a process has loaded: the bytes it has read or mapped, whichever is more."""
     try:
         read = re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())

@@ -123,8 +123,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def running_servers() -> dict[str, str]:
-    """Return unit -> process ID of the running model servers."""
+def _running_servers() -> dict[str, str]:
     units = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "llamarig-*.service"])
     names = [line.split()[0] for line in units.splitlines() if line.strip() and "llamarig-job-" not in line]
     found = {name: run(["systemctl", "show", name, "-p", "MainPID", "--value"]).strip() for name in names}
@@ -150,7 +149,7 @@ def main(state_file: Path) -> None:
     """Probe every server once."""
     states: dict[str, Any] = json.loads(state_file.read_text()) if state_file.exists() else {}
     after: dict[str, Any] = {}
-    for unit, pid in running_servers().items():
+    for unit, pid in _running_servers().items():
         process = f"{unit} {pid}"
         try:
             state = probe(unit, pid, key_of(unit), ServerState.from_stored(states.get(process)), time.time())
