@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import Auto, CpuMoe, Layers, Override
 from llamarig.placement.box_capacity import BoxCapacity
-from llamarig.placement.devices import Device
+from llamarig.placement.devices import device
 from llamarig.placement.llama_cpp_fit import fit_layers
 from llamarig.placement.model_layers import layer_of, layer_weights
 from llamarig.placement.plan_report import plan_report
@@ -23,7 +23,7 @@ from llamarig.placement.speed_prediction import ram_bytes_per_token
 from llamarig.placement.staleness import plan_flags
 from llamarig.placement.steps_down import fits_model, steps_down
 from llamarig.placement.tensor_overrides import host_bytes
-from llamarig.records.plan_file import Plan, PlanInputs, PlannedDevice
+from llamarig.records.plan_file import Plan, PlanInputs
 from llamarig.remote.shared.gguf_header import Header, Value
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu
 
@@ -154,17 +154,14 @@ class DryRuns:
 def planned(of: Header, free: tuple[int, ...], **auto: Any) -> Plan:
     """The plan for cards with so many MiB free, without a margin."""
     declared = model(placement=Auto(margin_mib=0, **auto).model_dump())
-    cards = tuple(Device(f"CUDA{index}", "a card", mib, mib) for index, mib in enumerate(free))
     belongs = PlanInputs(
         header="a" * 64,
-        devices=tuple(
-            PlannedDevice(**{field: getattr(card, field) for field in PlannedDevice.model_fields}) for card in cards
-        ),
+        devices=tuple(device(f"CUDA{index}", "a card", mib, mib) for index, mib in enumerate(free)),
         margins_mib=(0,) * len(free),
         flags=plan_flags(declared, PINNED),
         release="r",
     )
-    asking = make_plan(PlanRequest(declared, PINNED, of, "/m.gguf", None, cards, False, belongs, 0))
+    asking = make_plan(PlanRequest(declared, PINNED, of, "/m.gguf", None, False, belongs, 0))
     runs = DryRuns(of, len(free))
     try:
         arguments = next(asking)
@@ -301,9 +298,9 @@ def test_every_placement_of_the_right_sum_matches_llama_cpp(
 def test_the_answer_of_fit_counts_all_positions() -> None:
     """41 of 42 positions on GPUs leave the first layer in RAM, whatever llama.cpp's fit intended."""
     of = header("qwen36_mtp")
-    cards = (Device("CUDA0", "a", 1, 1), Device("CUDA1", "b", 1, 1))
-    assert fit_layers(["-ngl", "41", "-ts", "20,21"], layer_weights(of), of.tensors, cards).whole == (20, 19)
-    assert fit_layers(["-ngl", "42", "-ts", "25,17"], layer_weights(of), of.tensors, cards).whole == (25, 15)
+    cards = (device("CUDA0", "a", 1, 1), device("CUDA1", "b", 1, 1))
+    assert fit_layers(["-ngl", "41", "-ts", "20,21"], layer_weights(of), of.tensors, cards)[0] == (20, 19)
+    assert fit_layers(["-ngl", "42", "-ts", "25,17"], layer_weights(of), of.tensors, cards)[0] == (25, 15)
 
 
 def test_a_token_reads_only_loaded_layers() -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from llamarig.placement.devices import Device, parse_device_list
+from llamarig.placement.devices import parse_device_list
+from llamarig.records.plan_file import PlannedDevice
 
 
-class PlannableDevices(FactBase[list[Device]]):
+class PlannableDevices(FactBase[list[PlannedDevice]]):
     """The GPUs that a release of llama.cpp lists, in its order, in the environment that it serves in.
 
     Output::
@@ -25,7 +26,7 @@ class PlannableDevices(FactBase[list[Device]]):
 
     @staticmethod
     @override
-    def default() -> list[Device]:
+    def default() -> list[PlannedDevice]:
         return []
 
     @override
@@ -34,7 +35,7 @@ class PlannableDevices(FactBase[list[Device]]):
         return f"env {variables} timeout 60 {release}/bin/llama-fit-params --list-devices 2>/dev/null || true"
 
     @override
-    def process(self, output: list[str]) -> list[Device]:
+    def process(self, output: list[str]) -> list[PlannedDevice]:
         return parse_device_list("\n".join(output))
 
 

@@ -16,7 +16,7 @@ from llamarig.placement.best_assignment import best_assignment, expert_subsets, 
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.estimate import Assignment, Estimate
 from llamarig.placement.model_layers import LayerWeights
-from llamarig.records.plan_file import NextLayer
+from llamarig.records.plan_file import GivenUp, NextLayer
 
 MAX_TRIES = 12
 """Assignments measured before the best one so far is taken. An estimate is accurate to a few MiB after one or two."""
@@ -24,11 +24,12 @@ MAX_TRIES = 12
 
 @dataclass(frozen=True)
 class Found:
-    """The best placement that fits, its memory, and the memory that the next layer would need."""
+    """The best placement that fits, its memory, the memory that the next layer would need, and what was lowered."""
 
     candidate: Candidate
     prediction: Prediction
     next_layer: tuple[NextLayer, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
 
 
 @dataclass(frozen=True)
