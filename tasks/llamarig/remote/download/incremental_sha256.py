@@ -56,13 +56,13 @@ class IncrementalSha256:
         :param progress: called with the number of bytes hashed so far
         """
         self._stop()
-        with self._file:
-            while self._hash(_BLOCK):
-                progress(self.hashed)
+        while self._hash(_BLOCK):
+            progress(self.hashed)
+        self._file.close()
         return self._hasher.hexdigest()
 
     def close(self) -> None:
-        """Stop without a result."""
+        """Stop; without a call of ``finish`` before, there is no result."""
         self._stop()
         self._file.close()
 
