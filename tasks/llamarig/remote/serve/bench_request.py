@@ -10,9 +10,9 @@ the measurement.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
+from llamarig.remote.serve.model_units import state_of
 from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
 from llamarig.remote.serve.server_client import Server
 from llamarig.remote.shared.jobs import Timing
@@ -90,8 +90,7 @@ def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> 
 
 def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
     """Return the timings, or ``problem`` with the reason why there are none."""
-    show = ["systemctl", "show", unit, "-p", "MainPID", "--value"]
-    pid = subprocess.run(show, capture_output=True, text=True).stdout.strip()
+    pid = state_of(unit)["MainPID"]
     if pid in ("", "0"):
         return Timing(problem="does not run")
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from llamarig.remote.serve.key_file import first_key
+from llamarig.remote.serve.model_units import run
 from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.record import Record
 
@@ -138,11 +138,6 @@ def key_of(unit: str) -> str | None:
     text = Path(f"/etc/systemd/system/{unit}").read_text()
     found = re.search(r"^LoadCredential=api-key:(.+)$", text, re.MULTILINE)
     return None if found is None else first_key(found[1])
-
-
-def run(command: list[str]) -> str:
-    """Return the standard output of a command."""
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
 
 
 def main(state_file: Path) -> None:
