@@ -37,7 +37,7 @@ from llamarig.records.plan_file import (
     read_plan_file,
     record_plan,
 )
-from llamarig.remote.plan.model_headers import header_of
+from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.shared.gguf_header import combined_header
 from llamarig.remote.shared.jobs import BackOff
 from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
@@ -126,7 +126,8 @@ def start(ground: Deployment, deployment: Deployment) -> Iterator[Start]:
     rig = Rig.model_validate(ground.rig)
     locked = locked_models(rig)
     assert locked is not None
-    shards = [header_of(str(ground.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
+    paths = [ground.box.root / target(locked[0], shard).lstrip("/") for shard in locked[0].shards]
+    shards = [read_whole_header(path)[1] for path in paths]
     header = combined_header(shards)
     nothing = Plan(
         belongs=PlanInputs(

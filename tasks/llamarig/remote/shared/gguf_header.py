@@ -17,13 +17,9 @@ MAX_TENSORS = 1 << 16
 MAX_KEYS = 1 << 16
 MAX_NAME = 64  # ggml's GGML_MAX_NAME
 ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
-KEPT_STRING = 1 << 16
-KEPT_ARRAY = 1 << 12
-"""Longest string (bytes) and array (elements) to keep. Longer ones (tokens, merges, scores) are skipped: they do not
-affect memory use."""
-KEPT_BYTES = 1 << 20
-"""Bytes of all kept strings and arrays together; a real model has about 100 kB. The rest is skipped, so that a header
-made of many short arrays takes no more memory than its own bytes."""
+KEPT_STRING = 80
+"""Longest string to keep, in bytes. Longer ones (chat templates) and lists (tokens, merges) are skipped: they do not
+affect memory use, and without them a hostile header takes no more memory than a few times its own bytes."""
 
 # ggml_type -> name, elements per block, bytes per block (ggml/include/ggml.h, ggml/src/ggml.c, pinned commit).
 TYPES: dict[int, tuple[str, int, int]] = {
@@ -67,8 +63,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 UINT32, STRING, _ARRAY = 4, 8, 9
 
-Scalar = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
-Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - as above
+Value = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
 
 
 class HeaderError(ValueError):
@@ -91,7 +86,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """A file's tensors in file order, and its metadata without long strings and arrays.
+    """A file's tensors in file order, and its metadata without lists and long strings.
 
     ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes; ``keys``: where
     each key begins and ends in them, with its value.
@@ -200,7 +195,6 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
-        self._kept = 0
 
     def skip(self, length: int) -> None:
         if length > len(self._data) - self.at:
@@ -225,37 +219,26 @@ class _Reader:
             raise HeaderError(f"a {what} name that is not UTF-8") from None
 
     def value(self, kind: int) -> Value | None:
-        """Read a value; return None for one that is too long to keep."""
-        if kind != _ARRAY:
-            return self._single(kind)
-        element, count = self.number("<I"), self.number("<Q")
-        if element == STRING:
-            self._skip_strings(count)
+        """Read a value; return None for one that is not kept."""
+        if kind == _ARRAY:
+            element, count = self.number("<I"), self.number("<Q")
+            if element == STRING:
+                self._skip_strings(count)
+            elif element in _SCALARS:
+                self.skip(count * struct.calcsize(_SCALARS[element]))
+            else:
+                raise HeaderError(f"a list of elements of type {element}")
             return None
-        if element not in _SCALARS:
-            raise HeaderError(f"a list of elements of type {element}")
-        layout = _SCALARS[element]
-        if count > KEPT_ARRAY or not self._keeps(count * struct.calcsize(layout)):
-            self.skip(count * struct.calcsize(layout))
-            return None
-        data = self.take(count * struct.calcsize(layout))
-        return [number for (number,) in struct.iter_unpack(layout, data)]
-
-    def _keeps(self, length: int) -> bool:
-        self._kept += length
-        return self._kept <= KEPT_BYTES
-
-    def _single(self, kind: int) -> Scalar | None:
         if kind == STRING:
             length = self.number("<Q")
-            if length > KEPT_STRING or not self._keeps(length):
+            if length > KEPT_STRING:
                 self.skip(length)
                 return None
             return self.take(length).decode(errors="replace")
         if kind not in _SCALARS:
             raise HeaderError(f"a value of type {kind}")
         layout = _SCALARS[kind]
-        scalar: Scalar = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        scalar: Value = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
         return scalar
 
     def _skip_strings(self, count: int) -> None:
