@@ -58,7 +58,8 @@ def _best(
         more = _largest(estimate, start + whole, slack) if start + whole < end else 0.0
         return worth[0] + whole, (*worth[1], whole), worth[2] + more
 
-    best = _best_bounds(estimate.weights.layers, len(budgets), first, (0, (), 0.0), grow)
+    nothing: _Worth = (0, (), 0.0)
+    best = _best_bounds(estimate.weights.layers, len(budgets), first, nothing, grow)
     return Assignment(best[1], best[0][1]) if best else None
 
 
