@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, linear_regression, pstdev
 
 from llamarig.placement.tensor_overrides import tensors_in_ram
 from llamarig.records.bench_ledger import BenchEntry
@@ -122,19 +123,16 @@ def calibrate(runs: Sequence[tuple[float, float]]) -> Calibration | None:
     """
     if not runs:
         return None
-    count = len(runs)
-    mean_bytes, mean_ms = sum(size for size, _ in runs) / count, sum(ms for _, ms in runs) / count
-    spread = sum((size - mean_bytes) ** 2 for size, _ in runs)
+    sizes, times = [size for size, _ in runs], [ms for _, ms in runs]
     # Placements that differ by a thousandth differ less than two timings of the same placement.
-    if spread > count * (mean_bytes / 1000) ** 2:
-        slope = sum((size - mean_bytes) * (ms - mean_ms) for size, ms in runs) / spread
+    if pstdev(sizes) > fmean(sizes) / 1000:
+        slope, fixed = linear_regression(sizes, times)
         if slope <= 0:
             return None
-        fixed = mean_ms - slope * mean_bytes
         if fixed >= 0:
-            return Calibration(fixed, 1 / slope / 1e6, count)
-    squares = sum(size * size for size, _ in runs)
+            return Calibration(fixed, 1 / slope / 1e6, len(runs))
+    squares = sum(size * size for size in sizes)
     if squares <= 0:
         return None
     slope = sum(size * ms for size, ms in runs) / squares
-    return Calibration(0.0, 1 / slope / 1e6, count, "assumed: only the RAM takes time, so a gain is an upper bound")
+    return Calibration(0.0, 1 / slope / 1e6, len(runs), "assumed: only the RAM takes time, so a gain is an upper bound")
