@@ -25,7 +25,7 @@ from llamarig.items.unit_differences import switch_job
 from llamarig.items.wanted_unit import Wanted, wanted_unit
 from llamarig.placement.devices import simulation_environment
 from llamarig.placement.dry_run import memory_arguments
-from llamarig.placement.layer_weights import LayerWeights, layer_weights
+from llamarig.placement.model_layers import LayerWeights, layer_weights
 from llamarig.placement.steps_down import effective_placement
 from llamarig.records.model_lock import locked_models
 from llamarig.records.plan_file import (
@@ -37,7 +37,7 @@ from llamarig.records.plan_file import (
     read_plan_file,
     record_plan,
 )
-from llamarig.remote.plan.model_headers import header_of
+from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.shared.gguf_header import combined_header
 from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
 from llamarig.render.model_paths import model_files, target
@@ -125,7 +125,8 @@ def start(prepared: Deployment, deployment: Deployment) -> Iterator[Start]:
     rig = Rig.model_validate(prepared.rig)
     locked = locked_models(rig)
     assert locked is not None
-    shards = [header_of(str(prepared.box.root / target(locked[0], shard).lstrip("/"))) for shard in locked[0].shards]
+    paths = [prepared.box.root / target(locked[0], shard).lstrip("/") for shard in locked[0].shards]
+    shards = [read_whole_header(path)[1] for path in paths]
     header = combined_header(shards)
     without_memory = Plan(
         belongs=PlanInputs(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llamarig.facts.gpus import Gpu
 from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, PlannableDevices
-from llamarig.placement.devices import Device, with_uuids
+from llamarig.placement.devices import device, with_uuids
 
 UUIDS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee")
 OUTPUT = """\
@@ -56,8 +56,8 @@ def test_unknown_memory_is_zero() -> None:
 def test_devices_of_a_release() -> None:
     devices = PlannableDevices().process(LISTED.splitlines())
     assert devices == [
-        Device("CUDA0", "NVIDIA GeForce RTX 4090", 24564, 1671),
-        Device("CUDA1", "NVIDIA GeForce RTX 5070 Ti", 16303, 1761),
+        device("CUDA0", "NVIDIA GeForce RTX 4090", 24564, 1671),
+        device("CUDA1", "NVIDIA GeForce RTX 5070 Ti", 16303, 1761),
     ]
     assert PlannableDevices().process(["Available devices:", "  (none)"]) == []
 
@@ -71,7 +71,7 @@ def test_each_device_gets_its_uuid_and_the_memory_of_model_servers() -> None:
 
 
 def test_two_equal_gpus_are_matched_by_the_declared_uuids() -> None:
-    twins = [Device("CUDA0", "NVIDIA GeForce RTX 4090", 9, 1), Device("CUDA1", "NVIDIA GeForce RTX 4090", 9, 2)]
+    twins = [device("CUDA0", "NVIDIA GeForce RTX 4090", 9, 1), device("CUDA1", "NVIDIA GeForce RTX 4090", 9, 2)]
     cards = [gpu(0, UUIDS[0], "NVIDIA GeForce RTX 4090"), gpu(1, UUIDS[1], "NVIDIA GeForce RTX 4090")]
     assert [device.uuid for device in with_uuids(twins, cards, (UUIDS[1], UUIDS[0]), {})] == [UUIDS[1], UUIDS[0]]
     assert [device.uuid for device in with_uuids(twins, cards, (), {})] == list(UUIDS)

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llamarig.declare.simulated_gpu import SimulatedGpu
-from llamarig.placement.devices import Device, parse_device_list, simulation_environment
+from llamarig.placement.devices import parse_device_list, simulation_environment
+from llamarig.records.plan_file import PlannedDevice
 from llamarig.remote.build.build_simulated_gpu import LIBRARY, SOURCE, compile_library
 from llamarig.remote.build.cpp_definitions import definitions
 from llamarig.remote.build.cuda_backend_parts import parts_of
@@ -66,7 +67,7 @@ def rows(release: Path, arguments: list[str], environment: Mapping[str, str]) ->
     return [(name, int(weights), int(context), int(compute)) for name, weights, context, compute in found]
 
 
-def simulation(tree: Path, work: Path, cards: list[Device]) -> dict[str, str]:
+def simulation(tree: Path, work: Path, cards: list[PlannedDevice]) -> dict[str, str]:
     work.mkdir(parents=True, exist_ok=True)
     own = {definition.name for definition in definitions(SOURCE.read_text())}
     (work / "cuda_backend_parts.inc").write_text(parts_of(tree, own))

@@ -4,7 +4,7 @@
 
 Serves a Qwen3-Coder-Next of that many layers (16; random weights at Q6_K, 1.26 GiB a layer) with all experts in RAM,
 as an ordinary user who may lock 64 KiB: each load mode twice, in turn. Pinned weights are detected as a switch detects
-them (tasks/llamarig/remote/serve/pinned_memory.py). WORK_DIRECTORY should be in RAM (tmpfs).
+them (tasks/llamarig/remote/serve/model_units.py). WORK_DIRECTORY should be in RAM (tmpfs).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llamarig.remote.serve.pinned_memory import pageable_warning, shared_mib
+from llamarig.remote.serve.model_units import pageable_warning, shared_mib
 
 from tests.box.sparse_models import write_sparse
 from tests.gpu.random_weights import fill

@@ -26,7 +26,7 @@ from llamarig.placement.devices import parse_device_list
 from llamarig.placement.dry_run import server_outputs, with_candidate
 from llamarig.placement.plan_report import plan_report
 from llamarig.placement.planner import PlanRequest, make_plan
-from llamarig.records.plan_file import Plan, PlanInputs, PlannedDevice
+from llamarig.records.plan_file import Plan, PlanInputs
 from llamarig.remote.build.build_release import flags_of
 from llamarig.remote.plan.short_vocabulary import prepare
 from llamarig.remote.shared.gguf_header import digest_of, read_header
@@ -57,19 +57,10 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
         header=header,
         header_path=str(path),
         short_header_path=str(short),
-        devices=tuple(devices),
         simulated=False,
         inputs=PlanInputs(
             header=digest_of([header]),
-            devices=tuple(
-                PlannedDevice(
-                    name=device.name,
-                    description=device.description,
-                    total_mib=device.total_mib,
-                    free_mib=device.free_mib,
-                )
-                for device in devices
-            ),
+            devices=tuple(devices),
             margins_mib=auto.margins(len(devices)),
             flags=(),
             release=release.name,

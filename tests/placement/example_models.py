@@ -10,12 +10,12 @@ from llamarig.declare.model import Model
 from llamarig.declare.placement import Experts, Layers
 from llamarig.declare.serve import Serve
 from llamarig.placement.candidate import Candidate
-from llamarig.placement.devices import Device
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.devices import device
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.remote.shared.gguf_header import Header, Tensor, Value
 
 MIB = 1 << 20
-CARDS = (Device("CUDA0", "RTX 4090", 24564, 23671), Device("CUDA1", "RTX 5070 Ti", 16303, 12761))
+CARDS = (device("CUDA0", "RTX 4090", 24564, 23671), device("CUDA1", "RTX 5070 Ti", 16303, 12761))
 DATA = Path(__file__).parent / "data"
 SETTINGS = Candidate(Layers(gpu=(0,), split=(1,)), 262144, 2048, "q8_0", "q8_0")
 

@@ -10,7 +10,7 @@ from itertools import pairwise, product
 
 from llamarig.declare.placement import Layers
 from llamarig.placement.candidate import Candidate, Prediction
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.search import DoesNotFit, Found, Search
 from llamarig.records.plan_file import DeviceMemory
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu, partial_layers

@@ -17,6 +17,7 @@ from llamarig.placement.dry_run import (
     memory_arguments,
     parse_prediction,
     server_outputs,
+    with_candidate,
 )
 
 from tests.placement.example_models import dry_run_output, model
@@ -29,7 +30,7 @@ CANDIDATE = Candidate(Layers(gpu=(15, 6), split=(21, 28)), 262144, 1024, "q8_0",
 
 
 def test_a_candidate_is_measured_with_the_flags_of_the_server() -> None:
-    arguments = dry_run_arguments(model(batch=4096, op_offload=False), "/m.gguf", PINNED, CANDIDATE)
+    arguments = dry_run_arguments(with_candidate(model(batch=4096, op_offload=False), CANDIDATE), "/m.gguf", PINNED)
     pairs = dict(pairwise(arguments))
     assert (pairs["--model"], pairs["--ctx-size"], pairs["--ubatch-size"]) == ("/m.gguf", "262144", "1024")
     assert (pairs["--batch-size"], pairs["--cache-type-k"], pairs["--cache-type-v"]) == ("4096", "q8_0", "q4_0")
@@ -41,19 +42,20 @@ def test_a_candidate_is_measured_with_the_flags_of_the_server() -> None:
 
 def test_flags_that_only_the_server_knows_are_left_out() -> None:
     declared = model(metrics=True, cache_ram_mib=64, context_checkpoints=2, extra=["--props", "--slot-save-path", "/x"])
-    arguments = dry_run_arguments(declared, "/m.gguf", PINNED, CANDIDATE)
+    arguments = dry_run_arguments(with_candidate(declared, CANDIDATE), "/m.gguf", PINNED)
     for flag in ("--port", "--host", "--alias", "--metrics", "--cache-ram", "--ctx-checkpoints", "--jinja", "--props"):
         assert flag not in arguments
     assert memory_arguments(["--fit", "on", "--ctx-size", "1"], placement=False) == ["--ctx-size", "1"]
 
 
 def test_flags_that_decide_memory_are_kept() -> None:
-    arguments = dry_run_arguments(model(swa_full=True, kv_offload=False), "/m.gguf", PINNED, CANDIDATE)
+    arguments = dry_run_arguments(with_candidate(model(swa_full=True, kv_offload=False), CANDIDATE), "/m.gguf", PINNED)
     assert {"--swa-full", "--no-kv-offload"} <= set(arguments)
 
 
 def test_fit_runs_without_a_placement_and_with_the_same_margins() -> None:
-    arguments = fit_arguments(model(), "/m.gguf", PINNED, CANDIDATE, [384, 1024], ["CUDA0", "CUDA1"])
+    tried = with_candidate(model(), CANDIDATE)
+    arguments = fit_arguments(tried, "/m.gguf", PINNED, [384, 1024], ["CUDA0", "CUDA1"])
     assert arguments[-4:] == ["--fit", "on", "--fit-target", "384,1024"]
     assert not {"--tensor-split", "--override-tensor", "--n-gpu-layers", "--fit-print"} & set(arguments)
     assert arguments[arguments.index("--device") + 1] == "CUDA0,CUDA1"

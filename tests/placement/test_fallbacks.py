@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from llamarig.declare.placement import GiveUp, Layers
 from llamarig.placement.candidate import Candidate, Prediction
-from llamarig.placement.fallbacks import NothingFitsError, SearchResult, search_with_fallbacks
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
+from llamarig.placement.model_layers import LayerWeights
+from llamarig.placement.search import Found
 
 from tests.placement.example_models import SETTINGS, weights
 from tests.placement.memory_model import MemoryModel
@@ -25,7 +26,7 @@ def measured(model: MemoryModel, candidate: Candidate) -> Prediction:
 
 def search(
     model: MemoryModel, budgets: tuple[int, ...], *give_up: GiveUp, settings: Candidate = SETTINGS
-) -> tuple[SearchResult, int]:
+) -> tuple[Found, int]:
     steps = search_with_fallbacks(model.weights, budgets, settings, give_up)
     runs = 0
     try:
@@ -51,8 +52,8 @@ def test_ubatch_is_lowered_no_further_than_necessary() -> None:
     result, _ = search(MODEL, (5266,), "ubatch", "context")
     ((given),) = result.given_up
     assert (given.what, given.declared, given.planned, given.frees_mib) == ("ubatch", "2048", "1024", (1000,))
-    assert result.found.candidate.ubatch == 1024
-    assert result.found.candidate.context == 262144
+    assert result.candidate.ubatch == 1024
+    assert result.candidate.context == 262144
 
 
 def test_the_declared_order_is_kept() -> None:
@@ -76,16 +77,16 @@ def test_the_cache_type_is_lowered_to_q8_0() -> None:
 
 def test_as_few_layers_as_necessary_go_to_ram() -> None:
     result, _ = search(MODEL, (5267 - 3 * 126,), "layers")
-    assert result.found.candidate.placement.in_ram == 3
+    assert result.candidate.placement.in_ram == 3
     assert [(given.what, given.planned) for given in result.given_up] == [("layers", "3")]
 
 
 def test_a_model_without_experts_may_always_keep_layers_in_ram() -> None:
     # One layer takes 110 MiB with its cache, buffers and output 150.
     result, runs = search(DENSE, (150 + 14 * 110 + 60,))
-    placement = result.found.candidate.placement
+    placement = result.candidate.placement
     assert (placement.in_ram, placement.gpu, placement.split) == (6, (14,), (15,))
-    ((more),) = result.found.next_layer
+    ((more),) = result.next_layer
     assert (more.needs_mib, more.has_mib) == (150 + 15 * 110, 150 + 14 * 110 + 60)
     assert runs <= 40
 
@@ -108,6 +109,6 @@ def test_an_output_layer_that_does_not_fit_is_an_error() -> None:
 
 def test_other_settings_stay_as_declared() -> None:
     result, _ = search(MODEL, (9000,))
-    assert replace(result.found.candidate, placement=Layers(gpu=(0,), split=(1,))) == replace(
+    assert replace(result.candidate, placement=Layers(gpu=(0,), split=(1,))) == replace(
         SETTINGS, placement=Layers(gpu=(0,), split=(1,))
     )

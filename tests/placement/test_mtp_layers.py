@@ -14,17 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import Auto, CpuMoe, Layers, Override
 from llamarig.placement.box_capacity import BoxCapacity
-from llamarig.placement.devices import Device
-from llamarig.placement.layer_weights import layer_weights
+from llamarig.placement.devices import device
 from llamarig.placement.llama_cpp_fit import fit_layers
-from llamarig.placement.model_layers import layer_of
+from llamarig.placement.model_layers import layer_of, layer_weights
 from llamarig.placement.plan_report import plan_report
 from llamarig.placement.planner import PlanRequest, make_plan
-from llamarig.placement.ram_reads import ram_bytes_per_token
+from llamarig.placement.speed_prediction import ram_bytes_per_token
 from llamarig.placement.staleness import plan_flags
 from llamarig.placement.steps_down import fits_model, steps_down
 from llamarig.placement.tensor_overrides import host_bytes
-from llamarig.records.plan_file import Plan, PlanInputs, PlannedDevice
+from llamarig.records.plan_file import Plan, PlanInputs
 from llamarig.remote.shared.gguf_header import Header, Value
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu
 
@@ -155,17 +154,14 @@ class DryRuns:
 def planned(of: Header, free: tuple[int, ...], **auto: Any) -> Plan:
     """The plan for cards with so many MiB free, without a margin."""
     declared = model(placement=Auto(margin_mib=0, **auto).model_dump())
-    cards = tuple(Device(f"CUDA{index}", "a card", mib, mib) for index, mib in enumerate(free))
     belongs = PlanInputs(
         header="a" * 64,
-        devices=tuple(
-            PlannedDevice(**{field: getattr(card, field) for field in PlannedDevice.model_fields}) for card in cards
-        ),
+        devices=tuple(device(f"CUDA{index}", "a card", mib, mib) for index, mib in enumerate(free)),
         margins_mib=(0,) * len(free),
         flags=plan_flags(declared, PINNED),
         release="r",
     )
-    asking = make_plan(PlanRequest(declared, PINNED, of, "/m.gguf", None, cards, False, belongs, 0))
+    asking = make_plan(PlanRequest(declared, PINNED, of, "/m.gguf", None, False, belongs, 0))
     runs = DryRuns(of, len(free))
     try:
         arguments = next(asking)
@@ -302,9 +298,9 @@ def test_every_placement_of_the_right_sum_matches_llama_cpp(
 def test_the_answer_of_fit_counts_all_positions() -> None:
     """41 of 42 positions on GPUs leave the first layer in RAM, whatever llama.cpp's fit intended."""
     of = header("qwen36_mtp")
-    cards = (Device("CUDA0", "a", 1, 1), Device("CUDA1", "b", 1, 1))
-    assert fit_layers(["-ngl", "41", "-ts", "20,21"], layer_weights(of), of.tensors, cards).whole == (20, 19)
-    assert fit_layers(["-ngl", "42", "-ts", "25,17"], layer_weights(of), of.tensors, cards).whole == (25, 15)
+    cards = (device("CUDA0", "a", 1, 1), device("CUDA1", "b", 1, 1))
+    assert fit_layers(["-ngl", "41", "-ts", "20,21"], layer_weights(of), of.tensors, cards)[0] == (20, 19)
+    assert fit_layers(["-ngl", "42", "-ts", "25,17"], layer_weights(of), of.tensors, cards)[0] == (25, 15)
 
 
 def test_a_token_reads_only_loaded_layers() -> None:
@@ -313,12 +309,12 @@ def test_a_token_reads_only_loaded_layers() -> None:
     experts = [
         sum(t.size for t in of.tensors if layer_of(t.name) == layer and "exps." in t.name) for layer in range(41)
     ]
-    read = ram_bytes_per_token(words, of.tensors, of.metadata)
+    read = ram_bytes_per_token(words, of)
     assert read == pytest.approx(sum(experts[:40]) * 8 / 256)
-    read = ram_bytes_per_token([*words, "--spec-type", "draft-mtp"], of.tensors, of.metadata)
+    read = ram_bytes_per_token([*words, "--spec-type", "draft-mtp"], of)
     assert read == pytest.approx(sum(experts) * 8 / 256)
     # One layer entirely in RAM, by 41 of 42 positions.
     none = ["--n-gpu-layers", "41", "--fit", "off"]
     first = [tensor for tensor in of.tensors if layer_of(tensor.name) == 0]
     dense = sum(tensor.size for tensor in first if "exps." not in tensor.name)
-    assert ram_bytes_per_token(none, of.tensors, of.metadata) == pytest.approx(experts[0] * 8 / 256 + dense)
+    assert ram_bytes_per_token(none, of) == pytest.approx(experts[0] * 8 / 256 + dense)

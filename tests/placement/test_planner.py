@@ -18,7 +18,7 @@ from llamarig.placement.model_layers import layer_of
 from llamarig.placement.planner import PlanRequest, make_plan
 from llamarig.placement.staleness import plan_flags
 from llamarig.placement.tensor_overrides import rule_coverage
-from llamarig.records.plan_file import Plan, PlanInputs, PlannedDevice
+from llamarig.records.plan_file import Plan, PlanInputs
 
 from tests.placement.example_models import CARDS, MIB, model, qwen3_next
 from tests.render.golden_units import PINNED
@@ -91,20 +91,16 @@ def request(
     **serve: Any,
 ) -> PlanRequest:
     declared = model(ubatch=4096, batch=4096, **serve)
-    devices = tuple(
-        PlannedDevice(name=card.name, description=card.description, total_mib=card.total_mib, free_mib=card.free_mib)
-        for card in CARDS
-    )
     belongs = PlanInputs(
         header="a" * 64,
-        devices=devices,
+        devices=CARDS,
         margins_mib=(384, 384),
         others_mib=others,
         flags=plan_flags(declared, PINNED),
         release="r",
     )
     shortened = "/short.gguf" if short else None
-    return PlanRequest(declared, PINNED, HEADER, "/m.gguf", shortened, CARDS, simulated, belongs, ram, pinned_ram)
+    return PlanRequest(declared, PINNED, HEADER, "/m.gguf", shortened, simulated, belongs, ram, pinned_ram)
 
 
 def planned(of: PlanRequest, fit_params: FakeFitParams) -> Plan:
@@ -180,7 +176,8 @@ def test_nothing_is_lowered_for_the_margin_of_pinned_weights() -> None:
     of = request(pinned_ram=90000, placement={"kind": "auto", "give_up": ["context"]})
     would_give_up = 0
     for free in range(2600, 3600, 64):
-        here = replace(of, devices=tuple(replace(device, free_mib=free) for device in CARDS))
+        cards = tuple(device.model_copy(update={"free_mib": free}) for device in CARDS)
+        here = replace(of, inputs=of.inputs.model_copy(update={"devices": cards}))
         larger = replace(here, inputs=here.inputs.model_copy(update={"margins_mib": (512, 512)}))
         try:
             plain, wide = (planned(replace(each, pinned_ram_mib=None), FakeFitParams()) for each in (here, larger))

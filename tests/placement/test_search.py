@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from llamarig.declare.placement import Experts
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.search import DoesNotFit, Found, search
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu
 

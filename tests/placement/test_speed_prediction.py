@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers, Override, Placement
-from llamarig.placement.ram_reads import ram_bytes_per_token
-from llamarig.placement.speed_prediction import calibrate, calibration_runs, speed_lines
-from llamarig.remote.shared.gguf_header import Tensor, Value
+from llamarig.placement.speed_prediction import calibrate, calibration_runs, ram_bytes_per_token, speed_lines
+from llamarig.remote.shared.gguf_header import Header, Tensor, Value
 from llamarig.render.placement_arguments import placement_arguments
 
 from tests.checks.bench_entries import RELEASE, entry
@@ -16,7 +15,7 @@ from tests.checks.bench_entries import RELEASE, entry
 MIB = 1 << 20
 EXPERTS = 1260 * MIB  # a layer of Qwen3-Coder-Next at Q6_K
 SHARED, ATTENTION, OUTPUT = 2 * MIB, 30 * MIB, 240 * MIB
-TENSORS = [
+TENSORS = (
     Tensor("token_embd.weight", (2048, 151936), "Q6_K", 240 * MIB),
     *(
         Tensor(f"blk.{layer}.{name}", (), "Q6_K", size)
@@ -30,7 +29,7 @@ TENSORS = [
         ]
     ),
     Tensor("output.weight", (2048, 151936), "Q6_K", OUTPUT),
-]
+)
 METADATA: dict[str, Value] = {
     "general.architecture": "qwen3next",
     "qwen3next.expert_used_count": 10,
@@ -41,7 +40,7 @@ A_LAYER = EXPERTS * 10 / 512
 
 def reads(placement: Placement) -> float | None:
     words = [word for flag in placement_arguments(placement) for word in flag]
-    return ram_bytes_per_token(words, TENSORS, METADATA)
+    return ram_bytes_per_token(words, Header(TENSORS, METADATA))
 
 
 @pytest.mark.parametrize(
@@ -64,9 +63,9 @@ def test_bytes_a_token_reads(placement: Placement, expected: float) -> None:
 
 def test_unknown_placements_have_no_prediction() -> None:
     assert reads(Fit()) is None, "llama.cpp decides that when it loads"
-    assert ram_bytes_per_token(["--ctx-size", "8192"], TENSORS, METADATA) is None, "fit is llama.cpp's default"
+    assert ram_bytes_per_token(["--ctx-size", "8192"], Header(TENSORS, METADATA)) is None, "fit is llama.cpp's default"
     words = ["--n-gpu-layers", "99", "--fit", "off", "--override-tensor", "exps=CPU"]
-    assert ram_bytes_per_token(words, TENSORS, {}) is None, "the header does not say how many experts a token uses"
+    assert ram_bytes_per_token(words, Header(TENSORS)) is None, "the header does not say how many experts a token uses"
 
 
 def test_calibration_on_the_measured_table() -> None:
@@ -97,7 +96,7 @@ def test_placements_are_ranked_by_predicted_speed() -> None:
 def test_the_answer_of_fit_is_read_too() -> None:
     rule = r"blk\.(1[5-9]|[2-3][0-9]|4[0-7])\.ffn_(up|down|gate_up|gate)_(ch|)exps=CPU"
     answer = ["-c", "262144", "-ngl", "49", "-ts", "16,33", "-ot", rule]
-    assert ram_bytes_per_token([*answer, "--fit", "off"], TENSORS, METADATA) == pytest.approx(33 * A_LAYER)
+    assert ram_bytes_per_token([*answer, "--fit", "off"], Header(TENSORS, METADATA)) == pytest.approx(33 * A_LAYER)
 
 
 def test_the_assumption_for_a_single_run_is_named() -> None:

@@ -9,7 +9,7 @@ from llamarig.declare.placement import Auto, Layers
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.placement.staleness import (
     CurrentInputs,
-    measured_changes,
+    is_current,
     plan_changes,
     plan_flags,
     staleness,
@@ -128,9 +128,9 @@ def measured(**changes: Any) -> MeasuredPlacement:
 
 
 def test_a_measurement_is_up_to_date_while_nothing_changes() -> None:
-    assert measured_changes(measured(), now(auto=None)) == []
+    assert is_current(measured(), now(auto=None))
     failed = measured(devices=(), left_mib=(), failed="it ended with status 1")
-    assert measured_changes(failed, now(auto=None)) == [], "what cannot be measured is not tried at every run"
+    assert is_current(failed, now(auto=None)), "what cannot be measured is not tried at every run"
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_a_measurement_is_up_to_date_while_nothing_changes() -> None:
     ],
 )
 def test_a_measurement_is_stale_once_one_of_its_inputs_changes(changes: dict[str, Any]) -> None:
-    assert measured_changes(measured(), now(auto=None, **changes))
+    assert not is_current(measured(), now(auto=None, **changes))

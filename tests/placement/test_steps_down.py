@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 from llamarig.declare.placement import Experts, Layers
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.steps_down import MAX_STEPS, is_step_down, steps_down
 
 from tests.placement.example_models import moe

@@ -38,12 +38,12 @@ from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.ram import MemoryModules
 from llamarig.facts.units import Unit, Units
 from llamarig.items.wanted_unit import health_addresses
-from llamarig.placement.ram_reads import ram_bytes_per_token
+from llamarig.placement.speed_prediction import ram_bytes_per_token
 from llamarig.records.bench_ledger import BenchEntry, Conditions, TimedGpu, append_timing, read_ledger
 from llamarig.records.shard_sets import all_shards
 from llamarig.records.store import RecordError
 from llamarig.remote.shared.gguf_header import combined_header
-from llamarig.remote.shared.timing import Timing
+from llamarig.remote.shared.jobs import Timing
 from llamarig.render import layout
 
 
@@ -202,5 +202,4 @@ def _ram_bytes_per_token(host: Host, unit: Unit) -> float | None:
     headers = host.get_fact(ModelHeaders, paths=shards)
     if any(shard not in headers for shard in shards):
         return None
-    header = combined_header([headers[shard] for shard in shards])
-    return ram_bytes_per_token(words, header.tensors, header.metadata)
+    return ram_bytes_per_token(words, combined_header([headers[shard] for shard in shards]))

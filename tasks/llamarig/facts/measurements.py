@@ -8,7 +8,7 @@ import re
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.output import json_object
-from llamarig.remote.shared.timing import Timing
+from llamarig.remote.shared.jobs import Timing
 from llamarig.render import layout
 
 _LEAST_MIB = 64

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.placement.devices import Device, parse_device_list
+from llamarig.placement.devices import parse_device_list
+from llamarig.records.plan_file import PlannedDevice
 
 
-class PlannableDevices(FactBase[list[Device]]):
+class PlannableDevices(FactBase[list[PlannedDevice]]):
     """The GPUs that a release of llama.cpp lists, in its order, in the environment that it serves in.
 
     Output::
@@ -28,7 +29,7 @@ class PlannableDevices(FactBase[list[Device]]):
         variables = shlex.join(f"{name}={value}" for name, value in sorted(environment.items()))
         return f"env {variables} timeout 60 {release}/bin/llama-fit-params --list-devices 2>/dev/null || true"
 
-    def process(self, output: list[str]) -> list[Device]:
+    def process(self, output: list[str]) -> list[PlannedDevice]:
         return parse_device_list("\n".join(output))
 
 

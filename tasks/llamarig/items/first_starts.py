@@ -18,7 +18,7 @@ from llamarig.facts.start_records import BackOffs
 from llamarig.items.placements import replan
 from llamarig.items.start_plan import proposal_line, start_plan, with_back_off
 from llamarig.items.wanted_unit import Wanted
-from llamarig.placement.layer_weights import layer_weights
+from llamarig.placement.model_layers import layer_weights
 from llamarig.placement.steps_down import effective_placement, fits_model
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import record_proposals

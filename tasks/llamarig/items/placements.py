@@ -28,7 +28,7 @@ from llamarig.placement.pinned_weights import (
     with_load_mode,
 )
 from llamarig.placement.ram_budget import memory_limit_mib
-from llamarig.placement.staleness import CurrentInputs, measured_changes, plan_flags, staleness
+from llamarig.placement.staleness import CurrentInputs, is_current, plan_flags, staleness
 from llamarig.placement.steps_down import effective_placement
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import MeasuredPlacement, Plan
@@ -164,7 +164,7 @@ def valid_measurement(
         uuids=_uuids(rig, seen),
         simulated=rig.simulated_gpus,
     )
-    return None if measured_changes(measured, now) else measured
+    return measured if is_current(measured, now) else None
 
 
 def server_memory(
@@ -239,7 +239,7 @@ def _is_of(rig: Rig, seen: Seen, measured: MeasuredPlacement, locked: LockedMode
         uuids=_uuids(rig, seen),
         simulated=rig.simulated_gpus,
     )
-    return not measured_changes(measured, now)
+    return is_current(measured, now)
 
 
 def _why_not_measured(rig: Rig, seen: Seen, model: Model, release: Release, locked: LockedModel) -> str:

@@ -29,7 +29,7 @@ from llamarig.items.placements import PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.placement.declared_placement import declared_flags, measure_declared
-from llamarig.placement.devices import Device, simulated_devices, simulation_environment, with_uuids
+from llamarig.placement.devices import simulated_devices, simulation_environment, with_uuids
 from llamarig.placement.dry_run import (
     DryRunError,
     draft_arguments,
@@ -181,7 +181,7 @@ def _environment(rig: Rig, model: Model) -> dict[str, str]:
     return {**served, **simulation_environment(rig.simulated_gpus, simulation_library(rig.build_of(model)))}
 
 
-def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[Device]:
+def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[PlannedDevice]:
     environment = _environment(rig, model)
     if rig.simulated_gpus:
         devices = simulated_devices(rig.simulated_gpus)
@@ -223,16 +223,7 @@ def _plan_request(
     inputs = PlanInputs(
         header=digest_of(headers),
         shards=tuple(shard.sha256 for shard in given.locked.shards),
-        devices=tuple(
-            PlannedDevice(
-                name=device.name,
-                description=device.description,
-                total_mib=device.total_mib,
-                free_mib=device.free_mib,
-                uuid=device.uuid,
-            )
-            for device in devices
-        ),
+        devices=tuple(devices),
         margins_mib=margins,
         others_mib=_others(rig, model, given, release, devices),
         flags=_flags(model, given.release),
@@ -244,7 +235,6 @@ def _plan_request(
         header=combined_header(headers),
         header_path=shards[0],
         short_header_path=_short(model, directory, shards),
-        devices=tuple(devices),
         simulated=bool(rig.simulated_gpus),
         inputs=inputs,
         ram_available_mib=held.available_mib,
@@ -295,7 +285,9 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
     return output
 
 
-def _others(rig: Rig, model: Model, given: Prerequisites, release: str, devices: list[Device]) -> tuple[int, ...]:
+def _others(
+    rig: Rig, model: Model, given: Prerequisites, release: str, devices: list[PlannedDevice]
+) -> tuple[int, ...]:
     """MiB on each GPU that a dry run of the model does not include: vision projector and draft model."""
     others = [0] * len(devices)
     locked = given.locked

@@ -12,8 +12,7 @@ from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Seen
 from llamarig.facts.model_headers import ModelHeaders
-from llamarig.placement.ram_reads import ram_bytes_per_token
-from llamarig.placement.speed_prediction import calibrate, calibration_runs, speed_lines
+from llamarig.placement.speed_prediction import calibrate, calibration_runs, ram_bytes_per_token, speed_lines
 from llamarig.placement.steps_down import effective_placement
 from llamarig.records.bench_ledger import read_ledger
 from llamarig.records.plan_file import Plan
@@ -49,7 +48,7 @@ def predicted_speed(rig: Rig, seen: Seen, model: Model, plan: Plan, before: Plan
     header = combined_header([headers[shard] for shard in shards])
 
     def reads(arguments: list[str]) -> float | None:
-        return ram_bytes_per_token(arguments, header.tensors, header.metadata)
+        return ram_bytes_per_token(arguments, header)
 
     def reads_of(placement: Layers) -> float | None:
         return reads(list(chain.from_iterable(placement_arguments(placement))))

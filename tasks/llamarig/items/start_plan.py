@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from llamarig.declare.placement import Layers
 from llamarig.facts.start_records import RecordedBackOff
 from llamarig.items.wanted_unit import Wanted
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.steps_down import MAX_BACK_OFFS, effective_placement, is_step_down, steps_down, whole_layers
 from llamarig.records.plan_file import Plan, Proposal
 from llamarig.remote.shared.jobs import BackOff, StartPlan, StepDown

@@ -13,7 +13,7 @@ from llamarig.lints.lint import Lint
 from llamarig.lints.memory import memory_lints
 from llamarig.lints.tensor_placement import weight_lints
 from llamarig.placement.box_capacity import BoxCapacity
-from llamarig.placement.tensor_overrides import placement_rules, rule_coverage
+from llamarig.placement.tensor_overrides import rule_coverage
 from llamarig.remote.shared.gguf_header import Header
 
 
@@ -45,7 +45,7 @@ def coverage_report(model: Model, header: Header) -> list[str]:
     if not isinstance(model.serve.placement, Override):
         return []
     try:
-        return [str(item) for item in rule_coverage(placement_rules(model.serve.placement), header.tensors)]
+        return [str(item) for item in rule_coverage(model.serve.placement.rules, header.tensors)]
     except re.error:  # not a regular expression, which a lint reports
         return []
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from llamarig.declare.model import Model
 from llamarig.declare.placement import CpuMoe, Layers, Override
 from llamarig.lints.lint import Lint
-from llamarig.placement.layer_weights import EXPERTS
-from llamarig.placement.model_layers import LayerCounts, layer_counts, layer_of, loaded_tensors, ranges
+from llamarig.placement.model_layers import EXPERTS, LayerCounts, layer_counts, layer_of, loaded_tensors, ranges
 from llamarig.placement.tensor_overrides import RuleCoverage, rule_coverage
 from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render.placement_arguments import gpu_of, layers_with_experts_on_cpu

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, pairwise
+from typing import Any, TypeVar
 
 from llamarig.declare.placement import Experts
 from llamarig.placement.estimate import Assignment, Estimate
 
-
-@dataclass(frozen=True)
-class _Part:
-    """Layers up to some bound, assigned to the GPUs so far.
-
-    ``worth`` compares them: whole layers in all; then whole layers on the earlier, faster GPUs; then MiB of single
-    expert tensors that would still fit.
-    """
-
-    worth: tuple[int, tuple[int, ...], float]
-    bounds: tuple[int, ...]
+_Worth = tuple[int, tuple[int, ...], float]
+"""Whole layers in all; then whole layers on the earlier, faster GPUs; then MiB of single experts that would still
+fit. The greater, the better."""
+W = TypeVar("W", bound=Any)
 
 
 def best_assignment(estimate: Estimate, budgets: Sequence[float], first: int = 0) -> Assignment | None:
@@ -54,49 +48,54 @@ def _best(
     :param everything: every layer has to be whole
     :param incomplete_on: the GPU on which one layer may not be whole
     """
-    layers = estimate.weights.layers
-    parts: dict[int, _Part] = {first: _Part((0, (), 0.0), (first,))}
-    for gpu, budget in enumerate(budgets):
-        following: dict[int, _Part] = {}
-        for start, part in parts.items():
+
+    def grow(worth: _Worth, gpu: int, start: int, end: int, output: bool) -> _Worth | None:
+        budget, most = budgets[gpu], end - start - (gpu == incomplete_on)
+        whole = _most_whole(estimate, budget, gpu, (start, end), most, output=output, everything=everything)
+        if whole is None:
+            return None
+        slack = budget - estimate.need(gpu, start, end, whole, output=output, everything=everything)
+        more = _largest(estimate, start + whole, slack) if start + whole < end else 0.0
+        return worth[0] + whole, (*worth[1], whole), worth[2] + more
+
+    nothing: _Worth = (0, (), 0.0)
+    best = _best_bounds(estimate.weights.layers, len(budgets), first, nothing, grow)
+    return Assignment(best[1], best[0][1]) if best else None
+
+
+def _best_bounds(
+    layers: int, gpus: int, first: int, worth: W, grow: Callable[[W, int, int, int, bool], W | None]
+) -> tuple[W, tuple[int, ...]] | None:
+    """The layer boundaries of greatest worth, and that worth; None if there are none.
+
+    :param grow: the worth of earlier GPUs, a GPU, its first layer, the layer after its last, whether it holds the
+        output -> their worth together; None if that is not possible
+    """
+    parts: dict[int, tuple[W, tuple[int, ...]]] = {first: (worth, (first,))}
+    for gpu in range(gpus):
+        following: dict[int, tuple[W, tuple[int, ...]]] = {}
+        for start, (before, bounds) in parts.items():
             for end in range(start, layers + 1):
                 # With all layers placed, this GPU holds the output, and the ones after it nothing.
-                output = end == layers and (end > start or gpu == 0)
-                most = end - start - (gpu == incomplete_on)
-                whole = _most_whole(estimate, budget, gpu, (start, end), most, output=output, everything=everything)
-                if whole is None:
-                    continue
-                slack = budget - estimate.need(gpu, start, end, whole, output=output, everything=everything)
-                more = _largest(estimate, start + whole, slack) if start + whole < end else 0.0
-                total, wholes, partial = part.worth
-                grown = _Part((total + whole, (*wholes, whole), partial + more), (*part.bounds, end))
-                if end not in following or following[end].worth < grown.worth:
-                    following[end] = grown
+                grown = grow(before, gpu, start, end, end == layers and (end > start or gpu == 0))
+                if grown is not None and (end not in following or following[end][0] < grown):
+                    following[end] = grown, (*bounds, end)
         parts = following
-    best = parts.get(layers)
-    return Assignment(best.bounds, best.worth[1]) if best else None
+    return parts.get(layers)
 
 
 def least_overfull(estimate: Estimate, budgets: Sequence[float], first: int = 0) -> Assignment:
     """The assignment without any experts that exceeds its worst GPU's budget the least."""
-    layers = estimate.weights.layers
     everything = first == 0 and not estimate.weights.has_experts
-    nothing = -float("inf")
-    parts: dict[int, tuple[float, tuple[int, ...]]] = {first: (nothing, (first,))}
-    for gpu, budget in enumerate(budgets):
-        following: dict[int, tuple[float, tuple[int, ...]]] = {}
-        for start, (over, bounds) in parts.items():
-            for end in range(start, layers + 1):
-                output = end == layers and (end > start or gpu == 0)
-                need = estimate.need(gpu, start, end, 0, output=output, everything=everything)
-                worst = max(over, need - budget)
-                if end not in following or worst < following[end][0]:
-                    following[end] = (worst, (*bounds, end))
-        parts = following
-    bounds = parts[layers][1]
-    counts = tuple(end - start for start, end in pairwise(bounds))
+
+    def grow(room: float, gpu: int, start: int, end: int, output: bool) -> float:
+        return min(room, budgets[gpu] - estimate.need(gpu, start, end, 0, output=output, everything=everything))
+
+    found = _best_bounds(estimate.weights.layers, len(budgets), first, float("inf"), grow)
+    assert found is not None
+    counts = tuple(end - start for start, end in pairwise(found[1]))
     # A layer of a dense model is whole on any GPU.
-    return Assignment(bounds, (0,) * len(budgets) if estimate.weights.has_experts else counts)
+    return Assignment(found[1], (0,) * len(budgets) if estimate.weights.has_experts else counts)
 
 
 def expert_subsets(estimate: Estimate, layer: int, slack: float) -> Iterator[tuple[Experts, ...]]:
@@ -120,11 +119,8 @@ def _most_whole(
     low = most if everything else 0
     if most < 0 or estimate.need(gpu, start, end, low, output=output, everything=everything) > budget:
         return None
-    high = most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if estimate.need(gpu, start, end, middle, output=output) <= budget:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    if everything:
+        return most
+    return bisect_right(
+        range(1, most + 1), budget, key=lambda whole: estimate.need(gpu, start, end, whole, output=output)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llamarig.declare.kv_cache import CacheType
 from llamarig.declare.placement import Layers
@@ -41,3 +41,12 @@ class Prediction:
     def totals(self) -> tuple[int, ...]:
         """MiB per GPU, in device order."""
         return tuple(gpu.total_mib for gpu in self.gpus)
+
+    def with_compute_of(self, short: Prediction) -> Prediction:
+        """This prediction with the compute buffers of the header whose vocabulary is shortened.
+
+        llama-server reserves logits for a few tokens, llama-fit-params for a whole batch.
+        """
+        pairs = zip(self.gpus, short.gpus, strict=True)
+        gpus = tuple(row.model_copy(update={"compute_mib": small.compute_mib}) for row, small in pairs)
+        return replace(self, gpus=gpus)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import replace
 
 from llamarig.declare.model import Model
-from llamarig.declare.placement import Fit, Layers
-from llamarig.placement.candidate import Candidate, Prediction
+from llamarig.declare.placement import Fit
+from llamarig.placement.candidate import Prediction
 from llamarig.placement.dry_run import (
-    DryRunError,
-    declared_arguments,
+    dry_run_arguments,
     fit_arguments,
-    fit_result_arguments,
     memory_arguments,
-    parse_prediction,
 )
 from llamarig.placement.llama_cpp_fit import fit_answer
 from llamarig.placement.pinned_weights import pinnable_mib
@@ -47,14 +43,7 @@ def measure_declared(request: PlanRequest) -> MeasurementSteps:
     """
     whole = yield from _measure(request, request.header_path)
     if request.short_header_path is not None:
-        # llama-server reserves logits for a few tokens, llama-fit-params for a whole batch. So the compute buffers are
-        # taken from the header with the shortened vocabulary, and the weights from the whole one.
-        short = yield from _measure(request, request.short_header_path)
-        pairs = zip(whole.gpus, short.gpus, strict=True)
-        gpus = tuple(row.model_copy(update={"compute_mib": small.compute_mib}) for row, small in pairs)
-        whole = replace(whole, gpus=gpus)
-    if len(whole.gpus) != len(request.devices):
-        raise DryRunError(f"a dry run names {len(whole.gpus)} GPUs, the box lists {len(request.devices)}")
+        whole = whole.with_compute_of((yield from _measure(request, request.short_header_path)))
     inputs, serve = request.inputs, request.model.serve
     return MeasuredPlacement(
         shards=inputs.shards,
@@ -63,7 +52,7 @@ def measure_declared(request: PlanRequest) -> MeasurementSteps:
         devices=inputs.devices,
         left_mib=tuple(
             device.free_mib - row.total_mib - other
-            for device, row, other in zip(request.devices, whole.gpus, request.others_mib, strict=True)
+            for device, row, other in zip(inputs.devices, whole.gpus, request.others_mib, strict=True)
         ),
         ram=ram_budget(serve, whole.host, whole.checkpoint_mib, request.ram_available_mib),
         box_ram_mib=request.box_ram_mib,
@@ -73,17 +62,14 @@ def measure_declared(request: PlanRequest) -> MeasurementSteps:
 
 def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, Prediction]:
     model, flags, serve = request.model, request.flags, request.model.serve
-    names = tuple(device.name for device in request.devices) if request.simulated else ()
-    run_name = f"llama-fit-params with model {model.name!r}"
-    if not isinstance(serve.placement, Fit):
-        output = yield declared_arguments(model, path, flags, names)
-        return parse_prediction(output, run_name)
-    # llama.cpp decides fit() when it loads the model: ask its own fit for the result, then measure that.
-    any_placement = Layers(gpu=(0,), split=(1,))
-    candidate = Candidate(any_placement, serve.context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
-    declared = serve.placement.target_mib
-    targets = (declared + declared[-1:] * len(request.devices))[: len(request.devices)]
-    margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
-    answer = fit_answer((yield fit_arguments(model, request.header_path, flags, candidate, margins, names)))
-    output = yield fit_result_arguments(model, path, flags, candidate, answer, names)
-    return parse_prediction(output, run_name)
+    names, devices = request.simulated_names, request.inputs.devices
+    chosen: list[str] | None = None
+    if isinstance(serve.placement, Fit):
+        # llama.cpp decides fit() when it loads the model: ask its own fit for the result, then measure that.
+        declared = serve.placement.target_mib
+        targets = (declared + declared[-1:] * len(devices))[: len(devices)]
+        margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
+        answer = fit_answer((yield fit_arguments(model, request.header_path, flags, margins, names)))
+        chosen = [*answer, "--fit", "off"]
+    output = yield dry_run_arguments(model, path, flags, names, placement=chosen)
+    return request.prediction(output)

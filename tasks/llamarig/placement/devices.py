@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from llamarig.declare.simulated_gpu import SimulatedGpu
@@ -15,24 +14,18 @@ _DEVICE_LINE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Device:
-    """``name`` as in placement flags (CUDA0), memory in MiB, ``uuid`` empty if unknown."""
-
-    name: str
-    description: str
-    total_mib: int
-    free_mib: int
-    uuid: str = ""
-
-
-def parse_device_list(output: str) -> list[Device]:
+def parse_device_list(output: str) -> list[PlannedDevice]:
     """Parse the output of ``llama-fit-params --list-devices``; GPUs in llama.cpp's order.
 
     A line of it: ``CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23671 MiB free)``.
     """
     rows = (_DEVICE_LINE.match(line) for line in output.splitlines())
-    return [Device(row["name"], row["description"], int(row["total"]), int(row["free"])) for row in rows if row]
+    return [device(row["name"], row["description"], int(row["total"]), int(row["free"])) for row in rows if row]
+
+
+def device(name: str, description: str, total_mib: int, free_mib: int) -> PlannedDevice:
+    """A device without a UUID."""
+    return PlannedDevice(name=name, description=description, total_mib=total_mib, free_mib=free_mib)
 
 
 def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict[str, str]:
@@ -48,33 +41,30 @@ def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict
     }
 
 
-def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[Device]:
+def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[PlannedDevice]:
     """The simulated GPUs as devices."""
-    return [Device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
+    return [device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
 
 
-class Card(Protocol):
-    """The fields of a card, as its driver reports it, that are used here (facts/gpus.py)."""
-
-    @property
-    def index(self) -> int:
-        """Position in the driver's list."""
+class _Card(Protocol):
+    """A card as its driver reports it (facts/gpus.py): its position, its UUID (empty if unknown), its product name."""
 
     @property
-    def uuid(self) -> str:
-        """Empty if the driver reports none."""
+    def index(self) -> int: ...
 
     @property
-    def name(self) -> str:
-        """Product name, the same as llama.cpp prints."""
+    def uuid(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
 
-C = TypeVar("C", bound=Card)
+C = TypeVar("C", bound=_Card)
 
 
 def with_uuids(
-    devices: Sequence[Device], gpus: Sequence[Card], declared: Sequence[str], held_mib: Mapping[str, int]
-) -> list[Device]:
+    devices: Sequence[PlannedDevice], gpus: Sequence[_Card], declared: Sequence[str], held_mib: Mapping[str, int]
+) -> list[PlannedDevice]:
     """The devices with their UUIDs, where they can be matched to cards, and with memory held by our own servers counted
     as free.
 
@@ -85,14 +75,14 @@ def with_uuids(
     unmatched = [gpu for gpu in gpus if gpu.uuid in declared] if declared else list(gpus)
     unmatched.sort(key=lambda gpu: declared.index(gpu.uuid) if declared else gpu.index)
     matched = []
-    for device in devices:
-        card = next((gpu for gpu in unmatched if gpu.name and gpu.name in device.description), None)
+    for listed in devices:
+        card = next((gpu for gpu in unmatched if gpu.name and gpu.name in listed.description), None)
         if card is None:
-            matched.append(device)
+            matched.append(listed)
             continue
         unmatched.remove(card)
-        free = min(device.total_mib, device.free_mib + held_mib.get(card.uuid, 0))
-        matched.append(replace(device, uuid=card.uuid, free_mib=free))
+        free = min(listed.total_mib, listed.free_mib + held_mib.get(card.uuid, 0))
+        matched.append(listed.model_copy(update={"uuid": card.uuid, "free_mib": free}))
     return matched
 
 
@@ -103,7 +93,6 @@ def cards_of(planned: Sequence[PlannedDevice], gpus: Sequence[C], declared: Sequ
     """
     uuids = [device.uuid for device in planned]
     if not any(uuids):
-        devices = [Device(each.name, each.description, each.total_mib, each.free_mib) for each in planned]
-        uuids = [device.uuid for device in with_uuids(devices, gpus, declared, {})]
+        uuids = [device.uuid for device in with_uuids(planned, gpus, declared, {})]
     by_uuid = {gpu.uuid: gpu for gpu in gpus if gpu.uuid}
     return [by_uuid.get(uuid) for uuid in uuids]

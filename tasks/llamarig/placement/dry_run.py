@@ -63,53 +63,31 @@ def memory_arguments(arguments: Sequence[str], *, placement: bool = True) -> lis
 
 
 def dry_run_arguments(
-    model: Model, header: str, flags: Collection[str], candidate: Candidate, devices: Sequence[str] = ()
+    model: Model,
+    header: str,
+    flags: Collection[str],
+    devices: Sequence[str] = (),
+    *,
+    placement: Sequence[str] | None = None,
 ) -> list[str]:
-    """Arguments of llama-fit-params that measure a candidate.
+    """Arguments of llama-fit-params that measure a model as it would be served.
 
     :param header: path on the box of the model's header: its first shard, or the sparse copy of it
     :param flags: every flag the release supports
     :param devices: names of simulated devices; without them llama.cpp would not load their backend
+    :param placement: flags that place the layers, instead of the model's own
     """
-    served = server_arguments(with_candidate(model, candidate), ModelFiles(header), flags)
-    return ["--model", header, *memory_arguments(served), *_common(devices), "--fit-print", "on"]
-
-
-def declared_arguments(model: Model, header: str, flags: Collection[str], devices: Sequence[str] = ()) -> list[str]:
-    """Arguments of llama-fit-params that measure the declared placement."""
     served = server_arguments(model, ModelFiles(header), flags)
-    return ["--model", header, *memory_arguments(served), *_common(devices), "--fit-print", "on"]
+    kept = memory_arguments(served, placement=placement is None)
+    return ["--model", header, *kept, *_common(devices), *(placement or ()), "--fit-print", "on"]
 
 
 def fit_arguments(
-    model: Model,
-    header: str,
-    flags: Collection[str],
-    candidate: Candidate,
-    margins: Sequence[int],
-    devices: Sequence[str] = (),
+    model: Model, header: str, flags: Collection[str], margins: Sequence[int], devices: Sequence[str] = ()
 ) -> list[str]:
     """Arguments of llama-fit-params that let llama.cpp place the layers itself, with the same margins."""
-    served = server_arguments(with_candidate(model, candidate), ModelFiles(header), flags)
-    target = ",".join(str(margin) for margin in margins)
-    return [
-        *("--model", header, *memory_arguments(served, placement=False), *_common(devices)),
-        *("--fit", "on", "--fit-target", target),
-    ]
-
-
-def fit_result_arguments(
-    model: Model,
-    header: str,
-    flags: Collection[str],
-    candidate: Candidate,
-    answer: Sequence[str],
-    devices: Sequence[str] = (),
-) -> list[str]:
-    """Arguments of llama-fit-params that measure the result of llama.cpp's own fit."""
-    served = server_arguments(with_candidate(model, candidate), ModelFiles(header), flags)
-    kept = memory_arguments(served, placement=False)
-    return ["--model", header, *kept, *_common(devices), *answer, "--fit", "off", "--fit-print", "on"]
+    kept = memory_arguments(server_arguments(model, ModelFiles(header), flags), placement=False)
+    return ["--model", header, *kept, *_common(devices), "--fit", "on", "--fit-target", ",".join(map(str, margins))]
 
 
 _NGRAM_DRAFTS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
@@ -174,9 +152,8 @@ def _common(devices: Sequence[str]) -> list[str]:
 def dry_run_command(release: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
     """Shell command that makes a dry run on the box, through remote/plan/dry_run.py (the reason is given there)."""
     # The error messages are enough: no debugger for a backtrace.
-    variables = [f"{name}={value}" for name, value in sorted({**environment, "GGML_NO_BACKTRACE": "1"}.items())]
-    program = [layout.PYTHON, "-B", "-m", "llamarig.remote.plan.dry_run", str(TIMEOUT_S), f"{release}/bin/{PROGRAM}"]
-    return f"cd {layout.PROGRAMS} && {shlex.join(['env', *variables, *program, *arguments])}"
+    variables = {**environment, "GGML_NO_BACKTRACE": "1"}
+    return _program("dry_run", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}", *arguments], variables)
 
 
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
@@ -184,17 +161,12 @@ def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: 
 
     :param directory: to write it to; the caller removes it
     """
-    words = [
-        layout.PYTHON,
-        "-B",
-        "-m",
-        "llamarig.remote.plan.short_vocabulary",
-        directory,
-        str(outputs),
-        str(ubatch),
-        *shards,
-    ]
-    return f"cd {layout.PROGRAMS} && {shlex.join(words)}"
+    return _program("short_vocabulary", [directory, str(outputs), str(ubatch), *shards], {})
+
+
+def _program(name: str, arguments: Sequence[str], variables: Mapping[str, str]) -> str:
+    words = ["env", *(f"{key}={value}" for key, value in sorted(variables.items())), layout.PYTHON, "-B"]
+    return f"cd {layout.PROGRAMS} && {shlex.join([*words, '-m', f'llamarig.remote.plan.{name}', *arguments])}"
 
 
 def parse_prediction(output: str, run_name: str) -> Prediction:

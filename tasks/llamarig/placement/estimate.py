@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 from llamarig.declare.placement import Layers
 from llamarig.placement.candidate import Prediction
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 
 _UNMEASURED_BUFFERS_MIB = 1024.0
 """Assumed for compute buffers until the first dry run; a rough value is enough."""
@@ -75,10 +75,6 @@ class Estimate:
                 return known + residual[key]
         return known if residual else known + _UNMEASURED_BUFFERS_MIB
 
-    def experts_between(self, start: int, end: int) -> float:
-        """MiB of the experts of a range of layers."""
-        return self._experts[end] - self._experts[start]
-
     def learn(self, assignment: Assignment, prediction: Prediction) -> None:
         """Update the estimate with the result of a dry run."""
         if prediction.layer_context:
@@ -103,6 +99,7 @@ class Estimate:
             - self._dense[start]
             + self._context[end]
             - self._context[start]
-            + self.experts_between(start, start + whole)
+            + self._experts[start + whole]
+            - self._experts[start]
             + (self.weights.output if output else 0.0)
         )

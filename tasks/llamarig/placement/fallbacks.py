@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from llamarig.declare.kv_cache import CacheType
 from llamarig.declare.placement import GiveUp
 from llamarig.placement.best_assignment import best_assignment
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.estimate import Estimate
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.placement.search import DoesNotFit, Found, search
 from llamarig.records.plan_file import GivenUp, NextLayer
 
@@ -25,20 +25,9 @@ class NothingFitsError(Exception):
     """No placement fits; the message says by how much, and what each setting that could be lowered would free."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The placement found, and the settings that were lowered for it."""
-
-    found: Found
-    given_up: tuple[GivenUp, ...] = ()
-
-
-FallbackSearch = Generator[Candidate, Prediction, SearchResult]
-
-
 def search_with_fallbacks(
     weights: LayerWeights, budgets: Sequence[int], settings: Candidate, give_up: Sequence[GiveUp]
-) -> FallbackSearch:
+) -> Generator[Candidate, Prediction, Found]:
     """Find the best placement as declared, or else with as few settings lowered as necessary.
 
     A model without experts can keep nothing but whole layers in RAM, so for it ``layers`` is always allowed.
@@ -78,7 +67,7 @@ def search_with_fallbacks(
                 )
             )
     if isinstance(outcome, Found):
-        return SearchResult(outcome, tuple(given_up))
+        return replace(outcome, given_up=tuple(given_up))
     raise NothingFitsError((yield from _explain_shortage(outcome, budgets, settings, order, given_up)))
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from llamarig.placement.devices import Device
 from llamarig.placement.dry_run import DryRunError, failure
-from llamarig.placement.layer_weights import EXPERTS, LayerWeights
-from llamarig.placement.model_layers import layer_of
+from llamarig.placement.model_layers import EXPERTS, LayerWeights, layer_of
 from llamarig.placement.tensor_overrides import rule_coverage
+from llamarig.records.plan_file import PlannedDevice
 from llamarig.remote.shared.gguf_header import Tensor
 from llamarig.render.placement_arguments import gpu_of
 
@@ -26,19 +24,14 @@ def fit_answer(output: str) -> list[str]:
     raise DryRunError(f"llama.cpp's own fit gave up: {failure(output)}")
 
 
-@dataclass(frozen=True)
-class FitLayers:
-    """Layers by GPU. ``whole``: with attention, cache and all experts on that GPU; ``spread``: number of further layers
-    whose experts are on two GPUs, with none in RAM."""
-
-    whole: tuple[int, ...]
-    spread: int
-
-
 def fit_layers(
-    answer: Sequence[str], weights: LayerWeights, tensors: Sequence[Tensor], devices: Sequence[Device]
-) -> FitLayers:
-    """Count the layers of fit's answer by GPU. Without a split llama.cpp divides by free memory."""
+    answer: Sequence[str], weights: LayerWeights, tensors: Sequence[Tensor], devices: Sequence[PlannedDevice]
+) -> tuple[tuple[int, ...], int]:
+    """Count the layers of fit's answer. Without a split llama.cpp divides by free memory.
+
+    :return: for each GPU, its layers with attention, cache and all experts there; and the number of further layers
+        whose experts are on two GPUs, with none in RAM
+    """
     flags = dict(zip(answer[::2], answer[1::2], strict=False))
     layers, positions = weights.layers, weights.positions
     on_gpu = int(flags.get("-ngl", -1))
@@ -57,4 +50,4 @@ def fit_layers(
         others = elsewhere.get(layer, set()) - {devices[gpu].name}
         counts[gpu] += not others
         spread += bool(others) and "CPU" not in others
-    return FitLayers(tuple(counts), spread)
+    return tuple(counts), spread

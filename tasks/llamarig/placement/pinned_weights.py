@@ -72,19 +72,18 @@ class LoadModeChoice:
     remedy: str = ""
 
 
-def runs_on_cuda(rig: Rig, build: Build) -> bool:
-    """Whether a build runs on CUDA GPUs, or simulations of them."""
+def _runs_on_cuda(rig: Rig, build: Build) -> bool:
     return build.backend == "cuda" or bool(rig.simulated_gpus)
 
 
-def copies_weights(rig: Rig, model: Model) -> bool:
+def _copies_weights(rig: Rig, model: Model) -> bool:
     """Whether prompts are computed on a CUDA GPU from weights that may be in RAM and can be pinned.
 
     GGML_CUDA_NO_PINNED and --no-host disable pinned memory in llama.cpp itself.
     """
     serve = model.serve
     return (
-        runs_on_cuda(rig, rig.build_of(model))
+        _runs_on_cuda(rig, rig.build_of(model))
         and not isinstance(serve.placement, CpuOnly | AllOnGpu)
         and serve.op_offload
         and "GGML_CUDA_NO_PINNED" not in serve.environment
@@ -94,20 +93,20 @@ def copies_weights(rig: Rig, model: Model) -> bool:
 
 def may_be_pinned(rig: Rig, model: Model) -> bool:
     """Whether llamarig decides about pinning: load_mode is auto, and pinning would speed up prompts."""
-    return model.serve.load_mode == "auto" and copies_weights(rig, model)
+    return model.serve.load_mode == "auto" and _copies_weights(rig, model)
 
 
 def needs_measurement(rig: Rig, model: Model) -> bool:
     """Whether the size of a model's pinned weights has to be known: they are pinned, or may be."""
-    return model.serve.load_mode in ("auto", "none", "mlock") and copies_weights(rig, model)
+    return model.serve.load_mode in ("auto", "none", "mlock") and _copies_weights(rig, model)
 
 
 def pins(rig: Rig, model: Model) -> bool:
     """Whether a model with its final load mode pins its weights in RAM."""
-    return model.serve.load_mode in ("none", "mlock") and copies_weights(rig, model)
+    return model.serve.load_mode in ("none", "mlock") and _copies_weights(rig, model)
 
 
-def serves_on_cuda(rig: Rig, model: Model) -> bool:
+def _serves_on_cuda(rig: Rig, model: Model) -> bool:
     """Whether the model's server itself uses CUDA GPUs, or simulations of them, and not only its planning."""
     return rig.build_of(model).backend == "cuda" or "GGML_BACKEND_PATH" in model.serve.environment
 
@@ -117,7 +116,7 @@ def expected_pinned_mib(rig: Rig, served: Model, memory: Mapping[str, ServerMemo
 
     :param served: the model with its final load mode
     """
-    if not pins(rig, served) or not serves_on_cuda(rig, served) or served.name not in memory:
+    if not pins(rig, served) or not _serves_on_cuda(rig, served) or served.name not in memory:
         return None
     return memory[served.name].pinnable
 
@@ -127,8 +126,7 @@ def is_pinned_unit(text: str) -> bool:
     return "--load-mode none" in text or "--no-mmap" in text
 
 
-def embedding_mib(tensors: Sequence[Tensor]) -> int:
-    """MiB, rounded up, of the tensors that llama.cpp keeps in RAM in every placement."""
+def _embedding_mib(tensors: Sequence[Tensor]) -> int:
     size = sum(tensor.size for tensor in tensors if tensor.name.startswith(_INPUT_TENSORS))
     return -(-size // _MIB)
 
@@ -138,7 +136,7 @@ def pinnable_mib(host_weights_mib: int, tensors: Sequence[Tensor]) -> int:
 
     :param host_weights_mib: all weights in RAM, as a dry run prints them in whole MiB
     """
-    left = host_weights_mib - embedding_mib(tensors)
+    left = host_weights_mib - _embedding_mib(tensors)
     return left if left > 1 else 0
 
 
@@ -197,7 +195,7 @@ def _obstacles(
 ) -> Iterator[tuple[str, str]]:
     """Reasons not to pin a model's weights, each with its remedy."""
     own, limit = memory[model.name], model.serve.memory_max_mib
-    if why := pinning_obstacle(box, own.devices):
+    if why := _pinning_obstacle(box, own.devices):
         yield why, "nothing can be done about it"
     if model.serve.loads_mtp:
         yield "no dry run measures the memory of its multi-token prediction layer", KNOWN_TO_FIT
@@ -217,7 +215,7 @@ def _obstacles(
             else "declare one whole layer fewer on that GPU, or a smaller ubatch or context; or free the GPUs and "
             f"measure again with tasks/plan.py --data update={model.name}",
         )
-    room = ram_for_models(rig, box, own.recorded_ram)
+    room = _ram_for_models(rig, box, own.recorded_ram)
     others = _concurrent_ram_mib(rig, model, memory, chosen)
     if own.total + sum(others.values()) > room:
         others_text = "".join(f", {name} beside it {mib} MiB" for name, mib in others.items())
@@ -230,8 +228,7 @@ def _obstacles(
         )
 
 
-def pinning_obstacle(box: BoxCapacity, devices: Sequence[PlannedDevice]) -> str:
-    """The reason why memory cannot be pinned on this box; empty if it can."""
+def _pinning_obstacle(box: BoxCapacity, devices: Sequence[PlannedDevice]) -> str:
     if not box.ram:
         return "the box does not report how much RAM it has"
     if "microsoft" in box.kernel.lower():
@@ -244,7 +241,7 @@ def pinning_obstacle(box: BoxCapacity, devices: Sequence[PlannedDevice]) -> str:
     return ""
 
 
-def ram_for_models(rig: Rig, box: BoxCapacity, recorded_mib: int = 0) -> int:
+def _ram_for_models(rig: Rig, box: BoxCapacity, recorded_mib: int = 0) -> int:
     """MiB of RAM that all models together may take.
 
     :param recorded_mib: MemTotal when the model was measured or planned, 0 if not recorded. It is used until MemTotal
@@ -257,10 +254,10 @@ def ram_for_models(rig: Rig, box: BoxCapacity, recorded_mib: int = 0) -> int:
 
 def pinned_ram_mib(rig: Rig, model: Model, memory: Mapping[str, ServerMemory], box: BoxCapacity) -> int | None:
     """MiB of RAM that a model may take with pinned weights; None if this box cannot pin memory."""
-    if pinning_obstacle(box, ()):
+    if _pinning_obstacle(box, ()):
         return None
     others = _concurrent_ram_mib(rig, model, memory, {})
-    room = ram_for_models(rig, box) - sum(others.values())
+    room = _ram_for_models(rig, box) - sum(others.values())
     limit = model.serve.memory_max_mib
     return room if limit is None else min(room, limit)
 

@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto, Layers
 from llamarig.placement.candidate import Candidate, Prediction
-from llamarig.placement.devices import Device
 from llamarig.placement.dry_run import (
     DryRunError,
     dry_run_arguments,
     fit_arguments,
-    fit_result_arguments,
     parse_prediction,
     server_outputs,
+    with_candidate,
 )
 from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
-from llamarig.placement.layer_weights import layer_weights
 from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
+from llamarig.placement.model_layers import layer_weights
 from llamarig.placement.pinned_weights import pinnable_mib, raised_margins
 from llamarig.placement.ram_budget import ram_budget, ram_shortages
 from llamarig.records.plan_file import DeviceMemory, FitResult, Plan, PlanInputs
@@ -42,7 +41,6 @@ class PlanRequest:
     header: Header
     header_path: str
     short_header_path: str | None
-    devices: tuple[Device, ...]
     simulated: bool
     inputs: PlanInputs
     ram_available_mib: int
@@ -54,15 +52,30 @@ class PlanRequest:
     @property
     def others_mib(self) -> tuple[int, ...]:
         """MiB per GPU for the vision projector and the draft model."""
-        return self.inputs.others_mib or (0,) * len(self.devices)
+        return self.inputs.others_mib or (0,) * len(self.inputs.devices)
 
     @property
     def budgets(self) -> tuple[int, ...]:
         """MiB per GPU for the model itself: free memory less the margin, the projector and the draft model."""
         return tuple(
             device.free_mib - margin - other
-            for device, margin, other in zip(self.devices, self.inputs.margins_mib, self.others_mib, strict=True)
+            for device, margin, other in zip(self.inputs.devices, self.inputs.margins_mib, self.others_mib, strict=True)
         )
+
+    @property
+    def simulated_names(self) -> tuple[str, ...]:
+        """Names of the simulated devices; empty for the box's own GPUs."""
+        return tuple(device.name for device in self.inputs.devices) if self.simulated else ()
+
+    def prediction(self, output: str) -> Prediction:
+        """Parse the output of a dry run of the model.
+
+        :raises DryRunError: if it failed, or used other devices
+        """
+        found = parse_prediction(output, f"llama-fit-params with model {self.model.name!r}")
+        if len(found.gpus) != len(self.inputs.devices):
+            raise DryRunError(f"a dry run names {len(found.gpus)} GPUs, the box lists {len(self.inputs.devices)}")
+        return found
 
 
 MOST_DRY_RUNS = 40
@@ -115,14 +128,14 @@ def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
             while True:
                 candidate = steps.send((yield from runs.measure(candidate)))
         except StopIteration as end:
-            result = end.value
-        final, printed_output_mib = yield from runs.verify(result.found.candidate)
+            found = end.value
+        final, printed_output_mib = yield from runs.verify(found.candidate)
         # Sizes from the short header are rounded differently, so the total may be off by one MiB.
         over = [max(0, need - budget) for need, budget in zip(final.totals, request.budgets, strict=True)]
         if not any(over):
             break
         budgets = tuple(budget - more for budget, more in zip(budgets, over, strict=True))
-    chosen = result.found.candidate
+    chosen = found.candidate
     fit = yield from runs.fit(chosen, request.inputs.margins_mib)
     ram = ram_budget(serve, final.host, final.checkpoint_mib, request.ram_available_mib)
     refusals, notes = ram_shortages(serve, ram)
@@ -144,8 +157,8 @@ def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
         box_ram_mib=request.box_ram_mib,
         pinnable_mib=pinnable_mib(final.host.model_mib, request.header.tensors),
         splits=final.splits,
-        next_layer=result.found.next_layer,
-        given_up=result.given_up,
+        next_layer=found.next_layer,
+        given_up=found.given_up,
         fit=fit,
         dry_runs=runs.count,
         notes=(*notes, *_estimate_notes(request)),
@@ -172,7 +185,6 @@ class _DryRuns:
     def __init__(self, request: PlanRequest) -> None:
         self.request = request
         self.count = 0
-        self._names = tuple(device.name for device in request.devices) if request.simulated else ()
         self._output_mib: int | None = None
         self._results: dict[tuple[str, Candidate], Prediction] = {}
 
@@ -185,12 +197,9 @@ class _DryRuns:
     def _run(self, path: str, candidate: Candidate) -> Generator[Sequence[str], str, Prediction]:
         if (path, candidate) not in self._results:
             request = self.request
-            output = yield from self._dry_run(
-                dry_run_arguments(request.model, path, request.flags, candidate, self._names)
-            )
-            result = parse_prediction(output, f"llama-fit-params with model {request.model.name!r}")
-            if len(result.gpus) != len(request.devices):
-                raise DryRunError(f"a dry run names {len(result.gpus)} GPUs, the box lists {len(request.devices)}")
+            tried = with_candidate(request.model, candidate)
+            output = yield from self._dry_run(dry_run_arguments(tried, path, request.flags, request.simulated_names))
+            result = request.prediction(output)
             self._results[path, candidate] = result
         return self._results[path, candidate]
 
@@ -216,29 +225,27 @@ class _DryRuns:
         if request.short_header_path is None:
             return whole, None
         short = yield from self._run(request.short_header_path, candidate)
-        output = _output_gpu(candidate.placement)
-        row = whole.gpus[output].model_copy(update={"compute_mib": short.gpus[output].compute_mib})
-        gpus = (*whole.gpus[:output], row, *whole.gpus[output + 1 :])
-        return replace(whole, gpus=gpus), whole.gpus[output].compute_mib
+        printed = whole.gpus[_output_gpu(candidate.placement)].compute_mib
+        return whole.with_compute_of(short), printed
 
     def fit(self, candidate: Candidate, margins_mib: Sequence[int]) -> Generator[Sequence[str], str, FitResult | None]:
         """What llama.cpp's own fit finds for the same margins; None if it gives up."""
         request = self.request
         margins = [margin + other for margin, other in zip(margins_mib, request.others_mib, strict=True)]
-        arguments = fit_arguments(request.model, request.header_path, request.flags, candidate, margins, self._names)
+        model, path, flags = with_candidate(request.model, candidate), request.header_path, request.flags
+        names = request.simulated_names
         try:
-            answer = fit_answer((yield from self._dry_run(arguments)))
-            measurement = fit_result_arguments(
-                request.model, request.header_path, request.flags, candidate, answer, self._names
-            )
+            answer = fit_answer((yield from self._dry_run(fit_arguments(model, path, flags, margins, names))))
+            measurement = dry_run_arguments(model, path, flags, names, placement=[*answer, "--fit", "off"])
             result = parse_prediction((yield from self._dry_run(measurement)), "llama-fit-params with fit's own answer")
         except DryRunError:
             return None
-        layers = fit_layers(answer, layer_weights(request.header), request.header.tensors, request.devices)
+        header, devices = request.header, request.inputs.devices
+        whole, spread = fit_layers(answer, layer_weights(header), header.tensors, devices)
         return FitResult(
             arguments=" ".join(answer),
-            whole=layers.whole,
-            spread=layers.spread,
+            whole=whole,
+            spread=spread,
             memory=(*result.gpus, result.host),
             splits=result.splits,
         )

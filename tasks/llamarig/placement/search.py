@@ -15,8 +15,8 @@ from llamarig.declare.placement import Experts, Layers
 from llamarig.placement.best_assignment import best_assignment, expert_subsets, least_overfull
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.estimate import Assignment, Estimate
-from llamarig.placement.layer_weights import LayerWeights
-from llamarig.records.plan_file import NextLayer
+from llamarig.placement.model_layers import LayerWeights
+from llamarig.records.plan_file import GivenUp, NextLayer
 
 MAX_TRIES = 12
 """Assignments measured before the best one so far is taken. An estimate is accurate to a few MiB after one or two."""
@@ -24,11 +24,12 @@ MAX_TRIES = 12
 
 @dataclass(frozen=True)
 class Found:
-    """The best placement that fits, its memory, and the memory that the next layer would need."""
+    """The best placement that fits, its memory, the memory that the next layer would need, and what was lowered."""
 
     candidate: Candidate
     prediction: Prediction
     next_layer: tuple[NextLayer, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ def search(
     """
     run = _SearchRun(estimate or Estimate(weights), tuple(budgets), settings, first)
     best = yield from run.most_whole()
-    if best is None:
-        assert run.closest is not None
-        return DoesNotFit(*run.closest)
+    if isinstance(best, DoesNotFit):
+        return best
     best = yield from run.one_more(best)
     final, prediction = yield from run.with_partials(best)
     return Found(replace(settings, placement=final), prediction, run.next_layers(best))
@@ -71,7 +71,6 @@ class _SearchRun:
         self.settings = settings
         self.first = first
         self.measured: dict[Assignment, Prediction] = {}
-        self.closest: tuple[Candidate, Prediction] | None = None
 
     def measure(self, assignment: Assignment) -> Generator[Candidate, Prediction, Prediction]:
         """Yield a candidate for a dry run, unless it was measured already."""
@@ -87,34 +86,24 @@ class _SearchRun:
     def fits(self, prediction: Prediction) -> bool:
         return all(need <= budget for need, budget in zip(prediction.totals, self.budgets, strict=True))
 
-    def most_whole(self) -> Generator[Candidate, Prediction, Assignment | None]:
-        """The assignment with the most whole layers that fits by its dry run; None if nothing fits."""
-        best: Assignment | None = None
+    def most_whole(self) -> Generator[Candidate, Prediction, Assignment | DoesNotFit]:
+        """The assignment with the most whole layers that fits by its dry run."""
         yield from self.measure(least_overfull(self.estimate, self.budgets, self.first))
         for _ in range(MAX_TRIES):
             wanted = best_assignment(self.estimate, self.budgets, self.first)
             if wanted is None:
                 wanted = least_overfull(self.estimate, self.budgets, self.first)
             if wanted in self.measured:
-                if self.fits(self.measured[wanted]):
-                    best = wanted
                 break
-            prediction = yield from self.measure(wanted)
-            if self.fits(prediction) and (best is None or _worth(best) < _worth(wanted)):
-                best = wanted
-        if best is None:
-            best = self._best_measured()
-        if best is None:
-            least = least_overfull(self.estimate, self.budgets, self.first)
-            prediction = yield from self.measure(least)
-            if self.fits(prediction):
-                return least
-            self.closest = (replace(self.settings, placement=self.placement(least)), prediction)
-        return best
-
-    def _best_measured(self) -> Assignment | None:
+            yield from self.measure(wanted)
         fitting = [assignment for assignment, prediction in self.measured.items() if self.fits(prediction)]
-        return max(fitting, key=_worth, default=None)
+        if fitting:
+            return max(fitting, key=lambda each: (sum(each.whole), each.whole, each == wanted))
+        least = least_overfull(self.estimate, self.budgets, self.first)
+        prediction = yield from self.measure(least)
+        if self.fits(prediction):
+            return least
+        return DoesNotFit(replace(self.settings, placement=self.placement(least)), prediction)
 
     def one_more(self, best: Assignment) -> Generator[Candidate, Prediction, Assignment]:
         """Measure one more layer on each GPU; if it fits after all, take it and continue."""
@@ -169,10 +158,6 @@ class _SearchRun:
                 row, budget = max(pairs, key=lambda pair: pair[0].total_mib - pair[1])
             found.append(NextLayer(name=row.name, needs_mib=row.total_mib, has_mib=budget, measured=True))
         return tuple(dict.fromkeys(found))
-
-
-def _worth(assignment: Assignment) -> tuple[int, tuple[int, ...]]:
-    return sum(assignment.whole), assignment.whole
 
 
 def _one_more(assignment: Assignment, gpu: int) -> Assignment | None:

@@ -7,11 +7,46 @@ constants are fitted to timings of this model on this box and build; without tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, linear_regression, pstdev
 
+from llamarig.placement.tensor_overrides import tensors_in_ram
 from llamarig.records.bench_ledger import BenchEntry
+from llamarig.remote.shared.gguf_header import Header, Value
+
+_LONG_NAMES = {"-ngl": "--n-gpu-layers", "-ot": "--override-tensor"}
+
+
+def ram_bytes_per_token(arguments: Sequence[str], header: Header) -> float | None:
+    """Bytes of weights read from RAM for one token: the used share of the experts, and everything else.
+
+    Not counted: the token embedding, of which a token reads one row, and layers of multi-token prediction, unless
+    draft-mtp computes them. None if llama.cpp decides the placement when it loads, or the header does not tell how many
+    experts a token uses.
+
+    :param arguments: of llama-server as llamarig writes them, or of llama-fit-params as it prints them
+    """
+    flags = {_LONG_NAMES.get(flag, flag): value for flag, value in pairwise(arguments) if flag.startswith("-")}
+    if flags.get("--fit", "on") == "on" or not flags.get("--n-gpu-layers", "").isdigit():
+        return None
+    in_ram = tensors_in_ram(flags, header, mtp="draft-mtp" in flags.get("--spec-type", "").split(","))
+    experts = sum(tensor.size for tensor in in_ram if "exps." in tensor.name)
+    rest = sum(tensor.size for tensor in in_ram if "exps." not in tensor.name)
+    if not experts:
+        return float(rest)
+    share = _used_share(header.metadata)
+    return None if share is None else rest + experts * share
+
+
+def _used_share(metadata: Mapping[str, Value]) -> float | None:
+    """The share of its experts that a token uses; None if the header does not tell."""
+    kind = metadata.get("general.architecture")
+    used, count = metadata.get(f"{kind}.expert_used_count"), metadata.get(f"{kind}.expert_count")
+    if isinstance(used, int) and isinstance(count, int) and 0 < used <= count:
+        return used / count
+    return None
 
 
 @dataclass(frozen=True)
@@ -88,19 +123,16 @@ def calibrate(runs: Sequence[tuple[float, float]]) -> Calibration | None:
     """
     if not runs:
         return None
-    count = len(runs)
-    mean_bytes, mean_ms = sum(size for size, _ in runs) / count, sum(ms for _, ms in runs) / count
-    spread = sum((size - mean_bytes) ** 2 for size, _ in runs)
+    sizes, times = [size for size, _ in runs], [ms for _, ms in runs]
     # Placements that differ by a thousandth differ less than two timings of the same placement.
-    if spread > count * (mean_bytes / 1000) ** 2:
-        slope = sum((size - mean_bytes) * (ms - mean_ms) for size, ms in runs) / spread
+    if pstdev(sizes) > fmean(sizes) / 1000:
+        slope, fixed = linear_regression(sizes, times)
         if slope <= 0:
             return None
-        fixed = mean_ms - slope * mean_bytes
         if fixed >= 0:
-            return Calibration(fixed, 1 / slope / 1e6, count)
-    squares = sum(size * size for size, _ in runs)
+            return Calibration(fixed, 1 / slope / 1e6, len(runs))
+    squares = sum(size * size for size in sizes)
     if squares <= 0:
         return None
     slope = sum(size * ms for size, ms in runs) / squares
-    return Calibration(0.0, 1 / slope / 1e6, count, "assumed: only the RAM takes time, so a gain is an upper bound")
+    return Calibration(0.0, 1 / slope / 1e6, len(runs), "assumed: only the RAM takes time, so a gain is an upper bound")

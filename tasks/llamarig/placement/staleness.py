@@ -58,12 +58,11 @@ def staleness(plan: Plan, now: CurrentInputs) -> list[str]:
     return changes
 
 
-def measured_changes(measured: MeasuredPlacement, now: CurrentInputs) -> list[str]:
-    """A line for each input of a measurement that has changed; empty if it is up to date."""
-    changes = [] if measured.shards == now.shards else ["the model's files"]
-    changes += [] if measured.release == now.release else ["the release"]
-    changes += [] if measured.flags == now.flags else [_flag_changes(measured.flags, now.flags)]
-    return changes + (_device_changes(measured.devices, now) if measured.devices else [])
+def is_current(measured: MeasuredPlacement, now: CurrentInputs) -> bool:
+    """Whether no input of a measurement has changed. One without devices failed, and would fail again."""
+    if (measured.shards, measured.release, measured.flags) != (now.shards, now.release, now.flags):
+        return False
+    return not (measured.devices and _device_changes(measured.devices, now))
 
 
 def _digests(shards: Sequence[str]) -> str:

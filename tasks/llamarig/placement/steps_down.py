@@ -12,7 +12,7 @@ from itertools import product
 from typing import get_args
 
 from llamarig.declare.placement import Experts, Layers
-from llamarig.placement.layer_weights import LayerWeights
+from llamarig.placement.model_layers import LayerWeights
 from llamarig.records.plan_file import Plan
 
 MAX_STEPS = 3

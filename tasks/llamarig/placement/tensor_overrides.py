@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llamarig.declare.placement import CpuMoe, CpuOnly, Layers, Override, Placement
 from llamarig.placement.model_layers import layer_counts, layer_of, loaded_tensors, ranges
 from llamarig.remote.shared.gguf_header import Header, Tensor
-from llamarig.render.placement_arguments import placement_arguments
+from llamarig.render.placement_arguments import experts_on_cpu, placement_arguments
 
 MIB = 1 << 20
+EMBEDDING = "token_embd.weight"
+"""Always in RAM (src/llama-model.cpp, pinned commit)."""
 
 
 @dataclass(frozen=True)
@@ -57,38 +59,37 @@ def rule_coverage(rules: Sequence[str], tensors: Sequence[Tensor]) -> list[RuleC
     return found
 
 
-def placement_rules(placement: Placement) -> list[str]:
-    """The rules of a placement that moves single tensors; empty for other placements."""
-    if isinstance(placement, Override):
-        return list(placement.rules)
-    if isinstance(placement, CpuMoe):
-        numbers = "|".join(str(layer) for layer in range(placement.layers))
-        return [rf"blk\.({numbers})\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"]
-    flags = {flag: value[0] for flag, *value in placement_arguments(placement)}
-    return flags["--override-tensor"].split(",") if "--override-tensor" in flags else []
+def tensors_in_ram(flags: Mapping[str, str], header: Header, *, mtp: bool) -> list[Tensor]:
+    """The tensors whose weights stay in RAM, without the token embedding, which always does.
+
+    :param flags: --n-gpu-layers, and the flags that move single tensors, with their values
+    :param mtp: whether the model is served with speculation draft-mtp, which loads more layers
+    :raises re.error: for a rule that is not a regular expression
+    """
+    rules = flags["--override-tensor"].split(",") if "--override-tensor" in flags else []
+    if "--n-cpu-moe" in flags:
+        rules.append(experts_on_cpu(range(int(flags["--n-cpu-moe"]))))
+    moved_to = {tensor.name: rule.device for rule in rule_coverage(rules, header.tensors) for tensor in rule.tensors}
+    counts = layer_counts(header.tensors, header.metadata)
+    # llama.cpp puts the last --n-gpu-layers layers on GPUs, and counts the output as one more.
+    first_on_gpu = counts.positions - int(flags["--n-gpu-layers"])
+
+    def device(tensor: Tensor) -> str:
+        number = layer_of(tensor.name)
+        position = counts.all if number is None else number
+        return moved_to.get(tensor.name, "CPU" if position < first_on_gpu else "GPU")
+
+    loaded = loaded_tensors(header, mtp=mtp)
+    return [tensor for tensor in loaded if tensor.name != EMBEDDING and device(tensor) == "CPU"]
 
 
 def host_bytes(placement: Placement, header: Header, *, mtp: bool = False) -> int | None:
     """Bytes of weights that stay in RAM; None if llama.cpp decides that when it loads.
 
-    The token embedding always stays in RAM (src/llama-model.cpp, pinned commit).
-
     :param mtp: whether the model is served with speculation draft-mtp, which loads more layers
     """
-    tensors = loaded_tensors(header, mtp=mtp)
-    total = sum(tensor.size for tensor in tensors)
-    if isinstance(placement, CpuOnly):
-        return total
-    if not isinstance(placement, Layers | CpuMoe | Override):
+    if not isinstance(placement, CpuOnly | Layers | CpuMoe | Override):
         return None
-    found = rule_coverage(placement_rules(placement), tensors)
-    on_cpu = {tensor.name for rule in found if rule.device == "CPU" for tensor in rule.tensors}
-    elsewhere = {tensor.name for rule in found if rule.device != "CPU" for tensor in rule.tensors}
-    # --n-gpu-layers leaves out the first layers; the output counts as the last one.
-    in_ram = placement.in_ram if isinstance(placement, Layers) else 0
-    if isinstance(placement, Override):
-        in_ram = layer_counts(header.tensors, header.metadata).positions - placement.gpu_layers
-    first = {t.name for t in tensors if (number := layer_of(t.name)) is not None and number < in_ram}
-    on_cpu |= first - elsewhere
-    on_cpu.add("token_embd.weight")
-    return sum(tensor.size for tensor in tensors if tensor.name in on_cpu)
+    flags = {pair[0]: pair[1] for pair in placement_arguments(placement)}
+    embedding = sum(tensor.size for tensor in header.tensors if tensor.name == EMBEDDING)
+    return embedding + sum(tensor.size for tensor in tensors_in_ram(flags, header, mtp=mtp))

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from llamarig.remote.download.hf_transfer_process import hf_transfer, link_of
-from llamarig.remote.download.transfer import Transfer
-from llamarig.remote.download.transfer_errors import RangeIgnoredError
+from llamarig.remote.download.transfer import RangeIgnoredError, Transfer
 
 from tests.box.fetch_run import MIB, REPOSITORY_ROOT
 from tests.remote.download.one_file_server import Answer, serving

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from llamarig.remote.download.range_download import RangeDownload
-from llamarig.remote.download.rate_limit import RateLimit
-from llamarig.remote.download.transfer import Transfer
-from llamarig.remote.download.transfer_errors import CancelledError, RetryableError
+from llamarig.remote.download.range_download import RangeDownload, RateLimit
+from llamarig.remote.download.transfer import CancelledError, RetryableError, Transfer
 
 from tests.box.fetch_run import MIB, PATIENCE_S, random_file
 from tests.remote.download.one_file_server import Answer, fetching_from, serving, sha256

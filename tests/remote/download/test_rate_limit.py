@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from llamarig.remote.download.rate_limit import RateLimit
+from llamarig.remote.download.range_download import RateLimit
 
 
 def test_threads_share_the_rate() -> None:

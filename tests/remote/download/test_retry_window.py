@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from llamarig.remote.download.retry_window import ATTEMPTS, RetryWindow
-from llamarig.remote.download.transfer_errors import RetryableError
+from llamarig.remote.download.transfer import RetryableError
 
 from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub

@@ -7,13 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from llamarig.remote.plan.model_headers import header_of
+from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.plan.short_vocabulary import prepare
+from llamarig.remote.shared.gguf_header import Header
 
 from tests.box.sparse_models import write_sparse
 from tests.placement.model_shapes import SHAPES
 
 VOCABULARY_TENSORS = ("token_embd.weight", "output.weight")
+
+
+def header_of(path: Path) -> Header:
+    return read_whole_header(path)[1]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +31,7 @@ def test_only_the_vocabulary_is_shorter(tmp_path: Path, name: str, shards: int, 
     prepare(tmp_path / "short", 1, 2048, files)
     rows = -(-shape.vocabulary // 2048)
     for file in files:
-        real, short = header_of(str(file)), header_of(str(tmp_path / "short" / file.name))
+        real, short = header_of(file), header_of(tmp_path / "short" / file.name)
         assert [tensor.name for tensor in short.tensors] == [tensor.name for tensor in real.tensors]
         for before, after in zip(real.tensors, short.tensors, strict=True):
             if before.name in VOCABULARY_TENSORS:
@@ -36,7 +41,7 @@ def test_only_the_vocabulary_is_shorter(tmp_path: Path, name: str, shards: int, 
         kept = {key: value for key, value in real.metadata.items() if not key.startswith("tokenizer.")}
         kept.pop(f"{shape.architecture}.vocab_size", None)
         assert kept.items() <= short.metadata.items()
-    first = header_of(str(tmp_path / "short" / files[0].name))
+    first = header_of(tmp_path / "short" / files[0].name)
     assert first.metadata["tokenizer.ggml.model"] == "none"
     assert first.metadata[f"{shape.architecture}.vocab_size"] == rows
 
@@ -46,7 +51,7 @@ def test_the_copies_have_the_size_of_their_tensors_and_are_sparse(tmp_path: Path
     prepare(tmp_path / "short", 4, 512, files)
     for file in files:
         copy = tmp_path / "short" / file.name
-        assert copy.stat().st_size >= header_of(str(copy)).least_file_size
+        assert copy.stat().st_size >= header_of(copy).least_file_size
         assert copy.stat().st_blocks * 512 < 1 << 20
 
 

@@ -1,7 +1,4 @@
-"""Determines what a compiled llama.cpp requires of a box: architecture, instruction sets, version of the C library.
-
-Runs on the box that compiled it.
-"""
+"""Determines what a compiled llama.cpp requires of a box: architecture, instruction sets, version of the C library."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ def needs(objects: Path, binaries: Path) -> dict[str, Any]:
     """
     return {
         "machine": os.uname().machine,
-        "instruction_sets": instruction_sets(machine_options(objects)),
-        "glibc": newest_glibc(binaries),
+        "instruction_sets": _instruction_sets(_machine_options(objects)),
+        "glibc": _newest_glibc(binaries),
         "made_on": system(),
     }
 
 
-def machine_options(objects: Path) -> list[str]:
+def _machine_options(objects: Path) -> list[str]:
     """``-m`` options with which C and C++ files were compiled, each once: ``-march=native``, ``-mavx2``.
 
     With GGML_CPU_ALL_VARIANTS, the CPU code is compiled into a library for each generation of processors, and llama.cpp
@@ -46,13 +43,11 @@ def machine_options(objects: Path) -> list[str]:
     return list(options)
 
 
-def instruction_sets(options: list[str]) -> list[str]:
-    """Instruction sets the compiler may use with these options, in the kernel's names."""
+def _instruction_sets(options: list[str]) -> list[str]:
     return sets_used(_output(["c++", *options, "-dM", "-E", "-x", "c++", os.devnull]))
 
 
-def newest_glibc(binaries: Path) -> str:
-    """Newest version of glibc that any of the files needs; empty if none."""
+def _newest_glibc(binaries: Path) -> str:
     files = [str(path) for path in sorted(binaries.iterdir()) if not path.is_symlink()]
     found = re.findall(r"\bGLIBC_(\d+)\.(\d+)", _output(["readelf", "--version-info", "--wide", *files]))
     return "{}.{}".format(*max((int(major), int(minor)) for major, minor in found)) if found else ""

@@ -40,7 +40,7 @@ def build(job: BuildJob, progress: Progress) -> str:
     fetch_source(job.source, source, Path(job.cache), progress)
     job = replace(job, cmake=definitions_for(source, numbered(job.cmake, work)))
     configure(source, objects, job, progress)
-    compile_targets(objects, job, progress)
+    _compile_targets(objects, job, progress)
     install(objects, release, job, progress, seconds=time.monotonic() - started)
     return f"built {release.name} in {time.monotonic() - started:.0f} s"
 
@@ -57,7 +57,7 @@ def fetch_source(source: Source, target: Path, cache: Path, progress: Progress) 
     number = 0
     progress.step(f"fetching llama.cpp {source.commit[:12]}")
     if source.kind == "git":
-        fetch_commit(source.url, source.commit, target)
+        _fetch_commit(source.url, source.commit, target)
         number = build_number(source.url, source.commit)
     else:
         unpack(download(source, cache, progress), source.subdirectory or "", target)
@@ -73,11 +73,7 @@ def numbered(cmake: dict[str, str], work: Path) -> dict[str, str]:
     return {**cmake, "LLAMA_BUILD_NUMBER": found.read_text()} if found.exists() else cmake
 
 
-def fetch_commit(url: str, commit: str, target: Path) -> None:
-    """Fetch the pinned commit without its history.
-
-    :raises JobFailedError: when the server does not have it, or cannot be reached
-    """
+def _fetch_commit(url: str, commit: str, target: Path) -> None:
     target.mkdir(parents=True)
     run(["git", "-C", str(target), "init", "--quiet"], "git init")
     fetched = subprocess.run(
@@ -167,19 +163,15 @@ def compiler_environment(job: BuildJob) -> dict[str, str]:
     }
 
 
-def compiler_count() -> int:
+def _compiler_count() -> int:
     """Parallel compilers, min(cores, memory / 2 GiB): an unbounded -j exhausts the memory (llama.cpp #13375)."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(cores, memory // BYTES_PER_COMPILER))
 
 
-def compile_targets(objects: Path, job: BuildJob, progress: Progress) -> None:
-    """Run Ninja and report its count as progress.
-
-    :raises JobFailedError: with the compiler's errors
-    """
-    command = ["cmake", "--build", str(objects), "--parallel", str(compiler_count()), "--target", *job.targets]
+def _compile_targets(objects: Path, job: BuildJob, progress: Progress) -> None:
+    command = ["cmake", "--build", str(objects), "--parallel", str(_compiler_count()), "--target", *job.targets]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -229,7 +221,7 @@ def install(objects: Path, release: Path, job: BuildJob, progress: Progress, *, 
         for path in sorted(binaries.iterdir())
         if not path.is_symlink()
     }
-    architectures = check_architectures(binaries, job.cmake)
+    architectures = _check_architectures(binaries, job.cmake)
     manifest = {
         "commit": job.source.commit,
         "build_number": int(job.cmake["LLAMA_BUILD_NUMBER"]),
@@ -237,7 +229,7 @@ def install(objects: Path, release: Path, job: BuildJob, progress: Progress, *, 
         "backend": job.backend,
         "toolkit": toolkit(job.cmake),
         "cmake": job.cmake,
-        "compiler": run([cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0],
+        "compiler": run([_cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0],
         "version": next((line for line in version.splitlines() if line.startswith("version")), version.strip()),
         "architectures": architectures,
         "needs": binary_needs.needs(objects, binaries),
@@ -251,11 +243,7 @@ def install(objects: Path, release: Path, job: BuildJob, progress: Progress, *, 
     put_in_place(part, release)
 
 
-def cached(objects: Path, name: str) -> str:
-    """Value of a variable in CMake's cache: what CMake used.
-
-    :raises JobFailedError: when it is not there
-    """
+def _cached(objects: Path, name: str) -> str:
     found = re.search(rf"^{name}:\w+=(.*)$", (objects / "CMakeCache.txt").read_text(), re.MULTILINE)
     if found is None:
         raise JobFailedError(f"CMake's cache has no {name}: remove {objects} and deploy again")
@@ -295,11 +283,8 @@ def features_of(output: str) -> list[str]:
     return found
 
 
-def check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
-    """GPU architectures found in the CUDA library.
-
-    :raises JobFailedError: when a requested one is missing: its GPU would silently run code made for another one
-    """
+def _check_architectures(binaries: Path, definitions: dict[str, str]) -> list[str]:
+    """Refuse a library without code for a requested GPU, which would silently run code made for another one."""
     library = binaries / "libggml-cuda.so"
     if "CMAKE_CUDA_ARCHITECTURES" not in definitions:
         return []

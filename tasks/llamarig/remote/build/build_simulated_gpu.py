@@ -45,7 +45,7 @@ def build(job: SimulationJob, progress: Progress) -> str:
     progress.step("compiling the simulated GPU")
     compile_library(tree, part, job.source.commit)
     progress.step("testing the simulated GPU")
-    check_library(part / LIBRARY, Path(job.release))
+    _check_library(part / LIBRARY, Path(job.release))
     (part / SUMS).write_text(f"{sha256_of(part / LIBRARY)}  {LIBRARY}\n")
     shutil.rmtree(target, ignore_errors=True)  # a damaged one
     part.rename(target)
@@ -76,11 +76,7 @@ def compile_library(tree: Path, directory: Path, commit: str) -> None:
         )
 
 
-def check_library(library: Path, release: Path) -> None:
-    """Check that the release lists the simulated GPUs.
-
-    :raises JobFailedError: when it does not
-    """
+def _check_library(library: Path, release: Path) -> None:
     # Two, so that a list that ends after one is noticed.
     simulated = {"GGML_BACKEND_PATH": str(library), "LLAMARIG_SIMULATED_GPUS": "Trial A:4096:4000,Trial B:2048:1000"}
     os.environ.update(simulated, CUDA_VISIBLE_DEVICES="")

@@ -2,7 +2,6 @@
 
 The parts are named below; the definitions they use are extracted with them. So the simulated GPU changes with the tree
 it is built from, and a tree without one of the parts is refused with a message.
-Runs on the box under its own Python (3.9 or newer), standard library only.
 """
 
 from __future__ import annotations

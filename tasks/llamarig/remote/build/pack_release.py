@@ -1,7 +1,4 @@
-"""Packs a verified release of this box for others, into a reproducible archive.
-
-Runs on the box that built it.
-"""
+"""Packs a verified release of this box for others, into a reproducible archive."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def receive(job: ReceiveJob, progress: Progress) -> str:
         manifest = json.loads((part / "manifest.json").read_text())
         if names := damaged(part, manifest):
             raise JobFailedError(f"of the release from {job.builder}, {', '.join(names)} are not as recorded: not used")
-        check_it_runs(part / "bin", job.builder)
+        _check_it_runs(part / "bin", job.builder)
     except JobFailedError:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -59,11 +59,7 @@ def unpack(archive: Path, target: Path) -> None:
         tar.extractall(target)
 
 
-def check_it_runs(binaries: Path, builder: str) -> None:
-    """Check that the loader finds every library in the needed version, and that the server prints its version.
-
-    :raises JobFailedError: when it does not
-    """
+def _check_it_runs(binaries: Path, builder: str) -> None:
     files = [str(path) for path in sorted(binaries.iterdir()) if not path.is_symlink()]
     loaded = subprocess.run(["ldd", *files], capture_output=True, text=True, errors="replace")
     # libcuda belongs to the driver; a missing driver is reported elsewhere.

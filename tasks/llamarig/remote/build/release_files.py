@@ -1,7 +1,4 @@
-"""Verifies the files of a release against its manifest, and moves a finished release into place.
-
-Runs on the box under its own Python (3.9 or newer), standard library only.
-"""
+"""Verifies the files of a release against its manifest, and moves a finished release into place."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ def definitions_for(source: Path, cmake: dict[str, str]) -> dict[str, str]:
 
     :raises JobFailedError: for a tree that has neither option
     """
-    if FA_QUANTS not in cmake or has_option(source, FA_QUANTS):
+    if FA_QUANTS not in cmake or _has_option(source, FA_QUANTS):
         return cmake
-    if not has_option(source, FA_ALL_QUANTS):
+    if not _has_option(source, FA_ALL_QUANTS):
         raise JobFailedError(
             f"this llama.cpp can compile no flash-attention kernels for the KV cache types {cmake[FA_QUANTS]}: declare "
             "cache types f16 or q8_0, or a newer commit"
@@ -34,8 +34,7 @@ def definitions_for(source: Path, cmake: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in cmake.items() if name != FA_QUANTS} | {FA_ALL_QUANTS: "ON"}
 
 
-def has_option(source: Path, option: str) -> bool:
-    """Whether the tree's CMake files contain the option as a whole word."""
+def _has_option(source: Path, option: str) -> bool:
     word = re.compile(rf"\b{option}\b")
     return any(
         word.search(path.read_text(errors="replace"))

@@ -1,7 +1,7 @@
 """Fetches model files on the box, several at a time, each checked against the size and sha256 of the model lock.
 
-Runs on the box as a transient systemd unit, in the venv of items/locks/hub-requirements.txt. A file gets its own name
-only after its sha256 matched; the record written beside it then makes later runs a matter of `stat`.
+A file gets its own name only after its sha256 matched; the record written beside it then makes later runs a matter of
+`stat`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llamarig.remote.download.file_download import WAITING, FileDownload, Session
-from llamarig.remote.download.hub_client import Hub, RefusedError, read_token
-from llamarig.remote.download.hub_refusals import refused
-from llamarig.remote.download.rate_limit import RateLimit
-from llamarig.remote.download.transfer_errors import CancelledError, RetryableError
+from llamarig.remote.download.hub_client import Hub, RefusedError, read_token, refused
+from llamarig.remote.download.range_download import RateLimit
+from llamarig.remote.download.transfer import CancelledError, RetryableError
 from llamarig.remote.download.verified_files import install_verified, is_verified, record_path, sha256_of
 from llamarig.remote.shared.job_status import JobFailedError, Progress, run_job
 from llamarig.remote.shared.jobs import FetchJob
@@ -42,7 +41,7 @@ class Fetch:
         """Fetch the files that are not there; returns the closing line."""
         store = Path(self.job.files[0].partial).parent
         store.mkdir(parents=True, exist_ok=True)
-        with exclusive_use(store) as lock:
+        with _exclusive_use(store) as lock:
             self.missing = self._find_missing()
             self._raise_refusals()
             rate = self.job.bytes_per_s
@@ -174,11 +173,8 @@ class Fetch:
 
 
 @contextmanager
-def exclusive_use(store: Path) -> Iterator[int]:
-    """Hold the store's lock; yields its descriptor, which child processes keep open, so that an orphan holds it too.
-
-    :raises JobFailedError: when another download holds it
-    """
+def _exclusive_use(store: Path) -> Iterator[int]:
+    """Hold the store's lock; yields its descriptor, which child processes keep open, so that an orphan holds it too."""
     descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + _LOCK_WAIT_S

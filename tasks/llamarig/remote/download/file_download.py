@@ -1,7 +1,6 @@
 """Downloads one model file: chooses the method, resumes, retries, and checks the sha256.
 
-The file grows as a sparse file under a partial name, so what has arrived survives any kill. Runs on the box in the venv
-of items/locks/hub-requirements.txt.
+The file grows as a sparse file under a partial name, so what has arrived survives any kill.
 """
 
 from __future__ import annotations
@@ -9,24 +8,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamarig.remote.download.hf_transfer_process import hf_transfer, link_of
 from llamarig.remote.download.hub_client import Hub
 from llamarig.remote.download.incremental_sha256 import IncrementalSha256
-from llamarig.remote.download.range_download import RangeDownload
-from llamarig.remote.download.rate_limit import RateLimit
+from llamarig.remote.download.range_download import RangeDownload, RateLimit
 from llamarig.remote.download.retry_window import RetryWindow
 from llamarig.remote.download.sparse_file import gaps, length
-from llamarig.remote.download.transfer import Transfer
-from llamarig.remote.download.transfer_errors import (
+from llamarig.remote.download.transfer import (
     CancelledError,
     HfTransferError,
     HfTransferStalledError,
     MismatchError,
     RangeIgnoredError,
     RetryableError,
+    Transfer,
 )
 from llamarig.remote.download.verified_files import sha256_of
 from llamarig.remote.shared.job_status import JobFailedError
@@ -50,6 +49,11 @@ class Session:
     """How many connections a transfer that starts now may open."""
     use_hf_transfer: bool
     """Set to False when a chunk took too long: the line is as slow for the next file."""
+
+    def raise_if_cancelled(self, done: int) -> None:
+        """Called while a file is hashed, with the bytes done."""
+        if self.cancelled.is_set():
+            raise CancelledError
 
 
 class FileDownload:
@@ -108,14 +112,18 @@ class FileDownload:
 
         :raises RetryableError: when bytes are missing or wrong
         """
-        hasher = None
+        found = None
         if self.present < self.size:
             self.step = f"downloading {self.name}"
             # Ranges that are ignored twice are no accident: then the whole file with one request.
             whole = ranges_ignored > 1 and self._may_start_over(session)
-            hasher = self._transfer(session, whole=whole, retried=bool(mismatches or ranges_ignored))
+            found = self._transfer(session, whole=whole, retried=bool(mismatches or ranges_ignored))
+        if found == self.file.sha256:
+            print(f"{self.name}: hashed during the download", flush=True)
+            return
+        # A sha256 made during the download only counts if it is the locked one.
         self.step = f"verifying {self.name}"
-        found = self._sha256(hasher, session.cancelled)
+        found = sha256_of(self.part, session.raise_if_cancelled)
         if found != self.file.sha256:
             self.part.unlink()
             raise MismatchError(
@@ -126,8 +134,8 @@ class FileDownload:
         """Whether so little is there that it may be fetched twice. A CDN may ignore Range for a while."""
         return bool(self.present <= max(session.job.refetch_bytes, self.size // 20))
 
-    def _transfer(self, session: Session, *, whole: bool, retried: bool) -> IncrementalSha256 | None:
-        """Fetch the missing parts once; returns the hash of the front, where every byte was written once."""
+    def _transfer(self, session: Session, *, whole: bool, retried: bool) -> str | None:
+        """Fetch the missing parts once; returns the sha256 of the file, None if a byte may have been written twice."""
         job, url = session.job, session.hub.locate(self.file)
         headers = session.hub.headers_for(url)
         if whole:
@@ -151,18 +159,13 @@ class FileDownload:
             and self.size > job.chunk
             and "Authorization" not in headers
         )
-        hasher = IncrementalSha256(self.part, lag=job.chunk)
-        written_once = False
-        try:
-            if by_hf_transfer:
-                written_once = self._by_hf_transfer(session, transfer, progress)
-            else:
+        with closing(IncrementalSha256(self.part, lag=job.chunk)) as hasher:
+            if not by_hf_transfer:
                 RangeDownload(transfer, missing, session.limit, whole=whole).run(session.cancelled, progress)
-                written_once = True
-        finally:
-            if not written_once:
-                hasher.close()
-        return hasher if written_once else None
+            elif not self._by_hf_transfer(session, transfer, progress):
+                return None
+            self.step = f"verifying {self.name}"
+            return hasher.finish(session.raise_if_cancelled)
 
     def _by_hf_transfer(self, session: Session, transfer: Transfer, progress: Callable[[int], None]) -> bool:
         """Whether hf_transfer wrote each byte once.
@@ -180,18 +183,6 @@ class FileDownload:
         if self._missing():
             raise HfTransferError("hf_transfer ended before every byte was there")
         return written_once
-
-    def _sha256(self, hasher: IncrementalSha256 | None, cancelled: threading.Event) -> str:
-        """sha256 of the whole file. One made during the download only counts if it is the locked one."""
-
-        def progress(hashed: int) -> None:
-            if cancelled.is_set():
-                raise CancelledError
-
-        if hasher is not None and (found := hasher.finish(progress)) == self.file.sha256:
-            print(f"{self.name}: hashed during the download", flush=True)
-            return found
-        return sha256_of(self.part, progress)
 
     def _missing(self) -> list[tuple[int, int]]:
         """``(start, end)`` of what has still to be fetched, in bytes."""

@@ -1,9 +1,8 @@
 """Runs hf_transfer on one file, in a process of its own that may be killed at any moment.
 
 hf_transfer holds Python's global lock while it works, ends for no signal, and deletes its file when it fails. So it
-works on a hard link of the partial file. Runs on the box in the venv of items/locks/hub-requirements.txt. The child
-gets its order on stdin, as JSON, because a signed URL is a secret for an hour and a command line is public; its stdout
-is a dot for each chunk, then one JSON object: the outcome.
+works on a hard link of the partial file. The child gets its order on stdin, as JSON, because a signed URL is a secret
+for an hour and a command line is public; its stdout is a dot for each chunk, then one JSON object: the outcome.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llamarig.remote.download.transfer import Transfer, without_signature
-from llamarig.remote.download.transfer_errors import (
+from llamarig.remote.download.transfer import (
     CancelledError,
     HfTransferError,
     HfTransferStalledError,
     RangeIgnoredError,
+    Transfer,
+    without_signature,
 )
 
 _MIB = 1024**2

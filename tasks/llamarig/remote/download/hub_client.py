@@ -1,7 +1,4 @@
-"""Asks the Hub for the current location of a locked file, and checks that it is still the locked file.
-
-Runs on the box under its own Python (3.9 or newer), standard library only.
-"""
+"""Asks the Hub for the current location of a locked file, and checks that it is still the locked file."""
 
 from __future__ import annotations
 
@@ -17,16 +14,72 @@ from collections.abc import Mapping
 from datetime import timezone
 from email.message import Message
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
-from llamarig.remote.download.hub_refusals import Refusal, printable, refused
-from llamarig.remote.download.transfer_errors import RetryableError
+from llamarig.remote.download.transfer import RetryableError
 from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.jobs import FetchFile
 
 _TIMEOUT_S = 30
 _REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Refusal(NamedTuple):
+    """A refused repository; ``code`` and ``message`` are the Hub's X-Error-Code and X-Error-Message."""
+
+    repo: str
+    status: int
+    code: str = ""
+    message: str = ""
+    with_token: bool = False
+
+
+def refused(endpoint: str, refusals: list[Refusal]) -> str:
+    """The message for all refusals.
+
+    Kinds as in huggingface_hub 2.4, hf_raise_for_status.
+    """
+    repositories, remedies = [], []
+    for kind, remedy in _REMEDIES.items():
+        of_kind = sorted({refusal for refusal in refusals if _kind(refusal) == kind})
+        if not of_kind:
+            continue
+        repositories += [f"{refusal.repo} ({_response(refusal, kind)})" for refusal in of_kind]
+        pages = ", ".join(sorted({f"{endpoint}/{refusal.repo}" for refusal in of_kind}))
+        remedies.append(remedy.format(pages=pages))
+    return f"the Hub refuses {'; '.join(repositories)}: {'; '.join(remedies)}"
+
+
+_REMEDIES = {
+    "gated": "accept the terms on {pages} with your account, and name a token of that account with read permission for "
+    "gated repositories as hub.token_env or hub.token_command",
+    "token": "the token is not valid there (expired, revoked or of another Hub): make a new one with read permission, "
+    "and name it as hub.token_env or hub.token_command",
+    "hidden": "nothing is visible at {pages} with this access (deleted, renamed, made private, or access lost): look it"
+    " up, and name a token of an account that may read it as hub.token_env or hub.token_command, or declare another "
+    "repository",
+    "forbidden": "the token of hub.token_env or hub.token_command needs read permission for {pages}",
+}
+
+
+def _kind(refusal: Refusal) -> str:
+    if refusal.code == "RepoNotFound":
+        return "hidden"
+    if refusal.code == "GatedRepo" or not refusal.with_token:
+        return "gated"
+    return "token" if refusal.status == 401 else "forbidden"
+
+
+def _response(refusal: Refusal, kind: str) -> str:
+    # The Hub's message for a gated repository is a paragraph that repeats the remedy.
+    message = f", '{refusal.message}'" if refusal.message and kind != "gated" else ""
+    return f"HTTP {refusal.status}{message}"
+
+
+def _printable(text: str) -> str:
+    """A server's text, cut to 150 printable characters on one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:150]
 
 
 class RefusedError(JobFailedError):
@@ -122,7 +175,7 @@ class Hub:
         repo, commit, path = file.repo, file.commit, file.path
         if status < 400:
             return
-        code, message = headers.get("X-Error-Code") or "", printable(headers.get("X-Error-Message") or "")
+        code, message = headers.get("X-Error-Code") or "", _printable(headers.get("X-Error-Message") or "")
         if origin(url) != origin(self.endpoint) and not is_outage(status):
             raise JobFailedError(
                 f"{self.endpoint} redirects requests for {repo} to {self._server(url)}, which answers HTTP {status}; no"

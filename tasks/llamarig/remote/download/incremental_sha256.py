@@ -1,7 +1,7 @@
 """sha256 of a file while it is being downloaded.
 
 Reading a large file once more after its download takes as long as its disk needs; during the download, the front of
-the file is still in the page cache. Runs on the box under its own Python (3.9 or newer), standard library only.
+the file is still in the page cache.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class IncrementalSha256:
         :param progress: called with the number of bytes hashed so far
         """
         self._stop()
-        with self._file:
-            while self._hash(_BLOCK):
-                progress(self.hashed)
+        while self._hash(_BLOCK):
+            progress(self.hashed)
+        self._file.close()
         return self._hasher.hexdigest()
 
     def close(self) -> None:
-        """Stop without a result."""
+        """Stop; without a call of ``finish`` before, there is no result."""
         self._stop()
         self._file.close()
 

@@ -1,7 +1,6 @@
 """Downloads the missing parts of one file with HTTP Range requests, over several connections.
 
-hf_transfer cannot resume a file, limit its rate, or keep a token from another port of the same host. Runs on the box
-under its own Python (3.9 or newer), standard library only.
+hf_transfer cannot resume a file, limit its rate, or keep a token from another port of the same host.
 """
 
 from __future__ import annotations
@@ -18,11 +17,33 @@ from pathlib import Path
 from typing import Any
 
 from llamarig.remote.download.hub_client import TokenForOneOrigin, is_outage, retry_after
-from llamarig.remote.download.rate_limit import RateLimit
 from llamarig.remote.download.sparse_file import GRAIN
-from llamarig.remote.download.transfer import Transfer, without_signature
-from llamarig.remote.download.transfer_errors import CancelledError, RangeIgnoredError, RetryableError
+from llamarig.remote.download.transfer import (
+    CancelledError,
+    RangeIgnoredError,
+    RetryableError,
+    Transfer,
+    without_signature,
+)
 from llamarig.remote.shared.job_status import JobFailedError
+
+
+class RateLimit:
+    """Delay each reader until the average rate of all of them is at most ``bytes_per_s``."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, received: int) -> None:
+        """Sleep until ``received`` more bytes are within the limit. Time without downloads earns no burst."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + received / self._bytes_per_s
+            delay_s = self._free_at - now
+        time.sleep(delay_s)
+
 
 _READ = 64 * 1024
 FAILURES_IN_A_ROW = 4

@@ -1,13 +1,10 @@
-"""How long a download without progress is retried, and how long it waits before each attempt.
-
-Runs on the box under its own Python (3.9 or newer), standard library only.
-"""
+"""How long a download without progress is retried, and how long it waits before each attempt."""
 
 from __future__ import annotations
 
 import time
 
-from llamarig.remote.download.transfer_errors import RetryableError
+from llamarig.remote.download.transfer import RetryableError
 
 ATTEMPTS = 6
 """Failures in a row, without progress, that are no outages."""

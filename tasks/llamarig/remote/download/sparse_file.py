@@ -1,7 +1,4 @@
-"""Which parts of a partial file are there: the data extents that the filesystem keeps of a sparse file.
-
-Runs on the box under its own Python (3.9 or newer), standard library only.
-"""
+"""Which parts of a partial file are there: the data extents that the filesystem keeps of a sparse file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one attempt to download a file needs to know."""
+"""What one attempt to download a file needs to know, and the ways in which it fails."""
 
 from __future__ import annotations
 
@@ -27,3 +27,41 @@ class Transfer:
 def without_signature(text: str) -> str:
     """The text with the query removed from every URL: with a signed URL, anyone can download the file for an hour."""
     return re.sub(r"(https?://[^\s?)]+)\?[^\s)]+", r"\1", text)
+
+
+class RetryableError(Exception):
+    """A failure that may not happen again.
+
+    :param after_s: seconds the server asked to wait (Retry-After)
+    :param outage: the server cannot be reached or reports a temporary failure: retried by the clock, not counted
+    """
+
+    def __init__(self, message: str, after_s: float | None = None, *, outage: bool = False) -> None:
+        super().__init__(message)
+        self.after_s, self.outage = after_s, outage
+
+
+class RangeIgnoredError(RetryableError):
+    """The server sent something else than the requested range."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, outage=True)
+
+
+class HfTransferError(RetryableError):
+    """hf_transfer failed: retry at once, with Range requests."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, after_s=0)
+
+
+class HfTransferStalledError(HfTransferError):
+    """hf_transfer brought no chunk for too long."""
+
+
+class MismatchError(RetryableError):
+    """The whole file arrived, with another sha256 than the locked one."""
+
+
+class CancelledError(Exception):
+    """The job ends because another file failed."""

@@ -1,7 +1,4 @@
-"""Puts a complete model file in place, with a record of its verified sha256, so that later runs only need a `stat`.
-
-Runs on the box under its own Python (3.9 or newer), standard library only.
-"""
+"""Puts a complete model file in place, with a record of its verified sha256, so that later runs only need a `stat`."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ prints the relevant lines, then ``exit=`` and the exit status.
 A thread of the program writes its log, and the pinned commit does not wait for that thread at exit (common/log.cpp):
 up to 512 lines, including those about the graph, may be lost. Therefore its stdout is a pipe that is already full: the
 program blocks in its last step, writing the result, until its log is complete and the pipe is read.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ _RELEVANT = re.compile(
 )
 
 
-def full_pipe() -> tuple[int, int, int]:
+def _full_pipe() -> tuple[int, int, int]:
     """Create a full pipe; return its reading end, its writing end, and the number of filler bytes in it."""
     reading, writing = os.pipe()
     size = fcntl.fcntl(writing, _F_SETPIPE_SZ, _PAGE)
@@ -47,7 +45,7 @@ def run(seconds: float, command: list[str]) -> tuple[bytes, bytes, int]:
 
     :param seconds: time limit; a longer run is killed and has the status 124
     """
-    reading, writing, filled = full_pipe()
+    reading, writing, filled = _full_pipe()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, stderr=log)
         os.close(writing)

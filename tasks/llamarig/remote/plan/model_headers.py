@@ -1,8 +1,6 @@
 """Prints the GGUF headers of model files, one line of JSON per path on the command line.
 
 Only the beginning of a file is read: a header has 6 to 30 MB, most of it the vocabulary.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
@@ -36,32 +34,19 @@ def read_whole_header(path: Path) -> tuple[bytes, Header]:
         size *= 4
 
 
-def header_of(path: str) -> Header:
-    """Parse the header of a file on this machine.
-
-    :raises HeaderError: for a file that is not GGUF
-    :raises OSError: when it cannot be read
-    """
-    return read_whole_header(Path(path))[1]
-
-
 def describe(path: str) -> dict[str, object]:
     """Return what is printed for a file: its tensors and metadata, or the error."""
     try:
-        header = header_of(path)
+        _, header = read_whole_header(Path(path))
     except HeaderError as error:
         return {"path": path, "error": str(error)}
     except OSError as error:
         return {"path": path, "error": error.strerror or str(error)}
     tensors = [[tensor.name, list(tensor.shape), tensor.type, tensor.size] for tensor in header.tensors]
-    # Long strings such as chat templates do not affect memory use.
-    metadata = {
-        key: value for key, value in header.metadata.items() if not (isinstance(value, str) and len(value) > 80)
-    }
     return {
         "path": path,
         "tensors": tensors,
-        "metadata": metadata,
+        "metadata": dict(header.metadata),
         "length": header.length,
         "sha256": header.sha256,
     }

@@ -5,19 +5,17 @@
 PROMPT_TOKENS 0 means 2,048, or fewer where the server's context is smaller. Nothing on the box is changed; no server is
 started or stopped. A busy server is not timed, and the task IDs of its slots show whether another request came during
 the measurement.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
+from llamarig.remote.serve.model_units import state_of
 from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
 from llamarig.remote.serve.server_client import Server
-from llamarig.remote.shared.timing import Timing
+from llamarig.remote.shared.jobs import Timing
 
 DEFAULT_PROMPT_TOKENS = 2048
 TIMEOUT_S = 3600
@@ -46,17 +44,12 @@ def text(words: int) -> str:
     return " ".join(chosen)
 
 
-def prompt_of(server: Server, tokens: int) -> list[int]:
-    """Return a prompt of exactly this many tokens."""
+def _prompt_of(server: Server, tokens: int) -> list[int]:
     found: list[int] = server.post("/tokenize", {"content": text(tokens)}, timeout=60)["tokens"]
     return (found * (1 + tokens // max(1, len(found))))[:tokens]
 
 
-def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
-    """Send one request; return the server's own timings of prompt and generation.
-
-    :raises NotTimedError: when the server is busy, or its context is too small
-    """
+def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
     properties = server.get("/props")
     context = int(properties.get("default_generation_settings", {}).get("n_ctx", 0))
     wanted = prompt_tokens or min(DEFAULT_PROMPT_TOKENS, (context - generated_tokens) // 2)
@@ -69,7 +62,7 @@ def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> T
     if any(slot.busy for slot in before or ()):
         raise NotTimedError("is busy with another request: time it when it is idle")
     request = {
-        "prompt": prompt_of(server, wanted),
+        "prompt": _prompt_of(server, wanted),
         "n_predict": generated_tokens,
         # So that each run computes the whole prompt and generates the same number of tokens.
         "cache_prompt": False,
@@ -97,15 +90,14 @@ def time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> T
 
 def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
     """Return the timings, or ``problem`` with the reason why there are none."""
-    show = ["systemctl", "show", unit, "-p", "MainPID", "--value"]
-    pid = subprocess.run(show, capture_output=True, text=True).stdout.strip()
+    pid = state_of(unit)["MainPID"]
     if pid in ("", "0"):
         return Timing(problem="does not run")
     try:
         server = Server.of_process(pid, key_of(unit))
         if not server.is_healthy():
             return Timing(problem="is not ready: it may still be loading")
-        return time_request(server, prompt_tokens, generated_tokens)
+        return _time_request(server, prompt_tokens, generated_tokens)
     except NotTimedError as error:
         return Timing(problem=str(error))
     except SilentError:

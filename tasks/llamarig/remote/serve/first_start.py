@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llamarig.remote.serve.model_units import run, systemctl
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.jobs import BackOff, StartPlan, StepDown, SwitchJob
 from llamarig.remote.shared.server_log import ServerLog, compare, read_log, shortfall
@@ -188,22 +188,17 @@ def _verbose_log(job: SwitchJob) -> Iterator[None]:
         drop_in.unlink(missing_ok=True)
         if directory.exists() and not any(directory.iterdir()):
             directory.rmdir()
-        _output("systemctl", "daemon-reload")
+        systemctl("daemon-reload")
 
 
 def _log_of(unit: str) -> list[str]:
     """Read everything that the unit's last start has logged."""
-    _output("journalctl", "--sync")
-    invocation = _output("systemctl", "show", unit, "-p", "InvocationID", "--value").strip()
-    return _output(
-        "journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "-o", "cat", "--no-pager", "--quiet"
-    ).splitlines()
+    run(["journalctl", "--sync"])
+    invocation = run(["systemctl", "show", unit, "-p", "InvocationID", "--value"]).strip()
+    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "-o", "cat", "--no-pager", "--quiet"]
+    return run(command).splitlines()
 
 
 def _systemd_version() -> int:
-    version = re.search(r"systemd (\d+)", _output("systemctl", "--version"))
+    version = re.search(r"systemd (\d+)", run(["systemctl", "--version"]))
     return int(version[1]) if version else 0
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout

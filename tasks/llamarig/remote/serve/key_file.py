@@ -3,8 +3,6 @@
 llama-server (common/arg.cpp) uses every line that is not empty and does not begin with `#` as a key, unchanged: a
 carriage return, a byte order mark or a space at either end becomes part of the key, and with a file that has no key it
 accepts every request. No message of this module contains any part of the file.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 Prints ``bytes N seconds S``, where N counts each copied byte as one read and one write. The blocks use only a part of
 the available memory, which may be short beside a loaded model; where that part would fit into a CPU cache, nothing is
 measured or printed.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llamarig.remote.serve.server_client import Server
 from llamarig.remote.shared.job_status import JobFailedError, Progress
+from llamarig.remote.shared.pinned_pages import PRICE, is_pageable
 
 UNITS = Path("/etc/systemd/system")
 BEGAN = time.time()
@@ -57,7 +58,7 @@ def wait_until_healthy(unit: str, timeout: float, progress: Progress, model_byte
             return False
         if is_healthy(state["MainPID"]):
             return True
-        loaded = min(loaded_bytes(state["MainPID"]), model_bytes)
+        loaded = min(_loaded_bytes(state["MainPID"]), model_bytes)
         progress.step("loading the model", done=loaded >> 20, total=model_bytes >> 20, unit="MiB")
         time.sleep(0.5)
     return False
@@ -80,7 +81,7 @@ def is_healthy(pid: str) -> bool:
         return False
 
 
-def loaded_bytes(pid: str) -> int:
+def _loaded_bytes(pid: str) -> int:
     """Estimate how much a process has loaded: the bytes it has read or mapped, whichever is more."""
     try:
         read = re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())
@@ -120,3 +121,27 @@ def run(command: list[str]) -> str:
         return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
     except OSError:
         return ""
+
+
+# llama-server does not log whether its weights are pinned: a refused pinned allocation is only a debug line.
+def shared_mib(pid: str) -> int | None:
+    """Return the shared memory of a process in RAM (RssShmem) in MiB; None where the kernel does not report it."""
+    try:
+        found = re.search(r"^RssShmem:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) // 1024 if found else None
+
+
+def pageable_warning(pid: str, pinned_mib: int | None) -> str:
+    """Return a warning where the server's weights should be pinned and are not; else an empty text.
+
+    :param pinned_mib: MiB of weights that should be pinned, None where none should
+    """
+    shared = shared_mib(pid)
+    if not pinned_mib or shared is None or not is_pageable(shared, pinned_mib):
+        return ""
+    return (
+        f"its weights in RAM are not pinned ({shared} MiB of shared memory, {pinned_mib} MiB of weights), {PRICE}; "
+        "restart it when memory is free"
+    )

@@ -4,15 +4,12 @@ A server whose compute loop hangs still answers /health, from another thread. A 
 and making progress is not disturbed. An idle one is sent a request for one token only after an hour without other
 evidence that it works, because with a single slot that request evicts the user's cached prompt. A server that hides
 its slots (slots=False) is not probed: busy and hung look the same there.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from llamarig.remote.serve.key_file import first_key
+from llamarig.remote.serve.model_units import run
 from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.record import Record
 
@@ -125,8 +123,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def running_servers() -> dict[str, str]:
-    """Return unit -> process ID of the running model servers."""
+def _running_servers() -> dict[str, str]:
     units = run(["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "llamarig-*.service"])
     names = [line.split()[0] for line in units.splitlines() if line.strip() and "llamarig-job-" not in line]
     found = {name: run(["systemctl", "show", name, "-p", "MainPID", "--value"]).strip() for name in names}
@@ -143,16 +140,11 @@ def key_of(unit: str) -> str | None:
     return None if found is None else first_key(found[1])
 
 
-def run(command: list[str]) -> str:
-    """Return the standard output of a command."""
-    return subprocess.run(command, capture_output=True, text=True, errors="replace").stdout
-
-
 def main(state_file: Path) -> None:
     """Probe every server once."""
     states: dict[str, Any] = json.loads(state_file.read_text()) if state_file.exists() else {}
     after: dict[str, Any] = {}
-    for unit, pid in running_servers().items():
+    for unit, pid in _running_servers().items():
         process = f"{unit} {pid}"
         try:
             state = probe(unit, pid, key_of(unit), ServerState.from_stored(states.get(process)), time.time())

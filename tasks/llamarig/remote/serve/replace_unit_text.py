@@ -5,8 +5,6 @@
 The new text must have the same directives as the installed one. The file keeps its modification time, because a unit
 file newer than its server is taken for a change that the server does not run with. RECORD is the unit's start record:
 where it is of the old text, it becomes one of the new text.
-
-Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations

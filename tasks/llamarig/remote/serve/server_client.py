@@ -1,4 +1,4 @@
-"""HTTP client for a llama-server on this box. Python 3.9 or newer, standard library only."""
+"""HTTP client for a llama-server on this box."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ from llamarig.remote.serve.model_units import (
     has_ended,
     install_unit,
     journal,
+    pageable_warning,
     replace_file,
     run,
     state_of,
     systemctl,
     wait_until_healthy,
 )
-from llamarig.remote.serve.pinned_memory import pageable_warning
 from llamarig.remote.serve.previous_server import PreviousServer, read_start_record
 from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.job_status import (
@@ -52,21 +52,21 @@ _LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
 
 def switch(job: SwitchJob, progress: Progress) -> str:
     """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
-    with exclusive_switch(Path(job.proof).parent):
+    with _exclusive_switch(Path(job.proof).parent):
         return _switch(job, progress)
 
 
 def _switch(job: SwitchJob, progress: Progress) -> str:
     unit = job.unit
     progress.step("checking the flags against the build")
-    check_key_file(job)
-    check_flags(job.check)
+    _check_key_file(job)
+    _check_flags(job.check)
     if job.needs_gpu:
-        check_gpu(job.check[0], job.environment)
+        _check_gpu(job.check[0], job.environment)
     if not job.start:
         install_unit(unit, job.text)
         return f"{unit} installed; `systemctl start {unit}` switches to it"
-    check_port(job)
+    _check_port(job)
     previous = PreviousServer(job)
     previous.save()
     began = time.monotonic()
@@ -74,7 +74,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     def attempt(job: SwitchJob) -> Answer:
         install_unit(unit, job.text)
         start(unit, job.peers)
-        return check_server(job, progress)
+        return _check_server(job, progress)
 
     try:
         try:
@@ -114,13 +114,8 @@ def describe(failure: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def exclusive_switch(directory: Path) -> Iterator[None]:
-    """Hold the lock of switches: a second one would take this one's half-started model for what served before.
-
-    :param directory: where the start records are
-    :raises JobFailedError: while another switch is under way on this box
-    :raises OtherOwnsStatusError: while the same job is under way, started a moment earlier by another deploy
-    """
+def _exclusive_switch(directory: Path) -> Iterator[None]:
+    """Hold the lock of switches: a second one would take this one's half-started model for what served before."""
     directory.mkdir(parents=True, exist_ok=True)
     holder, job_directory = directory / ".switch-holder", sys.argv[1]
     with (directory / ".switch-lock").open("w") as lock:
@@ -136,17 +131,17 @@ def exclusive_switch(directory: Path) -> Iterator[None]:
         yield
 
 
-def check_key_file(job: SwitchJob) -> None:
+def _check_key_file(job: SwitchJob) -> None:
     """Check the API key file: without a usable key llama-server does not start, or serves without authentication."""
     try:
-        api_key(job)
+        _api_key(job)
     except OSError as error:
         raise JobFailedError(
             f"{error}: write it on the box, one key per line, owned by root and mode 600; nothing was changed"
         ) from None
 
 
-def check_flags(command: Sequence[str]) -> None:
+def _check_flags(command: Sequence[str]) -> None:
     """Run llama-server with ``--help``: it parses all flags, loads nothing, and exits with 1 where it rejects one."""
     if not Path(command[0]).exists():
         raise JobFailedError(f"{command[0]} is missing: run deploy.py, which builds it again; nothing was changed")
@@ -161,7 +156,7 @@ def check_flags(command: Sequence[str]) -> None:
         )
 
 
-def check_gpu(program: str, environment: dict[str, str]) -> None:
+def _check_gpu(program: str, environment: dict[str, str]) -> None:
     """Check that the build sees a GPU: otherwise llama-server serves from the CPU, without any warning."""
     command = [program, "--list-devices"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, errors="replace")
@@ -173,12 +168,11 @@ def check_gpu(program: str, environment: dict[str, str]) -> None:
         )
 
 
-def check_port(job: SwitchJob) -> None:
-    """Check that no other program listens on the port, before the old model is stopped."""
+def _check_port(job: SwitchJob) -> None:
     listeners = run(["ss", "-Hltnp", f"sport = :{job.port}"])
     ours = {job.unit, *job.peers}
     for pid in sorted(set(re.findall(r"pid=(\d+)", listeners))):
-        owner = unit_of(pid)
+        owner = _unit_of(pid)
         if owner not in ours:
             name = Path(f"/proc/{pid}/comm").read_text().strip()
             raise JobFailedError(
@@ -187,8 +181,7 @@ def check_port(job: SwitchJob) -> None:
             )
 
 
-def unit_of(pid: str) -> str:
-    """Return the systemd service of a process; empty where it has none."""
+def _unit_of(pid: str) -> str:
     text = Path(f"/proc/{pid}/cgroup").read_text()
     found: list[str] = re.findall(r"/([^/\n]+\.service)(?:/|$)", text, re.MULTILINE)
     return found[0] if found else ""
@@ -208,11 +201,7 @@ def start(unit: str, peers: Iterable[str]) -> None:
         raise JobFailedError(f"{unit} does not start", [*done.stderr.splitlines(), *journal(unit)])
 
 
-def check_server(job: SwitchJob, progress: Progress) -> Answer:
-    """Wait until the model is loaded, then check its answers.
-
-    :raises JobFailedError: when it does not load in time or fails a check
-    """
+def _check_server(job: SwitchJob, progress: Progress) -> Answer:
     unit = job.unit
     if not wait_until_healthy(unit, job.load_timeout_s, progress, job.model_bytes):
         state = state_of(unit)
@@ -223,28 +212,23 @@ def check_server(job: SwitchJob, progress: Progress) -> Answer:
         )
         raise JobFailedError(f"{unit} {reason}", journal(unit))
     try:
-        return check_answers(job, state_of(unit)["MainPID"], progress)
+        return _check_answers(job, state_of(unit)["MainPID"], progress)
     except OSError as error:
         raise JobFailedError(f"{unit} does not answer as a llama-server does ({error})", journal(unit)) from None
 
 
-def check_answers(job: SwitchJob, pid: str, progress: Progress) -> Answer:
-    """Check authentication, build, context, and the completion of a short and a long prompt.
-
-    :raises JobFailedError: for another build, a smaller context, or a failed completion
-    :raises OSError: when the server does not answer
-    """
+def _check_answers(job: SwitchJob, pid: str, progress: Progress) -> Answer:
     unit = job.unit
     if job.api_key_file:
         progress.step("checking a request without the API key")
-        check_refusal_without_key(Server.of_process(pid, None), unit)
-    server = Server.of_process(pid, api_key(job))
+        _check_refusal_without_key(Server.of_process(pid, None), unit)
+    server = Server.of_process(pid, _api_key(job))
     properties = server.get("/props")
     build = str(properties.get("build_info", ""))
     commit = re.search(r"[0-9a-f]{7,40}$", build)
     if commit is None or not job.commit.startswith(commit[0]):
         raise JobFailedError(f"{unit} reports build {build!r}, declared {job.commit}", journal(unit))
-    context = nested(properties, "default_generation_settings", "n_ctx")
+    context = _nested(properties, "default_generation_settings", "n_ctx")
     if not isinstance(context, int):
         raise JobFailedError(f"{unit} does not report its context: {json.dumps(properties)[:200]}", journal(unit))
     if context < job.context_per_slot:
@@ -254,18 +238,14 @@ def check_answers(job: SwitchJob, pid: str, progress: Progress) -> Answer:
             journal(unit),
         )
     progress.step("checking a completion")
-    tokens_per_second = check_completion(server, unit, "Say hello.")
+    tokens_per_second = _check_completion(server, unit, "Say hello.")
     if job.context_per_slot >= 4096:
         progress.step("checking a completion of a long prompt")
-        check_completion(server, unit, _LONG_PROMPT)
+        _check_completion(server, unit, _LONG_PROMPT)
     return Answer(build_info=build, n_ctx=context, tokens_per_second=tokens_per_second)
 
 
-def check_refusal_without_key(server: Server, unit: str) -> None:
-    """Check that a completion without the API key is refused with HTTP 401.
-
-    :raises JobFailedError: when it is not
-    """
+def _check_refusal_without_key(server: Server, unit: str) -> None:
     request = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 1}
     try:
         server.post("/v1/chat/completions", request, timeout=600)
@@ -278,18 +258,14 @@ def check_refusal_without_key(server: Server, unit: str) -> None:
     raise JobFailedError(f"{unit} completes a request without the API key, so anyone's", journal(unit))
 
 
-def nested(answer: Any, *names: str) -> Any:
+def _nested(answer: Any, *names: str) -> Any:
     """Return the value under these keys, one inside the other; None where the answer has another shape."""
     for name in names:
         answer = answer.get(name) if isinstance(answer, dict) else None
     return answer
 
 
-def check_completion(server: Server, unit: str, prompt: str) -> float:
-    """Request a completion of 8 tokens; return its tokens per second.
-
-    :raises JobFailedError: when the server dies, refuses or returns no token
-    """
+def _check_completion(server: Server, unit: str, prompt: str) -> float:
     request = {
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": 8,
@@ -300,9 +276,9 @@ def check_completion(server: Server, unit: str, prompt: str) -> float:
         answer = server.post("/v1/chat/completions", request, timeout=600)
     except NoAnswerError as error:
         raise JobFailedError(f"{unit} does not answer a completion ({error})", journal(unit)) from None
-    if not nested(answer, "usage", "completion_tokens"):
+    if not _nested(answer, "usage", "completion_tokens"):
         raise JobFailedError(f"{unit} answered a completion without a token: {json.dumps(answer)[:200]}", journal(unit))
-    speed = nested(answer, "timings", "predicted_per_second")
+    speed = _nested(answer, "timings", "predicted_per_second")
     return float(speed) if isinstance(speed, (int, float)) else 0.0
 
 
@@ -334,11 +310,7 @@ def record_start(started: Started) -> None:
     replace_file(path, text)
 
 
-def api_key(job: SwitchJob) -> str | None:
-    """Read the first API key of the declared key file; None where none is declared.
-
-    :raises OSError: for a file without a usable key
-    """
+def _api_key(job: SwitchJob) -> str | None:
     return first_key(job.api_key_file) if job.api_key_file else None
 
 

@@ -4,7 +4,7 @@ systemd stops a conflicting server before it starts this one, but the driver rel
 the process has ended. A server that reads the free memory before that places fewer layers on the GPU, or fails to
 load. The wait is limited, and no result of it prevents the start.
 
-Unit files call this file by its path, so it must not be moved. Python 3.9 or newer, standard library only.
+Unit files call this file by its path, so it must not be moved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOISE_MIB = 16
 QUIET_POLLS = 2
 
 
-def used_mib() -> list[int] | None:
+def _used_mib() -> list[int] | None:
     """Return the MiB in use on each GPU; None where nvidia-smi is missing or fails."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
@@ -34,14 +34,14 @@ def used_mib() -> list[int] | None:
 def main() -> None:
     """Poll until the memory in use has stopped falling for a second."""
     began = time.monotonic()
-    before, quiet = used_mib(), 0
+    before, quiet = _used_mib(), 0
     first = before
     while before is not None and quiet < QUIET_POLLS:
         if time.monotonic() - began > LONGEST_S:
             print(f"GPU memory is still being released after {LONGEST_S:.0f} s ({before} MiB in use); starting")
             return
         time.sleep(POLL_S)
-        now = used_mib()
+        now = _used_mib()
         if now is None:
             return
         quiet = 0 if any(released > NOISE_MIB for released in map(operator.sub, before, now)) else quiet + 1

@@ -1,13 +1,13 @@
 """Parser for GGUF headers: the tensors with shape, type and size, and the model's metadata.
 
-Performs no I/O. Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
-The input is untrusted: every length is checked before it is used, no allocation depends on a number from the file, and
-what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
+Performs no I/O. The input is untrusted: every length is checked before it is used, no allocation depends on a number
+from the file, and what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,9 @@ MAX_TENSORS = 1 << 16
 MAX_KEYS = 1 << 16
 MAX_NAME = 64  # ggml's GGML_MAX_NAME
 ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
-KEPT_STRING = 1 << 16
-KEPT_ARRAY = 1 << 12
-"""Longest string (bytes) and array (elements) to keep. Longer ones (tokens, merges, scores) are skipped: they do not
-affect memory use."""
-KEPT_BYTES = 1 << 20
-"""Bytes of all kept strings and arrays together; a real model has about 100 kB. The rest is skipped, so that a header
-made of many short arrays takes no more memory than its own bytes."""
+KEPT_STRING = 80
+"""Longest string to keep, in bytes. Longer ones (chat templates) and lists (tokens, merges) are skipped: they do not
+affect memory use, and without them a hostile header takes no more memory than a few times its own bytes."""
 
 # ggml_type -> name, elements per block, bytes per block (ggml/include/ggml.h, ggml/src/ggml.c, pinned commit).
 TYPES: dict[int, tuple[str, int, int]] = {
@@ -65,10 +61,9 @@ TYPES: dict[int, tuple[str, int, int]] = {
 }
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+UINT32, STRING, _ARRAY = 4, 8, 9
 
-Scalar = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
-Value = Union[Scalar, list[Scalar]]  # noqa: UP007 - as above
+Value = Union[int, float, bool, str]  # noqa: UP007 - evaluated at run time, on Python 3.9 too
 
 
 class HeaderError(ValueError):
@@ -91,23 +86,40 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """A file's tensors in file order, and its metadata without long strings and arrays.
+    """A file's tensors in file order, and its metadata without lists and long strings.
 
-    ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes.
+    ``length``: size of the header in bytes, without the padding after it; ``sha256``: of these bytes; ``keys``: where
+    each key begins and ends in them, with its value.
     """
 
     tensors: tuple[Tensor, ...]
     metadata: Mapping[str, Value] = field(default_factory=dict)
     length: int = 0
     sha256: str = ""
+    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def alignment(self) -> int:
+        """Each part of the file begins at a multiple of this many bytes."""
+        declared = self.metadata.get("general.alignment", ALIGNMENT)
+        return declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
 
     @property
     def least_file_size(self) -> int:
         """Smallest size in bytes of a complete file with this header. Every part but the last is padded."""
-        declared = self.metadata.get("general.alignment", ALIGNMENT)
-        alignment = declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
         parts = [self.length, *(tensor.size for tensor in self.tensors)]
-        return sum(-(-size // alignment) * alignment for size in parts[:-1]) + parts[-1]
+        return sum(padded(size, self.alignment) for size in parts[:-1]) + parts[-1]
+
+
+def padded(size: int, alignment: int) -> int:
+    """Return the size, rounded up to a multiple of the alignment."""
+    return -(-size // alignment) * alignment
+
+
+def tensor_size(shape: Sequence[int], kind: int) -> int:
+    """Return the bytes of a tensor whose type is one of TYPES."""
+    _, block, block_size = TYPES[kind]
+    return math.prod(shape) // block * block_size
 
 
 def digest_of(headers: Iterable[Header]) -> str:
@@ -140,22 +152,23 @@ def read_header(data: bytes) -> Header:
     if tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise HeaderError(f"claims {tensors} tensors and {keys} keys, more than any model has")
     metadata: dict[str, Value] = {}
-    seen: set[str] = set()
+    ranges: dict[str, tuple[int, int]] = {}
     for _ in range(keys):
+        start = reader.at
         key = reader.name("key", 1 << 10)
-        if key in seen:
+        if key in ranges:
             raise HeaderError(f"key {key!r} twice")
-        seen.add(key)
         value = reader.value(reader.number("<I"))
         if value is not None:
             metadata[key] = value
+        ranges[key] = start, reader.at
     found: dict[str, Tensor] = {}
     for _ in range(tensors):
         tensor = _tensor(reader)
         if tensor.name in found:
             raise HeaderError(f"tensor {tensor.name!r} twice")
         found[tensor.name] = tensor
-    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest())
+    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest(), ranges)
 
 
 def _tensor(reader: _Reader) -> Tensor:
@@ -168,15 +181,12 @@ def _tensor(reader: _Reader) -> Tensor:
     reader.number("<Q")  # offset of its data
     if kind not in TYPES:
         raise HeaderError(f"tensor {name!r} is of type {kind}, which this version of llamarig does not know")
-    label, block, block_size = TYPES[kind]
-    elements = 1
-    for length in shape:
-        elements *= length
-        if elements >= 1 << 63:
-            raise HeaderError(f"tensor {name!r} has the shape {shape}, more elements than any file holds")
+    if math.prod(shape) >= 1 << 63:
+        raise HeaderError(f"tensor {name!r} has the shape {shape}, more elements than any file holds")
+    label, block, _ = TYPES[kind]
     if shape[0] % block:
         raise HeaderError(f"tensor {name!r} has rows of {shape[0]}, not a multiple of {label}'s block of {block}")
-    return Tensor(name, shape, label, elements // block * block_size)
+    return Tensor(name, shape, label, tensor_size(shape, kind))
 
 
 class _Reader:
@@ -184,22 +194,17 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 0
-        self._kept = 0
-
-    @property
-    def at(self) -> int:
-        return self._at
+        self.at = 0
 
     def skip(self, length: int) -> None:
-        if length > len(self._data) - self._at:
+        if length > len(self._data) - self.at:
             raise HeaderTruncatedError(f"its header is longer than the {len(self._data)} bytes read")
-        self._at += length
+        self.at += length
 
     def take(self, length: int) -> bytes:
-        begin = self._at
+        begin = self.at
         self.skip(length)
-        return self._data[begin : self._at]
+        return self._data[begin : self.at]
 
     def number(self, layout: str) -> int:
         return int(struct.unpack(layout, self.take(struct.calcsize(layout)))[0])
@@ -214,48 +219,37 @@ class _Reader:
             raise HeaderError(f"a {what} name that is not UTF-8") from None
 
     def value(self, kind: int) -> Value | None:
-        """Read a value; return None for one that is too long to keep."""
-        if kind != _ARRAY:
-            return self._single(kind)
-        element, count = self.number("<I"), self.number("<Q")
-        if element == _STRING:
-            self._skip_strings(count)
+        """Read a value; return None for one that is not kept."""
+        if kind == _ARRAY:
+            element, count = self.number("<I"), self.number("<Q")
+            if element == STRING:
+                self._skip_strings(count)
+            elif element in _SCALARS:
+                self.skip(count * struct.calcsize(_SCALARS[element]))
+            else:
+                raise HeaderError(f"a list of elements of type {element}")
             return None
-        if element not in _SCALARS:
-            raise HeaderError(f"a list of elements of type {element}")
-        layout = _SCALARS[element]
-        if count > KEPT_ARRAY or not self._keeps(count * struct.calcsize(layout)):
-            self.skip(count * struct.calcsize(layout))
-            return None
-        data = self.take(count * struct.calcsize(layout))
-        return [number for (number,) in struct.iter_unpack(layout, data)]
-
-    def _keeps(self, length: int) -> bool:
-        self._kept += length
-        return self._kept <= KEPT_BYTES
-
-    def _single(self, kind: int) -> Scalar | None:
-        if kind == _STRING:
+        if kind == STRING:
             length = self.number("<Q")
-            if length > KEPT_STRING or not self._keeps(length):
+            if length > KEPT_STRING:
                 self.skip(length)
                 return None
             return self.take(length).decode(errors="replace")
         if kind not in _SCALARS:
             raise HeaderError(f"a value of type {kind}")
         layout = _SCALARS[kind]
-        scalar: Scalar = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        scalar: Value = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
         return scalar
 
     def _skip_strings(self, count: int) -> None:
         # A vocabulary has 150,000 strings: parsing a header spends its time in this loop.
-        data, at, end, length_at = self._data, self._at, len(self._data) - 8, struct.Struct("<Q").unpack_from
+        data, at, end, length_at = self._data, self.at, len(self._data) - 8, struct.Struct("<Q").unpack_from
         for _ in range(count):
             if at > end:
                 break
             at += 8 + length_at(data, at)[0]
         else:
-            self._at = 0
+            self.at = 0
             self.skip(at)
             return
         raise HeaderTruncatedError(f"its header is longer than the {len(data)} bytes read")

@@ -1,7 +1,4 @@
-"""Names of CPU instruction sets: the compiler's predefined macros, and the Linux kernel's flags in /proc/cpuinfo.
-
-Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
-"""
+"""Names of CPU instruction sets: the compiler's predefined macros, and the Linux kernel's flags in /proc/cpuinfo."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Runs a job on the box and reports its progress in a small JSON file, which is replaced atomically at every step.
-
-Python 3.9 or newer, standard library only.
-"""
+"""Runs a job on the box and reports its progress in a small JSON file, which is replaced atomically at every step."""
 
 from __future__ import annotations
 
@@ -116,7 +113,7 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
     signal.signal(signal.SIGTERM, stopped)
     progress.write()
     try:
-        message = work(read_job(kind, directory / "job.json"), progress)
+        message = work(_read_job(kind, directory / "job.json"), progress)
     except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
         print(f"failed: {failure}", *failure.lines, sep="\n", file=sys.stderr)
@@ -139,11 +136,7 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
     sys.exit(0)
 
 
-def read_job(kind: type[J], path: Path) -> J:
-    """Read a job file.
-
-    :raises JobFailedError: for a file that does not hold such a job
-    """
+def _read_job(kind: type[J], path: Path) -> J:
     try:
         return kind.from_json(json.loads(path.read_text()))
     except (RecordError, ValueError) as error:

@@ -2,8 +2,6 @@
 
 Jobs are compared by their JSON text to recognise work that is already under way, and installed boxes keep records of
 earlier versions: do not rename, reorder or add a key without a default.
-
-Runs on both sides: Python 3.9 or newer, standard library only.
 """
 
 from __future__ import annotations
@@ -248,3 +246,18 @@ class JobStatus(Record):
     done_at_start: int = 0
     now: float = 0.0
     ended: float = 0.0
+
+
+@dataclass(frozen=True)
+class Timing(Record):
+    """Timings of one request as the server reports them, or the ``problem``: why there are none.
+
+    ``alone``: whether the server had no other request meanwhile; None where it does not show its slots.
+    """
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prompt_per_second: float = 0.0
+    generation_per_second: float = 0.0
+    alone: Optional[bool] = None
+    problem: str = ""

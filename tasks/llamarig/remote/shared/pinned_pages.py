@@ -1,7 +1,4 @@
-"""Detects weights that are not in pinned (page-locked) memory, from the kernel's counters of the server process.
-
-Used by the audit on the control machine and by a switch on the box: Python 3.9 or newer, standard library only.
-"""
+"""Detects weights that are not in pinned (page-locked) memory, from the kernel's counters of the server process."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
 """Base of the records that travel as JSON between the control machine and the box.
 
-Runs on both sides: Python 3.9 or newer, standard library only. The annotations of a record are evaluated when it is
-read, so they are written in a form that Python 3.9 can evaluate: ``Optional[int]``, not ``int | None``.
+The annotations of a record are evaluated when it is read, so they are written in a form that Python 3.9 can evaluate:
+``Optional[int]``, not ``int | None``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 R = TypeVar("R", bound="Record")
 
@@ -38,7 +37,11 @@ class Record:
 
         :raises RecordError: for an unknown key, a missing key or a value of another type
         """
-        return _read_record(cls, value, cls.__name__, lenient=False)
+        problems: list[str] = []
+        record = _read(value, cls, cls.__name__, problems)
+        if problems:
+            raise RecordError(problems[0])
+        return cast(R, record)
 
     @classmethod
     def from_stored(cls: type[R], value: object) -> R:
@@ -47,7 +50,7 @@ class Record:
         Unknown keys are dropped. A missing or unreadable value becomes the field's default, or else the empty value
         of its type ("", 0, (), {}, None).
         """
-        return _read_record(cls, value if isinstance(value, dict) else {}, cls.__name__, lenient=True)
+        return _read_record(cls, value if isinstance(value, dict) else {}, cls.__name__, [])
 
 
 def _to_json(value: object) -> Any:
@@ -60,68 +63,45 @@ def _to_json(value: object) -> Any:
     return value
 
 
-def _read_record(kind: type[R], value: object, where: str, *, lenient: bool) -> R:
-    if not isinstance(value, dict):
-        raise RecordError(f"{where}: expected an object, found {_shown(value)}")
-    types, known = get_type_hints(kind), {field.name: field for field in fields(kind)}
-    if not lenient:
-        _check_keys(value, known.values(), where)
+def _read_record(kind: type[R], value: dict[str, Any], where: str, problems: list[str]) -> R:
+    known = {field.name: field for field in fields(kind)}
+    keys = {
+        "missing": [name for name, field in known.items() if field.default is MISSING and name not in value],
+        "unknown": sorted(set(value) - set(known)),
+    }
+    if any(keys.values()):
+        found = "; ".join(f"{what} {', '.join(names)}" for what, names in keys.items() if names)
+        problems.append(f"{where}: {found}: another version of llamarig wrote it")
     read: dict[str, Any] = {}
-    for name, field in known.items():
-        try:
-            if name in value:
-                read[name] = _read(value[name], types[name], f"{where}.{name}", lenient=lenient)
-        except RecordError:
-            if not lenient:
-                raise
-        if name not in read and lenient:
-            read[name] = _default(field, types[name])
+    for name, type_ in get_type_hints(kind).items():
+        item = _read(value[name], type_, f"{where}.{name}", problems) if name in value else MISSING
+        read[name] = _default(known[name], type_) if item is MISSING else item
     return kind(**read)
 
 
-def _check_keys(value: dict[str, Any], known: Collection[Field[Any]], where: str) -> None:
-    problems = {
-        "missing": [field.name for field in known if field.default is MISSING and field.name not in value],
-        "unknown": sorted(set(value) - {field.name for field in known}),
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{problem} {', '.join(keys)}" for problem, keys in problems.items() if keys)
-        raise RecordError(f"{where}: {found}: another version of llamarig wrote it")
-
-
-def _read(value: object, kind: Any, where: str, *, lenient: bool) -> Any:
-    """Read a value of the type ``kind``, which is the annotation of a field.
-
-    :raises RecordError: for a value of another type
-    """
+def _read(value: object, kind: Any, where: str, problems: list[str]) -> Any:
+    """Read a value of the type ``kind``, the annotation of a field. For any other: add a problem, return MISSING."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Union:  # Optional[...] is the only union in use
-        return None if value is None else _read(value, arguments[0], where, lenient=lenient)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read_items(enumerate(value), arguments[0], where, lenient).values())
-    if origin is dict and isinstance(value, dict):
-        return _read_items(value.items(), arguments[1], where, lenient)
+        return None if value is None else _read(value, arguments[0], where, problems)
     if kind is Any:
         return value
-    if _is_record(kind):
-        return _read_record(kind, value, where, lenient=lenient)
+    if origin is tuple and isinstance(value, list):
+        items = [_read(item, arguments[0], f"{where}[{index}]", problems) for index, item in enumerate(value)]
+        return tuple(item for item in items if item is not MISSING)
+    if origin is dict and isinstance(value, dict):
+        found = {key: _read(item, arguments[1], f"{where}[{key!r}]", problems) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item is not MISSING}
+    if _is_record(kind) and isinstance(value, dict):
+        return _read_record(kind, value, where, problems)
     accepted = (int, float) if kind is float else kind
     # bool is a subclass of int.
     if origin is None and isinstance(value, accepted) and (kind is bool or not isinstance(value, bool)):
         return value
-    raise RecordError(f"{where}: expected {_type_name(origin or kind)}, found {_shown(value)}")
-
-
-def _read_items(items: Any, kind: Any, where: str, lenient: bool) -> dict[Any, Any]:
-    """Read the items of a list or an object, by index or key; where lenient, leave out the unreadable ones."""
-    read = {}
-    for key, item in items:
-        try:
-            read[key] = _read(item, kind, f"{where}[{key!r}]", lenient=lenient)
-        except RecordError:
-            if not lenient:
-                raise
-    return read
+    expected = {tuple: "a list", dict: "an object"}.get(origin) or ("an object" if _is_record(kind) else kind.__name__)
+    shown = repr(value)
+    problems.append(f"{where}: expected {expected}, found {shown if len(shown) <= 60 else f'{shown[:60]}...'}")
+    return MISSING
 
 
 def _default(field: Field[Any], kind: Any) -> Any:
@@ -137,12 +117,3 @@ def _default(field: Field[Any], kind: Any) -> Any:
 def _is_record(kind: Any) -> bool:
     # Before Python 3.11, tuple[int] is an instance of type as well, and issubclass rejects it.
     return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Record)
-
-
-def _type_name(kind: Any) -> str:
-    return {tuple: "a list", dict: "an object"}.get(kind, f"{kind.__name__}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

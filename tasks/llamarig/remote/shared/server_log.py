@@ -1,7 +1,6 @@
 """Parser for the memory lines of llama-server's log: buffer sizes, free memory, and failed allocations.
 
-Performs no I/O. Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
-The lines are those of the pinned commit: src/llama-model.cpp (load_tensors), llama-kv-cache.cpp,
+Performs no I/O. The lines are those of the pinned commit: src/llama-model.cpp (load_tensors), llama-kv-cache.cpp,
 llama-memory-recurrent.cpp, llama-context.cpp (sched_reserve), common/common.cpp (device_info), ggml-cuda.cu and
 ggml-alloc.c. Sizes are logged from verbosity 4 on, failures always.
 """

@@ -1,7 +1,4 @@
-"""The directives of a unit file: everything that decides how its service runs, without comments and helper paths.
-
-Used by the control machine and by programs on the box: Python 3.9 or newer, standard library only.
-"""
+"""The directives of a unit file: everything that decides how its service runs, without comments and helper paths."""
 
 from __future__ import annotations
 
