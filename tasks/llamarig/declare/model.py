@@ -104,7 +104,7 @@ class Model(Declaration):
         Field(description="name of a build of the box"),
         Setting("the release that serves", unit="-", source=OWNER),
     ]
-    serve: Serve
+    serve: Annotated[Serve, Field(description="how it is served: address, context, placement, sampling, ...")]
 
     @field_validator("files")
     @classmethod

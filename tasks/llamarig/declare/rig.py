@@ -65,16 +65,16 @@ class Hub(Declaration):
 class Rig(Declaration):
     """One box."""
 
-    builds: tuple[Build, ...] = Field(min_length=1)
-    models: tuple[Model, ...] = Field(min_length=1)
+    builds: tuple[Build, ...] = Field(min_length=1, description="the ways llama.cpp is built for this box")
+    models: tuple[Model, ...] = Field(min_length=1, description="the models, each a systemd unit")
     default: Name | None = Field(default=None, description="the model started at boot; the first where left out")
     presets: Name | None = Field(
         default=None,
         description="a build whose models are also written to a preset file for llama-server's router mode, "
         "/etc/llamarig/presets/BUILD.ini; nothing is started from it",
     )
-    host: HostPolicy = HostPolicy()
-    hub: Hub = Hub()
+    host: HostPolicy = Field(default=HostPolicy(), description="settings of the machine itself")
+    hub: Hub = Field(default=Hub(), description="where the models are downloaded from, and how")
     model_lock: str = Field(
         default="inventory/models.lock.json",
         description="file on the control machine that freezes revisions and sha256 of every model; commit it",

@@ -10,6 +10,6 @@ from llamarig.declare.base import Declaration
 class SimulatedGpu(Declaration):
     """Name and memory in MiB, as ``llama-server --list-devices`` prints them on a box that has it."""
 
-    name: str = Field(pattern=r"^[^:,]+$", max_length=60)
-    total_mib: int = Field(ge=1)
-    free_mib: int = Field(ge=1)
+    name: str = Field(pattern=r"^[^:,]+$", max_length=60, description="a name for the plan to show: RTX 5090")
+    total_mib: int = Field(ge=1, description="its memory")
+    free_mib: int = Field(ge=1, description="what other programs leave free of it")

@@ -16,8 +16,10 @@ from llamarig.declare.unit_syntax import unit_syntax_error
 class Chat(Declaration):
     """What shapes the answers."""
 
-    sampling: Sampling = Sampling()
-    speculation: Speculation | None = None
+    sampling: Annotated[Sampling, Field(description="for requests that do not say how to sample")] = Sampling()
+    speculation: Annotated[
+        Speculation | None, Field(description="guess tokens ahead and check them at once; off where left out")
+    ] = None
     reasoning: Annotated[
         Literal["on", "off", "auto"] | None,
         Field(description="whether the model reasons before it answers"),
