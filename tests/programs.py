@@ -3,7 +3,7 @@
 What is found: the first word of every list or tuple that is written out and that reaches a call which starts a program
 (`subprocess.run`, `Popen`, `run` of tests/box/host.py, ...), directly, through a variable of the same file, or as what
 a function returns; the words of a `sh -c` that is written out; the names that `shutil.which` is asked for; and the
-first words of the README's commands, which tests run as printed.
+first words of the READMEs' commands, which tests run as printed.
 
 What is not found: a name that is computed, and what a started program starts. The first is caught when a test comes
 there: tests/apart.py holds every program that a test starts against this list.
@@ -15,6 +15,8 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from tests.readme_commands import DOCUMENTS, commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,10 +51,10 @@ def sources() -> list[Path]:
 def started() -> dict[str, list[str]]:
     """Program -> the files that start it."""
     found: dict[str, list[str]] = {}
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    for line in "".join(blocks).splitlines():
-        if _PROGRAM.fullmatch(word := line.split()[0]):
-            found.setdefault(word, ["README.md"])
+    for document, text in DOCUMENTS.items():
+        for line in commands(text):
+            if _PROGRAM.fullmatch(word := line.split()[0]):
+                found.setdefault(word, [document])
     for path in sources():
         for name in sorted(started_by(path.read_text())):
             found.setdefault(name, []).append(str(path.relative_to(ROOT)))

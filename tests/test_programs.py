@@ -13,8 +13,8 @@ from tests.__main__ import PACKAGES
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
 from tests.programs import started, started_by
 
-BROUGHT = {"python3", "apt-get"}
-"""What runs the set-up, and what it installs with: the README asks for these, in whatever package they are."""
+BROUGHT = {"python3", "apt-get", "uv"}
+"""What the set-up runs with, and what installs: the READMEs ask for these, in whatever package they are."""
 
 by_dpkg = pytest.mark.skipif(
     shutil.which("dpkg-query") is None, reason="asks dpkg which package a program is of, and this machine has none"
