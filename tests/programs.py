@@ -3,7 +3,7 @@
 Found: the first word of every literal list or tuple that reaches a call which starts a program (`subprocess.run`,
 `Popen`, `run` of tests/box/host.py, ...), directly, through a variable of the same file, or as a function's return
 value; the commands of a literal `sh -c`; the arguments of `shutil.which`; and the first word of each command in the
-README, which tests run as printed.
+READMEs, which tests run as printed.
 
 Not found: computed names, and programs that a started program starts. tests/isolation.py detects the former at run
 time: it compares every program that a test starts with this list.
@@ -15,6 +15,8 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from tests.readme_commands import DOCUMENTS, commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,10 +66,10 @@ def sources() -> list[Path]:
 def started() -> dict[str, list[str]]:
     """Map each program to the files that start it."""
     found: dict[str, list[str]] = {}
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    for line in "".join(blocks).splitlines():
-        if _PROGRAM.fullmatch(word := line.split()[0]):
-            found.setdefault(word, ["README.md"])
+    for document, text in DOCUMENTS.items():
+        for line in commands(text):
+            if _PROGRAM.fullmatch(word := line.split()[0]):
+                found.setdefault(word, [document])
     for path in sources():
         for name in sorted(started_by(path.read_text())):
             found.setdefault(name, []).append(str(path.relative_to(ROOT)))

@@ -13,8 +13,8 @@ from tests.__main__ import PACKAGES
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
 from tests.programs import started, started_by
 
-REQUIRED_BY_README = {"python3", "apt-get"}
-"""Needed to run the set-up itself, so the set-up does not install them."""
+REQUIRED_BY_README = {"python3", "apt-get", "uv"}
+"""What the set-up runs with, and what installs: the READMEs require them, so the set-up does not install them."""
 
 needs_dpkg = pytest.mark.skipif(
     shutil.which("dpkg-query") is None, reason="looks packages up with dpkg-query, which this machine lacks"

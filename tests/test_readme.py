@@ -1,12 +1,16 @@
-"""The commands of the README work as printed."""
+"""The commands of the READMEs work as printed, and what they say of the tree is true."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from llamarig import declare
+from llamarig.commands.command_line import DATA
 
 from tests.box.deployment import REPOSITORY_ROOT, Deployment
 from tests.readme_commands import (
@@ -15,15 +19,89 @@ from tests.readme_commands import (
     CLIENT,
     COMMANDS,
     DESTROY,
+    DOCUMENTS,
     HOME,
+    INSTALL,
     REHEARSAL,
     ROLLBACK,
+    blocks,
 )
+
+WORDS = 1300
+"""Longest first page; the other READMEs have the rest."""
 
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:
     on_the_box = [command for command in COMMANDS if command.startswith("install -d")]
-    assert sorted(COMMANDS) == sorted([CHECK, DESTROY, *ROLLBACK, *BENCH, *HOME, *REHEARSAL, *CLIENT, *on_the_box])
+    run_by_tests = [CHECK, DESTROY, *ROLLBACK, *BENCH, *HOME, *REHEARSAL, *CLIENT, *INSTALL, *on_the_box]
+    assert sorted(COMMANDS) == sorted(run_by_tests)
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(DOCUMENTS["README.md"].split()) <= WORDS
+
+
+def test_installation_comes_first_in_your_own_boxes() -> None:
+    section = DOCUMENTS["README.md"].partition("## Your own boxes")[2]
+    assert blocks(section, "sh")[0] == f"{INSTALL[0]}\n" == "uv sync\n"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", DOCUMENTS[document]):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (REPOSITORY_ROOT / document).parent / path if path else REPOSITORY_ROOT / document
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_anchors_are_made_as_github_makes_them() -> None:
+    text = "# What a deploy warns of\n## tasks/audit.py\n```sh\n# no heading\n```\n### git_source\n"
+    assert anchors(text) == {"what-a-deploy-warns-of", "tasksauditpy", "git_source"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_is_named_as_a_program_of_the_tree_is_there(document: str) -> None:
+    text = DOCUMENTS[document]
+    modules = set(re.findall(r"python3? -m (tests[\w.]*)", text))
+    assert [name for name in sorted(modules) if find_spec(name) is None] == []
+    targets = re.findall(r"^([\w-]+):", (REPOSITORY_ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= set(targets)
+    files = re.findall(r"`((?:tasks|tests|group_data|inventory)/[\w./-]+\.(?:py|md|json))`", text)
+    made = {"inventory/models.lock.json", "inventory/plans.json", "group_data/rtx3090.py", "group_data/GROUP.py"}
+    assert [name for name in files if name not in made and not (REPOSITORY_ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("command", DATA)
+def test_every_option_of_a_command_is_described_with_it(command: str) -> None:
+    (section,) = re.findall(
+        rf"^## {re.escape(command)}\n(.*?)(?=^## )", DOCUMENTS["tasks/README.md"], re.MULTILINE | re.DOTALL
+    )
+    assert sorted(re.findall(r"^\| `--data (\w+)=", section, re.MULTILINE)) == sorted(DATA[command])
+
+
+def test_the_declarations_that_are_shown_are_valid() -> None:
+    """Whole blocks, and short ones within a line; an ellipsis stands for what is left out."""
+    shown = [text for document in DOCUMENTS.values() for text in (*blocks(document, "python"), *inline(document))]
+    names = {"d": declare, "llama_cpp_commit": "0" * 40}
+    declared = [text for text in shown if re.search(r"\bd\.\w+\(", text)]
+    assert len(declared) > 10
+    for text in declared:
+        exec(compile(text, "README", "exec"), dict(names))
+
+
+def inline(document: str) -> list[str]:
+    """Code of a constructor within a line: ``host=d.host_policy(...)`` is one of an argument's."""
+    found = (re.sub(r"^\w+=(?=d\.)", "", code) for code in re.findall(r"`((?:\w+=)?d\.\w+\([^`\n]*\))`", document))
+    return [code for code in found if "..." not in code]
 
 
 def test_ci_runs_the_first_two_commands_of_the_readme_in_their_order() -> None:

@@ -1,4 +1,4 @@
-"""The package can be installed as the README says: with `uv sync`, with pip, and as a uv tool. Needs PyPI."""
+"""The package installs with the README's commands, with pip, and as a uv tool. Needs PyPI."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from tests.__main__ import UV_VERSION
 from tests.box.deployment import REPOSITORY_ROOT
 from tests.box.paths import Rehearsal
+from tests.readme_commands import INSTALL
 
 pytestmark = pytest.mark.box
 
@@ -57,11 +58,14 @@ def install(command: Sequence[str], cwd: Path, extra: Mapping[str, str] | None =
     assert done.returncode == 0, done.stderr
 
 
-def test_pyinfra_runs_after_uv_sync(clone: Path, uv: str) -> None:
-    install([uv, "sync"], clone)
-    done = run([".venv/bin/pyinfra", *NO_HOST], clone)
-    assert done.returncode == 1
-    assert REFUSED in done.stderr
+def test_pyinfra_runs_after_the_readmes_commands_in_the_clone_and_in_a_repository_of_ones_own(
+    clone: Path, uv: str
+) -> None:
+    install(["sh", "-e", "-c", "\n".join(INSTALL)], clone, {"PATH": f"{Path(uv).parent}:/usr/bin:/bin"})
+    for repository in (clone, clone.parent / "boxes"):
+        done = run([".venv/bin/pyinfra", *NO_HOST], repository)
+        assert done.returncode == 1
+        assert REFUSED in done.stderr
 
 
 def test_pyinfra_installed_with_pip_runs_from_another_directory(clone: Path, tmp_path: Path) -> None:

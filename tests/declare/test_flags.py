@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from llamarig.declare.base import Declaration
+from llamarig.declare.field_reference import meanings
 from llamarig.declare.flags import (
     Flag,
     Row,
@@ -22,7 +23,6 @@ from llamarig.declare.model import Model
 from llamarig.declare.refused_flags import REFUSED_FLAGS
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import Speculation
-from llamarig.declare.settings_table import meanings
 from llamarig.placement.declared_placement import declared_flags
 from llamarig.placement.dry_run import memory_arguments
 from llamarig.placement.staleness import plan_flags

@@ -35,7 +35,9 @@ class GitSource(Declaration):
 
     kind: Literal["git"] = "git"
     url: str = "https://github.com/ggml-org/llama.cpp"
+    """https://, ssh:// or file:// of the repository."""
     commit: str = LLAMA_CPP_COMMIT
+    """The full commit to build: 40 lower-case hex digits."""
 
     _full = field_validator("commit")(full_commit)
 
@@ -52,9 +54,13 @@ class SdistSource(Declaration):
 
     kind: Literal["sdist"] = "sdist"
     url: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Where the archive is downloaded from."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the archive, in lower-case hex digits."""
     subdirectory: str = "vendor/llama.cpp"
+    """Directory of llama.cpp in the archive."""
     commit: str
+    """The full commit of llama.cpp that the archive contains."""
 
     _full = field_validator("commit")(full_commit)
 
@@ -80,8 +86,11 @@ class Build(Declaration):
     """One way of building llama.cpp. A box may have several; each model names the one that serves it."""
 
     name: Name
+    """What models name as their build."""
     source: Source = GitSource()
+    """Where the source of llama.cpp comes from."""
     backend: Literal["cuda", "cpu", "vulkan", "hip"] = "cuda"
+    """What it computes with: cuda for NVIDIA, vulkan or hip for AMD, cpu for no GPU."""
     architectures: tuple[str, ...] = ()
     """As CMake names them: 89-real for RTX 40xx, 120a-real for RTX 50xx, gfx1100; where left out for CUDA, those of the
     cards present."""

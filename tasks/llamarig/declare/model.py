@@ -89,6 +89,7 @@ class Model(Declaration):
     build: Annotated[Name, Setting("the release that serves")]
     """Name of a build of the box."""
     serve: Serve
+    """How it is served: address, context, placement, sampling, ..."""
 
     @field_validator("files")
     @classmethod

@@ -53,14 +53,18 @@ class Rig(Declaration):
     """One box."""
 
     builds: tuple[Build, ...] = Field(min_length=1)
+    """The ways llama.cpp is built for this box."""
     models: tuple[Model, ...] = Field(min_length=1)
+    """The models, each a systemd unit."""
     default: Name | None = None
     """The model started at boot; the first where left out."""
     presets: Name | None = None
     """A build whose models are also written to a preset file for llama-server's router mode,
     /etc/llamarig/presets/BUILD.ini; nothing is started from it."""
     host: HostPolicy = HostPolicy()
+    """Settings of the machine itself."""
     hub: Hub = Hub()
+    """Where the models are downloaded from, and how."""
     model_lock: str = "inventory/models.lock.json"
     """File on the control machine that freezes revisions and sha256 of every model; commit it."""
     bench_ledger: str = "inventory/bench.jsonl"

@@ -11,5 +11,8 @@ class SimulatedGpu(Declaration):
     """Name and memory in MiB, as ``llama-server --list-devices`` prints them on a box that has it."""
 
     name: str = Field(pattern=r"^[^:,]+$", max_length=60)
+    """A name for the plan to show: RTX 5090."""
     total_mib: int = Field(ge=1)
+    """Its memory."""
     free_mib: int = Field(ge=1)
+    """What other programs leave free of it."""

@@ -21,7 +21,8 @@ class Sha256Sums(FactBase[dict[str, str]]):
     default = dict
 
     def command(self, paths: Sequence[str]) -> str:
-        return f"sha256sum {shlex.join(paths)} 2>/dev/null; true"
+        # Lines that end in NUL have their names unescaped.
+        return f"sha256sum --zero -- {shlex.join(paths)} 2>/dev/null | tr '\\0' '\\n'; true"
 
     def process(self, output: list[str]) -> dict[str, str]:
         pairs = (line.partition("  ") for line in output)

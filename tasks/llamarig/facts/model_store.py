@@ -87,7 +87,12 @@ class ModelStore(FactBase[Store]):
 
 
 class FileHashes(Sha256Sums):
-    """Path -> sha256 of a model file's current content: minutes of reading, so it has rules of its own in a run."""
+    """Path -> sha256 of a model file's current content. Reads for minutes, so a run treats it apart: engine/run.py.
+
+    Output::
+
+        8711a986edd71236f13ea93b39767988c3faffc32ed9f76b3279fe5404409f1e  /var/lib/llamarig/models/...
+    """
 
 
 def file_versions(store: Store, paths: Iterable[str]) -> tuple[tuple[int, int, int] | None, ...]:

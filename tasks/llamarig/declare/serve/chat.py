@@ -17,7 +17,9 @@ class Chat(Declaration):
     """What shapes the answers."""
 
     sampling: Sampling = Sampling()
+    """For requests that do not say how to sample."""
     speculation: Speculation | None = None
+    """Guess tokens ahead and check them at once; off where left out."""
     reasoning: Annotated[
         Literal["on", "off", "auto"] | None,
         Flag("--reasoning -rea", default="auto", source="llama.cpp: common/common.h; auto asks the template"),
