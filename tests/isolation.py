@@ -171,7 +171,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    if nextitem is None:
+        # Fixtures of the session end with its last test, whichever that is; a box among them is in the user's cache.
+        item.config.stash[MONITOR].is_fast_test = False
     result = yield
     item.config.stash[MONITOR].fail_on_violations()
     return result

@@ -162,3 +162,23 @@ def test_creating_a_symbolic_link_does_not_count_as_opening_its_target(user: Use
     assert done.returncode == 0, done.stdout
     inside = user.run_module(source + "    os.symlink('/elsewhere', 'link')\n")
     assert "below the home of the user" in inside.stdout
+
+
+def test_a_box_may_be_shut_down_after_a_fast_test(user: User) -> None:
+    source = f"""
+import pytest
+
+@pytest.fixture(scope="session")
+def box():
+    yield
+    open({str(user.lock)!r}).close()
+
+@pytest.mark.box
+def test_with_a_box(box):
+    pass
+
+def test_without():
+    pass
+"""
+    done = user.run_module(source)
+    assert done.returncode == 0, done.stdout + done.stderr
