@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.__main__ import REPOSITORY, install_uv
+from tests.set_up import REPOSITORY, install_uv
 
 # What llama.cpp's CUDA backend needs to compile and run: compiler, its front and back end, headers, runtime, cuBLAS.
 EXTRAS = "nvcc,cublas,cudart,cccl,crt,nvvm"

@@ -20,7 +20,7 @@ from tests.readme_commands import DOCUMENTS, commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
-STARTS = {"run", "Popen", "call", "check_call", "check_output", "_require", "execvp", "execvpe", "measure"}
+STARTS = {"run", "Popen", "call", "check_call", "check_output", "_require_quietly", "execvp", "execvpe", "measure"}
 """Functions whose first argument is the command line of a program that they start."""
 
 _PROGRAM = re.compile(r"[a-z][a-z0-9_.+-]*")

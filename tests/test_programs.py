@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.__main__ import PACKAGES
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
 from tests.programs import started, started_by
+from tests.set_up import PACKAGES, REHEARSAL_PACKAGES
 
 REQUIRED_BY_README = {"python3", "apt-get", "uv"}
 """What the set-up runs with, and what installs: the READMEs require them, so the set-up does not install them."""
@@ -50,12 +50,12 @@ def test_a_started_program_is_in_an_installed_package(program: str) -> None:
     origin = f"of {', '.join(sorted(packages))}" if packages else "not installed here"
     assert packages & {*PACKAGES, *essential()}, (
         f"{', '.join(started()[program])} start {program}, which is {origin}: add its package to PACKAGES in "
-        "tests/__main__.py"
+        "tests/set_up.py"
     )
 
 
 def test_packages_that_a_box_requires_of_its_host_are_installed() -> None:
-    assert set(PACKAGE_OF.values()) <= set(PACKAGES)
+    assert set(PACKAGE_OF.values()) <= set(REHEARSAL_PACKAGES)
 
 
 def test_the_scan_covers_the_commands_of_the_readme() -> None:
@@ -81,7 +81,7 @@ git = ["git", "-C", "x"]
 subprocess.run([*git, "init"])
 shutil.which("nvcc")
 for each in (["apt-get", "update"], argv):
-    _require(each)
+    _require_quietly(each)
 words = ["not", "started"]
 for more in (["fetch", "x"], words):
     subprocess.run(["git", *more])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
+import shlex
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
 from tests.box import local_hub, machine
+from tests.box.live_output import run_live
 from tests.box.paths import ADDRESS, Rehearsal
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
+PYINFRA = ".venv/bin/pyinfra"
+DEPLOY = f"{PYINFRA} -y inventory/rehearsal.py deploy.py"
+DESTROY = "python3 -m tests.box destroy"
 
 
 def main() -> int:
@@ -25,27 +30,33 @@ def main() -> int:
     except (machine.BoxError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    command = [
-        str(Path(sys.executable).with_name("pyinfra")),
-        "-y",
-        "inventory/rehearsal.py",
-        "deploy.py",
-        *sys.argv[1:],
-    ]
-    print("+ pyinfra " + " ".join(command[1:]), flush=True)
-    code = subprocess.run(command, cwd=REPOSITORY_ROOT).returncode
-    if code:
+    command = [*shlex.split(DEPLOY), *sys.argv[1:]]
+    print(f"$ {shlex.join(command)}", flush=True)
+    if code := run_live(command, cwd=REPOSITORY_ROOT):
         return code
-    address = f"http://{ADDRESS}:{rehearsal.port + 10}"
-    print(f"\nAsking {address}, from outside the box:")
+    address = f"http://{ADDRESS}:{rehearsal.model_port}"
+    print(f"\nThe answer of {address} to 'Say hello.', asked from outside the box:")
     print("  " + chat(address, "Say hello."))
-    print(
-        f"\nDone in {time.monotonic() - began:.0f} s. The model's words are random, everything else is real.\n"
-        "  Run it again, and nothing changes:  .venv/bin/pyinfra -y inventory/rehearsal.py deploy.py\n"
-        "  Look around in the box:             python3 -m tests.box ssh\n"
-        "  Throw it away:                      python3 -m tests.box destroy"
-    )
+    print(f"\nDone in {time.monotonic() - began:.0f} s. The model's words are random, everything else is real.")
+    print("What to do next:\n")
+    for purpose, step in next_steps(rehearsal).items():
+        print(f"  {purpose}:\n    {step}")
     return 0
+
+
+def next_steps(rehearsal: Rehearsal) -> dict[str, str]:
+    """Purpose -> the command of this repository's root that serves it, in the order in which to try them."""
+    body = json.dumps({"max_tokens": 24, "messages": [{"role": "user", "content": "Say hello."}]})
+    # curl would ask a proxy for this machine's own address, too.
+    direct = "--noproxy '*' " if {"http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"} & os.environ.keys() else ""
+    return {
+        "Deploy again, and nothing changes": DEPLOY,
+        "Audit whether the box is still as declared": f"{PYINFRA} -y inventory/rehearsal.py tasks/audit.py",
+        "Plan the model for a simulated graphics card": f"{PYINFRA} -y inventory/rehearsal_card.py tasks/plan.py",
+        "Ask the model": f"curl {direct}http://{ADDRESS}:{rehearsal.model_port}/v1/chat/completions -d '{body}'",
+        "Look around in the box": "python3 -m tests.box ssh",
+        "Throw the box away": DESTROY,
+    }
 
 
 def is_healthy(address: str) -> bool:

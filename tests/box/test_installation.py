@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.__main__ import UV_VERSION
 from tests.box.deployment import REPOSITORY_ROOT
 from tests.box.paths import Rehearsal
 from tests.readme_commands import INSTALL
+from tests.set_up import UV_VERSION
 
 pytestmark = pytest.mark.box
 

@@ -32,7 +32,7 @@ def _output(value):
     return {{
         "@@llamarig": f"@@llamarig 1\\n== swappiness\\n{{value}}\\n== at-boot\\n# {{_file}}\\nvm.swappiness = 10\\n\\n"
         "@@llamarig ok",
-        f"sha256sum {{_file}}": f"{{hashlib.sha256(_text.encode()).hexdigest()}}  {{_file}}",
+        f"sha256sum --zero -- {{_file}}": f"{{hashlib.sha256(_text.encode()).hexdigest()}}  {{_file}}",
         "stat -L": f"{{_file}}\\troot root 644 regular file",
     }}
 

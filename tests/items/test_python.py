@@ -19,9 +19,9 @@ from llamarig.items.python import (
 from llamarig.render import layout
 from pyinfra.facts.server import Arch
 
-from tests.__main__ import UV_VERSION as OUR_UV
 from tests.engine.fake_run import OperationFailedError, converged_commands
 from tests.items.converged_box import converged_box, cpu_rig, interpreters_output
+from tests.set_up import UV_VERSION as OUR_UV
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from llamarig.facts.model_store import ModelStore
 from llamarig.facts.releases import Releases
 from llamarig.facts.virtual_environments import VirtualEnvironment
 from llamarig.items.all_items import ITEMS
+from llamarig.items.declarations import WorkableDeclarationsFetched
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.model_units import wanted_units
 from llamarig.items.packages import wanted_packages
@@ -40,6 +41,7 @@ CONVERGED: tuple[Item, ...] = (MemorySpeedNote(), *ITEMS)
 
 WITHOUT_A_TASK = {
     FinishedWork.name: "compares releases and model files, which are read for the items that start that work",
+    WorkableDeclarationsFetched.name: "compares declarations with what `Models served` reads as well",
 }
 """Items that read facts but have no task in the playbook, with the reason.
 
