@@ -47,7 +47,7 @@ FINDINGS = 1
 
 HOST = "box.lan"
 PLANNED = "qwen3-coder-next-q6"
-GROUND = REPOSITORY_ROOT / "tests/box/planning_ground.py"
+PLAN_PREREQUISITES = REPOSITORY_ROOT / "tests/box/deploy_plan_prerequisites.py"
 
 _INVENTORY = """\
 import json
@@ -182,7 +182,7 @@ def _of_a_plan(owner: Owner, directory: Path) -> Screen:
         ]
         own = {"hub": {**rig["hub"], "endpoint": hub.endpoint}, "models": [model], "simulated_gpus": gpus}
         owner.declare({**rig, **own})
-        owner.run("-y", "inventory/home.py", str(GROUND))
+        owner.run("-y", "inventory/home.py", str(PLAN_PREREQUISITES))
         try:
             return owner.screen("plan")
         finally:
