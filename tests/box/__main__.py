@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 
-from tests.box import machine
+from tests.box import local_hub, machine
 from tests.box.host import host_environment
 from tests.box.paths import ADDRESS, Rehearsal
 
@@ -35,6 +35,7 @@ def main() -> int:
                 print("The box is down.")
             case "destroy":
                 _require_root()
+                local_hub.stop(rehearsal)
                 machine.destroy(rehearsal)
                 print("There is no box any more.")
             case "status":
