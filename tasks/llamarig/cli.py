@@ -15,6 +15,6 @@ def main() -> None:
         print(f"llamarig {version('llamarig')}, pyinfra {version('pyinfra')}")
         return
     # Imported late: it patches the standard library for gevent as it is imported.
-    from pyinfra_cli.main import main as pyinfra  # type: ignore[import-untyped]  # pyinfra types its API alone
+    from pyinfra_cli.main import main as pyinfra
 
     pyinfra()

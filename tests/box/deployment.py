@@ -8,7 +8,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from unittest.mock import patch
 from tests.box import machine
 from tests.box.fetch_run import PATIENCE_S
 from tests.box.paths import ADDRESS, Rehearsal
+from tests.prepared_pyinfra import PYINFRA, run_pyinfra
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 HOST = "rehearsal-box"
-PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
 
 _INVENTORY = """\
 import json
@@ -123,14 +122,13 @@ class Deployment:
     def run(self, *arguments: str, script: str = "deploy.py", timeout: float = 900) -> Outcome:
         """Run ``pyinfra -y --json`` (or ``--dry --json``) and wait for its end."""
         yes = () if "--dry" in arguments else ("-y",)
-        done = subprocess.run(
-            self.command(script, *yes, "--json", *arguments),
-            cwd=self.tree,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        command = self.command(script, *yes, "--json", *arguments)
+        if self.tree == REPOSITORY_ROOT and command[0] == PYINFRA:
+            done = run_pyinfra(*command[1:], env=self.environment(), timeout=timeout)
+        else:  # an older tree, or within the box's network namespace
+            done = subprocess.run(
+                command, cwd=self.tree, env=self.environment(), capture_output=True, text=True, timeout=timeout
+            )
         return _outcome(done.returncode, done.stdout, done.stderr)
 
     def start(self, *, log: Path) -> RunningDeploy:

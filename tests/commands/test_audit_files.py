@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -14,9 +13,9 @@ from llamarig.records.audit_report import AuditRecord
 
 from tests.box.audit_report import read_report
 from tests.box.deployment import wait_for
+from tests.prepared_pyinfra import PYINFRA, run_pyinfra
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
 _INVENTORY = """\
 import hashlib
 
@@ -56,10 +55,10 @@ class Audit:
         inventory.write_text(_INVENTORY.format(swappiness=60))
         files = (f"json={self.json}", f"prometheus={self.text}", "only=memory.swappiness")
         data = [word for item in files for word in ("--data", item)]
-        self.command = [PYINFRA, "-y", str(inventory), "tasks/audit.py", *data, *arguments]
+        self.arguments = ["-y", str(inventory), "tasks/audit.py", *data, *arguments]
 
     def run(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+        return run_pyinfra(*self.arguments, timeout=300)
 
     @property
     def report(self) -> AuditRecord:
@@ -113,7 +112,9 @@ def test_files_of_an_earlier_clean_audit_are_replaced_where_an_audit_is_killed(t
     assert audit.clean() == {"@fake/a-clean": 1}
     inventory = tmp_path / "inventory.py"
     inventory.write_text(inventory.read_text().replace('"fake_delay": 0', '"fake_delay": 3600'))
-    killed = subprocess.Popen(audit.command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        [PYINFRA, *audit.arguments], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: audit.clean() == {"@fake/a-clean": 0}, "a report that nothing was compared yet")
         assert killed.poll() is None, "the audit is still running"

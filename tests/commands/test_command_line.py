@@ -15,8 +15,9 @@ import click
 import pytest
 from llamarig.commands.command_line import DATA
 
+from tests.prepared_pyinfra import PYINFRA, run_pyinfra
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYINFRA = str(Path(sys.executable).with_name("pyinfra"))
 
 
 class Box:
@@ -30,13 +31,7 @@ class Box:
         self.inventory.write_text(f"boxes = [{self.host}]\n")
 
     def run(self, *arguments: str, inventory: str = "", cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PYINFRA, "-y", inventory or str(self.inventory), *arguments],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return run_pyinfra("-y", inventory or self.inventory, *arguments, cwd=cwd)
 
     def refusal(self, *arguments: str, inventory: str = "", cwd: Path = REPOSITORY) -> str:
         """Run a command that has to be refused before any connection; return its last printed line."""

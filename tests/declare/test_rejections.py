@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from llamarig.declare import DeclarationError
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 
+from tests.prepared_pyinfra import run_pyinfra
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYINFRA = Path(sys.executable).with_name("pyinfra")
 UUID = "GPU-11111111-2222-3333-4444-555555555555"
 COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 
@@ -356,9 +355,7 @@ def test_pyinfra_stops_before_any_connection(tmp_path: Path, host_data: str, wor
             "from llamarig import declare as d\n\n"
             f'boxes = [("127.0.0.1", {{"ssh_port": {box.getsockname()[1]}, "rig": {host_data}}})]\n'
         )
-        run = subprocess.run(
-            [PYINFRA, inventory, "exec", "--", "true"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
-        )
+        run = run_pyinfra(inventory, "exec", "--", "true")
         with pytest.raises(BlockingIOError):
             box.accept()
     output = run.stdout + run.stderr

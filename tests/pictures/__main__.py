@@ -22,13 +22,14 @@ from llamarig.render import layout
 from rich.text import Text
 
 from tests.box import local_hub, machine
-from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
+from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
 from tests.box.host import BoxError
 from tests.box.hub import Hub
 from tests.box.paths import ADDRESS, Rehearsal
 from tests.box.sparse_models import write_sparse
 from tests.pictures.screen import Screen, recorded, svg
 from tests.placement.model_shapes import SHAPES
+from tests.prepared_pyinfra import PYINFRA
 
 PICTURES: Mapping[str, tuple[str, ...]] = {
     "dry": ("inventory/home.py", "deploy.py", "--dry"),

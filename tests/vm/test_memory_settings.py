@@ -15,8 +15,9 @@ from llamarig.declare.rig import Rig
 from llamarig.items.wanted_unit import wanted_unit
 from llamarig.render.server_arguments import ModelFiles
 
-from tests.box.deployment import PYINFRA, REPOSITORY_ROOT, rehearsal_rig
+from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
 from tests.box.paths import Rehearsal
+from tests.prepared_pyinfra import PYINFRA
 from tests.render.golden_units import PINNED
 from tests.vm.emulator import VirtualMachine
 
