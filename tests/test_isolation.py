@@ -35,7 +35,13 @@ class User:
 
     def pytest(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         # TMPDIR outside the home: tests may open any file in the directory for temporary files.
-        state = {"HOME": str(self.home), "TMPDIR": str(self.temporary), **variables}
+        # Without plugins, since importing hypothesis takes longer than the run.
+        state = {
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            **variables,
+        }
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
             cwd=ROOT,

@@ -17,10 +17,11 @@ FAILS = "def test_three():\n    assert not 'this'\n"
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_passes.py").write_text(PASSES)
     (directory / "test_fails.py").write_text(FAILS)
-    plugins = ["-p", "no:cacheprovider", "-p", "tests.progress"]
+    plugins = ["-p", "no:cacheprovider", "-p", "xdist", "-p", "tests.progress"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugins, "-c", os.devnull, f"--rootdir={directory}", *arguments],
         cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )
