@@ -28,7 +28,7 @@ COMMANDS = {
     "rehearsal": "the whole deploy on a disposable Debian on this machine",
     "quick": "lint, and the tests that need neither root nor a box and take seconds",
     "check": "lint, types and all tests but the long ones",
-    "long": "the tests that take many minutes each; run before an issue is called done",
+    "long": "the tests that take many minutes each; run before a release",
     "lint": "lint and types only",
     "benchmarks": "each benchmark; with --smoke for seconds, as `check` does",
 }
@@ -83,7 +83,7 @@ def check(rest: Sequence[str]) -> int:
     if rest and not record:
         return call(types_argv) or call([PYTHON, "-m", "pytest", *rest])
     processes = (os.cpu_count() or 1) + 1
-    print(f"Expected: {_expected_minutes(processes):.0f} minutes, by tests/durations.json of a machine with 2 cores.")
+    print(f"Expected: at least {_expected_minutes(processes):.0f} minutes, by tests/durations.json (2 cores).")
     print(f"$ {shlex.join(map(short, types_argv))}  # beside the tests; its output follows at the end", flush=True)
     with tempfile.TemporaryFile() as output:
         types = subprocess.Popen(types_argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
@@ -100,7 +100,7 @@ def check(rest: Sequence[str]) -> int:
 def quick(rest: Sequence[str]) -> list[str | Path]:
     """The command that runs every file of tests without a box that takes seconds."""
     slow = sorted(name for name, seconds in _durations().items() if seconds > QUICK_FILE_S)
-    print(f"Left out, since they take longer than {QUICK_FILE_S:.0f} s or need a box: {len(slow)} files.")
+    print(f"Left out: tests that need a box or root, and {len(slow)} files that take longer than {QUICK_FILE_S:.0f} s.")
     left_out = [f"--ignore={name}" for name in slow]
     return [*_pytest(os.cpu_count() or 1), "-m", "not box and not vm and not long", *left_out, *(rest or ["tests"])]
 

@@ -29,6 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(isolation)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs root without it. In CI that is a failure: only these tests run a whole deploy."""
+    if os.geteuid() != 0 and any(item.get_closest_marker(name) for name in ("box", "vm")):
+        if os.environ.get("CI"):
+            pytest.fail("this test needs root, and CI must not skip it", pytrace=False)
+        pytest.skip("needs root: run `sudo python3 -m tests check`")
+
+
 def _process_number(config: pytest.Config) -> int:
     """Of this process among those of the test run; 0 where there is only one."""
     worker: str = getattr(config, "workerinput", {}).get("workerid", "gw0")
@@ -50,6 +58,8 @@ def boxes(users_box: Rehearsal, pytestconfig: pytest.Config) -> Boxes:
     LLAMARIG_TEST_BOX names others (and LLAMARIG_TEST_PORT their ports), so that two test runs can go side by side.
     """
     name, port = os.environ.get("LLAMARIG_TEST_BOX", "test-box"), int(os.environ.get("LLAMARIG_TEST_PORT", PORT))
+    if name == users_box.directory.name:
+        pytest.fail(f"LLAMARIG_TEST_BOX={name} would delete the rehearsal box: choose another name", pytrace=False)
     number = _process_number(pytestconfig)
     own = f"{name}-{number}" if number else name
     return Boxes(
@@ -64,11 +74,6 @@ def seeded(boxes: Boxes, pytestconfig: pytest.Config, testrun_uid: str) -> Itera
 
     LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
     """
-    if os.geteuid() != 0:
-        # CI must not skip these tests: only they run a whole deploy.
-        if os.environ.get("CI"):
-            pytest.fail("the box needs root, and in CI it may not be left out")
-        pytest.skip("the box needs root: run `sudo python3 -m tests check`")
     keeps = bool(os.environ.get("LLAMARIG_KEEP_TEST_BOX"))
     with _exclusive_use(boxes.own):
         if keeps and boxes.own.root.is_dir():
@@ -92,14 +97,14 @@ def rehearsal(boxes: Boxes, seeded: Outcome | None) -> Iterator[Rehearsal]:
 def _exclusive_use(box: Rehearsal) -> Iterator[None]:
     """Lock the box for this test run: a second run would delete it while the first uses it."""
     box.directory.parent.mkdir(parents=True, exist_ok=True)
-    with box.directory.with_suffix(".tests-lock").open("w") as lock:
+    with box.directory.with_name(f"{box.directory.name}.tests-lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pytest.exit(
+            pytest.fail(
                 f"Another test run is using {box.directory}. Wait for its end, or set LLAMARIG_TEST_BOX and "
-                "LLAMARIG_TEST_PORT for a box of your own.",
-                returncode=1,
+                "LLAMARIG_TEST_PORT for boxes of your own.",
+                pytrace=False,
             )
         yield
 

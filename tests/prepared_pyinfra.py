@@ -1,8 +1,9 @@
 """Run pyinfra in a copy of a process that has imported it already, which saves each run most of its processor time.
 
-It is the same program in a process of its own: with its own working directory, environment, streams and exit status. A
-server process (this module as a script) imports pyinfra and this tree's package once; for each run it forks. One
-server belongs to one process of tests, and ends with it.
+It is the same code in a forked process with its own working directory, environment, streams and exit status. Variables
+of the interpreter such as PYTHONPATH have no effect, and modules that a real run imports late are imported already. A
+server (this module as a script) imports pyinfra and this tree's package once; for each run it forks. It belongs to one
+process of tests; when that ends, it ends too and kills the runs that are left.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import atexit
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +37,8 @@ _REAP_S = 0.02
 @dataclass
 class _Run:
     ended: threading.Event
-    status: int = 0
+    status: int | None = None
+    """None where the server ended first."""
 
 
 class PreparedPyinfra:
@@ -46,6 +50,7 @@ class PreparedPyinfra:
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
         self._next = 0
+        self._is_over = False
         with theirs:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "tests.prepared_pyinfra", str(theirs.fileno())],
@@ -61,11 +66,14 @@ class PreparedPyinfra:
         """As ``subprocess.run([PYINFRA, *arguments], capture_output=True, text=True, timeout=timeout)`` would.
 
         :raises subprocess.TimeoutExpired: after killing the run and its children
+        :raises RuntimeError: where the server has ended
         """
         output, errors = os.memfd_create("stdout"), os.memfd_create("stderr")
         try:
             run = _Run(threading.Event())
             with self._lock:
+                if self._is_over:
+                    raise RuntimeError(f"the server that starts pyinfra has ended: {self._server.poll()}")
                 self._next += 1
                 number = self._next
                 self._runs[number] = run
@@ -76,6 +84,8 @@ class PreparedPyinfra:
                     self._socket.send(json.dumps({"kill": number}).encode())
                 run.ended.wait()
                 raise subprocess.TimeoutExpired([PYINFRA, *arguments], timeout, _text(output), _text(errors))
+            if run.status is None:
+                raise RuntimeError(f"the server that starts pyinfra ended during this run: {self._server.poll()}")
             return subprocess.CompletedProcess(
                 [PYINFRA, *arguments], run.status, _text(output).decode(), _text(errors).decode()
             )
@@ -89,14 +99,16 @@ class PreparedPyinfra:
         self._server.wait()
 
     def _listen(self) -> None:
-        while message := self._socket.recv(1 << 16):
-            report = json.loads(message)
-            run = self._runs.pop(report["number"])
-            run.status = report["status"]
-            run.ended.set()
-        for run in self._runs.values():
-            run.status = -1
-            run.ended.set()
+        with suppress(OSError):  # as the end of the stream: the server has ended
+            while message := self._socket.recv(1 << 16):
+                report = json.loads(message)
+                run = self._runs.pop(report["number"])
+                run.status = report["status"]
+                run.ended.set()
+        with self._lock:
+            self._is_over = True
+            for run in self._runs.values():
+                run.ended.set()
 
 
 @cache
@@ -125,32 +137,39 @@ def _text(descriptor: int) -> bytes:
 
 def serve(descriptor: int) -> None:
     """Fork for each request, and report each run that ends, until the other side closes."""
+    # Bound before pyinfra has gevent replace them by functions that start its event loop in this process.
+    wait, ended_child = select.select, os.waitpid
+    connection = _socket.socket(fileno=descriptor)
+    # pyinfra's program comes first, as in a real run: what it patches, other modules import patched.
+    import pyinfra_cli.main  # noqa: F401, I001
     import llamarig.commands.audit
     import llamarig.commands.command_line
     import llamarig.commands.deploy  # noqa: F401
-    import pyinfra_cli.main  # noqa: F401
 
-    # Not Python's own class, which gevent may have replaced by one that starts its event loop in this process.
-    connection = _socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which close the connection
     running: dict[int, int] = {}
-    while True:
-        readable, _, _ = select.select([descriptor], [], [], _REAP_S if running else None)
-        if readable:
-            data, ancillary, _, _ = connection.recvmsg(_LONGEST_REQUEST, socket.CMSG_SPACE(8))
-            if not data:
-                return
-            _handle(json.loads(data), _descriptors(ancillary), descriptor, running)
-        for pid in list(running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                report = {"number": running.pop(pid), "status": os.waitstatus_to_exitcode(status)}
-                connection.send(json.dumps(report).encode())
+    try:
+        while True:
+            readable, _, _ = wait([descriptor], [], [], _REAP_S if running else None)
+            if readable:
+                data, ancillary, _, _ = connection.recvmsg(_LONGEST_REQUEST, socket.CMSG_SPACE(8))
+                if not data:
+                    return
+                _handle(json.loads(data), _descriptors(ancillary), descriptor, running)
+            for pid in list(running):
+                ended, status = ended_child(pid, os.WNOHANG)
+                if ended:
+                    report = {"number": running.pop(pid), "status": os.waitstatus_to_exitcode(status)}
+                    connection.send(json.dumps(report).encode())
+    finally:
+        for pid in running:
+            _kill(pid)
 
 
 def _handle(request: dict[str, Any], streams: list[int], connection: int, running: dict[int, int]) -> None:
     if "kill" in request:
         for pid in [pid for pid, number in running.items() if number == request["kill"]]:
-            os.killpg(pid, 9)
+            _kill(pid)
         return
     pid = os.fork()
     if pid == 0:
@@ -161,17 +180,27 @@ def _handle(request: dict[str, Any], streams: list[int], connection: int, runnin
         os.close(stream)
 
 
+def _kill(pid: int) -> None:
+    """Kill a run and its children; alone where it has not made its process group yet."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        os.kill(pid, signal.SIGKILL)
+
+
 def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Run pyinfra in this process, and exit with its status."""
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(streams[0], 1)
         os.dup2(streams[1], 2)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
         sys.argv = request["argv"]
+        sys.path[0] = str(Path(PYINFRA).parent)
         sys.modules["__main__"].__package__ = None  # or click names this module in its usage
         from pyinfra_cli.main import main
 

@@ -19,11 +19,13 @@ DURATIONS = Path(__file__).with_name("durations.json")
 NOT_MEASURED_S = 1000.0
 """Assumed of a file that durations.json does not have, so that it runs among the first."""
 STILL_RUNS_S = 60.0
-"""How often a run that prints nothing else says what runs now."""
+"""A run that has printed nothing for so long prints what runs now, as soon as another test begins."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("llamarig").addoption("--record-durations", metavar="FILE", help="write the seconds of each file")
+    parser.getgroup("llamarig").addoption(
+        "--record-durations", metavar="FILE", help="write the seconds of each file, if all tests pass"
+    )
 
 
 def measured() -> dict[str, float]:
@@ -104,6 +106,9 @@ class Progress:
         run.seconds += report.duration
         if report.when == "call" or report.outcome != "passed":
             run.outcomes[report.outcome] += 1
+        when: str = report.when
+        if when == "???":  # of a process that crashed; no end of this test is reported
+            run.ended += 1
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         name = _file(nodeid)
@@ -116,13 +121,14 @@ class Progress:
         """No dots: the lines of files say it."""
         return ("passed", "", "PASSED") if report.when == "call" and report.passed else None
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: Any, exitstatus: int) -> None:
         ran = {name: run for name, run in self._files.items() if run.ended}
         terminalreporter.section("durations of files")
         for name, run in sorted(ran.items(), key=lambda entry: -entry[1].seconds):
             terminalreporter.write_line(f"{run.seconds:7.1f} s  {name}: {run}")
         terminalreporter.write_line(f"{sum(run.seconds for run in ran.values()):7.1f} s  together")
-        if target := self._config.getoption("--record-durations"):
+        target = self._config.getoption("--record-durations")
+        if target and exitstatus == pytest.ExitCode.OK:
             rounded = {name: round(run.seconds, 1) for name, run in sorted(ran.items())}
             Path(target).write_text(json.dumps(rounded, indent=1) + "\n")
 

@@ -129,7 +129,7 @@ def install_uv() -> Path:
     install = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
     _require_quietly([home / "bin/python", *install, f"uv=={UV_VERSION}"], trust)
     if (found := _version(uv)) != UV_VERSION:
-        raise SetUpError(f"{uv} should be version {UV_VERSION}, but is {found or 'not to be run'}.")
+        raise SetUpError(f"{uv} should be version {UV_VERSION}, but is {found or 'cannot be run'}.")
     return uv
 
 
@@ -168,7 +168,13 @@ def call(argv: Sequence[str | Path], extra: Mapping[str, str] | None = None) -> 
     shown = [short(word) for word in argv]
     print(f"$ {shlex.join(shown)}", flush=True)
     environment = {**os.environ, **extra} if extra else None
-    status = subprocess.run(argv, env=environment, check=False).returncode
+    process = subprocess.Popen(argv, env=environment)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        # The terminal interrupts the command as well: let it clean up. A second Ctrl-C ends the wait.
+        process.wait()
+        raise
     return status if status >= 0 else 128 - status  # a shell's exit status for a process ended by a signal
 
 

@@ -27,7 +27,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_several_processes_report_each_file_once_and_write_the_durations(tmp_path: Path) -> None:
+def test_several_processes_report_each_file_once(tmp_path: Path) -> None:
     recorded = tmp_path / "durations.json"
     done = run(tmp_path, "-n", "2", "--dist", "loadfile", f"--record-durations={recorded}", str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
@@ -37,10 +37,16 @@ def test_several_processes_report_each_file_once_and_write_the_durations(tmp_pat
     table = done.stdout.partition("durations of files")[2]
     assert "test_passes.py: 2 passed" in table
     assert "s  together" in table
-    assert set(json.loads(recorded.read_text())) == {"test_passes.py", "test_fails.py"}
+    assert not recorded.exists(), "durations of a run that failed are not those of a whole run"
 
 
-def test_one_process_reports_the_same(tmp_path: Path) -> None:
-    done = run(tmp_path, str(tmp_path))
+def test_one_process_reports_the_same_and_records_durations(tmp_path: Path) -> None:
+    recorded = tmp_path / "durations.json"
+    done = run(tmp_path, f"--record-durations={recorded}", "--deselect", "test_fails.py::test_three", str(tmp_path))
     assert "test_passes.py: 2 passed in" in done.stdout, done.stdout + done.stderr
-    assert "assert not 'this'" in done.stdout, "what failed is shown"
+    assert set(json.loads(recorded.read_text())) == {"test_passes.py"}
+
+
+def test_a_failure_is_shown(tmp_path: Path) -> None:
+    done = run(tmp_path, str(tmp_path))
+    assert "assert not 'this'" in done.stdout, done.stdout + done.stderr

@@ -37,7 +37,7 @@ def main() -> int:
                 _require_root()
                 local_hub.stop(rehearsal)
                 machine.destroy(rehearsal)
-                print("There is no box any more.")
+                print("The box is deleted.")
             case "status":
                 return _status(rehearsal)
             case "ssh":

@@ -34,9 +34,15 @@ def main() -> int:
     print(f"$ {shlex.join(command)}", flush=True)
     if code := run_live(command, cwd=REPOSITORY_ROOT):
         return code
+    if "--dry" in sys.argv:
+        return 0
     address = f"http://{ADDRESS}:{rehearsal.model_port}"
-    print(f"\nThe answer of {address} to 'Say hello.', asked from outside the box:")
-    print("  " + chat(address, "Say hello."))
+    print(f"\nReply of {address} to 'Say hello.', requested from outside the box:")
+    try:
+        print("  " + chat(address, "Say hello."))
+    except OSError as error:
+        print(f"error: the model at {address} did not answer: {error}", file=sys.stderr)
+        return 1
     print(f"\nDone in {time.monotonic() - began:.0f} s. The model's words are random, everything else is real.")
     print("What to do next:\n")
     for purpose, step in next_steps(rehearsal).items():
@@ -55,7 +61,7 @@ def next_steps(rehearsal: Rehearsal) -> dict[str, str]:
         "Plan the model for a simulated graphics card": f"{PYINFRA} -y inventory/rehearsal_card.py tasks/plan.py",
         "Ask the model": f"curl {direct}http://{ADDRESS}:{rehearsal.model_port}/v1/chat/completions -d '{body}'",
         "Look around in the box": "python3 -m tests.box ssh",
-        "Throw the box away": DESTROY,
+        "Delete the box": DESTROY,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,25 +33,39 @@ def copy_seed(seed: Rehearsal, box: Rehearsal, run: str) -> Outcome:
         if outcome is None:
             machine.destroy(seed)
             outcome = _deploy(seed)
+            seed.directory.mkdir(exist_ok=True)
             _record(seed).write_text(json.dumps({"run": run, "outcome": asdict(outcome)}))
-        bootstrap(box, seed=seed.root)
-    shutil.copytree(seed.hub_directory, box.hub_directory, dirs_exist_ok=True)
-    if seed.model_lock.exists():
-        shutil.copy(seed.model_lock, box.model_lock)
+        if outcome.code == 0:
+            bootstrap(box, seed=seed.root)
+            shutil.copytree(seed.hub_directory, box.hub_directory, dirs_exist_ok=True)
+            shutil.copy(seed.model_lock, box.model_lock)
+            for unit in (box.root / "etc/systemd/system/multi-user.target.wants").glob("llamarig-*.service"):
+                unit.unlink()  # it has the seed's port, which the copies would contend for when they boot
     return outcome
 
 
 def _deploy(seed: Rehearsal) -> Outcome:
-    machine.up(seed)
-    local_hub.make_model(seed)
-    files = seed.directory / "first-run"
-    files.mkdir()
+    """Deploy a fresh box. A failure is an outcome too, or every process of the run would try again."""
     try:
+        machine.up(seed)
+        local_hub.make_model(seed)
+        files = seed.directory / "first-run"
+        files.mkdir()
         with Hub(seed.hub_directory, seed.hub_port, seed.hub_port + 1) as hub:
             hub.add_root()
             return Deployment(seed, files, rehearsal_rig(seed)).run(timeout=DEPLOY_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        return Outcome(
+            1, f"the deploy did not end within {DEPLOY_SECONDS:.0f} s:\n{_text(error.output)}{_text(error.stderr)}"
+        )
+    except machine.BoxError as error:
+        return Outcome(1, str(error))
     finally:
         machine.down(seed)
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 def _outcome_of(seed: Rehearsal, run: str) -> Outcome | None:
@@ -69,6 +84,6 @@ def _record(seed: Rehearsal) -> Path:
 @contextmanager
 def _lock(seed: Rehearsal) -> Iterator[None]:
     seed.directory.parent.mkdir(parents=True, exist_ok=True)
-    with seed.directory.with_suffix(".lock").open("w") as file:
+    with seed.directory.with_name(f"{seed.directory.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -123,6 +124,22 @@ def test_files_of_an_earlier_clean_audit_are_replaced_where_an_audit_is_killed(t
         killed.wait()
     assert audit.report.status == "could-not-look"
     assert audit.report.hosts[0].why.startswith("it had not been read completely")
+
+
+def test_an_interrupted_audit_does_not_end_like_a_clean_one(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "--limit", "@fake/a-clean")
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(inventory.read_text().replace('"fake_delay": 0', '"fake_delay": 3600'))
+    running = subprocess.Popen(
+        [PYINFRA, *audit.arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: audit.text.exists(), "a report that nothing was compared yet")
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, output
+    assert "Interrupted." in output
+    assert "Traceback" not in output
+    assert audit.clean() == {"@fake/a-clean": 0}
 
 
 def test_a_misspelt_check_is_the_reason_in_the_files(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -127,6 +128,14 @@ def test_commands_that_change_nothing_fail_too(box: Box, arguments: str) -> None
 def test_a_run_from_another_directory_fails_too(box: Box) -> None:
     message = box.refusal("--chdir", str(REPOSITORY), "deploy.py", inventory="inventory/hom.py", cwd=box.directory)
     assert "did you mean inventory/home.py?" in message
+
+
+def test_a_repository_of_the_owners_is_checked_as_the_clone_is(box: Box, tmp_path: Path) -> None:
+    for name in ("config.py", "deploy.py"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    message = box.refusal("deploy.py", "--data", "depp=1", cwd=tmp_path)
+    assert "deploy.py takes no --data depp" in message
+    assert "did you mean deep?" in message
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,10 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/prune.py": ("delete", "keep"),
     "tasks/rollback.py": ("model",),
 }
-"""Command of this repository -> the ``--data`` names that it reads."""
+"""Command -> the ``--data`` names that it reads."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell; pyinfra's own is 0, which an audit must not end with."""
 
 
 AUDIT = "audit.py"
@@ -58,7 +62,7 @@ class CommandLine:
 
     @property
     def commands(self) -> list[str]:
-        """The commands of this repository to run, as DATA names them."""
+        """The commands of llamarig to run, as DATA names them."""
         return [name for name in map(_command, self.operations) if name is not None]
 
     def group_data_files(self, group: str) -> Iterator[Path]:
@@ -69,9 +73,10 @@ class CommandLine:
 
 
 def _command(operation: str) -> str | None:
+    """The command that a file is: in the clone, or in a repository of the owner's, which pyinfra is run in."""
     path = Path(operation).resolve()
-    name = str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else ""
-    return name if name in DATA else None
+    names = [str(path.relative_to(root)) for root in (Path.cwd(), REPOSITORY) if path.is_relative_to(root)]
+    return next((name for name in names if name in DATA), None)
 
 
 class _BeforeConnecting(logging.Filter):
@@ -104,7 +109,7 @@ class _BeforeConnecting(logging.Filter):
 def check_command_line() -> None:
     """Refuse mistakes now, or as soon as pyinfra has read the inventory; never after connecting.
 
-    A run without hosts is always refused. Names and groups are checked only for commands of this repository.
+    A run without hosts is always refused. Names and groups are checked only for commands of llamarig.
     `debug-inventory`, with which an owner looks for such mistakes, is never refused.
 
     :raises CommandLineError: for mistakes that can be seen without the inventory
@@ -112,6 +117,7 @@ def check_command_line() -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.params["operations"][0] == "debug-inventory":
         return
+    signal.signal(signal.SIGINT, _interrupted)
     line = CommandLine(**{name: context.params[name] for name in CommandLine.__dataclass_fields__})
     record_refusal = None
     if any(Path(operation).name == AUDIT for operation in line.operations):
@@ -126,6 +132,11 @@ def check_command_line() -> None:
     if mistakes:
         raise CommandLineError("\n".join(mistakes))
     logger.addFilter(_BeforeConnecting(line, record_refusal))
+
+
+def _interrupted(signum: int, frame: object) -> None:
+    click.echo("Interrupted. Builds and downloads on the boxes go on; the next deploy finds them.", err=True)
+    raise SystemExit(INTERRUPTED)
 
 
 def _lost_groups(line: CommandLine) -> list[str]:
