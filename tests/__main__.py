@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tests.abilities import abilities, left_out_markers
 from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, SetUpError, call, set_up, short
 
 DURATIONS = REPOSITORY / "tests/durations.json"
@@ -78,6 +79,8 @@ def check(rest: Sequence[str]) -> int:
     """Lint, then all tests in one process more than there are cores, since a box mostly waits; types beside them."""
     if code := _first_failure(call([PYTHON, *step]) for step in RUFF):
         return code
+    for marker, reason in left_out_markers(abilities()).items():
+        print(f"Tests marked {marker} are left out, since {reason}.", flush=True)
     types_argv: list[str | Path] = [PYTHON, *MYPY]
     record: list[str | Path] = ["--record-durations", DURATIONS] if "--record" in rest else []
     if rest and not record:

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.abilities import REMEDY, abilities, container_lacks
+
 # A root shell entered with plain `su` lacks the sbin directories, which hold half of the required programs.
 COMMAND_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -33,8 +35,8 @@ def say(message: str) -> None:
 
 def check_host() -> None:
     """Raise one BoxError that names everything this machine lacks and the command that installs it."""
-    if os.geteuid() != 0:
-        raise BoxError("The rehearsal box is a container with its own systemd: it needs root. Run this as root.")
+    if lacking := container_lacks(abilities()):
+        raise BoxError(f"This machine cannot boot the box: {lacking}.\n{REMEDY}")
     missing = [tool for tool in PACKAGE_OF if shutil.which(tool, path=COMMAND_PATH) is None]
     packages = {PACKAGE_OF[tool] for tool in missing}
     if not KEYRING.exists():
