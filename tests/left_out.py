@@ -55,7 +55,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
+    config: Any = session.config
     counts = config.stash[_COUNTS]
     if hasattr(config, "workerinput"):
         config.workeroutput[_OUTPUT] = dict(counts)
