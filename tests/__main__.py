@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.abilities import abilities, left_out_markers
-from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, SetUpError, call, set_up, short
+from tests.abilities import REMEDY, abilities, choose, left_out_markers
+from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, VM_PACKAGES, SetUpError, call, set_up, short
 
 DURATIONS = REPOSITORY / "tests/durations.json"
 BENCHMARKS = ("converge", "audit", "download", "large_download")
@@ -50,7 +50,7 @@ def main() -> int:
     os.chdir(REPOSITORY)
     try:
         if arguments.command == "rehearsal":
-            set_up(REHEARSAL_PACKAGES, groups=["rehearsal"])
+            set_up(packages_of_rehearsal(), groups=["rehearsal"])
         else:
             set_up()
         match arguments.command:
@@ -73,6 +73,17 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def packages_of_rehearsal() -> Sequence[str]:
+    """The Debian packages for what a rehearsal boots here.
+
+    :raises SetUpError: where it can boot nothing
+    """
+    choice = choose(abilities())
+    if choice.kind == "none":
+        raise SetUpError(f"This machine can boot no box: {choice.reason}.\n{REMEDY}")
+    return VM_PACKAGES if choice.kind == "vm" else REHEARSAL_PACKAGES
 
 
 def check(rest: Sequence[str]) -> int:
