@@ -32,7 +32,8 @@ rig = d.rig(
             build="cpu",
             serve=d.serve(
                 port=_box.model_port,
-                context=8192,
+                # From 4096 on, a deploy checks a long prompt, for which an emulated processor needs over ten minutes.
+                context=2048 if _box.disk.exists() else 8192,
                 ubatch=512,
                 placement=d.cpu_only(),
                 load_mode="none",
