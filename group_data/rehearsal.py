@@ -20,6 +20,8 @@ rig = d.rig(
                 sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
                 commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f",
             ),
+            # An emulated processor lacks instructions of this machine's, which compiles for it.
+            cmake={"GGML_NATIVE": "OFF"} if _box.disk.exists() else {},
         )
     ],
     models=[
@@ -30,7 +32,8 @@ rig = d.rig(
             build="cpu",
             serve=d.serve(
                 port=_box.model_port,
-                context=8192,
+                # From 4096 on, a deploy checks a long prompt, for which an emulated processor needs over ten minutes.
+                context=2048 if _box.disk.exists() else 8192,
                 ubatch=512,
                 placement=d.cpu_only(),
                 load_mode="none",

@@ -57,6 +57,11 @@ class RehearsalBox:
         return self.directory / "known_hosts"
 
     @property
+    def disk(self) -> Path:
+        """Disk of the virtual machine that the box is where no container can be booted; missing for a container."""
+        return self.directory / "disk.img"
+
+    @property
     def hub_port(self) -> int:
         """Port of the stand-in Hub; its second origin is one port further."""
         return self.port + 1

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, SetUpError, call, set_up, short
+from tests.abilities import REMEDY, abilities, choose, left_out_markers
+from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, VM_PACKAGES, SetUpError, call, set_up, short
 
 DURATIONS = REPOSITORY / "tests/durations.json"
 BENCHMARKS = ("converge", "audit", "download", "large_download")
@@ -49,7 +50,7 @@ def main() -> int:
     os.chdir(REPOSITORY)
     try:
         if arguments.command == "rehearsal":
-            set_up(REHEARSAL_PACKAGES, groups=["rehearsal"])
+            set_up(packages_of_rehearsal(), groups=["rehearsal"])
         else:
             set_up()
         match arguments.command:
@@ -74,10 +75,23 @@ def main() -> int:
         return 130
 
 
+def packages_of_rehearsal() -> Sequence[str]:
+    """The Debian packages for what a rehearsal boots here.
+
+    :raises SetUpError: where it can boot nothing
+    """
+    choice = choose(abilities())
+    if choice.kind == "none":
+        raise SetUpError(f"This machine can boot no box: {choice.reason}.\n{REMEDY}")
+    return VM_PACKAGES if choice.kind == "vm" else REHEARSAL_PACKAGES
+
+
 def check(rest: Sequence[str]) -> int:
     """Lint, then all tests in one process more than there are cores, since a box mostly waits; types beside them."""
     if code := _first_failure(call([PYTHON, *step]) for step in RUFF):
         return code
+    for marker, reason in left_out_markers(abilities()).items():
+        print(f"Tests marked {marker} are left out, since {reason}.", flush=True)
     types_argv: list[str | Path] = [PYTHON, *MYPY]
     record: list[str | Path] = ["--record-durations", DURATIONS] if "--record" in rest else []
     if rest and not record:

@@ -33,6 +33,18 @@ REHEARSAL_PACKAGES = (
 )
 """What the rehearsal starts in a container, and what its closing words ask the reader to start."""
 
+VM_PACKAGES = (
+    "mmdebstrap",
+    "e2fsprogs",
+    "uidmap",
+    "openssh-client",
+    "debian-archive-keyring",
+    "ca-certificates",
+    "python3-venv",
+    "curl",
+)
+"""The same where the rehearsal is in a virtual machine."""
+
 # Every program that the tests, the rehearsal and the benchmarks start here is in one of these packages or in one that
 # Debian marks Essential; tests/test_programs.py checks it.
 PACKAGES = (*REHEARSAL_PACKAGES, "git", "uidmap", "e2fsprogs", "mount", "openssl", "aria2")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
+from tests.box.virtual_box import PACKAGE_OF as PACKAGE_OF_VM
 from tests.programs import started, started_by
-from tests.set_up import PACKAGES, REHEARSAL_PACKAGES
+from tests.set_up import PACKAGES, REHEARSAL_PACKAGES, VM_PACKAGES
 
 REQUIRED_BY_README = {"python3", "apt-get", "uv"}
 """What the set-up runs with, and what installs: the READMEs require them, so the set-up does not install them."""
@@ -55,7 +56,8 @@ def test_a_started_program_is_in_an_installed_package(program: str) -> None:
 
 
 def test_packages_that_a_box_requires_of_its_host_are_installed() -> None:
-    assert set(PACKAGE_OF.values()) <= set(REHEARSAL_PACKAGES)
+    assert set(PACKAGE_OF.values()) <= set(REHEARSAL_PACKAGES) <= set(PACKAGES)
+    assert set(PACKAGE_OF_VM.values()) <= set(VM_PACKAGES) <= set(PACKAGES)
 
 
 def test_the_scan_covers_the_commands_of_the_readme() -> None:

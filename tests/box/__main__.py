@@ -10,6 +10,7 @@ import sys
 from tests.box import local_hub, machine
 from tests.box.host import host_environment
 from tests.box.paths import ADDRESS, Rehearsal
+from tests.box.virtual_box import up_here
 
 
 def main() -> int:
@@ -27,14 +28,17 @@ def main() -> int:
         rehearsal = Rehearsal.from_environment()
         match arguments.command:
             case "up":
-                machine.up(rehearsal, network="isolated" if arguments.isolated else "host")
+                if arguments.isolated:
+                    machine.up(rehearsal, network="isolated")
+                else:
+                    up_here(rehearsal)
                 print(f"Log in with: {shlex.join(machine.ssh_argv(rehearsal))}")
             case "down":
-                _require_root()
+                _require_owner(rehearsal)
                 machine.down(rehearsal)
                 print("The box is down.")
             case "destroy":
-                _require_root()
+                _require_owner(rehearsal)
                 local_hub.stop(rehearsal)
                 machine.destroy(rehearsal)
                 print("The box is deleted.")
@@ -51,25 +55,27 @@ def main() -> int:
     return 0
 
 
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise machine.BoxError("The box belongs to root. Run this as root.")
+def _require_owner(rehearsal: Rehearsal) -> None:
+    """Raise BoxError where the box is another user's and this one is not root."""
+    directory = rehearsal.directory
+    if os.geteuid() != 0 and directory.exists() and directory.stat().st_uid != os.geteuid():
+        raise machine.BoxError(f"The box in {directory} is another user's. Run this as root.")
 
 
 def _status(rehearsal: Rehearsal) -> int:
-    _require_root()
+    _require_owner(rehearsal)
     running = machine.mode(rehearsal)
     if running is not None:
         print(f"The box is up, {running}: {ADDRESS} port {rehearsal.port}, files in {rehearsal.directory}.")
         return 0
-    where = f"made, in {rehearsal.directory}" if rehearsal.root.is_dir() else "not made yet"
+    where = f"made, in {rehearsal.directory}" if rehearsal.root.is_dir() or rehearsal.disk.exists() else "not made yet"
     print(f"The box is down ({where}).")
     return 3  # systemctl's code for "not running"
 
 
 def _log_in(rehearsal: Rehearsal, remote: list[str]) -> None:
     """Replace this process by ssh. Like ssh, join several words to one remote shell command."""
-    _require_root()
+    _require_owner(rehearsal)
     if not machine.is_up(rehearsal):
         raise machine.BoxError("The box is down. Run: python3 -m tests.box up")
     argv = machine.ssh_argv(rehearsal)

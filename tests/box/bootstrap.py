@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.box.host import KEYRING, BoxError, check_host, host_environment, remove_tree, run, say, tail
@@ -28,6 +29,8 @@ PACKAGES = (
 
 HOST_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
+APT_PROXY = "etc/apt/apt.conf.d/95rehearsal-proxy"
+MANAGER_PROXY = "etc/systemd/system.conf.d/95-rehearsal-proxy.conf"
 
 
 def bootstrap(rehearsal: Rehearsal, *, seed: Path | None = None) -> None:
@@ -81,6 +84,7 @@ def prepare(rehearsal: Rehearsal) -> None:
 
     Done before every start and on every `up`; writes only what differs.
     """
+    make_keys(rehearsal)
     _prepare_ssh(rehearsal)
     root = rehearsal.root
     resolver = Path("/etc/resolv.conf")
@@ -113,7 +117,8 @@ def _mmdebstrap(target: Path, log: Path) -> None:
         raise BoxError(f"mmdebstrap could not make the box; {log} ends:\n{tail(log)}")
 
 
-def _prepare_ssh(rehearsal: Rehearsal) -> None:
+def make_keys(rehearsal: Rehearsal) -> None:
+    """Make the key that logs in and the host key where they are missing, and write known_hosts."""
     for key, comment in ((rehearsal.key, "llamarig rehearsal"), (rehearsal.host_key, HOSTNAME)):
         if not key.exists():
             run(
@@ -122,19 +127,26 @@ def _prepare_ssh(rehearsal: Rehearsal) -> None:
             )
     public_host_key = rehearsal.host_key.with_name(rehearsal.host_key.name + ".pub").read_text()
     _write(rehearsal.known_hosts, f"[{ADDRESS}]:{rehearsal.port} {public_host_key}")
-    etc_ssh = rehearsal.root / "etc/ssh"
-    _write(etc_ssh / "ssh_host_ed25519_key", rehearsal.host_key.read_text(), mode=0o600)
-    _write(etc_ssh / "ssh_host_ed25519_key.pub", public_host_key)
-    _write(
-        etc_ssh / "sshd_config.d/00-rehearsal.conf",
-        f"ListenAddress {ADDRESS}\n"
+
+
+def sshd_settings(rehearsal: Rehearsal, address: str) -> str:
+    """Settings of the box's sshd, which listens on the box's port of ``address``."""
+    return (
+        f"ListenAddress {address}\n"
         f"Port {rehearsal.port}\n"
         # Offer only the key that is in known_hosts.
         "HostKey /etc/ssh/ssh_host_ed25519_key\n"
         "PermitRootLogin prohibit-password\n"
         "PasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\n",
+        "KbdInteractiveAuthentication no\n"
     )
+
+
+def _prepare_ssh(rehearsal: Rehearsal) -> None:
+    etc_ssh = rehearsal.root / "etc/ssh"
+    _write(etc_ssh / "ssh_host_ed25519_key", rehearsal.host_key.read_text(), mode=0o600)
+    _write(etc_ssh / "ssh_host_ed25519_key.pub", rehearsal.host_key.with_suffix(".pub").read_text())
+    _write(etc_ssh / "sshd_config.d/00-rehearsal.conf", sshd_settings(rehearsal, ADDRESS))
     dot_ssh = rehearsal.root / "root/.ssh"
     dot_ssh.mkdir(mode=0o700, exist_ok=True)
     _write(dot_ssh / "authorized_keys", rehearsal.public_key.read_text(), mode=0o600)
@@ -166,27 +178,37 @@ def _prepare_certificates(root: Path) -> None:
         raise
 
 
+def proxies_of_host() -> dict[str, str]:
+    """The proxy variables of this process, in lower case."""
+    return {name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))}
+
+
+def apt_proxies(proxies: Mapping[str, str]) -> str:
+    """apt's configuration for these proxies; empty without any."""
+    return "".join(
+        f'Acquire::{name.removesuffix("_proxy")}::Proxy "{value}";\n'
+        for name, value in proxies.items()
+        if name != "no_proxy"
+    )
+
+
+def manager_proxies(proxies: Mapping[str, str]) -> str:
+    """systemd's configuration for these proxies: builds and downloads are units, which do not read /etc/environment."""
+    assignments = " ".join(f'"{name}={value.replace("%", "%%")}"' for name, value in proxies.items())
+    return f"[Manager]\nDefaultEnvironment={assignments}\n" if proxies else ""
+
+
 def _prepare_proxies(root: Path) -> None:
     """Pass the host's proxy variables to logins, to apt, and to units started by systemd."""
-    proxies = {
-        name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))
-    }
+    proxies = proxies_of_host()
     environment = root / "etc/environment"
     lines = environment.read_text().splitlines() if environment.is_file() and not environment.is_symlink() else []
     kept = [line for line in lines if line.partition("=")[0] not in PROXY_VARIABLES]
     text = "".join(f"{line}\n" for line in [*kept, *(f"{name}={value}" for name, value in proxies.items())])
     if lines or text:
         _write(environment, text)
-    apt = "".join(
-        f'Acquire::{name.removesuffix("_proxy")}::Proxy "{value}";\n'
-        for name, value in proxies.items()
-        if name != "no_proxy"
-    )
-    _write_or_remove(root / "etc/apt/apt.conf.d/95rehearsal-proxy", apt)
-    # Builds and downloads run as transient units, which do not read /etc/environment.
-    assignments = " ".join(f'"{name}={value.replace("%", "%%")}"' for name, value in proxies.items())
-    manager = f"[Manager]\nDefaultEnvironment={assignments}\n" if proxies else ""
-    _write_or_remove(root / "etc/systemd/system.conf.d/95-rehearsal-proxy.conf", manager)
+    _write_or_remove(root / APT_PROXY, apt_proxies(proxies))
+    _write_or_remove(root / MANAGER_PROXY, manager_proxies(proxies))
 
 
 def _write_or_remove(path: Path, text: str) -> None:

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.abilities import REMEDY, abilities, container_lacks
+
 # A root shell entered with plain `su` lacks the sbin directories, which hold half of the required programs.
 COMMAND_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -32,11 +34,16 @@ def say(message: str) -> None:
 
 
 def check_host() -> None:
-    """Raise one BoxError that names everything this machine lacks and the command that installs it."""
-    if os.geteuid() != 0:
-        raise BoxError("The rehearsal box is a container with its own systemd: it needs root. Run this as root.")
-    missing = [tool for tool in PACKAGE_OF if shutil.which(tool, path=COMMAND_PATH) is None]
-    packages = {PACKAGE_OF[tool] for tool in missing}
+    """Raise one BoxError that names everything this machine lacks for a container, and the command that installs it."""
+    if lacking := container_lacks(abilities()):
+        raise BoxError(f"This machine cannot boot the box: {lacking}.\n{REMEDY}")
+    require_programs(PACKAGE_OF)
+
+
+def require_programs(package_of: Mapping[str, str]) -> None:
+    """Raise one BoxError that names the programs (keys), and Debian's keyring, that are missing, and their packages."""
+    missing = [tool for tool in package_of if shutil.which(tool, path=COMMAND_PATH) is None]
+    packages = {package_of[tool] for tool in missing}
     if not KEYRING.exists():
         missing.append(str(KEYRING))
         packages.add("debian-archive-keyring")

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 LOG_EVERY_S = 60.0
 """Between two progress lines of one step in a log, where a line cannot be updated."""
@@ -44,12 +44,16 @@ class LiveOutput:
             return
         self._progress = ""
         if match := _STARTS.match(text):
-            self._operation, self._began = match["name"], now
+            self.begin(match["name"], now)
         elif text.startswith("-->"):
             self._operation = ""
         self._write(f"{ERASE if self._is_terminal else ''}{text}\n")
         if self._is_terminal:
             self.tick(now)
+
+    def begin(self, operation: str, now: float) -> None:
+        """Say, on a terminal, that this runs now."""
+        self._operation, self._began = operation, now
 
     def tick(self, now: float) -> None:
         """Update the line that says what runs now; in a log, nothing."""
@@ -69,12 +73,25 @@ class LiveOutput:
         self._stream.flush()
 
 
-def run_live(argv: Sequence[str | Path], *, cwd: Path) -> int:
-    """Run a command, show its output, and return its exit status. Ctrl-C reaches the command, which ends by itself."""
+def run_live(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    operation: str = "",
+    shown: Callable[[str], str | None] = lambda line: line,
+    **options: Any,
+) -> int:
+    """Run a command, show its output, and return its exit status. Ctrl-C reaches the command, which ends by itself.
+
+    :param operation: what runs before the output says it
+    :param shown: a line of output -> the line to show; None for none
+    :param options: of subprocess.Popen
+    """
     output = LiveOutput(sys.stdout, is_terminal=sys.stdout.isatty())
+    output.begin(operation, time.monotonic())
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     process = subprocess.Popen(
-        argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
     )
 
     def read() -> None:
@@ -98,6 +115,7 @@ def run_live(argv: Sequence[str | Path], *, cwd: Path) -> int:
             continue
         if line is None:
             break
-        output.line(line, time.monotonic())
+        if (text := shown(line)) is not None:
+            output.line(text, time.monotonic())
     output.end()
     return process.wait()

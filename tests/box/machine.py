@@ -6,12 +6,11 @@ The box shares this host's network (its sshd listens on a loopback port) or, iso
 from __future__ import annotations
 
 import fcntl
-import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Literal
 from tests.box.bootstrap import bootstrap, claim_directory, prepare
 from tests.box.host import BoxError, check_host, host_environment, remove_tree, run, say, tail
 from tests.box.paths import ADDRESS, HOSTNAME, Rehearsal
+from tests.box.processes import runs, send_signal, strings_of, text_of
 
 __all__ = [
     "BoxError",
@@ -54,8 +54,11 @@ class Mode:
 
     network: Network = "host"
     writable_sysctl: bool = False
+    virtual: bool = False
 
     def __str__(self) -> str:
+        if self.virtual:
+            return "in a virtual machine"
         network = "sharing this host's network" if self.network == "host" else "with no network but loopback"
         return f"{network}, sysctl writable" if self.writable_sysctl else network
 
@@ -74,7 +77,7 @@ def up(rehearsal: Rehearsal, *, network: Network = "host", writable_sysctl: bool
     check_host()
     wanted = Mode(network, writable_sysctl)
     claim_directory(rehearsal)
-    with _exclusive(rehearsal):
+    with exclusive(rehearsal):
         running = mode(rehearsal)
         if running == wanted:
             prepare(rehearsal)
@@ -89,7 +92,7 @@ def up(rehearsal: Rehearsal, *, network: Network = "host", writable_sysctl: bool
         began = time.monotonic()
         _start(rehearsal, wanted)
         try:
-            state = _wait_until_ready(rehearsal, deadline=began + START_SECONDS)
+            state = wait_until_ready(rehearsal, deadline=began + START_SECONDS)
         except BaseException:
             _stop(rehearsal)
             raise
@@ -100,7 +103,7 @@ def down(rehearsal: Rehearsal) -> None:
     """Power the box off and wait until it has ended. Does nothing if it is not up."""
     if not rehearsal.marker.exists():
         return
-    with _exclusive(rehearsal):
+    with exclusive(rehearsal):
         _stop(rehearsal)
 
 
@@ -135,9 +138,16 @@ def mode(rehearsal: Rehearsal) -> Mode | None:
     pid = _pid(rehearsal)
     if pid is None:
         return None
-    isolated = any(argument.startswith(NAMESPACE_OPTION) for argument in _proc_strings(pid, "cmdline"))
-    writable = f"{WRITABLE_SYSCTL}=1" in _proc_strings(pid, "environ")
+    if disk_option(rehearsal) in strings_of(pid, "cmdline"):
+        return Mode(virtual=True)
+    isolated = any(argument.startswith(NAMESPACE_OPTION) for argument in strings_of(pid, "cmdline"))
+    writable = f"{WRITABLE_SYSCTL}=1" in strings_of(pid, "environ")
     return Mode("isolated" if isolated else "host", writable)
+
+
+def disk_option(rehearsal: Rehearsal) -> str:
+    """QEMU's option that names the disk of the box, by which its process is recognised."""
+    return f"file={rehearsal.disk},format=raw,if=virtio,cache=unsafe"
 
 
 def isolated_prefix(rehearsal: Rehearsal) -> list[str]:
@@ -221,14 +231,19 @@ def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
     if wanted.network == "isolated":
         argv.append(f"{NAMESPACE_OPTION}{_make_namespace(rehearsal)}")
     else:
-        _check_port(rehearsal)
+        check_port(rehearsal)
     argv.append("--boot")
     environment = {"PATH": host_environment()["PATH"], "LANG": "C.UTF-8"}
     if wanted.writable_sysctl:
         argv.append("systemd.mask=systemd-sysctl.service")
         environment[WRITABLE_SYSCTL] = "1"
-    # The shell exits at once and leaves nspawn to init, in a session without a terminal: nspawn outlives this process,
-    # and init reaps it, so that no zombie keeps its process id.
+    spawn(rehearsal, argv, environment)
+
+
+def spawn(rehearsal: Rehearsal, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Start the box's process, which outlives this one; its output goes to the console log."""
+    # The shell exits at once and leaves it to init, in a session without a terminal: init reaps it, so that no zombie
+    # keeps its process id.
     started = subprocess.run(
         ["sh", "-c", '"$@" </dev/null >"$0" 2>&1 & echo $!', rehearsal.console_log, *argv],
         env=environment,
@@ -241,12 +256,12 @@ def _start(rehearsal: Rehearsal, wanted: Mode) -> None:
     rehearsal.pid_file.write_text(started.stdout)
 
 
-def _wait_until_ready(rehearsal: Rehearsal, *, deadline: float) -> str:
+def wait_until_ready(rehearsal: Rehearsal, *, deadline: float) -> str:
     """Return systemd's state (running or degraded) once it has started everything."""
     problem = "nothing answered"
     while (left := deadline - time.monotonic()) > 0:
         if not is_up(rehearsal):
-            problem = "systemd-nspawn ended"
+            problem = f"{'QEMU' if rehearsal.disk.exists() else 'systemd-nspawn'} ended"
             break
         try:
             result = ssh(rehearsal, "systemctl is-system-running --wait", check=False, timeout=left)
@@ -266,19 +281,40 @@ def _stop(rehearsal: Rehearsal) -> None:
     pid = _pid(rehearsal)
     if pid is not None:
         say("Powering the box off...")
+        if (running := mode(rehearsal)) is not None and running.virtual:
+            _power_off(rehearsal)
         # Killing nspawn alone leaves the box's init running; killing init ends every process in the box.
-        children = [int(child) for child in _proc_text(pid, f"task/{pid}/children").split()]
-        _signal(pid, signal.SIGTERM)
+        children = [int(child) for child in text_of(pid, f"task/{pid}/children").split()]
+        if is_up(rehearsal):
+            send_signal(pid, signal.SIGTERM)
         if not _wait_until_gone(rehearsal, STOP_SECONDS):
             say(f"It did not within {STOP_SECONDS:g} s: killing it.")
             for process in (*children, pid):
-                _signal(process, signal.SIGKILL)
+                send_signal(process, signal.SIGKILL)
             if not _wait_until_gone(rehearsal, STOP_SECONDS):
                 raise BoxError(f"The box (process {pid}) does not end, even when killed.")
     rehearsal.pid_file.unlink(missing_ok=True)
     namespace = rehearsal.network_namespace
     if _namespace_path(rehearsal).exists():
         run(["ip", "netns", "delete", namespace], what=f"could not delete network namespace {namespace}")
+
+
+def _power_off(rehearsal: Rehearsal) -> None:
+    """Shut a virtual machine down; QEMU itself would end at once at a signal."""
+    try:
+        done = ssh(rehearsal, "systemctl poweroff --no-block && echo begun", check=False, timeout=STOP_SECONDS)
+    except BoxError:
+        return
+    if "begun" in done.stdout:
+        _wait_until_gone(rehearsal, 3 * STOP_SECONDS)
+
+
+def kill(rehearsal: Rehearsal) -> None:
+    """End the process of a box that has not started."""
+    if (pid := _pid(rehearsal)) is not None:
+        send_signal(pid, signal.SIGKILL)
+        _wait_until_gone(rehearsal, STOP_SECONDS)
+    rehearsal.pid_file.unlink(missing_ok=True)
 
 
 def _wait_until_gone(rehearsal: Rehearsal, seconds: float) -> bool:
@@ -303,7 +339,7 @@ def _namespace_path(rehearsal: Rehearsal) -> Path:
     return Path("/run/netns") / rehearsal.network_namespace
 
 
-def _check_port(rehearsal: Rehearsal) -> None:
+def check_port(rehearsal: Rehearsal) -> None:
     """Raise BoxError if a process of this host uses the port. The box's sshd would fail with a less helpful message."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -327,41 +363,16 @@ def _pid(rehearsal: Rehearsal) -> int | None:
     except (FileNotFoundError, ValueError):
         return None
     for _ in range(EXEC_POLLS):
-        command_line = _proc_strings(pid, "cmdline")
+        command_line = strings_of(pid, "cmdline")
         # A process has no command line for a moment during exec; a box that has just been started has not ended.
-        if command_line != [""] or not _runs(pid):
+        if command_line != [""] or not runs(pid):
             break
         time.sleep(0.01)
-    return pid if f"--directory={rehearsal.root}" in command_line else None
-
-
-def _runs(pid: int) -> bool:
-    """Return whether the process exists and is not a zombie."""
-    state = _proc_text(pid, "stat").rpartition(")")[2].split()
-    return bool(state) and state[0] not in ("Z", "X")
-
-
-def _proc_strings(pid: int, name: str) -> list[str]:
-    """Return the NUL-separated strings of a file in /proc/PID."""
-    return _proc_text(pid, name).split("\0")
-
-
-def _proc_text(pid: int, name: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_text(errors="surrogateescape")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return ""
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+    return pid if {f"--directory={rehearsal.root}", disk_option(rehearsal)} & set(command_line) else None
 
 
 @contextmanager
-def _exclusive(rehearsal: Rehearsal) -> Iterator[None]:
+def exclusive(rehearsal: Rehearsal) -> Iterator[None]:
     """Lock the box, so that one process at a time starts or stops it; others wait."""
     with rehearsal.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

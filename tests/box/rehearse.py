@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.box import local_hub, machine
 from tests.box.live_output import run_live
 from tests.box.paths import ADDRESS, Rehearsal
+from tests.box.virtual_box import up_here
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 PYINFRA = ".venv/bin/pyinfra"
@@ -25,7 +26,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         rehearsal = Rehearsal.from_environment()
-        machine.up(rehearsal)
+        up_here(rehearsal)
         local_hub.start(rehearsal)
     except (machine.BoxError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
