@@ -97,7 +97,7 @@ def test_apts_output_is_shown_only_if_it_fails(
 def test_a_rehearsal_imports_nothing_that_only_the_tests_need() -> None:
     script = (
         "import json, sys, importlib.metadata as metadata\n"
-        "import tests.box.rehearse, tests.box.serve_hub\n"
+        "import tests.box.rehearse, tests.box.serve_hub, tests.box.tiny_model\n"
         "names = {name.partition('.')[0] for name in sys.modules}\n"
         "found = metadata.packages_distributions()\n"
         "print(json.dumps(sorted({one.lower() for name in names for one in found.get(name, [])})))\n"

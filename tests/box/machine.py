@@ -347,7 +347,7 @@ def check_port(rehearsal: Rehearsal) -> None:
             probe.bind((ADDRESS, rehearsal.port))
         except OSError as error:
             raise BoxError(
-                f"Port {rehearsal.port} of {ADDRESS} is not to be had ({error.strerror}).\n"
+                f"Port {rehearsal.port} of {ADDRESS} is in use ({error.strerror}).\n"
                 "Set LLAMARIG_REHEARSAL_PORT to a free one."
             ) from None
 

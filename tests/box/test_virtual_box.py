@@ -38,7 +38,7 @@ def test_the_estimate_says_how_it_runs_and_counts_what_is_made_already() -> None
     kvm, emulated = IN_A_CONTAINER, replace(IN_A_CONTAINER, kvm=False)
     assert "with KVM" in virtual_box.estimate(kvm, cores=2, is_made=False)
     assert "where KVM does not work" in virtual_box.estimate(kvm, cores=2, is_made=False)
-    assert "since /dev/kvm is not to be had" in virtual_box.estimate(emulated, cores=2, is_made=True)
+    assert "since /dev/kvm cannot be used" in virtual_box.estimate(emulated, cores=2, is_made=True)
 
     def minutes(cores: int, is_made: bool) -> int:
         words = virtual_box.estimate(emulated, cores=cores, is_made=is_made).split()

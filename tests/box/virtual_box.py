@@ -86,7 +86,7 @@ def estimate(found: Abilities, *, cores: int, is_made: bool) -> str:
     minutes = DEPLOY_KVM_MIN if found.kvm else DEPLOY_EMULATED_MIN
     if not is_made:
         minutes += FILE_SYSTEM_MIN + COMPILER_CORE_MIN / cores
-    how = "with KVM" if found.kvm else "emulated, since /dev/kvm is not to be had"
+    how = "with KVM" if found.kvm else "emulated, since /dev/kvm cannot be used"
     emulated = f", {minutes - DEPLOY_KVM_MIN + DEPLOY_EMULATED_MIN:.0f} where KVM does not work" if found.kvm else ""
     return f"Rehearsing in a virtual machine ({how}): about {minutes:.0f} minutes{emulated}."
 
