@@ -175,7 +175,7 @@ def _unknown(name: str) -> tuple[str, list[str]]:
     """The message for a job that the box has not named in ``_MOST_UNNAMED`` polls; it may run all the same."""
     unit = layout.job_unit(name)
     message = (
-        f"this box has reported nothing about the job {_MOST_UNNAMED} times in a row, so nobody waits for it any more: "
+        f"this box has reported nothing about the job {_MOST_UNNAMED} times in a row, so the wait has ended: "
         f"see `systemctl status '{unit}*'` and {layout.JOBS}/{name} there, then run deploy.py again"
     )
     return message, []
