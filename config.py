@@ -9,6 +9,6 @@ import sys
 # pyinfra switches the bytecode cache off, so that each command would compile the whole package again.
 sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
 
-from llamarig.commands.command_line import check_command_line  # noqa: E402  # after the cache is on
+from llamarig.commands.command_line import check_command_line  # noqa: E402 - the cache has to be on before the package is imported
 
 check_command_line()

@@ -140,11 +140,11 @@ def serve(descriptor: int) -> None:
     # Bound before pyinfra has gevent replace them by functions that start its event loop in this process.
     wait, ended_child = select.select, os.waitpid
     connection = _socket.socket(fileno=descriptor)
-    # pyinfra's program comes first, as in a real run: what it patches, other modules import patched.
-    import pyinfra_cli.main  # noqa: F401, I001
+    # Imported for the forked processes. pyinfra's program comes first, as in a real run: it patches what others import.
+    import pyinfra_cli.main  # noqa: F401, I001 - unused here; its place matters
     import llamarig.commands.audit
     import llamarig.commands.command_line
-    import llamarig.commands.deploy  # noqa: F401
+    import llamarig.commands.deploy  # noqa: F401 - for the forks
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which close the connection
     running: dict[int, int] = {}

@@ -102,16 +102,8 @@ class Deployment:
     def command(self, script: str, *arguments: str) -> list[str]:
         """Write the inventory and return the pyinfra command line; in the box's network namespace if it is isolated."""
         hosts = self.directory / "hosts.json"
-        login = {
-            "ssh_hostname": ADDRESS,
-            "ssh_port": self.box.port,
-            "ssh_user": "root",
-            "ssh_key": str(self.box.key),
-            "ssh_known_hosts_file": str(self.box.known_hosts),
-            "ssh_strict_host_key_checking": "yes",
-        }
-        first = (HOST, {**login, "rig": self.rig, **self.ssh})
-        others = [(name, {**login, "rig": self.rig, **data}) for name, data in self.more_hosts]
+        first = (HOST, {**self.box.login, "rig": self.rig, **self.ssh})
+        others = [(name, {**self.box.login, "rig": self.rig, **data}) for name, data in self.more_hosts]
         hosts.write_text(json.dumps([first, *others]))
         inventory = self.directory / "inventory.py"
         inventory.write_text(_INVENTORY.format(hosts=str(hosts)))

@@ -18,6 +18,18 @@ class Rehearsal(RehearsalBox):
     """The disposable box, with the paths that only the tests need."""
 
     @property
+    def login(self) -> dict[str, object]:
+        """pyinfra's host data for the SSH login as root."""
+        return {
+            "ssh_hostname": ADDRESS,
+            "ssh_port": self.port,
+            "ssh_user": "root",
+            "ssh_key": str(self.key),
+            "ssh_known_hosts_file": str(self.known_hosts),
+            "ssh_strict_host_key_checking": "yes",
+        }
+
+    @property
     def root(self) -> Path:
         """Root of the box's file system."""
         return self.directory / "root"

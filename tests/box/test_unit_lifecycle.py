@@ -91,8 +91,8 @@ def test_requests_during_a_switch_are_answered_or_refused_and_only_one_server_ru
         for name in ("second", "tiny", "second", "tiny"):
             before = outcomes["answered"]
             two_models.shell(f"systemctl start llamarig-{name}")
-            wait_for(lambda name=name: served_model(two_models) == name, f"{name} on the port")  # type: ignore[misc]
-            wait_for(lambda before=before: outcomes["answered"] > before, "an answer")  # type: ignore[misc]
+            wait_for(lambda name=name: served_model(two_models) == name, f"{name} on the port")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            wait_for(lambda before=before: outcomes["answered"] > before, "an answer")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             other = {"second": TINY, "tiny": SECOND}[name]
             # systemd kills a server that does not stop because of running requests, and then calls it failed.
             assert unit_properties(two_models, other, "ActiveState")[0] in ("inactive", "failed")

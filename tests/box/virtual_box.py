@@ -184,7 +184,7 @@ def _unpack_emulator(rehearsal: Rehearsal, tools: Path) -> None:
 
 
 def _start(rehearsal: Rehearsal, *, kvm: bool) -> None:
-    """Start with KVM if asked to, and emulate where it does not work, as in some virtual machines."""
+    """Start with KVM if `kvm` is set; emulate where it does not work, as in some virtual machines."""
     began = time.monotonic()
     attempts = [("kvm", "with KVM", KVM_SECONDS)] if kvm else []
     attempts.append(("tcg,thread=multi", "emulated", EMULATED_SECONDS))

@@ -87,7 +87,7 @@ def test_a_plan_file_that_cannot_be_read_is_one_finding(
 def test_a_plan_file_that_cannot_be_read_is_reported_while_a_release_is_missing(tmp_path: Path) -> None:
     """It needs no release to be known unreadable."""
     of = rig(broken(tmp_path, "no JSON"))
-    without = {asked: text for asked, text in ready(of).items() if asked.fact is not Releases}
+    without = {one: text for one, text in ready(of).items() if one.fact is not Releases}
     found = audited(of, without, "llama.release", "llama.plans", "llama.units").failing
     assert [(one.check, one.about) for one in found if one.check != "llama.release"] == [("llama.plans", of.plan_file)]
     assert "llama.release" in {one.check for one in found}

@@ -208,14 +208,14 @@ def test_a_dry_run_names_the_missing_token(rig: Rig, caplog: pytest.LogCaptureFi
 
 def test_no_token_is_read_where_nothing_is_fetched(rig: Rig, tmp_path: Path) -> None:
     """A token command may ask to unlock a password manager."""
-    asked = tmp_path / "asked"
-    hub = rig.hub.model_copy(update={"token_env": None, "token_command": ("sh", "-c", f"echo x >>{asked}; echo hf_x")})
+    runs = tmp_path / "runs"
+    hub = rig.hub.model_copy(update={"token_env": None, "token_command": ("sh", "-c", f"echo x >>{runs}; echo hf_x")})
     prompting = rig.model_copy(update={"hub": hub})
     store.write(rig.model_lock, ModelLock(models={lock_key(rig.models[0]): ALL_LOCKED}))
     whole = {**replies(None), f"find -H {layout.MODELS}": store_output([ALL_LOCKED])}
     assert commands_sent(prompting, whole) == []
     with pytest.raises(OperationFailedError):
         commands_sent(prompting, {**whole, f"find -H {layout.MODELS}": "free\t1"})
-    assert not asked.exists(), "there is no room to fetch anything"
+    assert not runs.exists(), "there is no room to fetch anything"
     assert commands_sent(prompting, {**whole, f"find -H {layout.MODELS}": f"free\t{1 << 50}"})
-    assert asked.read_text() == "x\n", "once for both stages"
+    assert runs.read_text() == "x\n", "once for both stages"

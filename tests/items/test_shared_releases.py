@@ -119,7 +119,7 @@ def test_a_builder_that_was_not_reached_is_refused(caplog: pytest.LogCaptureFixt
 
     with fake_run(hosts=boxes(of, small=platform("avx2")), deploys=[without_the_builder]) as this:
         assert this.failed == {SMALL}
-        assert "uname -m" not in "".join(this.commands_on(BIG)), "it is not asked"
+        assert "uname -m" not in "".join(this.commands_on(BIG)), "the builder was queried"
     assert "which is not part of this run or was not reached" in caplog.text
 
 

@@ -25,7 +25,7 @@ from tests.box import local_hub, machine
 from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
 from tests.box.host import BoxError
 from tests.box.hub import Hub
-from tests.box.paths import ADDRESS, Rehearsal
+from tests.box.paths import Rehearsal
 from tests.box.sparse_models import write_sparse
 from tests.pictures.screen import Screen, recorded, svg
 from tests.placement.model_shapes import SHAPES
@@ -82,20 +82,12 @@ class Owner:
 
     def declare(self, rig: Mapping[str, Any]) -> None:
         """Make this the declaration of the box; its files on this machine are the owner's own."""
-        login = {
-            "ssh_hostname": ADDRESS,
-            "ssh_port": self.box.port,
-            "ssh_user": "root",
-            "ssh_key": str(self.box.key),
-            "ssh_known_hosts_file": str(self.box.known_hosts),
-            "ssh_strict_host_key_checking": "yes",
-        }
         files = {
             "model_lock": "inventory/models.lock.json",
             "bench_ledger": "inventory/bench.jsonl",
             "plan_file": "inventory/plans.json",
         }
-        hosts = [(HOST, {**login, "rig": {**rig, **files}})]
+        hosts = [(HOST, {**self.box.login, "rig": {**rig, **files}})]
         (self.directory / "inventory/hosts.json").write_text(json.dumps(hosts))
 
     def run(self, *arguments: str, code: int = 0) -> Screen:

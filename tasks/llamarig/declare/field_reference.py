@@ -40,7 +40,7 @@ def field_reference() -> str:
 
 
 def declarations(root: type[Declaration]) -> list[type[Declaration]]:
-    """A declaration and all that its fields can hold, each once, what a field holds directly after its owner."""
+    """A declaration and those nested in its fields, each once; nested ones follow the declaration that holds them."""
     found = [root]
     for info in root.model_fields.values():
         for nested in _nested(info.annotation):

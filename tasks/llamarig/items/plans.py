@@ -62,7 +62,7 @@ class ReadablePlanFile(Item):
     severity = Severity.ERROR
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One, for its owner. No fact of the box is needed to know it."""
+        """One, if the file cannot be read; the owner has to mend it. No fact of the box is needed."""
         problem = seen.here.plan_problem
         if not problem or not (planned_models(rig) or measured_models(rig)):
             return []
