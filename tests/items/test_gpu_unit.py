@@ -84,17 +84,13 @@ def test_a_limit_that_cannot_be_set_is_refused() -> None:
     assert "1400" in difference.refusal
 
 
-def test_a_unit_that_nothing_needs_any_more_is_removed() -> None:
-    of = rig(None, backend="vulkan")
+@pytest.mark.parametrize(
+    "of", [rig(None, backend="vulkan"), cuda_rig({}, backend="cpu")], ids=["vulkan", "no cards, and builds for the CPU"]
+)
+def test_a_unit_that_nothing_needs_any_more_is_removed(of: Rig) -> None:
     assert changes(box(of, "[Service]\n")) == [
         f"systemctl --quiet disable --now {layout.GPUS_UNIT}",
         f"rm {layout.UNITS}/{layout.GPUS_UNIT}",
         "systemctl daemon-reload",
     ]
-    assert Box(of, control_machine(of)).differences(GpuSetup()) == []
-
-
-def test_a_box_without_cards_and_with_cpu_builds_is_not_read() -> None:
-    of = cuda_rig({}, backend="cpu")
-    assert list(GpuSetup().queries(of, control_machine(of))) == []
     assert Box(of, control_machine(of)).differences(GpuSetup()) == []

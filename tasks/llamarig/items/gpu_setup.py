@@ -35,16 +35,13 @@ class GpuSetup(Item):
     covered_by = ("gpu.power", "gpu.cards", "gpu.driver")
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """Nothing where no card is declared and every build is for the CPU."""
-        if _applies(rig):
-            yield query(UnitFiles, names=[layout.GPUS_UNIT])
+        """The unit, also where nothing needs it: an earlier declaration may have left it."""
+        yield query(UnitFiles, names=[layout.GPUS_UNIT])
         if _limits_declared(rig):
             yield query(Gpus)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """At most one for the unit that sets up the cards, and one for each card's limit."""
-        if not _applies(rig):
-            return []
         unit = _unit(seen)
         if not (_limits_declared(rig) or bool(cuda_builds(rig))):
             return [Difference(layout.GPUS_UNIT, "no such unit", "installed, and not needed")] if unit.text else []
@@ -88,10 +85,6 @@ class GpuSetup(Item):
         yield StringCommand("systemctl", "restart", layout.GPUS_UNIT)
         if _limits_declared(rig):
             yield FunctionCommand(_read_back, [rig], {})
-
-
-def _applies(rig: Rig) -> bool:
-    return bool(rig.host.gpus) or any(build.backend != "cpu" for build in rig.builds)
 
 
 def _limits_declared(rig: Rig) -> bool:
