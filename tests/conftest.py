@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from tests import isolation, left_out
 from tests.box import local_hub, machine
 from tests.box.deployment import Deployment, Outcome, rehearsal_rig
+from tests.box.exclusive_use import exclusive_use
 from tests.box.hub import Hub
 from tests.box.paths import Rehearsal
 from tests.box.seed_box import DEPLOY_SECONDS, copy_seed
@@ -68,7 +67,7 @@ def seeded(boxes: Boxes, pytestconfig: pytest.Config, testrun_uid: str) -> Itera
     LLAMARIG_KEEP_TEST_BOX=1 starts from the box the last run left, which is quicker while a test is being written.
     """
     keeps = bool(os.environ.get("LLAMARIG_KEEP_TEST_BOX"))
-    with _exclusive_use(boxes.own):
+    with exclusive_use(boxes.own.directory, ", or set LLAMARIG_TEST_BOX and LLAMARIG_TEST_PORT for boxes of your own"):
         if keeps and boxes.own.root.is_dir():
             yield None
             return
@@ -84,22 +83,6 @@ def rehearsal(boxes: Boxes, seeded: Outcome | None) -> Iterator[Rehearsal]:
         yield boxes.own
     finally:
         machine.down(boxes.own)
-
-
-@contextmanager
-def _exclusive_use(box: Rehearsal) -> Iterator[None]:
-    """Lock the box for this test run: a second run would delete it while the first uses it."""
-    box.directory.parent.mkdir(parents=True, exist_ok=True)
-    with box.directory.with_name(f"{box.directory.name}.tests-lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pytest.fail(
-                f"Another test run is using {box.directory}. Wait for its end, or set LLAMARIG_TEST_BOX and "
-                "LLAMARIG_TEST_PORT for boxes of your own.",
-                pytrace=False,
-            )
-        yield
 
 
 @pytest.fixture(scope="session")

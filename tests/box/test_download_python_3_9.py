@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.box.deployment import wait_for
+from tests.box.exclusive_use import exclusive_use
 from tests.box.fetch_run import MIB, PATIENCE_S, REPOSITORY_ROOT, FetchRun, random_file
 from tests.box.host import KEYRING, host_environment
 from tests.box.hub import Hub
@@ -31,22 +32,23 @@ def debian_11(users_box: Rehearsal) -> Iterator[Path]:
             pytest.fail("a chroot needs root, and CI must not skip this test")
         pytest.skip("a chroot needs root: run `sudo python3 -m tests check`")
     root = users_box.cache / "debian-11"
-    if not root.exists():
-        part = root.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        command = ["mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "--quiet"]
-        command += [f"--keyring={KEYRING}", "bullseye", str(part)]
-        subprocess.run(command, env=host_environment({"DEBIAN_FRONTEND": "noninteractive"}), check=True)
-        part.rename(root)
-    # The chroot needs this machine's resolver and certificates to reach PyPI.
-    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    shutil.copy(Path("/") / CERTIFICATES, root / CERTIFICATES)
-    programs = root / "opt/llamarig/lib/llamarig/remote"
-    shutil.rmtree(programs, ignore_errors=True)
-    shutil.copytree(REPOSITORY_ROOT / "tasks/llamarig/remote", programs)
-    shutil.copy(REPOSITORY_ROOT / "tasks/llamarig/items/locks/hub-requirements.txt", root / "tmp")
-    yield root
-    shutil.rmtree(root / "tmp/store", ignore_errors=True)
+    with exclusive_use(root):
+        if not root.exists():
+            part = root.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            command = ["mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "--quiet"]
+            command += [f"--keyring={KEYRING}", "bullseye", str(part)]
+            subprocess.run(command, env=host_environment({"DEBIAN_FRONTEND": "noninteractive"}), check=True)
+            part.rename(root)
+        # The chroot needs this machine's resolver and certificates to reach PyPI.
+        shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+        shutil.copy(Path("/") / CERTIFICATES, root / CERTIFICATES)
+        programs = root / "opt/llamarig/lib/llamarig/remote"
+        shutil.rmtree(programs, ignore_errors=True)
+        shutil.copytree(REPOSITORY_ROOT / "tasks/llamarig/remote", programs)
+        shutil.copy(REPOSITORY_ROOT / "tasks/llamarig/items/locks/hub-requirements.txt", root / "tmp")
+        yield root
+        shutil.rmtree(root / "tmp/store", ignore_errors=True)
 
 
 def in_chroot(root: Path, command: str) -> list[str]:

@@ -16,6 +16,7 @@ from llamarig.items.wanted_unit import wanted_unit
 from llamarig.render.server_arguments import ModelFiles
 
 from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
+from tests.box.exclusive_use import exclusive_use
 from tests.box.paths import Rehearsal
 from tests.prepared_pyinfra import PYINFRA
 from tests.render.golden_units import PINNED
@@ -32,11 +33,12 @@ PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
 @pytest.fixture
 def vm(users_box: Rehearsal) -> Iterator[VirtualMachine]:
     machine = VirtualMachine(users_box.cache / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
-    machine.make()
-    try:
-        yield machine
-    finally:
-        machine.kill()
+    with exclusive_use(users_box.cache / "vm"):
+        machine.make()
+        try:
+            yield machine
+        finally:
+            machine.kill()
 
 
 class VmDeployment:
