@@ -68,7 +68,14 @@ def svg(screen: str, title: str, name: str) -> str:
     :param title: of the window: the command
     :param name: makes the picture's own identifiers, so that the same text is the same picture
     """
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True,
+        width=COLUMNS,
+        height=25,  # without it, rich takes a terminal of TERM=dumb for 80 columns wide
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+    )
     # Text.from_ansi drops a line feed at the end; empty lines before it would be drawn.
     console.print(Text.from_ansi(screen.strip("\n")), overflow="fold")
     picture = console.export_svg(title=title, theme=MONOKAI, unique_id=name)

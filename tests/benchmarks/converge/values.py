@@ -114,6 +114,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
             {"path": f"{layout.UNITS}/{SERVICE}", "text": service_text(model.serve.host for model in rig.models)},
             {"path": f"{layout.UNITS}/{TIMER}", "text": timer_text()},
         ],
+        "gpus_unit": f"{layout.UNITS}/{layout.GPUS_UNIT}",
         "liveness_timer": TIMER,
         "interpreters": {"command": _command(interpreters), "lines": _lines(deployment, interpreters)},
         # Only the locked distributions: llamarig ignores additional ones, too.
