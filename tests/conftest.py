@@ -1,4 +1,4 @@
-"""Fixtures of the box that all tests share: made fresh, converged once, restored by every test that changes it."""
+"""Fixtures of the box that tests share: made fresh, converged before each module, restored by tests that change it."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import pytest
 
 @contextmanager
 def exclusive_use(directory: Path, remedy: str = "") -> Iterator[None]:
-    """Lock a directory of boxes for this test run; fail the test at once where another run holds it.
+    """Lock a directory for this test run; fail the test at once where another run has locked it.
 
-    :param remedy: how both can run side by side, as the end of "Wait for its end"
+    :param remedy: how both runs can go side by side: the end of the sentence "Wait for its end", with its comma
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_name(f"{directory.name}.tests-lock").open("w") as lock:

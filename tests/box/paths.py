@@ -8,9 +8,25 @@ from pathlib import Path
 
 from inventory.rehearsal_box import ADDRESS, DEFAULT_PORT, RehearsalBox, cache_directory
 
-__all__ = ["ADDRESS", "DEFAULT_PORT", "HOSTNAME", "Rehearsal", "cache_directory"]
+__all__ = ["ADDRESS", "DEFAULT_PORT", "HOSTNAME", "Rehearsal", "cache_directory", "root_login"]
 
 HOSTNAME = "rehearsal"
+
+
+def root_login(port: int, key: Path, known_hosts: Path) -> dict[str, object]:
+    """pyinfra's host data for an SSH login as root on a box of this machine.
+
+    :param key: path of the private key
+    :param known_hosts: path of the file with the box's host key, the only one that is accepted
+    """
+    return {
+        "ssh_hostname": ADDRESS,
+        "ssh_port": port,
+        "ssh_user": "root",
+        "ssh_key": str(key),
+        "ssh_known_hosts_file": str(known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+    }
 
 
 @dataclass(frozen=True)
@@ -20,14 +36,7 @@ class Rehearsal(RehearsalBox):
     @property
     def login(self) -> dict[str, object]:
         """pyinfra's host data for the SSH login as root."""
-        return {
-            "ssh_hostname": ADDRESS,
-            "ssh_port": self.port,
-            "ssh_user": "root",
-            "ssh_key": str(self.key),
-            "ssh_known_hosts_file": str(self.known_hosts),
-            "ssh_strict_host_key_checking": "yes",
-        }
+        return root_login(self.port, self.key, self.known_hosts)
 
     @property
     def root(self) -> Path:

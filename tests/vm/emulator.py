@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.box.bootstrap import PACKAGES, SUITE
 from tests.box.host import KEYRING, host_environment, run
-from tests.box.paths import ADDRESS
+from tests.box.paths import ADDRESS, root_login
 
 GUEST_PACKAGES = (*PACKAGES, "python3", "linux-image-cloud-amd64", "initramfs-tools", "udev", "dmidecode")
 BOOT_SECONDS = 240.0
@@ -115,14 +115,7 @@ class VirtualMachine:
 
     def login(self) -> dict[str, object]:
         """pyinfra's host data for the SSH login."""
-        return {
-            "ssh_hostname": ADDRESS,
-            "ssh_port": self.port,
-            "ssh_user": "root",
-            "ssh_key": str(self.key),
-            "ssh_known_hosts_file": str(self.known_hosts),
-            "ssh_strict_host_key_checking": "yes",
-        }
+        return root_login(self.port, self.key, self.known_hosts)
 
     def _ssh(self, command: str, timeout: float) -> subprocess.CompletedProcess[str]:
         options = ("BatchMode=yes", "ConnectTimeout=10", "LogLevel=ERROR", f"UserKnownHostsFile={self.known_hosts}")
