@@ -8,9 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from llamarig.remote.serve.server_client import Server
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.pinned_pages import PRICE, is_pageable
+from llamarig.remote.shared.server_client import Server
 
 UNITS = Path("/etc/systemd/system")
 BEGAN = time.time()

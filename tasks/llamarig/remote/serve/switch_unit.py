@@ -34,7 +34,6 @@ from llamarig.remote.serve.model_units import (
     wait_until_healthy,
 )
 from llamarig.remote.serve.previous_server import PreviousServer, read_start_record
-from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.job_status import (
     JobFailedError,
     OtherOwnsStatusError,
@@ -44,6 +43,7 @@ from llamarig.remote.shared.job_status import (
     run_job,
 )
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
+from llamarig.remote.shared.server_client import NoAnswerError, Server
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 # Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
