@@ -24,6 +24,7 @@ from typing import Any, Optional
 from llamarig.remote.serve import model_units
 from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import run
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.record import Record
 from llamarig.remote.shared.server_client import NoAnswerError, Server
 
@@ -160,9 +161,7 @@ def main(state_file: Path) -> None:
         probed = {unit: pool.submit(_state_after, unit, pid, known) for unit, pid in servers.items()}
     states = {f"{unit} {servers[unit]}": future.result() for unit, future in probed.items()}
     after = {process: state.to_json() for process, state in states.items() if state is not None}
-    part = state_file.with_suffix(".part")
-    part.write_text(json.dumps(after))
-    part.replace(state_file)
+    replace_file(state_file, json.dumps(after))
 
 
 def _stored(state_file: Path) -> dict[str, Any]:
