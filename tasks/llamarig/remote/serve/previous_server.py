@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Optional
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import is_healthy, replace_file, state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.model_units import is_healthy, state_of, systemctl, wait_until_healthy
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
 from llamarig.remote.shared.record import Record
@@ -74,8 +75,7 @@ class PreviousServer:
         """
         try:
             if self.text is not None:
-                replace_file(self._copy, self.text)
-                self._copy.chmod(0o644)
+                replace_file(self._copy, self.text, mode=0o644)
             note = ServedBefore(self.text, tuple(self.active), self._record_digest(self.unit))
             replace_file(self._note(self.unit), json.dumps(note.to_json()))
         except OSError as error:
