@@ -208,12 +208,12 @@ def _plan_request(
     auto, release = model.serve.placement, release_of(rig, model)
     shards = _shards(model, given.locked)
     read = host.get_fact(ModelHeaders, paths=shards)
-    if unread := [shard for shard in shards if shard not in read]:
+    headers = read.of(shards)
+    if headers is None:
         raise PlanError(
-            f"model {model.name!r} cannot be planned: {unread[0]} has no header that llama.cpp reads; "
+            f"model {model.name!r} cannot be planned: llama.cpp would not read {read.problem(shards)}; "
             "run deploy.py --data deep=1, which verifies every byte of the model files and fetches damaged ones again"
         )
-    headers = [read[shard] for shard in shards]
     held = host.get_fact(HeldByServers)
     devices = _devices(rig, model, release, shards[0], {} if rig.simulated_gpus else held.vram_mib)
     try:
