@@ -187,6 +187,22 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("CUDA_VISIBLE_DEVICES is rendered by llamarig", "declare serve.gpus"),
     ),
     "acceptance of no lint": (lambda: serve(accept={"kv-q4": "measured"}), ("'kv-q4' is no lint and no risky flag",)),
+    "origin with a path": (
+        lambda: serve(cors_origins=("https://chat.lan/",)),
+        ("cors_origins = ('https://chat.lan/',)", "is no origin: write https://HOST"),
+    ),
+    "two origins": (
+        lambda: serve(cors_origins=("https://a.lan", "https://b.lan")),
+        ("llama-server sends all of them as one header", "declare one"),
+    ),
+    "every origin without a key": (
+        lambda: serve(cors_origins=("*",)),
+        ("lets every web page that you open use this server", "set api_key_file"),
+    ),
+    "credentials of browsers as extra": (
+        lambda: serve(extra=("--cors-credentials",)),
+        ("--cors-credentials is rendered by llamarig: declare serve.cors_origins (llama-server reads no cookies)",),
+    ),
     "risky flag": (
         lambda: serve(extra=("--tools", "all")),
         (

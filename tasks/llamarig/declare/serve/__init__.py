@@ -73,3 +73,12 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
                 f"host {self.host} is open to the network: set api_key_file to a key file on the box, or keep 127.0.0.1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _every_origin_needs_a_key(self) -> Serve:
+        if "*" in self.cors_origins and self.api_key_file is None:
+            raise ValueError(
+                'cors_origins = ("*",) lets every web page that you open use this server: set api_key_file, or name '
+                "the page's origin"
+            )
+        return self
