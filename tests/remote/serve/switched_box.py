@@ -138,6 +138,10 @@ class SwitchedBox:
         except OSError:
             return ""
 
+    def listens(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
     def left_over(self) -> set[str]:
         """Files left over by switches that have not ended."""
         return {file.name for file in (*self.units.iterdir(), *self.records.iterdir()) if "before" in file.name}

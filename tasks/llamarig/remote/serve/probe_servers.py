@@ -1,5 +1,7 @@
 """Liveness probe: restarts a model server of this box that no longer completes requests. A timer runs it every minute.
 
+A server with an API key that answers without it is stopped: it is open to everyone who reaches its port.
+
 A server whose compute loop hangs still answers /health, from another thread. A server that is loading, asleep, or busy
 and making progress is not disturbed. An idle one is sent a request for one token only after an hour without other
 evidence that it works, because with a single slot that request evicts the user's cached prompt. A server that hides
@@ -18,6 +20,7 @@ from typing import Any, Optional
 
 from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import run
+from llamarig.remote.serve.open_servers import is_open
 from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.shared.record import Record
 
@@ -146,6 +149,10 @@ def main(state_file: Path) -> None:
     after: dict[str, Any] = {}
     for unit, pid in _running_servers().items():
         process = f"{unit} {pid}"
+        if is_open(pid):
+            print(f"{unit} has an API key and answers without it, so everyone can use it: stopping it. Run deploy.py")
+            run(["systemctl", "stop", unit])
+            continue
         try:
             state = probe(unit, pid, key_of(unit), ServerState.from_stored(states.get(process)), time.time())
         except OSError as error:  # it has ended in between, or refuses even /props
