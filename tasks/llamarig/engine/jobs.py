@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import secrets
 import time
 from collections.abc import Sequence
 
 import gevent
-from pyinfra.api.command import FileUploadCommand, FunctionCommand, QuoteString, StringCommand
+from pyinfra.api.command import FunctionCommand, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from llamarig.engine.item import Commands
 from llamarig.engine.progress import progress_line
 from llamarig.engine.refuse import report
+from llamarig.engine.upload import upload
 from llamarig.facts.jobs import Job, Jobs
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
@@ -98,7 +98,7 @@ def start_job(
         yield none_runs(name)
     stop = f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; " if stops_another else ""
     yield StringCommand(f"{stop}mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json")
-    yield FileUploadCommand(io.StringIO(job_text(job)), f"{directory}/job.json")
+    yield upload(job_text(job), f"{directory}/job.json", mode="600")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:
         wanted = [f"WorkingDirectory={layout.PROGRAMS}", "Environment=HOME=/root LC_ALL=C.UTF-8", *properties]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from pyinfra.api.command import FileUploadCommand, PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
 from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.run import run
+from llamarig.engine.upload import upload
 from llamarig.facts.files import FileSizes
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
@@ -89,7 +89,7 @@ def _write_sparse_files(
     )
     for path, shard, data in zip(paths, locked.shards, fetched.data, strict=True):
         file = f"{part}/{path.rpartition('/')[2]}"
-        yield FileUploadCommand(io.BytesIO(data), file)
+        yield upload(data, file)
         yield StringCommand("truncate", f"--size={shard.size}", QuoteString(file))
     yield StringCommand("mv", part, directory)
     return fetched.fetched

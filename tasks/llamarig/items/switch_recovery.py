@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.command import StringCommand
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
 from llamarig.engine.jobs import SWITCH
+from llamarig.engine.upload import upload
 from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.switch_journal import UnfinishedSwitch
 from llamarig.facts.unit_files import UnitFile, UnitFiles
@@ -56,8 +56,7 @@ class InterruptedSwitches(Item):
             job = f"{layout.JOBS}/{SWITCH}{unit.removeprefix('llamarig-').removesuffix('.service')}"
             yield StringCommand(f"cd {layout.PROGRAMS} && {RESTORE} after-switch {layout.PROOFS} '{job}'")
         if any(difference.what == SERVICE for difference in differences):
-            yield FileUploadCommand(io.StringIO(_text(rig)), f"{layout.UNITS}/{SERVICE}")
-            yield StringCommand("chmod", "644", f"{layout.UNITS}/{SERVICE}")
+            yield upload(_text(rig), f"{layout.UNITS}/{SERVICE}")
             yield StringCommand("systemctl", "daemon-reload")
             yield StringCommand("systemctl", "--quiet", "enable", SERVICE)
 

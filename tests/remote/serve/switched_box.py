@@ -54,12 +54,21 @@ class SwitchedBox:
         for directory in (self.units, self.records, self.job_directory, root / "bin"):
             directory.mkdir()
         self.more_environment: dict[str, str] = {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.take_port()
         self.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
         self.program("journalctl", f"cat {root}/logs/* 2>/dev/null; true")
         self.program("ss", "true")
+
+    def take_port(self) -> None:
+        """Use a free port from now on."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def listens(self) -> bool:
+        """Whether a server listens on the port."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def program(self, name: str, script: str) -> None:
         path = self.root / "bin" / name
@@ -162,10 +171,6 @@ class SwitchedBox:
                 return str(json.loads(response.read())["mode"])
         except OSError:
             return ""
-
-    def listens(self) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def left_over(self) -> set[str]:
         """Files left over by switches that have not ended."""

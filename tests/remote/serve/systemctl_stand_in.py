@@ -1,4 +1,4 @@
-"""Stand-in for systemctl that manages the units of a directory: the commands that remote/serve/switch_unit.py runs.
+"""Stand-in for systemctl that manages the units of a directory: the commands that remote/serve/ runs.
 
 As with systemd, a unit file takes effect at the next daemon-reload, a unit that starts stops those it conflicts with,
 and a started server outlives this program. `power-cut` ends every server; `start-enabled` starts what is enabled, as a
@@ -62,7 +62,10 @@ def start(unit: str) -> None:
     (PIDS / unit).write_text(str(process.pid))
 
 
-def show(unit: str) -> None:
+def show(unit: str, value: bool) -> None:
+    if value:  # only MainPID is asked for so
+        print(pid_of(unit))
+        return
     pid, known = pid_of(unit), (PIDS / unit).exists()
     print(f"ActiveState={'active' if pid else 'failed' if known else 'inactive'}")
     print(f"SubState={'running' if pid else 'dead'}\nMainPID={pid}\nNRestarts=0\nExecMainStatus={0 if pid else 1}")
@@ -103,8 +106,15 @@ def main() -> None:
         (ENABLED / units[0]).unlink(missing_ok=True)
     elif command in ("start", "stop") and "--no-block" in words:
         pass  # at boot: `start-enabled` starts what is enabled by then
-    elif command in ("start", "stop", "show"):
-        {"start": start, "stop": stop, "show": show}[command](units[0])
+    elif command == "list-units":
+        print(*(f"{file.name} loaded active running" for file in PIDS.iterdir() if pid_of(file.name)), sep="\n")
+    elif command == "show":
+        show(units[0], "--value" in words)
+    elif command in ("start", "stop", "kill", "restart"):
+        if command != "start":
+            stop(units[0])
+        if command in ("start", "restart"):
+            start(units[0])
 
 
 if __name__ == "__main__":

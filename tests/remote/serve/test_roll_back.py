@@ -95,9 +95,9 @@ def test_a_switch_that_is_refused_after_a_killed_one_starts_what_served(box: Swi
 def test_a_journal_that_cannot_be_read_is_put_aside(box: SwitchedBox, content: str) -> None:
     old = box.serve(UNIT, "old")
     journal = box.records / "switch-journal"
-    for run in (lambda: box.restore("after-switch"), lambda: box.restore("at-boot")):
+    for when in ("after-switch", "at-boot"):
         journal.write_text(content)
-        assert "cannot be read" in run()
+        assert "cannot be read" in box.restore(when)
         assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
         assert not journal.exists()
     journal.write_text(content)

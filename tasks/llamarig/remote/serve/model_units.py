@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
 from pathlib import Path
 
-from llamarig.remote.serve.server_client import Server
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.pinned_pages import PRICE, is_pageable
+from llamarig.remote.shared.server_client import Server
 
 UNITS = Path("/etc/systemd/system")
 BEGAN = time.time()
@@ -25,25 +25,9 @@ def install_unit(unit: str, text: str) -> None:
 
     :raises JobFailedError: when systemd does not reload: it would start the old text
     """
-    replace_file(UNITS / unit, text)
-    (UNITS / unit).chmod(0o644)
+    replace_file(UNITS / unit, text, mode=0o644)
     if systemctl("daemon-reload"):
         raise JobFailedError(f"systemd does not reload {unit} (systemctl daemon-reload failed)")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file atomically: a crash or power cut leaves either the old content or the new one."""
-    part = path.with_suffix(".llamarig-part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # else a power cut may undo the rename
-    finally:
-        os.close(directory)
 
 
 # --- servers --------------------------------------------------------------------------------------------------------

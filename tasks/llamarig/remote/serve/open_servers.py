@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llamarig.remote.serve.server_client import NoAnswerError, Server
+from llamarig.remote.shared.server_client import NoAnswerError, Server
 
 
 def is_open(pid: str) -> bool:

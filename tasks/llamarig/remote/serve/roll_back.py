@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import replace_file, state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.model_units import state_of, systemctl, wait_until_healthy
 from llamarig.remote.serve.switch_journal import Journal, copy_of, delete_journal, is_committed
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import Progress
 
 _LEAST_LOAD_TIMEOUT_S = 900
@@ -100,8 +101,7 @@ def _restore_file(journal: Journal) -> str:
             if copy_of(journal.unit).exists():
                 copy_of(journal.unit).replace(file)
             else:
-                replace_file(file, journal.text)
-                file.chmod(0o644)
+                replace_file(file, journal.text, mode=0o644)
     except OSError as error:
         return f"its old unit file could not be restored ({error.strerror}: {error.filename}); "
     return ""

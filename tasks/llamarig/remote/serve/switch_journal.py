@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Optional
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import is_healthy, replace_file, state_of
+from llamarig.remote.serve.model_units import is_healthy, state_of
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
 from llamarig.remote.shared.record import Record
@@ -88,8 +89,7 @@ def write_journal(directory: Path, journal: Journal) -> None:
     """
     try:
         if journal.text is not None:
-            replace_file(copy_of(journal.unit), journal.text)
-            copy_of(journal.unit).chmod(0o644)
+            replace_file(copy_of(journal.unit), journal.text, mode=0o644)
         replace_file(directory / JOURNAL, json.dumps(journal.to_json()))
     except OSError as error:
         raise JobFailedError(

@@ -28,14 +28,12 @@ from llamarig.remote.serve.model_units import (
     install_unit,
     journal,
     pageable_warning,
-    replace_file,
     run,
     state_of,
     systemctl,
     wait_until_healthy,
 )
 from llamarig.remote.serve.roll_back import roll_back, roll_back_now
-from llamarig.remote.serve.server_client import NoAnswerError, Server
 from llamarig.remote.serve.switch_journal import (
     delete_journal,
     journal_lock,
@@ -44,6 +42,7 @@ from llamarig.remote.serve.switch_journal import (
     what_serves,
     write_journal,
 )
+from llamarig.remote.shared.durable import locked, replace_files
 from llamarig.remote.shared.job_status import (
     JobFailedError,
     OtherOwnsStatusError,
@@ -53,6 +52,7 @@ from llamarig.remote.shared.job_status import (
     run_job,
 )
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
+from llamarig.remote.shared.server_client import NoAnswerError, Server
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 # Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
@@ -319,15 +319,13 @@ def record_start(started: Started) -> None:
     )
     path, text = Path(job.proof), json.dumps(record.to_json())
     path.parent.mkdir(parents=True, exist_ok=True)
-    last = read_start_record(path.parent, job.unit)
-    if last is not None and directives(last.text) != directives(job.text):
-        # A rollback returns to this. Both are written before either is renamed: the disk may fill up in between.
-        part = path.with_suffix(".llamarig-new")
-        part.write_text(text)
-        replace_file(path.with_name(f"{job.unit}.previous.json"), path.read_text())
-        part.replace(path)
-        return
-    replace_file(path, text)
+    with locked(path):
+        contents = {path: text}
+        last = read_start_record(path.parent, job.unit)
+        if last is not None and directives(last.text) != directives(job.text):
+            # A rollback returns to this.
+            contents = {path.with_name(f"{job.unit}.previous.json"): path.read_text(), path: text}
+        replace_files(contents)
 
 
 def _api_key(job: SwitchJob) -> str | None:
