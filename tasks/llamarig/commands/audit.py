@@ -183,7 +183,7 @@ def _box(rig: Rig, options: AuditOptions, checks: Sequence[Check]) -> Box:
         plan_problem=here.plan_problem if planned_models(rig) else "",
         selected=frozenset(check.id for check in checks),
         pinned_mib=_pinned(rig, here),
-        vram_held_mib=read_fact(HeldByServers).vram_mib if planned_models(rig) and here.plans else {},
+        vram_held_mib=read_fact(HeldByServers).freed_vram_mib() if planned_models(rig) and here.plans else {},
     )
     if options.disk:
         box = replace(box, requested=box.requested | {DiskSpeed.id}, read_mb_s=host.get_fact(ReadSpeedMeasured))

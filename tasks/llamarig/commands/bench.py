@@ -202,7 +202,5 @@ def _ram_bytes_per_token(host: Host, unit: Unit) -> float | None:
     if "--model" not in words[:-1]:
         return None
     shards = all_shards(words[words.index("--model") + 1])
-    headers = host.get_fact(ModelHeaders, paths=shards)
-    if any(shard not in headers for shard in shards):
-        return None
-    return ram_bytes_per_token(words, combined_header([headers[shard] for shard in shards]))
+    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
+    return None if headers is None else ram_bytes_per_token(words, combined_header(headers))

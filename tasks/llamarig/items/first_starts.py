@@ -37,10 +37,10 @@ def first_start(item: Wanted, lock: LockedModel, rendered: Callable[[Model], Wan
     if item.plan is None or not item.running:
         return None
     shards = [target(lock, shard) for shard in lock.shards]
-    headers = host.get_fact(ModelHeaders, paths=shards)
-    if any(shard not in headers for shard in shards):
+    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
+    if headers is None:
         return None  # the server reports what is wrong with its files
-    model, weights = item.model, layer_weights(combined_header([headers[shard] for shard in shards]))
+    model, weights = item.model, layer_weights(combined_header(headers))
     if not fits_model(effective_placement(item.plan), weights):
         warning = (
             f"{model.name}: the plan splits another number of layers than the model has ({weights.positions} with the "

@@ -60,12 +60,12 @@ def header_files(rig: Rig, model: Model, locked: LockedModel) -> Generator[Pyinf
         if [sizes.get(path) for path in paths] != [shard.size for shard in locked.shards]:
             fetched = yield from _write_sparse_files(rig, model, locked, paths)
     found = host.get_fact(ModelHeaders, paths=paths)
-    unread = [path for path in paths if path not in found]
-    if unread:
+    headers = found.of(paths)
+    if headers is None:
         raise HubError(
-            f"model {model.name!r}: {unread[0]} has no header that llama.cpp reads: remove that file and run this again"
+            f"model {model.name!r}: llama.cpp would not read {found.problem(paths)}; remove that file and run this "
+            "again"
         )
-    headers = [found[path] for path in paths]
     return HeaderFiles(paths[0], combined_header(headers), digest_of(headers), fetched)
 
 

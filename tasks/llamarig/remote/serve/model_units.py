@@ -85,7 +85,7 @@ def _loaded_bytes(pid: str) -> int:
 
 def state_of(unit: str) -> dict[str, str]:
     """Read the properties of a unit that a switch needs. All are empty where systemd does not answer."""
-    names = ("ActiveState", "SubState", "MainPID", "NRestarts", "ExecMainStatus")
+    names = ("ActiveState", "SubState", "MainPID", "NRestarts", "ExecMainStatus", "UnitFileState")
     text = run(["systemctl", "show", unit, "-p", ",".join(names)])
     return {**dict.fromkeys(names, ""), **dict(line.split("=", 1) for line in text.splitlines() if "=" in line)}
 

@@ -1,5 +1,7 @@
 """Liveness probe: restarts a model server of this box that no longer completes requests. A timer runs it every minute.
 
+A server with an API key that answers without it is stopped: it is open to everyone who reaches its port.
+
 A server whose compute loop hangs still answers /health, from another thread. A server that is loading, asleep, or busy
 and making progress is not disturbed. An idle one is sent a request for one token only after an hour without other
 evidence that it works, because with a single slot that request evicts the user's cached prompt. A server that hides
@@ -24,6 +26,7 @@ from typing import Any, Optional
 from llamarig.remote.serve import model_units
 from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import run
+from llamarig.remote.serve.open_servers import is_open
 from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.printable import printable
 from llamarig.remote.shared.record import Record
@@ -176,6 +179,10 @@ def _stored(state_file: Path) -> dict[str, Any]:
 
 def _state_after(unit: str, pid: str, known: dict[str, Any]) -> ServerState | None:
     """Probe a server, and restart it if it hangs; return its state, None where there is none to remember."""
+    if is_open(pid):
+        print(f"{unit} has an API key and answers without it, so everyone can use it: stopping it. Run deploy.py")
+        run(["systemctl", "stop", unit])
+        return None
     before = ServerState.from_stored(known.get(f"{unit} {pid}"))
     try:
         state = probe(unit, pid, key_of(unit), before, time.monotonic())

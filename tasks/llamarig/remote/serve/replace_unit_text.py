@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llamarig.remote.serve import model_units
 from llamarig.remote.serve.model_units import systemctl
-from llamarig.remote.serve.previous_server import read_start_record
+from llamarig.remote.serve.switch_journal import read_start_record
 from llamarig.remote.shared.durable import locked, replace_file
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
 

@@ -45,9 +45,10 @@ def own_unit() -> str:
 class Progress:
     """Writes the status file, at most twice a second while only the numbers change."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, status: JobStatus | None = None) -> None:
+        """``status``: to continue from, of a program that was killed."""
         self._file = directory / "status.json"
-        self._status = JobStatus(state="running", step="starting", started=time.monotonic())
+        self._status = status or JobStatus(state="running", step="starting", started=time.monotonic())
         self._written = 0.0
         self.must_write = True
         """Whether a status file that cannot be written fails the job. False while something is being restored."""
