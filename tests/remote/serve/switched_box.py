@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -173,9 +174,9 @@ class SwitchedBox:
             return ""
 
     def left_over(self) -> set[str]:
-        """Files left over by switches that have not ended."""
+        """Files left over by switches that have not ended, without temporary ones, which the next write removes."""
         files = (*self.units.iterdir(), *self.records.iterdir())
-        return {file.name for file in files if "before" in file.name or "journal" in file.name}
+        return {file.name for file in files if re.search("before$|journal$", file.name)}
 
 
 def wait_for(condition: Callable[[], object]) -> None:
