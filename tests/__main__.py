@@ -17,7 +17,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.abilities import REMEDY, abilities, choose, left_out_markers
-from tests.set_up import PYTHON, REHEARSAL_PACKAGES, REPOSITORY, VM_PACKAGES, SetUpError, call, set_up, short
+from tests.set_up import (
+    LONG_PACKAGES,
+    PACKAGES,
+    PYTHON,
+    REHEARSAL_PACKAGES,
+    REPOSITORY,
+    VM_PACKAGES,
+    SetUpError,
+    call,
+    set_up,
+    short,
+)
 
 DURATIONS = REPOSITORY / "tests/durations.json"
 BENCHMARKS = ("converge", "audit", "download", "large_download")
@@ -52,7 +63,7 @@ def main() -> int:
         if arguments.command == "rehearsal":
             set_up(packages_of_rehearsal(), groups=["rehearsal"])
         else:
-            set_up()
+            set_up((*PACKAGES, *LONG_PACKAGES) if arguments.command == "long" else PACKAGES)
         match arguments.command:
             case "rehearsal":
                 return call([PYTHON, "-m", "tests.box.rehearse", *arguments.rest])

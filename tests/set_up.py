@@ -49,6 +49,9 @@ VM_PACKAGES = (
 # Debian marks Essential; tests/test_programs.py checks it.
 PACKAGES = (*REHEARSAL_PACKAGES, "git", "uidmap", "e2fsprogs", "mount", "openssl", "aria2")
 
+LONG_PACKAGES = ("chromium",)
+"""What `python3 -m tests long` needs besides: a browser, for tests/box/test_browser.py."""
+
 UV_VERSION = "0.13.8"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 LOG_LINES = 40

@@ -12,7 +12,7 @@ import pytest
 from tests.box.host import COMMAND_PATH, PACKAGE_OF
 from tests.box.virtual_box import PACKAGE_OF as PACKAGE_OF_VM
 from tests.programs import started, started_by
-from tests.set_up import PACKAGES, REHEARSAL_PACKAGES, VM_PACKAGES
+from tests.set_up import LONG_PACKAGES, PACKAGES, REHEARSAL_PACKAGES, VM_PACKAGES
 
 REQUIRED_BY_README = {"python3", "apt-get", "uv"}
 """What the set-up runs with, and what installs: the READMEs require them, so the set-up does not install them."""
@@ -45,7 +45,7 @@ def packages_of(program: str) -> set[str]:
 
 
 @needs_dpkg
-@pytest.mark.parametrize("program", sorted(started().keys() - REQUIRED_BY_README))
+@pytest.mark.parametrize("program", sorted(started().keys() - REQUIRED_BY_README - {*LONG_PACKAGES}))
 def test_a_started_program_is_in_an_installed_package(program: str) -> None:
     packages = packages_of(program)
     origin = f"of {', '.join(sorted(packages))}" if packages else "not installed here"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.box import machine
-from tests.box.deployment import Deployment
-from tests.box.rehearse import chat
+from tests.box.deployment import Deployment, wait_for
+from tests.box.rehearse import chat, is_healthy
 
 pytestmark = pytest.mark.box
 
@@ -27,6 +27,8 @@ def is_converged_before_and_after(deployment: Deployment) -> Iterator[None]:
     yield
     outcome = deployment.run()
     assert outcome.changed == [], f"the repair was not complete: {outcome}"
+    # Where the test restarted the box, the server may still be loading.
+    wait_for(lambda: is_healthy(deployment.address), "/health")
     assert chat(deployment.address, "Are you well?")
 
 

@@ -103,7 +103,8 @@ def test_cards_of_a_plan_are_read_in_the_one_command(tmp_path: Path) -> None:
     of = rig(tmp_path / "plans.json")
     record_plan(of.plan_file, HOST, MODEL, planned())
     low = "\n".join(H200_LINES).replace("143771, 143156", "143771, 90000", 1)
-    outputs: dict[Query[Any], str] = {query(Gpus): low, query(HeldByServers): f"pid 812\n812, {H200_UUID}, 9999"}
+    held = f"MainPID=812\nId=llamarig-m.service\n\npid 812\n812, {H200_UUID}, 9999"
+    outputs: dict[Query[Any], str] = {query(Gpus): low, query(HeldByServers): held}
     result = audited(of, outputs, "gpu.room")
     assert len(result.commands) == 1
     assert result.commands[0].startswith("echo '@@llamarig 0'")

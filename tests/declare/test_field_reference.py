@@ -12,6 +12,7 @@ from llamarig.declare.flags import rows, setting_of
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
+from llamarig.declare.risky_flags import RISKY_FLAGS
 
 from tests.field_reference import README, MarkerError, with_reference
 
@@ -86,8 +87,9 @@ def test_links_lead_to_sections() -> None:
     assert set(re.findall(r"\]\(#(\w+)\)", REFERENCE)) <= {constructor(each) for each in ALL}
 
 
-def test_every_lint_is_named() -> None:
-    assert [name for name in LINT_RULES if f"| `{name}` |" not in REFERENCE] == []
+def test_every_lint_and_every_risky_flag_is_named() -> None:
+    names = [*LINT_RULES, *(risky.name for risky in RISKY_FLAGS)]
+    assert [name for name in names if f"| `{name}` |" not in REFERENCE] == []
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:

@@ -21,6 +21,7 @@ from llamarig.declare.flags import (
 )
 from llamarig.declare.model import Model
 from llamarig.declare.refused_flags import REFUSED_FLAGS
+from llamarig.declare.risky_flags import RISKY_FLAGS, risky_flags
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import Speculation
 from llamarig.placement.declared_placement import declared_flags
@@ -87,6 +88,32 @@ def test_no_flag_is_both_owned_and_refused() -> None:
     assert set(REFUSED_FLAGS) - PINNED == set()
     refused = [spellings for spellings in OPTIONS if set(spellings) & set(REFUSED_FLAGS)]
     assert [flag for spellings in refused for flag in spellings if flag not in REFUSED_FLAGS] == []
+
+
+RISKY = {spelling: risky for risky in RISKY_FLAGS for spelling in (risky.name, *risky.aliases)}
+
+
+def test_every_spelling_that_switches_a_risky_flag_on_is_known() -> None:
+    assert set(RISKY) & {*OWNED, *REFUSED_FLAGS} == set()
+    assert set(RISKY) - PINNED == set()
+    others = {flag for spellings in OPTIONS if set(spellings) & set(RISKY) for flag in spellings} - set(RISKY)
+    assert others == {"--no-agent", "-no-ag", "--no-ui-mcp-proxy", "--no-webui-mcp-proxy"}, "these switch it off"
+
+
+def test_a_risky_flag_has_the_environment_variable_that_the_pinned_commit_reads() -> None:
+    lines = (HERE / "data/environment-0c1e570.txt").read_text().splitlines()
+    pinned = {flag: line.split()[0] for line in lines if not line.startswith("#") for flag in line.split()[1:]}
+    assert {risky.name: risky.environment for risky in RISKY_FLAGS} == {
+        risky.name: pinned.get(risky.name, "") for risky in RISKY_FLAGS
+    }
+
+
+@pytest.mark.parametrize("spelling", RISKY)
+def test_a_risky_flag_is_found_as_llama_server_reads_it(spelling: str) -> None:
+    """After two dashes, llama-server reads an underscore as a dash (common/arg.cpp:824, pinned commit)."""
+    underscored = spelling[:2] + spelling[2:].replace("-", "_") if spelling.startswith("--") else spelling
+    for word in (spelling, underscored, f"{spelling}=x"):
+        assert risky_flags(["--numa", "isolate", word]) == [RISKY[spelling]]
 
 
 def test_environment_variables_are_those_the_pinned_commit_reads() -> None:

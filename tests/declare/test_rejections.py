@@ -186,7 +186,51 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: serve(environment={"CUDA_VISIBLE_DEVICES": "1,0"}),
         ("CUDA_VISIBLE_DEVICES is rendered by llamarig", "declare serve.gpus"),
     ),
-    "acceptance of no lint": (lambda: serve(accept={"kv-q4": "measured"}), ("'kv-q4' is no lint",)),
+    "acceptance of no lint": (lambda: serve(accept={"kv-q4": "measured"}), ("'kv-q4' is no lint and no risky flag",)),
+    "origin with a path": (
+        lambda: serve(cors_origins=("https://chat.lan/",)),
+        ("cors_origins = ('https://chat.lan/',)", "is no origin: write https://HOST"),
+    ),
+    "two origins": (
+        lambda: serve(cors_origins=("https://a.lan", "https://b.lan")),
+        ("llama-server sends all of them as one header", "declare one"),
+    ),
+    "every origin without a key": (
+        lambda: serve(cors_origins=("*",)),
+        ("lets every web page that you open use this server", "set api_key_file"),
+    ),
+    "credentials of browsers as extra": (
+        lambda: serve(extra=("--cors-credentials",)),
+        ("--cors-credentials is rendered by llamarig: declare serve.cors_origins (llama-server reads no cookies)",),
+    ),
+    "risky flag": (
+        lambda: serve(extra=("--tools", "all")),
+        (
+            "serve: extra: --tools: clients of the API can run shell commands",
+            'accept={"--tools": "your reason"} in serve',
+        ),
+    ),
+    "risky flag by another name": (lambda: serve(extra=("-ag",)), ("extra: --agent: it switches on all of --tools",)),
+    "risky flag with underscores": (
+        lambda: serve(extra=("--slot_save_path", "/srv")),
+        ("extra: --slot-save-path: clients of the API can write files",),
+    ),
+    "risky flag without a reason": (
+        lambda: serve(extra=("--props",), accept={"--props": " "}),
+        ("--props is accepted without a reason",),
+    ),
+    "risky flag by its environment variable": (
+        lambda: serve(environment={"LLAMA_ARG_TOOLS": "all"}, accept={"--tools": "my own agents"}),
+        ("LLAMA_ARG_TOOLS is the flag --tools: clients of the API can run", "pass the flag as serve.extra"),
+    ),
+    "owned flag with underscores": (
+        lambda: serve(extra=("--ctx_size", "4096")),
+        ("--ctx-size is rendered by llamarig: declare serve.context",),
+    ),
+    "file of the model with underscores": (
+        lambda: model(serve=serve(extra=("--hf_token", "hf_s3cret"))),
+        ("--hf-token is rendered by llamarig",),
+    ),
     "acceptance without a reason": (
         lambda: serve(accept={"kv-4-bit": " "}),
         ("kv-4-bit is accepted without a reason",),
@@ -316,6 +360,13 @@ def test_every_mistake_is_listed_at_once() -> None:
     with pytest.raises(DeclarationError) as refused:
         serve(port=0, cpu_affinity="P-cores", host="localhost")
     assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_risky_flag_is_accepted_by_its_name() -> None:
+    accepted = serve(extra=("-ag", "--slot_save_path", "/srv"), accept={"--agent": "mine", "--slot-save-path": "mine"})
+    assert accepted.extra == ("-ag", "--slot_save_path", "/srv")
+    with pytest.raises(DeclarationError, match="--props"):
+        serve(extra=("-ag", "--props"), accept={"--agent": "mine"})
 
 
 def test_models_that_exclude_each_other_may_share_a_port() -> None:

@@ -57,7 +57,7 @@ def test_paths_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     for paths in ([evil, str(model)], [str(model), f"$(touch {tmp_path}/PWNED)"]):
         assert Sha256Sums().process(shell(Sha256Sums().command(paths)))[str(model)] == digest
-        assert str(model) in ModelHeaders().process(shell(ModelHeaders().command(paths)))
+        assert str(model) in ModelHeaders().process(shell(ModelHeaders().command(paths))).headers
         for fact in (Ownership(), FileSizes()):
             assert str(model) in fact.process(shell(fact.command(paths)))
         shell(Releases().command(paths))

@@ -10,11 +10,24 @@ from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, Plannabl
 from llamarig.placement.devices import device, with_uuids
 
 UUIDS = ("GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee")
+ONE, TWO = "llamarig-one.service", "llamarig-two.service"
 OUTPUT = """\
 MemAvailable:   10240000 kB
+MainPID=812
+Id=llamarig-one.service
+
+Id=llamarig-two.service
+MainPID=813
+
+MainPID=0
+Id=llamarig-three.service
+
 pid 812
 RssAnon:           20480 kB
 RssShmem:           1024 kB
+pid 813
+RssAnon:           51200 kB
+813, GPU-11111111-2222-3333-4444-555555555555, 1000
 812, GPU-11111111-2222-3333-4444-555555555555, 22000
 812, GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee, 11000
 4711, GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee, 3000
@@ -35,17 +48,26 @@ CARDS = [gpu(0, UUIDS[1], "NVIDIA GeForce RTX 5070 Ti"), gpu(1, UUIDS[0], "NVIDI
 
 def test_memory_of_model_servers_counts_as_available() -> None:
     held = HeldByServers().process(OUTPUT.splitlines())
-    assert held.available_mib == 10000 + 20 + 1
-    assert held.vram_mib == {UUIDS[0]: 22000, UUIDS[1]: 11000}
+    assert held.available_mib() == 10000 + 20 + 1 + 50
+    assert held.freed_vram_mib() == {UUIDS[0]: 23000, UUIDS[1]: 11000}
+
+
+def test_memory_of_a_server_that_stays_is_not_available() -> None:
+    held = HeldByServers().process(OUTPUT.splitlines())
+    assert held.available_mib({TWO}) == 10000 + 20 + 1
+    assert held.freed_vram_mib({TWO}) == {UUIDS[0]: 22000, UUIDS[1]: 11000}
+    assert held.available_mib({ONE, TWO}) == 10000
+    assert held.freed_vram_mib({ONE, TWO}) == {}
 
 
 def test_only_a_locked_mapping_is_added() -> None:
     """Numbers of the machine with an H100 (data/answers/RamHeld.vm_h100.txt): 3 GiB of a file are locked."""
     output = (
-        "MemAvailable: 1048576 kB\npid 414\nVmLck:\t{} kB\nRssAnon:\t 8336 kB\nRssFile:\t 3153324 kB\nRssShmem:\t 0 kB"
+        "MemAvailable: 1048576 kB\nMainPID=414\nId=llamarig-one.service\n\n"
+        "pid 414\nVmLck:\t{} kB\nRssAnon:\t 8336 kB\nRssFile:\t 3153324 kB\nRssShmem:\t 0 kB"
     )
-    assert HeldByServers().process(output.format(3145728).splitlines()).available_mib == 1024 + 8 + 3072
-    assert HeldByServers().process(output.format(0).splitlines()).available_mib == 1024 + 8
+    assert HeldByServers().process(output.format(3145728).splitlines()).available_mib() == 1024 + 8 + 3072
+    assert HeldByServers().process(output.format(0).splitlines()).available_mib() == 1024 + 8
 
 
 def test_unknown_memory_is_zero() -> None:

@@ -20,6 +20,7 @@ from llamarig.facts.releases import Releases
 from llamarig.facts.start_records import BackOffs
 from llamarig.items.model_units import ServedModels, unit_query, wanted_units
 from llamarig.items.releases import release_directories
+from llamarig.items.wanted_unit import staying_units
 from llamarig.placement.staleness import plan_flags
 from llamarig.records.plan_file import Proposal
 from llamarig.render import layout
@@ -232,3 +233,17 @@ def text_of_earlier_version(box: Box) -> str:
     """The unit of the box's model, with other comments."""
     (wanted,) = wanted_units(box.rig, box.seen(ServedModels()))
     return f"# Of an earlier version.\n{wanted.text}"
+
+
+def test_only_servers_that_a_switch_stops_make_room_for_a_plan() -> None:
+    """A model that coexists with others keeps its memory when another one is planned."""
+    rig = cpu_rig(models=("m", "n", "o"))
+    alone = [
+        model.model_copy(update={"serve": model.serve.model_copy(update={"coexists": False})}) for model in rig.models
+    ]
+    first, second, _ = alone
+    beside = rig.models[2]
+    declared = rig.model_copy(update={"models": (first, second, beside)})
+    assert staying_units(declared, first) == {"llamarig-o.service"}
+    assert staying_units(declared, beside) == {"llamarig-m.service", "llamarig-n.service"}
+    assert staying_units(rig.model_copy(update={"models": tuple(alone)}), first) == frozenset()

@@ -23,7 +23,7 @@ from tests.placement.planned_box import BY_PLAN, MODEL, planned
 DATA = Path(__file__).parents[1] / "facts/data"
 CARD = "GPU-abb3f99e-7dc8-fb04-7f9d-6c963a49df37"
 H200 = (DATA / "gpu/h200_two_idle.txt").read_text()
-OURS = f"MemAvailable: 60000000 kB\npid 812\n812, {CARD}, 9999"
+OURS = f"MemAvailable: 60000000 kB\nMainPID=812\nId=llamarig-m.service\n\npid 812\n812, {CARD}, 9999"
 NOTHING = "MemAvailable: 60000000 kB"
 FIT = {"placement": {"kind": "fit"}}
 

@@ -41,9 +41,18 @@ def test_a_candidate_is_measured_with_the_flags_of_the_server() -> None:
 
 
 def test_flags_that_only_the_server_knows_are_left_out() -> None:
-    declared = model(metrics=True, cache_ram_mib=64, context_checkpoints=2, extra=["--props", "--slot-save-path", "/x"])
+    declared = model(metrics=True, cache_ram_mib=64, context_checkpoints=2, extra=["--grammar-file", "/x"])
     arguments = dry_run_arguments(with_candidate(declared, CANDIDATE), "/m.gguf", PINNED)
-    for flag in ("--port", "--host", "--alias", "--metrics", "--cache-ram", "--ctx-checkpoints", "--jinja", "--props"):
+    for flag in (
+        "--port",
+        "--host",
+        "--alias",
+        "--metrics",
+        "--cache-ram",
+        "--ctx-checkpoints",
+        "--jinja",
+        "--grammar-file",
+    ):
         assert flag not in arguments
     assert memory_arguments(["--fit", "on", "--ctx-size", "1"], placement=False) == ["--ctx-size", "1"]
 

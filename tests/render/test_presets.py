@@ -42,7 +42,7 @@ def test_flags_that_the_router_sets_are_left_out() -> None:
     [
         (("--reasoning-budget-message", "enough #1"), "cannot be written to a preset file"),
         (("--lora", "/a.gguf", "--lora", "/b.gguf"), "has --lora more than once"),
-        (("--media-path", "/a;b"), "; # and line breaks end a value"),
+        (("--grammar-file", "/a;b"), "; # and line breaks end a value"),
     ],
 )
 def test_a_value_that_the_parser_would_misread_is_refused(extra: tuple[str, ...], words: str) -> None:

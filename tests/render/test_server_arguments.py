@@ -120,6 +120,21 @@ def test_the_web_ui_is_switched_off_by_either_name() -> None:
     assert not {"--no-ui", "--no-webui"} & set(_arguments(_model(web_ui=True), PINNED))
 
 
+CORS = {"--cors-origins", "--cors-credentials", "--no-cors-credentials"}
+
+
+def test_web_pages_of_other_sites_are_shut_out_unless_declared() -> None:
+    def cors(model: Model, flags: Collection[str]) -> list[str]:
+        return [line for line in _lines(_arguments(model, flags)) if line.split()[0] in CORS]
+
+    assert cors(_model(), PINNED) == ["--cors-origins localhost", "--no-cors-credentials"]
+    declared = _model(cors_origins=("https://chat.lan:3000",))
+    assert cors(declared, PINNED) == ["--cors-origins https://chat.lan:3000", "--no-cors-credentials"]
+    assert cors(_model(), PINNED - CORS) == []
+    with pytest.raises(FlagRefusedError, match="cors_origins needs --cors-origins"):
+        cors(declared, PINNED - CORS)
+
+
 def test_yarn_is_rendered_with_its_scale() -> None:
     lines = _lines(_arguments(_model(yarn_scale=2.0, yarn_original_context=262144), PINNED))
     assert {"--rope-scaling yarn", "--rope-scale 2", "--yarn-orig-ctx 262144"} <= set(lines)

@@ -20,6 +20,7 @@ from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Row, Setting, setting_of
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.rig import Rig
+from llamarig.declare.risky_flags import RISKY_FLAGS
 from llamarig.declare.serve import Serve
 
 _UNITS = {"_mib": "MiB", "_gib": "GiB", "_mts": "MT/s", "_mb_s": "MB/s", "_s": "s", "_w": "W"}
@@ -33,10 +34,21 @@ _WITH_SETTING = ("field", "type", "default", "unit", "becomes", "memory", "what 
 
 
 def field_reference() -> str:
-    """A section for each declaration, with a table of its fields, and the lints that can be accepted."""
+    """A section for each declaration, with a table of its fields, and the lints and flags that can be accepted."""
     sections = [_section(declaration) for declaration in declarations(Rig)]
     lints = _table(("name", "accepts"), ([f"`{name}`", meaning] for name, meaning in LINT_RULES.items()))
-    return "\n".join([*sections, f"### Names of lints\n\nFor `accept` of `serve(...)`.\n\n{lints}"])
+    risky = _table(
+        ("name", "also written", "what it does"),
+        ([f"`{flag.name}`", " ".join(f"`{alias}`" for alias in flag.aliases), flag.risk] for flag in RISKY_FLAGS),
+    )
+    return "\n".join(
+        [
+            *sections,
+            f"### Names of lints\n\nFor `accept` of `serve(...)`.\n\n{lints}",
+            "### Risky flags\n\nRefused in `extra` of `serve(...)` until `accept` has their name and your reason.\n\n"
+            f"{risky}",
+        ]
+    )
 
 
 def declarations(root: type[Declaration]) -> list[type[Declaration]]:

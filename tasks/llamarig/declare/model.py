@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llamarig.declare.base import Declaration, Name
 from llamarig.declare.flags import OWNER, Flag, Setting, owned_flags, rows
+from llamarig.declare.risky_flags import flag_of
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
 
@@ -129,7 +130,7 @@ class Model(Declaration):
     def _no_files_in_extra(self) -> Model:
         owned = owned_flags(rows(type(self))) if self.serve.extra else {}
         for argument in self.serve.extra:
-            if (flag := argument.split("=", 1)[0]) in owned:
+            if (flag := flag_of(argument)) in owned:
                 raise ValueError(f"serve.extra: {flag} is rendered by llamarig: declare {owned[flag]} in its place")
         return self
 

@@ -20,7 +20,7 @@ REFUSED_FLAGS = {
     "--log-file": "the unit has no writable directory; the log is in `journalctl -u`",
     "--log-disable": "a deploy shows the last lines of the log when a start fails; lower log_verbosity instead",
     "--log-prompts-dir": "the unit has no writable directory",
-    **dict.fromkeys(("--embd-gemma-default", "--fim-qwen-1", "--fim-qwen-3b-default"), _FETCHES),
+    **dict.fromkeys(("--embd-gemma-default", "--fim-qwen-1.5b-default", "--fim-qwen-3b-default"), _FETCHES),
     **dict.fromkeys(("--fim-qwen-7b-default", "--fim-qwen-7b-spec", "--fim-qwen-14b-spec"), _FETCHES),
     **dict.fromkeys(("--fim-qwen-30b-default", "--gpt-oss-20b-default", "--gpt-oss-120b-default"), _FETCHES),
     **dict.fromkeys(("--vision-gemma-4b-default", "--vision-gemma-12b-default"), _FETCHES),

@@ -55,22 +55,18 @@ def _one_header(
     while True:
         step = min(steps.pop(0) if len(steps) > 1 else steps[0], left, file.size - len(data))
         if step <= 0:
-            why = "is longer than the file" if len(data) >= file.size else f"is longer than {MOST_BYTES >> 20} MiB"
-            raise HubError(f"{where}: its header {why}, so llama.cpp cannot serve it: declare another file")
+            raise HubError(
+                f"{where}: its header is longer than {MOST_BYTES >> 20} MiB, as no model's is: declare another file"
+            )
         request = partial(_range, locked, file, endpoint, token, len(data), step, where)
         data += ask(request, model, endpoint)
         left -= step
         try:
-            header = read_header(data)
+            header = read_header(data, file.size)
         except HeaderTruncatedError:
             continue
         except HeaderError as error:
             raise HubError(f"{where} is not a GGUF file that llama.cpp reads: {error}: declare another file") from None
-        if header.least_file_size > file.size:
-            raise HubError(
-                f"{where}: its tensors take {header.least_file_size} bytes, the file has {file.size}: it is damaged on "
-                "the Hub; declare another revision"
-            )
         return header, data[: header.length], left
 
 

@@ -16,6 +16,7 @@ from pyinfra.api.state import State
 from llamarig.engine.item import Commands
 from llamarig.engine.progress import progress_line
 from llamarig.engine.refuse import report
+from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.jobs import Job, Jobs
 from llamarig.remote.shared.jobs import JobStatus
@@ -143,12 +144,12 @@ def _watch(state: State, host: Host, labels: dict[str, str], poll_s: float) -> b
                 continue
             message, lines = ended
             if lines is None:
-                host.log(f"{labels[name]}: {message}")
+                say(host, f"{labels[name]}: {message}")
                 del waiting[name]
                 continue
             report(host, f"{labels[name]}: {message}", lines)
             for other in sorted(waiting.keys() - {name}):
-                host.log(f"{labels[other]} continues on the box; the next deploy waits for it")
+                say(host, f"{labels[other]} continues on the box; the next deploy waits for it")
             return False
         if waiting:
             gevent.sleep(poll_s)
@@ -187,5 +188,5 @@ def _log_progress(host: Host, label: str, status: JobStatus, logged: dict[str, t
     last_time, last_line = logged.get(name, (0.0, ""))
     step_changed = line.split(":")[0] != last_line.split(":")[0]
     if line and line != last_line and (step_changed or time.monotonic() - last_time >= _LOG_EVERY_S):
-        host.log(f"{label}: {line}")
+        say(host, f"{label}: {line}")
         logged[name] = (time.monotonic(), line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
@@ -35,21 +35,38 @@ class PlannableDevices(FactBase[list[PlannedDevice]]):
 
 @dataclass
 class HeldMemory:
-    """Memory in MiB. ``available_mib``: MemAvailable plus the RAM of model servers, 0 where unknown.
+    """Memory in MiB. ``mem_available_mib``: of /proc/meminfo, 0 where unknown.
 
-    ``vram_mib``: UUID of a GPU -> VRAM of model servers.
+    ``ram_mib``: unit of a model server -> RAM that is free once it has stopped; ``vram_mib``: unit -> UUID of a GPU ->
+    VRAM.
     """
 
-    available_mib: int = 0
-    vram_mib: dict[str, int] = field(default_factory=dict)
+    mem_available_mib: int = 0
+    ram_mib: dict[str, int] = field(default_factory=dict)
+    vram_mib: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def available_mib(self, staying: Collection[str] = ()) -> int:
+        """RAM that is available once all servers but these units have stopped."""
+        return self.mem_available_mib + sum(mib for unit, mib in self.ram_mib.items() if unit not in staying)
+
+    def freed_vram_mib(self, staying: Collection[str] = ()) -> dict[str, int]:
+        """UUID of a GPU -> VRAM that is free in addition once all servers but these units have stopped."""
+        freed: dict[str, int] = {}
+        for unit, held in self.vram_mib.items():
+            for uuid, mib in held.items() if unit not in staying else ():
+                freed[uuid] = freed.get(uuid, 0) + mib
+        return freed
 
 
 class HeldByServers(FactBase[HeldMemory]):
-    """Memory held by model servers, which a plan may use: planned servers replace the running ones.
+    """Memory held by model servers, which a plan may use where the planned server replaces the running one.
 
     Output::
 
         MemAvailable:   23823008 kB
+        MainPID=39
+        Id=llamarig-qwen3-coder.service
+
         pid 39
         VmLck:	       0 kB
         RssAnon:	   44192 kB
@@ -66,7 +83,9 @@ class HeldByServers(FactBase[HeldMemory]):
     def command(self) -> str:
         return (
             "grep MemAvailable /proc/meminfo; "
-            "for p in $(systemctl show --property=MainPID --value 'llamarig-*.service' 2>/dev/null); do "
+            "shown=$(systemctl show --property=MainPID --property=Id 'llamarig-*.service' 2>/dev/null); "
+            """printf '%s\\n\\n' "$shown"; """
+            """for p in $(printf '%s\\n' "$shown" | sed -n 's/^MainPID=//p'); do """
             "test $p -gt 0 2>/dev/null || continue; echo pid $p; "
             "grep -E '^(VmLck|RssAnon|RssFile|RssShmem):' /proc/$p/status; done; "
             "command -v nvidia-smi >/dev/null && "
@@ -74,19 +93,38 @@ class HeldByServers(FactBase[HeldMemory]):
         )
 
     def process(self, output: list[str]) -> HeldMemory:
-        held, pids = HeldMemory(), set()
-        locked = 0
+        held, units = HeldMemory(), _units_by_pid(output)
+        locked, unit = 0, ""
         for line in output:
             if kib := re.match(r"(MemAvailable|VmLck|RssAnon|RssFile|RssShmem):\s+(\d{1,15}) kB", line):
                 mib = int(kib[2]) // 1024
-                if kib[1] == "VmLck":
+                if kib[1] == "MemAvailable":
+                    held.mem_available_mib = mib
+                elif kib[1] == "VmLck":
                     locked = mib
-                else:
+                elif unit:
                     # Mapped pages of files count as available unless they are locked. VmLck comes before RssFile.
-                    held.available_mib += min(mib, locked) if kib[1] == "RssFile" else mib
+                    freed = min(mib, locked) if kib[1] == "RssFile" else mib
+                    held.ram_mib[unit] = held.ram_mib.get(unit, 0) + freed
             elif pid := re.match(r"pid (\d+)$", line):
-                locked = 0
-                pids.add(pid[1])
-            elif (used := re.match(r"(\d+), (GPU-\S+), (\d{1,9})$", line)) and used[1] in pids:
-                held.vram_mib[used[2]] = held.vram_mib.get(used[2], 0) + int(used[3])
+                locked, unit = 0, units.get(pid[1], "")
+            elif (used := re.match(r"(\d+), (GPU-\S+), (\d{1,9})$", line)) and used[1] in units:
+                cards = held.vram_mib.setdefault(units[used[1]], {})
+                cards[used[2]] = cards.get(used[2], 0) + int(used[3])
         return held
+
+
+def _units_by_pid(output: list[str]) -> dict[str, str]:
+    """Main process -> unit, of the blocks that `systemctl show` prints, in which the properties come in any order."""
+    found: dict[str, str] = {}
+    pid = unit = ""
+    for line in [*output, ""]:
+        if shown := re.match(r"MainPID=([1-9]\d*)$", line):
+            pid = shown[1]
+        elif shown := re.match(r"Id=(\S+\.service)$", line):
+            unit = shown[1]
+        elif not line:
+            if pid and unit:
+                found[pid] = unit
+            pid = unit = ""
+    return found

@@ -100,11 +100,11 @@ def read_headers(rig: Rig, seen: Seen) -> dict[str, Header]:
     stored = seen.get(ModelStore).files
     read = seen.get(ModelHeaders, paths=sorted({shard for shards in paths.values() for shard in shards}))
     return {
-        model.name: combined_header([read[shard] for shard in paths[model.name]])
+        model.name: combined_header(headers)
         for model, lock in zip(rig.models, seen.here.locked or (), strict=False)
         if model.name in paths
         and not missing_files([lock], stored)
-        and all(shard in read for shard in paths[model.name])
+        and (headers := read.of(paths[model.name])) is not None
     }
 
 

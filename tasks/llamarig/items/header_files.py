@@ -13,6 +13,7 @@ from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.files import FileSizes
 from llamarig.facts.model_headers import ModelHeaders
@@ -59,12 +60,12 @@ def header_files(rig: Rig, model: Model, locked: LockedModel) -> Generator[Pyinf
         if [sizes.get(path) for path in paths] != [shard.size for shard in locked.shards]:
             fetched = yield from _write_sparse_files(rig, model, locked, paths)
     found = host.get_fact(ModelHeaders, paths=paths)
-    unread = [path for path in paths if path not in found]
-    if unread:
+    headers = found.of(paths)
+    if headers is None:
         raise HubError(
-            f"model {model.name!r}: {unread[0]} has no header that llama.cpp reads: remove that file and run this again"
+            f"model {model.name!r}: llama.cpp would not read {found.problem(paths)}; remove that file and run this "
+            "again"
         )
-    headers = [found[path] for path in paths]
     return HeaderFiles(paths[0], combined_header(headers), digest_of(headers), fetched)
 
 
@@ -83,9 +84,10 @@ def _write_sparse_files(
     # While pyinfra prepares it takes this first command only, so nothing is fetched then.
     yield StringCommand("rm", "-rf", part, directory, "&&", "mkdir", "-p", part)
     fetched = fetch_headers(model, locked, rig.hub.endpoint, run().hub_tokens.of(rig.hub))
-    host.log(
+    say(
+        host,
         f"{model.name}: {fetched.fetched / 1e6:.1f} MB of {sum(shard.size for shard in locked.shards) / 1e9:.1f} GB "
-        "fetched from the Hub to plan with"
+        "fetched from the Hub to plan with",
     )
     for path, shard, data in zip(paths, locked.shards, fetched.data, strict=True):
         file = f"{part}/{path.rpartition('/')[2]}"

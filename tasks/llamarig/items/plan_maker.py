@@ -17,6 +17,7 @@ from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Query, Seen, query
+from llamarig.engine.screen import say
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.files import FileSizes
 from llamarig.facts.gpus import Gpus
@@ -28,6 +29,7 @@ from llamarig.items.header_files import sparse_paths
 from llamarig.items.placements import PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
 from llamarig.items.simulated_gpus import simulation_library
+from llamarig.items.wanted_unit import staying_units
 from llamarig.placement.declared_placement import declared_flags, measure_declared
 from llamarig.placement.devices import simulated_devices, simulation_environment, with_uuids
 from llamarig.placement.dry_run import (
@@ -208,14 +210,17 @@ def _plan_request(
     auto, release = model.serve.placement, release_of(rig, model)
     shards = _shards(model, given.locked)
     read = host.get_fact(ModelHeaders, paths=shards)
-    if unread := [shard for shard in shards if shard not in read]:
+    headers = read.of(shards)
+    if headers is None:
         raise PlanError(
-            f"model {model.name!r} cannot be planned: {unread[0]} has no header that llama.cpp reads; "
+            f"model {model.name!r} cannot be planned: llama.cpp would not read {read.problem(shards)}; "
             "run deploy.py --data deep=1, which verifies every byte of the model files and fetches damaged ones again"
         )
-    headers = [read[shard] for shard in shards]
     held = host.get_fact(HeldByServers)
-    devices = _devices(rig, model, release, shards[0], {} if rig.simulated_gpus else held.vram_mib)
+    # Beside a model that coexists with others these keep what they hold: only replaced servers make room.
+    staying = staying_units(rig, model)
+    freed = {} if rig.simulated_gpus else held.freed_vram_mib(staying)
+    devices = _devices(rig, model, release, shards[0], freed)
     try:
         margins = auto.margins(len(devices)) if isinstance(auto, Auto) else (0,) * len(devices)
     except ValueError as error:
@@ -237,7 +242,7 @@ def _plan_request(
         short_header_path=_short(model, directory, shards),
         simulated=bool(rig.simulated_gpus),
         inputs=inputs,
-        ram_available_mib=held.available_mib,
+        ram_available_mib=held.available_mib(staying),
         pinned_ram_mib=pinned_ram_mib,
         box_ram_mib=host.get_fact(Capacity).ram >> 20,
     )
@@ -280,7 +285,7 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
     output = _run(short_vocabulary_command(directory, outputs, ubatch, shards)).strip()
     if not output.startswith("/"):
         why = output.removeprefix("error: ") or "no output"
-        host.log(f"{model.name}: planned with more logits than llama-server reserves: {why}")
+        say(host, f"{model.name}: planned with more logits than llama-server reserves: {why}")
         return None
     return output
 

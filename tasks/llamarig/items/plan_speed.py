@@ -42,10 +42,10 @@ def predicted_speed(rig: Rig, seen: Seen, model: Model, plan: Plan, before: Plan
     if calibration is None:
         return []
     shards = [target(lock, shard) for shard in lock.shards]
-    headers = host.get_fact(ModelHeaders, paths=shards)
-    if any(shard not in headers for shard in shards):
+    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
+    if headers is None:
         return []
-    header = combined_header([headers[shard] for shard in shards])
+    header = combined_header(headers)
 
     def reads(arguments: list[str]) -> float | None:
         return ram_bytes_per_token(arguments, header)

@@ -21,6 +21,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.files import LastLines
 from llamarig.facts.interpreters import OLDEST, Interpreter, Interpreters
@@ -101,7 +102,7 @@ class Python(Item):
             yield StringCommand(f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
             return
         yield StringCommand(f"mkdir -p {layout.CPYTHON}")
-        host.log(f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
+        say(host, f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
         try:
             uv = uv_program(UV_WHEELS[seen.get(Arch)])
         except UvError as error:

@@ -10,6 +10,7 @@ from pyinfra.context import host
 from llamarig.engine.item import Commands
 from llamarig.engine.jobs import SWITCH, await_jobs, none_runs, start_job
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.remote.shared.unit_directives import directives
@@ -36,7 +37,7 @@ def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None
         yield from refuse("; ".join(refusals))
         return None
     for name in found:
-        host.log(f"the switch of {_model(name)} is already running on the box")
+        say(host, f"the switch of {_model(name)} is already running on the box")
     if found:
         yield await_jobs({name: _model(name) for name in found})
     return {_model(name) for name in found}

@@ -51,6 +51,12 @@ def exclusive_peers(rig: Rig, model: Model) -> tuple[str, ...]:
     )
 
 
+def staying_units(rig: Rig, model: Model) -> frozenset[str]:
+    """Units of other declared models that keep running, with their memory, while this model is served."""
+    others = {layout.unit_name(other.name) for other in rig.models if other.name != model.name}
+    return frozenset(others - {*exclusive_peers(rig, model)})
+
+
 def wanted_unit(
     rig: Rig,
     model: Model,

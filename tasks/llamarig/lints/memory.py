@@ -47,8 +47,8 @@ def state_bytes(header: Header) -> int:
     keys = ("conv_kernel", "inner_size", "state_size", "group_count")
     values = [header.metadata.get(f"{architecture}.ssm.{key}") for key in keys]
     numbers = [value for value in values if isinstance(value, int)]
-    if len(numbers) < len(keys):
-        return 0
+    if len(numbers) < len(keys) or not all(0 < number < 1 << 24 for number in numbers):
+        return 0  # no model has such sizes
     kernel, inner, state, groups = numbers
     layers = sum(tensor.name.endswith(".ssm_conv1d.weight") for tensor in header.tensors)
     return layers * 4 * ((kernel - 1) * (inner + 2 * groups * state) + state * inner)

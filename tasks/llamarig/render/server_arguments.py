@@ -139,11 +139,24 @@ def web_ui_arguments(build: BuildFlags, serve: Serve) -> list[str]:
     return build.option_if_known("--no-ui") or build.option_if_known("--no-webui")
 
 
+def cors_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """Which web pages may read answers. Undeclared, pages of localhost alone, where the build has the flag.
+
+    Without it a build lets every page read everything, with credentials (tools/server/server-http.cpp, pinned commit).
+    """
+    if serve.cors_origins:
+        origins = build.option("cors_origins", "--cors-origins", ",".join(serve.cors_origins))
+    else:
+        origins = build.option_if_known("--cors-origins", "localhost")
+    return [*origins, *build.option_if_known("--no-cors-credentials")]
+
+
 RENDERERS: Mapping[str, Callable[[BuildFlags, Serve], list[str]]] = {
     "yarn_arguments": yarn_arguments,
     "placement_arguments": _placement,
     "load_mode_arguments": load_mode_arguments,
     "chat_arguments": chat_arguments,
     "web_ui_arguments": web_ui_arguments,
+    "cors_arguments": cors_arguments,
 }
 """The functions that fields of Serve name as ``rendered_by``."""

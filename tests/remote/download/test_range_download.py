@@ -144,16 +144,15 @@ def test_an_unexpected_error_in_a_thread_fails_the_attempt(tmp_path: Path) -> No
 
 def test_an_ended_attempt_makes_no_further_request(tmp_path: Path) -> None:
     """One connection is refused for good while the others are busy."""
-    size, refused = 16 * MIB, threading.Event()
+    size, ended = 16 * MIB, threading.Event()
     late: list[int] = []
 
     def answer(request: Answer) -> None:
         start, end = request.span()
-        if refused.is_set():
+        if ended.is_set():
             late.append(start)
         if start == 0:
             time.sleep(0.3)
-            refused.set()
             request.say(410)
             return
         request.say(206, Content_Length=end - start, Content_Range=f"bytes {start}-{end - 1}/{size}")
@@ -165,6 +164,8 @@ def test_an_ended_attempt_makes_no_further_request(tmp_path: Path) -> None:
     with serving(answer) as url:
         with pytest.raises(RetryableError, match="HTTP 410"):
             download(tmp_path / "part", url, size, connections=8)(threading.Event())
+        time.sleep(0.3)  # for the server to take up what was sent before
+        ended.set()
         time.sleep(2)
     assert late == []
 

@@ -18,12 +18,15 @@ from llamarig.remote.shared.gguf_header import (
     MAX_KEYS,
     MAX_TENSORS,
     TYPES,
+    UINT32,
     Header,
     HeaderError,
     HeaderTruncatedError,
     Tensor,
     combined_header,
+    padded,
     read_header,
+    tensor_size,
 )
 
 from tests.box.tiny_model import write_shards
@@ -74,8 +77,12 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
-def tensor(name: str = "t", shape: tuple[int, ...] = (32,), kind: int = 0) -> bytes:
-    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, 0)
+def tensor(name: str = "t", shape: tuple[int, ...] = (32,), kind: int = 0, offset: int = 0) -> bytes:
+    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def alignment(value: int, kind: int = UINT32, layout: str = "<I") -> bytes:
+    return text("general.alignment") + struct.pack("<I", kind) + struct.pack(layout, value)
 
 
 HUGE = 0xFFFF_FFFF_FFFF_FFFF
@@ -107,6 +114,27 @@ MALFORMED = {
         "rows of 33, not a multiple",
     ),
     "a tensor twice": (header(tensors=2, body=tensor() * 2), "tensor 't' twice"),
+    "an offset inside the tensor before": (
+        header(tensors=2, body=tensor("a") + tensor("b", offset=64)),
+        "tensor 'b' has the offset 64; those before it end at 128",
+    ),
+    "an alignment of 0": (header(keys=1, body=alignment(0)), "general.alignment is 0, not a power of two"),
+    "an alignment of 3": (header(keys=1, body=alignment(3)), "general.alignment is 3, not a power of two"),
+    "an alignment of 256 MiB": (header(keys=1, body=alignment(1 << 28)), "general.alignment is 268435456, not a power"),
+    "an alignment that is signed": (header(keys=1, body=alignment(-32, 5, "<i")), "general.alignment is of type 5"),
+    "an alignment of 64 bits": (header(keys=1, body=alignment(32, 10, "<Q")), "general.alignment is of type 10"),
+    "an alignment that is a list": (
+        header(keys=1, body=text("general.alignment") + struct.pack("<IIQI", 9, UINT32, 1, 32)),
+        "general.alignment is of type 9",
+    ),
+    "an architecture that is a number": (
+        header(keys=1, body=text("general.architecture") + struct.pack("<II", UINT32, 1)),
+        "general.architecture is not a text",
+    ),
+    "an architecture of a kilobyte": (
+        header(keys=1, body=text("general.architecture") + struct.pack("<I", 8) + text("x" * 1024)),
+        "general.architecture is not a text of at most 80 bytes",
+    ),
     "a tensor name that is too long": (header(tensors=1, body=tensor("x" * 64)), "a tensor name of 64 bytes"),
     "a name that is no text": (
         header(tensors=1, body=struct.pack("<Q", 2) + b"\xff\xfe"),
@@ -120,6 +148,42 @@ def test_malformed_bytes_are_rejected_with_a_reason(data: bytes, message: str) -
     with pytest.raises(HeaderError, match=message) as rejected:
         read_header(data)
     assert not isinstance(rejected.value, HeaderTruncatedError)
+
+
+BEYOND_THE_FILE = {
+    "tensors": (
+        header(tensors=2000, body=bytes(1000)),
+        "claims 2000 tensors and 0 keys from byte 24 on, more than a file",
+    ),
+    "keys": (header(keys=2000, body=bytes(1000)), "claims 0 tensors and 2000 keys from byte 24 on"),
+    "a text": (header(keys=1, body=text("a") + struct.pack("<IQ", 8, HUGE)), "claims 18446744073709551615 bytes from"),
+    "texts": (
+        header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 8, HUGE)),
+        "claims a list of 18446744073709551615 texts",
+    ),
+    "a text of a list": (
+        header(keys=1, body=text("a") + struct.pack("<IIQQ", 9, 8, 2, HUGE) + bytes(8)),
+        "claims 18446744073709551623 bytes from",
+    ),
+    "numbers": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 4, 4096)), "claims a list of 4096 numbers"),
+    "a tensor's data": (
+        header(tensors=1, body=tensor(shape=(1 << 20,))),
+        "its tensors take 4194368 bytes, the file has 1024",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), BEYOND_THE_FILE.values(), ids=BEYOND_THE_FILE.keys())
+def test_what_the_file_cannot_hold_is_rejected_and_no_more_is_read(data: bytes, message: str) -> None:
+    with pytest.raises(HeaderError, match=message) as rejected:
+        read_header(data, file_size=1024)
+    assert not isinstance(rejected.value, HeaderTruncatedError)
+
+
+def test_the_largest_alignment_is_accepted() -> None:
+    found = read_header(header(keys=1, tensors=2, body=alignment(1 << 16) + tensor("a") + tensor("b", offset=1 << 16)))
+    assert found.alignment == 1 << 16
+    assert found.least_file_size == (2 << 16) + 128
 
 
 @pytest.mark.parametrize(
@@ -198,7 +262,11 @@ def generated_header(draw: st.DrawFn) -> bytes:
             max_size=6,
         )
     )
-    for name, shape, kind, offset in tensors:
+    end = 0
+    for name, shape, kind, declared in tensors:
+        offset = end if draw(st.integers(0, 7)) else declared
+        if kind in TYPES and shape:
+            end = min(padded(end + tensor_size(shape, kind), 32), HUGE)
         body += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
     counts = {
         "tensors": draw(st.one_of(st.just(len(tensors)), NUMBERS)),
@@ -244,7 +312,8 @@ GREEDY: dict[str, Callable[[], bytes]] = {
         keys=1, body=text("k") + struct.pack("<IIQ", 9, 8, 2_000_000) + bytes(8 * 2_000_000)
     ),
     "65,536 tensors": lambda: header(
-        tensors=MAX_TENSORS, body=b"".join(tensor(f"blk.{index}.ffn_gate_exps.weight") for index in range(MAX_TENSORS))
+        tensors=MAX_TENSORS,
+        body=b"".join(tensor(f"blk.{index}.ffn_gate_exps.weight", offset=128 * index) for index in range(MAX_TENSORS)),
     ),
 }
 

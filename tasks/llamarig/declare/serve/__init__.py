@@ -9,6 +9,7 @@ from pydantic import field_validator, model_validator
 
 from llamarig.declare.flags import owned_environment, owned_flags, rows
 from llamarig.declare.refused_flags import REFUSED_FLAGS
+from llamarig.declare.risky_flags import flag_of, risky_environment, risky_flags
 from llamarig.declare.serve.chat import Chat
 from llamarig.declare.serve.compute import Compute
 from llamarig.declare.serve.context import Context
@@ -27,7 +28,7 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
     def _have_no_field(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         owned = owned_flags(rows(cls, "serve.{}")) if value else {}
         for argument in value:
-            flag = argument.split("=", 1)[0]
+            flag = flag_of(argument)
             if flag in owned:
                 raise ValueError(f"{flag} is rendered by llamarig: declare {owned[flag]} in its place")
             if flag in REFUSED_FLAGS:
@@ -44,6 +45,8 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
                 raise ValueError(f"{key!r} is no environment variable name")
             if key.startswith("LLAMA_ARG_") or key == "LLAMA_API_KEY":
                 # llama-server reads LLAMA_ARG_NO_X as the opposite of LLAMA_ARG_X (common/arg.cpp:130).
+                if risky := risky_environment(key):
+                    raise ValueError(f"{key} is the flag {risky.refusal()}, and pass the flag as serve.extra")
                 owned = owned_environment(rows(cls, "serve.{}"))
                 remedy = owned.get(key) or owned.get(key.replace("LLAMA_ARG_NO_", "LLAMA_ARG_"))
                 raise ValueError(
@@ -57,9 +60,25 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
         return value
 
     @model_validator(mode="after")
+    def _risky_flags_are_accepted(self) -> Serve:
+        for risky in risky_flags(self.extra):
+            if risky.name not in self.accept:
+                raise ValueError(f"extra: {risky.refusal()}")
+        return self
+
+    @model_validator(mode="after")
     def _an_open_host_has_a_key(self) -> Serve:
         if not ipaddress.ip_address(self.host).is_loopback and self.api_key_file is None:
             raise ValueError(
                 f"host {self.host} is open to the network: set api_key_file to a key file on the box, or keep 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_origin_needs_a_key(self) -> Serve:
+        if "*" in self.cors_origins and self.api_key_file is None:
+            raise ValueError(
+                'cors_origins = ("*",) lets every web page that you open use this server: set api_key_file, or name '
+                "the page's origin"
             )
         return self

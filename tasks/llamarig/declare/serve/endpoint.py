@@ -42,6 +42,34 @@ class Endpoint(Declaration):
     ] = None
     """Absolute path on the box of a file of root's, mode 0600, with one key a line."""
 
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Flag(
+            "--cors-origins",
+            "origin",
+            default="pages of localhost alone",
+            source="llamarig: llama.cpp lets every web page read every answer",
+            instead=dict.fromkeys(
+                ("--cors-credentials", "--no-cors-credentials"), "serve.cors_origins (llama-server reads no cookies)"
+            ),
+            rendered_by="cors_arguments",
+        ),
+    ] = ()
+    """The web page that may read answers, as https://chat.lan:3000, or * for every one, which needs api_key_file."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _is_one_origin(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.:\[\]-]+", origin):
+                raise ValueError(f"{origin!r} is no origin: write https://HOST or http://HOST:PORT, without a path")
+        if len(value) > 1:
+            raise ValueError(
+                "llama-server sends all of them as one header, which browsers refuse: declare one, or put a reverse "
+                "proxy in front"
+            )
+        return value
+
     @field_validator("host")
     @classmethod
     def _is_an_address(cls, value: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Setting
 from llamarig.declare.lint_rules import LINT_RULES
+from llamarig.declare.risky_flags import risky_flag_names
 
 
 class Operation(Declaration):
@@ -52,14 +53,16 @@ class Operation(Declaration):
     extra: Annotated[tuple[str, ...], Setting("the end of the command line")] = ()
     """Arguments of llama-server that have no field, passed on unchanged."""
     accept: Annotated[dict[str, str], Setting("the deploy's warnings")] = Field(default={})
-    """Lints that are intended: name (declare/lint_rules.py) -> reason."""
+    """Lints and risky flags that are intended: name (declare/lint_rules.py, declare/risky_flags.py) -> reason."""
 
     @field_validator("accept")
     @classmethod
     def _are_lints_with_a_reason(cls, value: dict[str, str]) -> dict[str, str]:
         for rule, reason in value.items():
-            if rule not in LINT_RULES:
-                raise ValueError(f"{rule!r} is no lint: a deploy prints each lint's name in front of it")
+            if rule not in LINT_RULES and rule not in risky_flag_names():
+                raise ValueError(
+                    f"{rule!r} is no lint and no risky flag: a deploy prints the name of each in front of its message"
+                )
             if not reason.strip():
                 raise ValueError(f"{rule} is accepted without a reason: write why it is intended")
         return value

@@ -301,6 +301,9 @@ def _check_architectures(binaries: Path, definitions: dict[str, str]) -> list[st
     return found
 
 
+_FLAG = r"-{1,2}[A-Za-z][\w.-]*"
+
+
 def flags_of(help_text: str) -> set[str]:
     """Flags in a ``--help`` text, without those listed as removed.
 
@@ -308,9 +311,9 @@ def flags_of(help_text: str) -> set[str]:
     """
     flags: set[str] = set()
     for option in re.split(r"\n(?=-)", help_text):
-        head = re.match(r"(-{1,2}[A-Za-z][\w-]*)(,\s+-{1,2}[A-Za-z][\w-]*)*", option)
+        head = re.match(rf"{_FLAG}(,\s+{_FLAG})*", option)
         if head and "argument has been removed" not in option:
-            flags.update(re.findall(r"-{1,2}[A-Za-z][\w-]*", head[0]))
+            flags.update(re.findall(_FLAG, head[0]))
     return flags
 
 

@@ -6,6 +6,7 @@ Only the beginning of a file is read: a header has 6 to 30 MB, most of it the vo
 from __future__ import annotations
 
 import json
+import stat
 import sys
 from pathlib import Path
 
@@ -22,12 +23,15 @@ def read_whole_header(path: Path) -> tuple[bytes, Header]:
     :raises HeaderError: for a file that is not GGUF
     :raises OSError: when it cannot be read
     """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise HeaderError("is no regular file")
     size = FIRST_READ
     while True:
         with path.open("rb") as file:
             data = file.read(size)
         try:
-            return data, read_header(data)
+            return data, read_header(data, found.st_size)
         except HeaderTruncatedError:
             if size >= LAST_READ or len(data) < size:
                 raise

@@ -28,6 +28,7 @@ from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import run
 from llamarig.remote.serve.open_servers import is_open
 from llamarig.remote.shared.durable import replace_file
+from llamarig.remote.shared.printable import printable
 from llamarig.remote.shared.record import Record
 from llamarig.remote.shared.server_client import NoAnswerError, Server
 
@@ -96,7 +97,7 @@ def probe(unit: str, pid: str, key: str | None, known: ServerState, now: float) 
     except NoAnswerError as error:
         if 400 <= error.status < 500:  # refused at once, for a key or a limit: not hung
             return replace(known, strikes=0, worked_at=now)
-        print(f"{unit} answers /health but no completion ({error})")
+        print(f"{unit} answers /health but no completion ({printable(str(error))})")
         return replace(known, strikes=known.strikes + 1)
     return ServerState(slots=current, worked_at=now)
 
@@ -186,7 +187,7 @@ def _state_after(unit: str, pid: str, known: dict[str, Any]) -> ServerState | No
     try:
         state = probe(unit, pid, key_of(unit), before, time.monotonic())
     except OSError as error:  # it has ended in between, or refuses even /props
-        print(f"{unit} was not probed: {error}")
+        print(f"{unit} was not probed: {printable(str(error))}")
         return None
     except Exception:  # whatever this server made of us, the others' states have to be stored
         print(f"{unit} was not probed:", traceback.format_exc(), sep="\n")

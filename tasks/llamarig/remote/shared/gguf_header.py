@@ -1,7 +1,8 @@
 """Parser for GGUF headers: the tensors with shape, type and size, and the model's metadata.
 
-Performs no I/O. The input is untrusted: every length is checked before it is used, no allocation depends on a number
-from the file, and what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected here.
+Performs no I/O. The input is untrusted: every count and length is compared with the file's size before it is used, no
+allocation depends on a number from the file, and what llama.cpp rejects (ggml/src/gguf.cpp, pinned commit) is rejected
+here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ MAX_TENSORS = 1 << 16
 MAX_KEYS = 1 << 16
 MAX_NAME = 64  # ggml's GGML_MAX_NAME
 ALIGNMENT = 32  # gguf's GGUF_DEFAULT_ALIGNMENT
+MAX_ALIGNMENT = 1 << 16
+"""The largest page size of a Linux kernel: nothing gains from more. llama.cpp takes every power of two up to 2^31, with
+which a few tensors are padded to gigabytes."""
+SHORTEST_KEY = 8 + 1 + 4 + 1
+"""Bytes of a key: length and one byte of its name, type, and a value of one byte."""
+SHORTEST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8
+"""Bytes of a tensor: length and one byte of its name, number of dimensions, one of them, type, offset."""
 KEPT_STRING = 80
 """Longest string to keep, in bytes. Longer ones (chat templates) and lists (tokens, merges) are skipped: they do not
 affect memory use, and without them a hostile header takes no more memory than a few times its own bytes."""
@@ -101,8 +109,7 @@ class Header:
     @property
     def alignment(self) -> int:
         """Each part of the file begins at a multiple of this many bytes."""
-        declared = self.metadata.get("general.alignment", ALIGNMENT)
-        return declared if isinstance(declared, int) and declared > 0 else ALIGNMENT
+        return int(self.metadata.get("general.alignment", ALIGNMENT))
 
     @property
     def least_file_size(self) -> int:
@@ -135,14 +142,15 @@ def combined_header(headers: Sequence[Header]) -> Header:
     return Header(tuple(tensor for header in headers for tensor in header.tensors), headers[0].metadata)
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes, file_size: int | None = None) -> Header:
     """Parse the header at the beginning of a GGUF file.
 
     :param data: the file's first bytes, at least the whole header
+    :param file_size: of the whole file in bytes; None where there are no tensors' data, only a header
     :raises HeaderTruncatedError: for a header longer than ``data``
-    :raises HeaderError: for anything that is not a valid GGUF header
+    :raises HeaderError: for anything that is not a valid GGUF header, or does not fit into a file of that size
     """
-    reader = _Reader(data)
+    reader = _Reader(data, file_size)
     if reader.take(4) != b"GGUF":
         raise HeaderError("does not begin with GGUF")
     version = reader.number("<I")
@@ -151,34 +159,63 @@ def read_header(data: bytes) -> Header:
     tensors, keys = reader.number("<Q"), reader.number("<Q")
     if tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise HeaderError(f"claims {tensors} tensors and {keys} keys, more than any model has")
+    reader.check_length(tensors * SHORTEST_TENSOR + keys * SHORTEST_KEY, f"{tensors} tensors and {keys} keys")
+    metadata, ranges = _keys(reader, keys)
+    found: dict[str, Tensor] = {}
+    offset, alignment = 0, int(metadata.get("general.alignment", ALIGNMENT))
+    for _ in range(tensors):
+        tensor, declared = _tensor(reader)
+        if tensor.name in found:
+            raise HeaderError(f"tensor {tensor.name!r} twice")
+        if declared != offset:
+            raise HeaderError(f"tensor {tensor.name!r} has the offset {declared}; those before it end at {offset}")
+        found[tensor.name] = tensor
+        offset += padded(tensor.size, alignment)
+    digest = hashlib.sha256(data[: reader.at]).hexdigest()
+    header = Header(tuple(found.values()), metadata, reader.at, digest, ranges)
+    if file_size is not None and header.least_file_size > file_size:
+        raise HeaderError(f"its tensors take {header.least_file_size} bytes, the file has {file_size}")
+    return header
+
+
+def _keys(reader: _Reader, count: int) -> tuple[dict[str, Value], dict[str, tuple[int, int]]]:
+    """The values that are kept, and where each key begins and ends."""
     metadata: dict[str, Value] = {}
     ranges: dict[str, tuple[int, int]] = {}
-    for _ in range(keys):
+    for _ in range(count):
         start = reader.at
         key = reader.name("key", 1 << 10)
         if key in ranges:
             raise HeaderError(f"key {key!r} twice")
-        value = reader.value(reader.number("<I"))
+        kind = reader.number("<I")
+        value = reader.value(kind)
+        _check_value(key, kind, value)
         if value is not None:
             metadata[key] = value
         ranges[key] = start, reader.at
-    found: dict[str, Tensor] = {}
-    for _ in range(tensors):
-        tensor = _tensor(reader)
-        if tensor.name in found:
-            raise HeaderError(f"tensor {tensor.name!r} twice")
-        found[tensor.name] = tensor
-    return Header(tuple(found.values()), metadata, reader.at, hashlib.sha256(data[: reader.at]).hexdigest(), ranges)
+    return metadata, ranges
 
 
-def _tensor(reader: _Reader) -> Tensor:
+def _check_value(key: str, kind: int, value: Value | None) -> None:
+    """Check the keys that decide how the rest of a file is read; llama.cpp ends at the same."""
+    if key == "general.alignment":
+        if kind != UINT32 or not isinstance(value, int):
+            raise HeaderError(f"general.alignment is of type {kind}; llama.cpp reads type {UINT32} (uint32)")
+        if value < 1 or value & (value - 1) or value > MAX_ALIGNMENT:
+            raise HeaderError(f"general.alignment is {value}, not a power of two from 1 to {MAX_ALIGNMENT}")
+    if key == "general.architecture" and not isinstance(value, str):
+        raise HeaderError(f"general.architecture is not a text of at most {KEPT_STRING} bytes")
+
+
+def _tensor(reader: _Reader) -> tuple[Tensor, int]:
+    """The next tensor, and the offset of its data."""
     name = reader.name("tensor", MAX_NAME - 1)
     dimensions = reader.number("<I")
     if not 1 <= dimensions <= 4:
         raise HeaderError(f"tensor {name!r} has {dimensions} dimensions; ggml supports 1 to 4")
     shape = tuple(reader.number("<Q") for _ in range(dimensions))
     kind = reader.number("<I")
-    reader.number("<Q")  # offset of its data
+    offset = reader.number("<Q")
     if kind not in TYPES:
         raise HeaderError(f"tensor {name!r} is of type {kind}, which this version of llamarig does not know")
     if math.prod(shape) >= 1 << 63:
@@ -186,17 +223,30 @@ def _tensor(reader: _Reader) -> Tensor:
     label, block, _ = TYPES[kind]
     if shape[0] % block:
         raise HeaderError(f"tensor {name!r} has rows of {shape[0]}, not a multiple of {label}'s block of {block}")
-    return Tensor(name, shape, label, tensor_size(shape, kind))
+    return Tensor(name, shape, label, tensor_size(shape, kind)), offset
 
 
 class _Reader:
     """A cursor in the header's bytes that never moves beyond their end."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, file_size: int | None) -> None:
         self._data = data
+        self._file_size = file_size
         self.at = 0
 
+    def check_length(self, length: int, what: str = "") -> None:
+        """Refuse a length of which the rest of the file has less.
+
+        :raises HeaderError: naming what should be there
+        """
+        if self._file_size is not None and length > self._file_size - self.at:
+            raise HeaderError(
+                f"claims {what or f'{length} bytes'} from byte {self.at} on, more than a file of "
+                f"{self._file_size} bytes holds"
+            )
+
     def skip(self, length: int) -> None:
+        self.check_length(length)
         if length > len(self._data) - self.at:
             raise HeaderTruncatedError(f"its header is longer than the {len(self._data)} bytes read")
         self.at += length
@@ -223,9 +273,12 @@ class _Reader:
         if kind == _ARRAY:
             element, count = self.number("<I"), self.number("<Q")
             if element == STRING:
+                self.check_length(8 * count, f"a list of {count} texts")
                 self._skip_strings(count)
             elif element in _SCALARS:
-                self.skip(count * struct.calcsize(_SCALARS[element]))
+                length = count * struct.calcsize(_SCALARS[element])
+                self.check_length(length, f"a list of {count} numbers")
+                self.skip(length)
             else:
                 raise HeaderError(f"a list of elements of type {element}")
             return None
@@ -249,7 +302,7 @@ class _Reader:
                 break
             at += 8 + length_at(data, at)[0]
         else:
-            self.at = 0
-            self.skip(at)
+            self.skip(at - self.at)
             return
+        self.check_length(at - self.at)
         raise HeaderTruncatedError(f"its header is longer than the {len(data)} bytes read")
