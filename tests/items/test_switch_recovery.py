@@ -45,7 +45,7 @@ def test_a_deploy_restores_what_served_before_an_interrupted_switch(box: Box) ->
     (difference,) = box.differences(InterruptedSwitches())
     assert difference.what == f"switch of {UNIT}"
     (restored,) = commands(box)
-    assert f"restore_served after-switch {layout.PROOFS} '{layout.JOBS}/switch-m'" in restored
+    assert restored.endswith(f"restore_served after-switch {layout.PROOFS}")
 
 
 def test_a_switch_that_runs_is_not_undone(box: Box) -> None:

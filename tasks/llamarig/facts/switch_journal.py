@@ -23,6 +23,7 @@ class UnfinishedSwitch(FactBase[str]):
         return f'test -e {journal} && {{ grep -o -m 1 \'^{{"unit": "[^"]*"\' {journal} || echo unreadable; }}; true'
 
     def process(self, output: list[str]) -> str:
-        if not output:
+        found = "".join(output).strip()
+        if not found:
             return ""
-        return output[0].split('"')[-2] if output[0].count('"') >= 4 else "an unknown unit"
+        return found.split('"')[3] if found.count('"') >= 4 else "an unknown unit"

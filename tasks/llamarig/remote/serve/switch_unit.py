@@ -45,7 +45,6 @@ from llamarig.remote.serve.switch_journal import (
 from llamarig.remote.shared.durable import locked, replace_files
 from llamarig.remote.shared.job_status import (
     JobFailedError,
-    OtherOwnsStatusError,
     Progress,
     StoppedError,
     own_unit,
@@ -59,9 +58,13 @@ from llamarig.remote.shared.unit_directives import directives, directives_sha256
 _LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
 
 
+_RESTORE_WAIT_S = 60.0
+"""Seconds for what served before an interrupted switch to be started, without its loading."""
+
+
 def switch(job: SwitchJob, progress: Progress) -> str:
     """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
-    with _exclusive_switch(Path(job.proof).parent):
+    with _exclusive_switch(Path(job.proof).parent, progress):
         return _switch(job, progress)
 
 
@@ -135,19 +138,16 @@ def describe(failure: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_switch(directory: Path) -> Iterator[None]:
-    """Hold the lock of switches; refuse a second switch, and leave one that is started twice to the first program."""
-    holder, job_directory = directory / ".switch-holder", sys.argv[1]
+def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
+    progress.step("waiting for what served before an interrupted switch to be restored")
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(journal_lock(directory))
+            held.enter_context(journal_lock(directory, wait_s=_RESTORE_WAIT_S))
         except BlockingIOError:
-            if holder.exists() and holder.read_text() == job_directory:
-                raise OtherOwnsStatusError("this switch is under way already") from None
             raise JobFailedError(
                 "another switch is under way on this box: wait for its end and run deploy.py again; nothing was changed"
             ) from None
-        holder.write_text(job_directory)
         yield
 
 
