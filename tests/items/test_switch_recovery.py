@@ -20,7 +20,7 @@ from tests.engine.fake_run import converged_commands
 from tests.items.converged_box import Box, converged_box, cpu_rig, write_lock_file
 
 UNIT = "llamarig-m.service"
-JOURNAL = '{"unit": "llamarig-m.service"'
+JOURNAL = f"unit={UNIT}"
 
 
 @pytest.fixture
