@@ -10,6 +10,12 @@ from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Setting
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.risky_flags import risky_flag_names
+from llamarig.declare.secrets import is_secret, text_is_secret
+
+_WHERE_SECRETS_BELONG = (
+    "the server needs no Hub token, and a deploy gets its own from hub(token_env=...) or hub(token_command=...); an API"
+    " key belongs into a file on the box, named by api_key_file"
+)
 
 
 class Operation(Declaration):
@@ -54,6 +60,27 @@ class Operation(Declaration):
     """Arguments of llama-server that have no field, passed on unchanged."""
     accept: Annotated[dict[str, str], Setting("the deploy's warnings")] = Field(default={})
     """Lints and risky flags that are intended: name (declare/lint_rules.py, declare/risky_flags.py) -> reason."""
+
+    @field_validator("environment")
+    @classmethod
+    def _holds_no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if is_secret(name, text):
+                raise ValueError(
+                    f"{name} looks like a secret, and every user of the box can read the unit that it would be written"
+                    f" into: {_WHERE_SECRETS_BELONG}"
+                )
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _hold_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(text_is_secret(argument) for argument in value):
+            raise ValueError(
+                "one of them looks like a secret, and every user of the box can read command lines: "
+                + _WHERE_SECRETS_BELONG
+            )
+        return value
 
     @field_validator("accept")
     @classmethod

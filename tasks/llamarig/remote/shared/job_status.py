@@ -45,7 +45,7 @@ class Progress:
     def __init__(self, directory: Path, status: JobStatus | None = None) -> None:
         """``status``: to continue from, of a program that was killed."""
         self._file = directory / "status.json"
-        self._status = status or JobStatus(state="running", step="starting", started=time.time())
+        self._status = status or JobStatus(state="running", step="starting", started=time.monotonic())
         self._written = 0.0
         self.must_write = True
         """Whether a status file that cannot be written fails the job. False while something is being restored."""
@@ -54,7 +54,7 @@ class Progress:
         """Set the current step. ``done`` and ``total`` are in ``unit``: objects, bytes, MiB or nothing."""
         changed = step != self._status.step
         if changed:
-            self._status = replace(self._status, step_started=time.time(), done_at_start=done)
+            self._status = replace(self._status, step_started=time.monotonic(), done_at_start=done)
         self._status = replace(self._status, step=step, done=done, total=total, unit=unit)
         if changed or done == total or time.monotonic() - self._written > 0.5:
             self.write()
@@ -62,13 +62,15 @@ class Progress:
     def end(self, state: str, message: str = "", lines: list[str] | None = None) -> None:
         """Record the result. ``state``: done, failed or stopped; only the last 30 lines are kept."""
         shown = tuple(map(printable, (lines or ())[-30:]))
-        self._status = replace(self._status, state=state, message=printable(message), lines=shown, ended=time.time())
+        self._status = replace(
+            self._status, state=state, message=printable(message), lines=shown, ended=time.monotonic()
+        )
         self.write()
 
     def write(self) -> None:
         """Replace the file atomically, so that a reader never sees a part of it."""
         self._written = time.monotonic()
-        self._status = replace(self._status, now=time.time())
+        self._status = replace(self._status, now=time.monotonic())
         part, text = self._file.with_suffix(".part"), json.dumps(self._status.to_json())
         try:
             part.write_text(text)
