@@ -63,14 +63,14 @@ class HeldByServers(FactBase[HeldMemory]):
 
     Output::
 
-        MemAvailable:   23823008 kB
-        MainPID=39
-        Id=llamarig-qwen3-coder.service
+        MemAvailable:   21616268 kB
+        MainPID=145
+        Id=llamarig-tiny.service
 
-        pid 39
+        pid 145
         VmLck:	       0 kB
-        RssAnon:	   44192 kB
-        RssFile:	   15068 kB
+        RssAnon:	   33336 kB
+        RssFile:	    5820 kB
         RssShmem:	       0 kB
 
     On a box with an NVIDIA GPU, then process, GPU and MiB::
