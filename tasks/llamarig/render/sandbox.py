@@ -131,6 +131,11 @@ def sandbox_lines(build: Build, release: str, files: Sequence[str]) -> list[str]
     ]
 
 
+def reading_lines(files: Sequence[str]) -> list[str]:
+    """Directives for our own programs that read files of strangers, which need no release and no device."""
+    return [*view_lines([*_SYSTEM, *_HELPERS], files), *_HARDENING.splitlines(), *_CPU_ONLY.splitlines()]
+
+
 def view_lines(needed: Sequence[str], files: Sequence[str]) -> list[str]:
     """Directives for a file system with nothing but these paths, read-only.
 
