@@ -25,8 +25,8 @@ _SYSTEM = (
     # Chat templates may ask for today's date.
     "-/etc/localtime",
 )
-_HELPERS = (layout.PROGRAMS, layout.BIN, f"-{layout.CPYTHON}")
-"""Our programs that run before the server, and their Python."""
+_HELPERS = (f"-{layout.PROGRAMS}", f"-{layout.BIN}", f"-{layout.CPYTHON}")
+"""Our programs that run before the server, and their Python. What is missing is reported by what needs it."""
 _OF_BACKEND = {
     "cpu": (),
     "cuda": (),
@@ -122,7 +122,7 @@ def sandbox_lines(build: Build, release: str, files: Sequence[str]) -> list[str]
     :param release: directory of the release that serves
     :param files: paths that it reads besides: the model's files, and those that the owner declares
     """
-    needed = [*system_paths(build), release, *_HELPERS]
+    needed = [*system_paths(build), f"-{release}", *_HELPERS]
     return [
         "# Sandbox: the server parses untrusted input. What it needs is bound into an empty root directory.",
         *view_lines(needed, files),
@@ -167,7 +167,7 @@ def _toolkit(build: Build) -> list[str]:
         return []
     root = cuda_root(build)
     if root.startswith(f"{layout.CUDA}/"):
-        return [root.rpartition("/")[0]]  # the root is a link into the virtual environment beside it
+        return [f"-{root.rpartition('/')[0]}"]  # the root is a link into the virtual environment beside it
     return [] if _is_below(root, ["/usr"]) else [f"-{root}"]
 
 
