@@ -37,7 +37,8 @@ rig = d.rig(
                 ubatch=512,
                 placement=d.cpu_only(),
                 load_mode="none",
-                threads=2,
+                # Two threads wait for each other in a loop, which costs most where others use the processors as well.
+                threads=1,
                 sampling=d.sampling(temperature=1.0, top_p=0.95, top_k=40, min_p=0.0),
                 cache_ram_mib=64,
             ),

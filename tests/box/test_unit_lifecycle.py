@@ -209,7 +209,7 @@ def test_a_lint_is_printed_by_a_deploy_until_it_is_accepted(
     modified: Deployment, serve: dict[str, object], message: str
 ) -> None:
     modified.rig["models"][0]["serve"].update(serve)
-    modified.rig["models"][0]["serve"]["threads"] = serve.get("threads", 2)
+    modified.rig["models"][0]["serve"]["threads"] = serve.get("threads", 1)
     rule = message.split(":")[0]
     if rule != "threads-over-cpus":  # a server with 4096 threads would overload the machine
         outcome = modified.run()
@@ -217,7 +217,7 @@ def test_a_lint_is_printed_by_a_deploy_until_it_is_accepted(
         assert message in " ".join(outcome.output.split())
         assert f'accept={{"{rule}": "your reason"}}' in outcome.output
     modified.rig["models"][0]["serve"]["accept"] = {rule: "a test"}
-    modified.rig["models"][0]["serve"]["threads"] = 2
+    modified.rig["models"][0]["serve"]["threads"] = 1
     assert rule not in modified.run().output
 
 
