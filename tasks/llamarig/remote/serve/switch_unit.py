@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -41,6 +40,13 @@ from llamarig.remote.serve.switch_journal import (
     unfinished_switch,
     what_serves,
     write_journal,
+)
+from llamarig.remote.serve.unit_sandbox import (
+    character_drivers,
+    closed_devices,
+    device_nodes,
+    has_gpu,
+    list_devices,
 )
 from llamarig.remote.shared.durable import locked, replace_files
 from llamarig.remote.shared.job_status import (
@@ -78,7 +84,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     _check_key_file(job)
     _check_flags(job.check)
     if job.needs_gpu:
-        _check_gpu(job.check[0], job.environment)
+        _check_gpu(job)
     if not job.start:
         install_unit(unit, job.text)
         return f"{unit} installed; `systemctl start {unit}` switches to it"
@@ -176,16 +182,26 @@ def _check_flags(command: Sequence[str]) -> None:
         )
 
 
-def _check_gpu(program: str, environment: dict[str, str]) -> None:
-    """Check that the build sees a GPU: otherwise llama-server serves from the CPU, without any warning."""
-    command = [program, "--list-devices"]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, errors="replace")
-    if not re.search(r"^\s+\w+\d+: ", done.stdout, re.MULTILINE):
+def _check_gpu(job: SwitchJob) -> None:
+    """Check that the build sees a GPU in its sandbox: otherwise llama-server serves from the CPU, without a warning."""
+    program = job.check[0]
+    inside = list_devices(program, job.environment, job.text)
+    if has_gpu(inside):
+        return
+    as_root = list_devices(program, job.environment)
+    if not has_gpu(as_root):
         raise JobFailedError(
             "this build of llama-server sees no GPU: check the driver (nvidia-smi, vulkaninfo, rocminfo); "
             "nothing was changed",
-            [*done.stdout.splitlines(), *done.stderr.splitlines()][-6:],
+            [*as_root.stdout.splitlines(), *as_root.stderr.splitlines()][-6:],
         )
+    closed = closed_devices(job.text, device_nodes(), character_drivers())
+    raise JobFailedError(
+        "this build of llama-server sees a GPU as root, but none in the sandbox of its unit"
+        + (f", which is kept from {', '.join(closed)}" if closed else "")
+        + ": give device nodes mode 666 (NVIDIA), or report the name that is missing; nothing was changed",
+        [*inside.stdout.splitlines(), *inside.stderr.splitlines()][-6:],
+    )
 
 
 def _check_port(job: SwitchJob) -> None:
