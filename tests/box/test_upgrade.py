@@ -62,7 +62,7 @@ def test_a_box_of_an_older_version_converges_without_a_restart(
     # Remove what this version has deployed, except releases and model files, which are the same for both versions.
     deployment.shell(
         f"systemctl disable -q --now {TINY} llamarig_liveness.timer; rm -rf {UNITS}/{TINY} {UNITS}/llamarig_liveness.* "
-        "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/python3; rm -rf /var/lib/llamarig/jobs/* "
+        "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/bin; rm -rf /var/lib/llamarig/jobs/* "
         "/var/lib/llamarig/proofs/*; systemctl daemon-reload"
     )
     first = older.run()

@@ -94,6 +94,21 @@ def test_every_host_is_reported_once_in_each_of_pyinfras_orders(tmp_path: Path, 
         assert output.index("@fake/b-differs: findings") < output.index("@fake/a-clean: clean")
 
 
+def test_a_question_that_does_not_end_is_the_reason_in_the_verdict_and_the_files(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "--limit", "@fake/a-clean")
+    inventory = tmp_path / "inventory.py"
+    text = inventory.read_text()
+    inventory.write_text(text.replace('"@@llamarig ok"', '"@@llamarig late"'))
+    done = audit.run()
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    (host,) = audit.report.hosts
+    assert host.status == "could-not-look"
+    assert host.why.startswith("reading it failed: reading its "), host.why
+    assert "did not end within 60 s" in host.why
+    assert audit.clean() == {"@fake/a-clean": 0}
+
+
 def test_files_of_an_earlier_clean_audit_are_replaced_where_no_host_is_reached(tmp_path: Path) -> None:
     audit = Audit(tmp_path, "--limit", "@fake/a-clean")
     assert audit.run().returncode == 0

@@ -97,6 +97,55 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.git_source(url="git@host:llama.cpp"),
         ("url = 'git@host:llama.cpp'", "use https://, ssh:// or file://"),
     ),
+    "login in a git URL": (
+        lambda: d.git_source(url="https://me:sesame@host/llama.cpp"),
+        ("git_source: ", "url = 'https://...@host/llama.cpp'", "a login in a URL", "credential.helper", "keys/git"),
+    ),
+    "token as the user of a git URL": (
+        lambda: d.git_source(url="https://sesame@host/llama.cpp"),
+        ("a login in a URL", "declare the URL without it"),
+    ),
+    "password in an ssh URL": (lambda: d.git_source(url="ssh://git:sesame@host/x"), ("a login in a URL",)),
+    "login in an archive's URL": (
+        lambda: d.sdist_source(url="https://me:sesame@host/x.tar.gz", sha256="0" * 64, commit=COMMIT),
+        ("sdist_source: ", "a login in a URL", "file:///path"),
+    ),
+    "signed URL of an archive": (
+        lambda: d.sdist_source(url="https://host/x?X-Amz-Signature=sesame", sha256="0" * 64, commit=COMMIT),
+        ("sdist_source: ", "url = 'https://host/x?...'", "a token in a URL", "file:///path"),
+    ),
+    "archive without a URL": (
+        lambda: d.sdist_source(url="x.tar.gz", sha256="0" * 64, commit=COMMIT),
+        ("url = 'x.tar.gz'", "not the URL of an archive", "use https://"),
+    ),
+    "login in a mirror's URL": (
+        lambda: d.host_policy(python_mirror="https://me:sesame@host/mirror"),
+        ("host_policy: ", "a login in a URL", "file:///directory"),
+    ),
+    "token in a mirror's URL": (
+        lambda: d.host_policy(python_mirror="https://host/mirror?token=sesame"),
+        ("host_policy: ", "a token in a URL"),
+    ),
+    "Hub token in the environment": (
+        lambda: serve(environment={"HF_TOKEN": "sesame"}),
+        ("environment = {'HF_TOKEN': (not shown)}", "HF_TOKEN looks like a secret", "hub(token_env=...)"),
+    ),
+    "key in the environment": (
+        lambda: serve(environment={"A": "1", "OPENAI_API_KEY": "sesame"}),
+        ("{'A': '1', 'OPENAI_API_KEY': (not shown)}", "OPENAI_API_KEY looks like a secret", "api_key_file"),
+    ),
+    "token by its value in the environment": (
+        lambda: serve(environment={"HELLO": "hf_sesame0123456789"}),
+        ("{'HELLO': (not shown)}", "HELLO looks like a secret"),
+    ),
+    "proxy with a login in the environment": (
+        lambda: serve(environment={"https_proxy": "HTTPS://me:sesame@proxy:3128"}),
+        ("{'https_proxy': (not shown)}", "https_proxy looks like a secret"),
+    ),
+    "token among the arguments": (
+        lambda: serve(extra=("--something", "ghp_sesame0123456789")),
+        ("extra = ('--something', 'ghp_...')", "one of them looks like a secret", "api_key_file"),
+    ),
     "cuda toolkit that no longer knows an architecture": (
         lambda: d.build(name="cuda", architectures=("70-real",), cuda_toolkit="13.0"),
         ("build 'cuda': ", "CUDA 13.0 no longer compiles for 70-real", "install a CUDA 12 toolkit", "declare its path"),
@@ -346,6 +395,27 @@ def test_refused_with_place_field_value_and_remedy(declare: Callable[[], object]
     for word in words:
         assert word in message, message
     assert "Value error" not in message
+    assert "sesame" not in message, "a secret"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TOKENIZERS_PARALLELISM": "false", "GGML_CUDA_FORCE_MMQ": "1", "MONKEY": "1"},
+        {"SSL_CERT_FILE": "/etc/ssl/cert.pem", "TLS_KEY": "/etc/llamarig/keys/tls.pem", "HF_TOKEN": ""},
+        {"NO_PROXY": "localhost", "https_proxy": "http://proxy:3128", "VK_ICD_FILENAMES": "/usr/share/vulkan/a.json"},
+    ],
+)
+def test_an_environment_without_secrets_is_accepted(environment: dict[str, str]) -> None:
+    assert serve(environment=environment).environment == environment
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://github.com/ggml-org/llama.cpp", "ssh://git@host/llama.cpp", "https://host/x?ref=a", "file:///srv/x"],
+)
+def test_a_url_without_a_login_is_accepted(url: str) -> None:
+    assert d.git_source(url=url).url == url
 
 
 def test_the_message_begins_with_the_line_of_the_declaration() -> None:

@@ -95,6 +95,15 @@ def test_an_item_as_declared_is_no_change() -> None:
         assert this.changes == []
 
 
+def test_nothing_is_compared_or_fixed_where_a_fact_does_not_end(logged: pytest.LogCaptureFixture) -> None:
+    """Its default is no answer: an item that is as declared would be fixed."""
+    replies = {"@@llamarig": ["@@llamarig 0", "@@llamarig late", "@@llamarig 1", "good", "@@llamarig ok"]}
+    with pytest.raises(OperationFailedError) as failed:
+        converged_commands([Thing(), Second()], RIG, replies)
+    assert fixes(failed.value.commands) == []
+    assert logged.text.count("reading its command did not end within 60 s") == 1
+
+
 def test_a_fix_is_given_exactly_the_differences() -> None:
     commands = converged_commands([Thing()], RIG, alone({"look First": "bad and worse"}))
     assert fixes(commands) == ["fix First bad", "fix First worse"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,34 @@ def test_the_token_is_sent_to_the_hub_only(served: Hub) -> None:
     assert {(entry["origin"], entry["authorization"]) for entry in log} == {("hub", True), ("cdn", False)}
     with pytest.raises(HubError, match=f"model 'm': {GATED} is gated: accept its terms"):
         fetch_headers(model(GATED), lock, served.endpoint, None)
+
+
+class EndlessError(BaseHTTPRequestHandler):
+    """Answers every request with an error whose text does not end."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("X-Error-Message", "not for you")
+        self.end_headers()
+        try:
+            while self.sent < 1 << 30:
+                EndlessError.sent += self.wfile.write(b"no " * 20_000)
+        except OSError:  # the client has hung up
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+def test_of_an_error_little_is_read(served: Hub) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessError) as http:
+        threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+        with pytest.raises(HubError, match="403"):
+            fetch_headers(model(), locked(served), f"http://127.0.0.1:{http.server_address[1]}", None)
+        http.shutdown()
+    assert EndlessError.sent < 64 << 20
 
 
 REFUSALS = {

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.item import Commands, Query, query
 from llamarig.engine.run import of_host, read_all, read_fact, run
-from llamarig.facts.fact_batch import FactBatch
+from llamarig.facts import fact_batch
+from llamarig.facts.fact_batch import BatchOutput, FactBatch
 from llamarig.facts.files import Sha256Sums
 from llamarig.records.plan_file import record_plan
 from pyinfra.api.command import StringCommand
@@ -136,10 +139,57 @@ def test_the_batch_runs_in_a_shell_as_each_command_would(tmp_path: Path) -> None
     ]
     command = FactBatch().command(queries)
     output = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    found = FactBatch().process(output.splitlines())
+    found = FactBatch().process(output.splitlines()).lines
     assert found.keys() == {0, 1, 3, 4, 5}
     assert (found[0], found[4], found[5]) == (["no end"], ["one", "", "two"], [str(tmp_path)])
     assert Sha256Sums().process(found[1]) == {f"{tmp_path}/a": hashlib.sha256(b"a").hexdigest()}
+
+
+def test_a_command_of_the_batch_that_does_not_end_is_ended_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FIFO that nobody writes to, as a user may have it in place of a file; and one that ignores SIGTERM."""
+    monkeypatch.setattr(fact_batch, "QUESTION_S", 1)
+    os.mkfifo(tmp_path / "fifo")
+    queries: list[tuple[type[Any], dict[str, Any]]] = [
+        (Command, {"command": "echo before"}),
+        (Command, {"command": f"echo half; cat {tmp_path}/fifo; echo more"}),
+        (Command, {"command": f"trap '' TERM; cat {tmp_path}/fifo"}),
+        (Command, {"command": "cat; echo after"}),  # stdin is no terminal that somebody could type at
+    ]
+    command = ["sh", "-c", FactBatch().command(queries)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sh:
+        assert sh.stdout is not None
+        found = FactBatch().process(sh.stdout.read().decode().splitlines())
+    assert found == BatchOutput({0: ["before"], 3: ["after"]}, frozenset({1, 2}))
+    left = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if f"{tmp_path}/fifo" in _content(path)]
+    assert left == []
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # the process has ended
+        return ""
+
+
+@operation()
+def reads_what_hangs() -> Commands:
+    read_all(ASKED)
+    yield from ()
+
+
+def test_a_fact_that_does_not_end_is_one_message_of_its_host(caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["@@llamarig 0", "", "@@llamarig ok", "@@llamarig 1", "@@llamarig late", "@@llamarig 2", "@@llamarig late"]
+    fine = ["@@llamarig 0", "", "@@llamarig ok", "@@llamarig 1", "", "@@llamarig ok", "@@llamarig 2", "@@llamarig ok"]
+    boxes = {"@fake/hangs": {"@@llamarig": lines}, "@fake/fine": {"@@llamarig": fine}}
+    with fake_run((reads_what_hangs, {}), hosts=boxes) as this:
+        assert [bool(of_host(this.host(name)).unanswered) for name in boxes] == [True, False]
+        messages = [record.getMessage() for record in caplog.records if "did not end" in record.getMessage()]
+        assert len(messages) == 1
+        assert "@fake/hangs" in messages[0]
+        assert "reading its rpm packages, sha256 sums did not end within 60 s: a disk, a network mount" in messages[0]
+        assert "on the box, then run this again" in messages[0]
 
 
 @operation()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ NAME = "LLAMA_ARG_CTX_SIZE"
 
 
 def found(root: Path) -> tuple[str, ...]:
-    done = subprocess.run(["sh", "-c", settings_in_files(str(root))], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", settings_in_files(str(root))], capture_output=True, text=True, timeout=60)
     assert "512" not in done.stdout, "a value may be a key"
     return StraySettings().process(["== environment", *done.stdout.splitlines()]).environment
 
@@ -42,6 +43,27 @@ def test_a_setting_is_found_in(tmp_path: Path, file: str, line: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(f"# something\n{line}\n")
     assert found(tmp_path) == (f"{NAME} in {tmp_path / file}",)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "link to a FIFO", "link to an endless device", "socket"])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    """Reading it would never end, and any user of the box can make one."""
+    home = tmp_path / "home/me"
+    home.mkdir(parents=True)
+    (home / ".zshrc").write_text(f"export {NAME}=512\n")
+    bashrc = home / ".bashrc"
+    match kind:
+        case "FIFO":
+            os.mkfifo(bashrc)
+        case "link to a FIFO":
+            os.mkfifo(home / "fifo")
+            bashrc.symlink_to(home / "fifo")
+        case "link to an endless device":
+            bashrc.symlink_to("/dev/zero")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(bashrc))
+    assert found(tmp_path) == (f"{NAME} in {home}/.zshrc",)
 
 
 @pytest.mark.parametrize("line", [f"# export {NAME}=512", f"set -e {NAME}", f"echo ${NAME}", f"set -l {NAME} 512"])

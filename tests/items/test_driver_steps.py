@@ -13,7 +13,7 @@ import pytest
 from llamarig.declare.build import Build
 from llamarig.declare.host_policy import NvidiaDriver
 from llamarig.facts.nvidia_packages import DriverState
-from llamarig.items.driver_steps import Step, next_step, packages, queried_packages, upstream_version
+from llamarig.items.driver_steps import Step, load_record, next_step, packages, queried_packages, upstream_version
 
 CUDA_12 = Build(name="cuda", architectures=("89-real",), cuda_toolkit="/usr")
 CUDA_13 = Build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")
@@ -26,8 +26,7 @@ FRESH = DriverState(
     kernels=("amd64",),
     installed={"linux-image-amd64": "6.12.48-1"},
     components=frozenset({"main", "non-free-firmware"}),
-    packages_changed_at=100,
-    booted_at=50,
+    boot="now",
 )
 ENABLED = replace(
     FRESH,
@@ -48,7 +47,7 @@ INSTALLED = replace(
 )
 HELD = replace(INSTALLED, held=frozenset({*PARTS, "another"}))
 LOADED = replace(HELD, module="550.163.01")
-RESTARTED = replace(HELD, booted_at=200)
+RESTARTED = replace(HELD, load_tried=load_record(replace(HELD, boot="before")))
 UBUNTU = DriverState(
     family="ubuntu",
     release="noble",
@@ -93,6 +92,12 @@ def test_module_and_library_of_two_versions_need_a_reboot() -> None:
     )
     assert "nvidia_driver(reboot=True)" in step(split).message
     assert step(split, reboot=True).kind == "reboot"
+
+
+def test_the_same_boot_and_other_packages_are_no_restart() -> None:
+    """Whatever the clock was when they were installed."""
+    for tried in (load_record(HELD), load_record(replace(INSTALLED, installed={}, boot="before")), "", "before "):
+        assert step(replace(HELD, load_tried=tried), reboot=True).kind == "load"
 
 
 def test_a_module_that_does_not_load_restarts_no_box_twice() -> None:

@@ -31,8 +31,7 @@ COMPLETE = DriverState(
     held=frozenset({"libcuda1"}),
     offered=dict.fromkeys(NAMES, VERSION),
     components=frozenset({"main", "contrib", "non-free", "non-free-firmware"}),
-    packages_changed_at=100,
-    booted_at=50,
+    boot="now",
 )
 
 

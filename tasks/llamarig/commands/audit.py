@@ -26,7 +26,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import compare
 from llamarig.engine.item import Commands, Query, query
 from llamarig.engine.refuse import refuse
-from llamarig.engine.run import read_all, read_fact, run
+from llamarig.engine.run import of_host, read_all, read_fact, run
 from llamarig.engine.screen import announce, say
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.gpus import Gpus
@@ -104,6 +104,11 @@ def compared(rig: Rig, options: AuditOptions) -> Commands:
         return
     if not state.is_executing:
         return
+    read_all(queries_of_audit(rig, read_here(rig)))
+    if unanswered := of_host().unanswered:  # it has been reported
+        run_of(state).failed[host.name] = unanswered
+        yield FunctionCommand(lambda state, host: False, [], {})
+        return
     box = _box(rig, options, checks)
     if state.inventory.get_host(host.name) in state.failed_hosts:
         return  # pyinfra has reported a fact that cannot be read
@@ -163,7 +168,6 @@ def _box(rig: Rig, options: AuditOptions, checks: Sequence[Check]) -> Box:
     here = read_here(rig)
     if here.deep:
         say(host, "reading every byte of the model files")
-    read_all(queries_of_audit(rig, here))
     paths = declared_toolkits(rig.builds)
     toolkits = read_fact(ToolkitVersions, paths=paths) if paths else {}
     box = Box(

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llamarig.declare.secrets import shown
+
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=60)]
@@ -71,15 +73,7 @@ def explain(error: ValidationError, declared: str, where: str) -> str:
     return "\n".join(lines)
 
 
-# A secret declared in the wrong field must not appear in a terminal or a log.
-_SECRET_FIELD = re.compile(r"(?i)(token|secret|password|key)$")
-_SECRET_TEXT = re.compile(r"(--api-key(?:=|'?, '))[^'\"]+|\b(hf_|sk-)[\w-]+|(://)[^/'\"]+(?=@)")
-
-
 def _shown(field: str, value: object) -> str:
     if isinstance(value, BaseModel):
         return f"{type(value).__name__}(...)"
-    if _SECRET_FIELD.search(field):
-        return "(not shown)"
-    text = _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2] or found[3]}...", repr(value))
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shown(field, value)

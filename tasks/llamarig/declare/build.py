@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llamarig.declare.base import Declaration, Name
 from llamarig.declare.kv_cache import KERNEL_TYPES
+from llamarig.declare.secrets import url_secret
 
 LLAMA_CPP_COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 """The pinned commit: every flag in this repository was checked against it (llama.cpp 0.5.0-dev, autumn 2026)."""
@@ -46,6 +47,13 @@ class GitSource(Declaration):
     def _is_url(cls, value: str) -> str:
         if not re.match(r"(https|ssh|file)://\S+$", value):
             raise ValueError("not a git URL: use https://, ssh:// or file://")
+        if secret := url_secret(value):
+            raise ValueError(
+                f"{secret} in a URL would be in command lines, in messages and in the release's manifest, which every "
+                "user of the box can read: declare the URL without it, write https://USER:PASSWORD@HOST into "
+                "/etc/llamarig/keys/git on the box (mode 600), and run there `git config --system credential.helper "
+                "'store --file /etc/llamarig/keys/git'`"
+            )
         return value
 
 
@@ -63,6 +71,18 @@ class SdistSource(Declaration):
     """The full commit of llama.cpp that the archive contains."""
 
     _full = field_validator("commit")(full_commit)
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if not re.match(r"(https?|file)://\S+$", value):
+            raise ValueError("not the URL of an archive: use https://, http:// or file:///path on the box")
+        if secret := url_secret(value):
+            raise ValueError(
+                f"{secret} in a URL would be in messages and in the release's manifest, which every user of the box can"
+                " read: put the archive on the box and declare file:///path, or where no login is needed"
+            )
+        return value
 
 
 Source = Annotated[GitSource | SdistSource, Field(discriminator="kind")]

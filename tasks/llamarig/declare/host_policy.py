@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from llamarig.declare.base import Declaration
+from llamarig.declare.secrets import url_secret
 
 
 class GpuCard(Declaration):
@@ -69,6 +70,11 @@ class HostPolicy(Declaration):
     def _a_url(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"(https?://|file:///)[^\s'\"]+[^\s'\"/]", value):
             raise ValueError("not a URL: write https://..., or file:///directory, without a slash at its end")
+        if value is not None and (secret := url_secret(value)):
+            raise ValueError(
+                f"{secret} in a URL would be in command lines and messages: declare a mirror without it, or copy it"
+                " to the box and declare file:///directory"
+            )
         return value
 
     @field_validator("accepted")

@@ -39,6 +39,9 @@ def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
         yield _placeholder()
         return
     seen = look(item, items, rig)
+    if known.unanswered:
+        yield FunctionCommand(lambda state, host: False, [], {})  # it has been reported
+        return
     differences = item.differences(rig, seen)
     if state.is_executing:
         for note in item.notes(rig, seen):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
@@ -23,6 +24,7 @@ _STEPS = (1 << 20, 3 << 20)
 """Bytes of the requests after the first; the last size repeats. Later shards have no vocabulary, so their header fits
 into the first request. At most 3 MiB beyond the end of a header are fetched."""
 _TIMEOUT_S = 30.0
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,12 @@ def _range(
         headers["Authorization"] = f"Bearer {token}"
     with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as response:
         if response.is_error:
-            response.read()  # the Hub's client makes its error messages of this text
-        hf_raise_for_status(response)
+            # The Hub's client makes its error messages of this text, and would read it whatever its size.
+            text = b"".join(islice(response.iter_raw(4096), 16))
+            kept = {name: value for name, value in response.headers.items() if name not in _OF_THE_BODY}
+            hf_raise_for_status(
+                type(response)(response.status_code, headers=kept, content=text, request=response.request)
+            )
         if response.status_code != 206:
             raise HubError(
                 f"{where}: {endpoint} does not serve ranges of files (HTTP {response.status_code}): fetch the whole "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pyinfra import logger
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 from pyinfra.context import host, state
@@ -16,7 +18,8 @@ from llamarig.engine.control_machine import SentFile
 from llamarig.engine.hub_token import HubTokens
 from llamarig.engine.item import Query
 from llamarig.engine.package_files import programs, requirements
-from llamarig.facts.fact_batch import FactBatch
+from llamarig.engine.screen import say
+from llamarig.facts.fact_batch import QUESTION_S, FactBatch
 from llamarig.facts.gpus import GpuState
 from llamarig.facts.model_store import FileHashes, ModelStore, file_versions
 from llamarig.facts.platform import Platform
@@ -61,8 +64,21 @@ class HostRun:
     """Names of items that differed while pyinfra prepared."""
     cards: GpuState | None = None
     """The host's cards, which do not change during a run. Boxes that share a build need those of each other."""
+    late: set[Query[Any]] = field(default_factory=set)
+    """Facts whose commands did not end."""
     platform: Platform | None = None
     """The host's platform, once a box that receives a release from it has needed it."""
+
+    @property
+    def unanswered(self) -> str:
+        """Why this host can be neither compared nor changed, and what to do; empty where all facts were read."""
+        if not self.late:
+            return ""
+        names = sorted({re.sub(r"(?<!^)(?=[A-Z])", " ", query.fact.__name__).lower() for query in self.late})
+        return (
+            f"reading its {', '.join(names)} did not end within {QUESTION_S} s: a disk, a network mount or a driver may"
+            " hang; see `ps -eo pid,stat,wchan:32,args` on the box, then run this again"
+        )
 
 
 def run() -> Run:
@@ -118,7 +134,8 @@ def read_all(queries: Iterable[Query[Any]]) -> None:
     """Read those of these facts that are not cached, in one command.
 
     Left out are hashes of model files, which are read alone once the files are known to have changed, and a fact whose
-    command fails: the item that needs it reads it alone, and pyinfra reports the failure.
+    command fails: the item that needs it reads it alone, and pyinfra reports the failure. One whose command does not
+    end is not read again: that is reported here, and in `HostRun.unanswered` until a later stage has read it.
     """
     cached, now = of_host().facts, moment()
     requested = [query for query in dict.fromkeys(queries) if query.fact is not FileHashes]
@@ -126,11 +143,18 @@ def read_all(queries: Iterable[Query[Any]]) -> None:
     if len(missing) < 2:
         return
     output = host.get_fact(FactBatch, requests=[(query.fact, query.arguments) for query in missing])
+    late, before = of_host().late, set(of_host().late)
     for number, query in enumerate(missing):
-        if number in output:
-            lines = output[number]
-            fact = query.fact()
+        fact = query.fact()
+        late.discard(query)
+        if number in output.lines:
+            lines = output.lines[number]
             cached[query] = (now, fact.process(lines) if lines else fact.default())
+        elif number in output.late:
+            late.add(query)
+            cached[query] = (now, fact.default())
+    if late - before:
+        say(state.inventory.get_host(host.name), of_host().unanswered, fg="red", log_func=logger.error)
 
 
 def _valid_for(requested: Query[Any]) -> object:

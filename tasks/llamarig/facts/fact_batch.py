@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.facts import FactBase
@@ -12,13 +13,27 @@ from llamarig.facts.output import whole_number
 FactRequest = tuple[type[FactBase[Any]], Mapping[str, Any]]
 """A fact, and the arguments of its command."""
 
+QUESTION_S = 60
+"""Seconds after which a fact's command is ended. Those of a batch take milliseconds, unless something hangs."""
 _MARK = "@@llamarig "
+_OK, _LATE = f"{_MARK}ok", f"{_MARK}late"
+# timeout(1): of a command that it has ended, and of one that it had to kill.
+_ENDED = "124|137"
 
 
-class FactBatch(FactBase[dict[int, list[str]]]):
-    """Index of a requested fact -> the lines that its command printed, for commands that succeeded.
+@dataclass(frozen=True)
+class BatchOutput:
+    """``lines``: index of a requested fact -> what its command printed, if it succeeded; ``late``: indices of those
+    that did not end in time."""
 
-    The caller passes the lines to each fact's own ``process``. Here the second command has failed::
+    lines: dict[int, list[str]] = field(default_factory=dict)
+    late: frozenset[int] = frozenset()
+
+
+class FactBatch(FactBase[BatchOutput]):
+    """What the commands of several facts printed, for each fact's own ``process``.
+
+    Here the second command has failed. One that does not end in time is followed by ``late`` in place of ``ok``::
 
         @@llamarig 1
         no end
@@ -27,24 +42,27 @@ class FactBatch(FactBase[dict[int, list[str]]]):
         half
     """
 
-    default = dict
+    default = BatchOutput
 
     def command(self, requests: Sequence[FactRequest]) -> str:
-        return "; ".join(
+        return "\n".join(
             [*(_marked(index, fact, arguments) for index, (fact, arguments) in enumerate(requests)), "true"]
         )
 
-    def process(self, output: list[str]) -> dict[int, list[str]]:
+    def process(self, output: list[str]) -> BatchOutput:
         found: dict[int, list[str]] = {}
+        late: set[int] = set()
         index, lines = -1, list[str]()
         for line in output:
-            if line == f"{_MARK}ok":
+            if line == _OK:
                 found[index] = lines[:-1] if lines and not lines[-1] else lines
+            elif line == _LATE:
+                late.add(index)
             elif line.startswith(_MARK) and (parsed := whole_number(line.removeprefix(_MARK))) is not None:
                 index, lines = parsed, []
             else:
                 lines.append(line)
-        return found
+        return BatchOutput(found, frozenset(late))
 
 
 def _marked(index: int, fact: type[FactBase[Any]], arguments: Mapping[str, Any]) -> str:
@@ -52,5 +70,10 @@ def _marked(index: int, fact: type[FactBase[Any]], arguments: Mapping[str, Any])
     program = fact().requires_command(**arguments)
     if program:
         command = f"command -v {program} >/dev/null && {{ {command}; }} || ! command -v {program} >/dev/null"
-    # Output may not end in a newline.
-    return f"echo '{_MARK}{index}'; ( {command}; ) 2>/dev/null && echo && echo '{_MARK}ok' || echo"
+    # The command is a script on a descriptor of its own: as an argument its many quotes would be quoted once more. The
+    # empty line comes first because its output may not end in a newline.
+    return (
+        f"echo '{_MARK}{index}'\n"
+        f"timeout -k 5 {QUESTION_S} sh /dev/fd/3 3<<'@@end' </dev/null 2>/dev/null\n{command}\n@@end\n"
+        f"case $? in 0) echo; echo '{_OK}';; {_ENDED}) echo; echo '{_LATE}';; *) echo;; esac"
+    )

@@ -9,7 +9,8 @@ from typing import Literal
 
 from pyinfra.api.facts import FactBase
 
-from llamarig.facts.output import parse_sections, section_number, sections_command
+from llamarig.facts.output import parse_sections, sections_command
+from llamarig.render import layout
 
 # Source packages of the driver. Not those of persistenced and modprobe, which work with any driver version.
 SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
@@ -26,7 +27,7 @@ Family = Literal["debian", "ubuntu", "arch"]
 
 @dataclass(frozen=True)
 class DriverState:
-    """NVIDIA driver and packages of a box. Versions are empty where there is none; times in seconds since 1970."""
+    """NVIDIA driver and packages of a box. Versions are empty where there is none."""
 
     family: Family | None = None
     release: str = ""
@@ -54,8 +55,10 @@ class DriverState:
     """Package -> version that the distribution would install, for the given packages."""
     components: frozenset[str] = frozenset()
     """Components of Debian's archive that are enabled: main, non-free."""
-    packages_changed_at: int = 0
-    booted_at: int = 0
+    boot: str = ""
+    """Identity of the running boot."""
+    load_tried: str = ""
+    """In which boot, and of which packages, a deploy tried to load the module last; empty where none has."""
     secure_boot: bool = False
 
 
@@ -108,8 +111,8 @@ class NvidiaPackages(FactBase[DriverState]):
                 ),
                 "components": "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
                 "kernel": "cat /usr/lib/modules/$(uname -r)/pkgbase",
-                "changed": "stat -c %Y /var/lib/dpkg/info/*nvidia*.list /var/lib/pacman/local/nvidia-*/desc | sort -n",
-                "booted": "sed -n 's/^btime //p' /proc/stat",
+                "boot": "cat /proc/sys/kernel/random/boot_id",
+                "load-tried": f"cat {layout.DRIVER_LOAD}",
                 "secure-boot": "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*",
             }
         )
@@ -137,8 +140,8 @@ class NvidiaPackages(FactBase[DriverState]):
             held=frozenset(word for line in sections["held"] for word in line.split()),
             offered=_offered(sections["offered"]),
             components=frozenset(line.strip() for line in sections["components"]),
-            packages_changed_at=section_number(sections["changed"][-1:]) or 0,
-            booted_at=section_number(sections["booted"]) or 0,
+            boot="".join(sections["boot"][:1]),
+            load_tried="".join(sections["load-tried"][:1]),
             secure_boot=" ".join(sections["secure-boot"]).strip() == "1",
         )
 

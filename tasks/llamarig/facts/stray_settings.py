@@ -35,7 +35,8 @@ def settings_in_files(root: str = "") -> str:
     """Shell command that prints settings in files as file:name. ``root``: another root directory, for tests."""
     homes = (f"{home}/{name}" for home in ("/root", "/home/*") for name in _OF_A_USER)
     places = " ".join(f"{root}{place}" for place in (*_ENVIRONMENT, *homes))
-    return f"grep -rHoE '{_SETS}' {places} | sed -E 's/:.*(LLAMA_[A-Z0-9_]+)[=:]?$/:\\1/'"
+    # Without FIFOs and devices, also behind links: a user's ~/.bashrc may be one, and reading it would never end.
+    return f"grep -rHoE -D skip '{_SETS}' {places} | sed -E 's/:.*(LLAMA_[A-Z0-9_]+)[=:]?$/:\\1/'"
 
 
 # Names only: a value may be an API key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -135,8 +136,7 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
 def _loaded(driver: NvidiaDriver, state: DriverState) -> Step | None:
     if state.module and state.module == (state.library or state.module):
         return None
-    fresh = state.packages_changed_at >= state.booted_at
-    if not state.module and fresh:
+    if not state.module and not _was_restarted(state):
         # The module can be loaded without a restart unless nouveau is loaded.
         return Step("load", message=_restart(driver, "the NVIDIA driver is installed, but its module is not loaded"))
     if not state.module:
@@ -146,6 +146,22 @@ def _loaded(driver: NvidiaDriver, state: DriverState) -> Step | None:
         )
     differ = f"kernel module {state.module} is loaded, but the library is {state.library}, so CUDA cannot start"
     return Step("reboot" if driver.reboot else "wait", message=_restart(driver, differ))
+
+
+def load_record(state: DriverState) -> str:
+    """What is recorded before the module is loaded: the boot, and the driver's packages with their versions.
+
+    Identities, because a clock that was wrong while the packages were installed would restart the box again and again.
+    """
+    packages = "\n".join(f"{name} {state.installed.get(name, '')}" for name in sorted(state.parts))
+    return f"{state.boot} {hashlib.sha256(packages.encode()).hexdigest()}"
+
+
+def _was_restarted(state: DriverState) -> bool:
+    """Whether a deploy tried to load the module of these packages, and the box has been restarted since."""
+    boot, _, packages = load_record(state).partition(" ")
+    tried_in, _, tried = state.load_tried.partition(" ")
+    return tried == packages and tried_in != boot
 
 
 def after_load(driver: NvidiaDriver, step: Step) -> Step:

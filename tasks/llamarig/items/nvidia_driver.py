@@ -17,11 +17,13 @@ from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import read_fact
 from llamarig.engine.screen import say
+from llamarig.engine.upload import upload
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.nvidia_packages import DriverState, NvidiaPackages
 from llamarig.items.cuda_support import declared_toolkits, read_versions
-from llamarig.items.driver_steps import Step, after_load, next_step, queried_packages
+from llamarig.items.driver_steps import Step, after_load, load_record, next_step, queried_packages
 from llamarig.items.packages import WAIT_FOR_APT
+from llamarig.render import layout
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -109,6 +111,8 @@ def _run_step(step: Step, box: DriverState) -> Commands:
     elif step.kind == "hold":
         yield StringCommand("apt-mark", "hold", *step.names)
     elif step.kind == "load":
+        yield StringCommand("mkdir", "-p", layout.STATE)
+        yield upload(f"{load_record(box)}\n", layout.DRIVER_LOAD)
         yield StringCommand("modprobe nvidia || true")
     elif step.kind == "reboot":
         yield from server.reboot._inner()

@@ -63,6 +63,8 @@ UV_IN_WHEEL = f"uv-{UV_VERSION}.data/scripts/uv"
 
 
 _TIMEOUT_S = 60
+_LARGEST_WHEEL = 256 << 20
+"""Bytes; that of uv has about 25 MB."""
 
 
 class UvError(Exception):
@@ -99,9 +101,9 @@ class Python(Item):
         """Link the distribution's Python, or install one with uv."""
         _, system = _interpreters(seen)
         if system.is_usable:
-            yield StringCommand(f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
+            yield StringCommand(f"mkdir -p {layout.BIN} && ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
             return
-        yield StringCommand(f"mkdir -p {layout.CPYTHON}")
+        yield StringCommand(f"mkdir -p {layout.CPYTHON} {layout.BIN}")
         say(host, f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
         try:
             uv = uv_program(UV_WHEELS[seen.get(Arch)])
@@ -160,7 +162,7 @@ def uv_program(wheel: Wheel) -> bytes:
     if hashlib.sha256(content).hexdigest() != wheel.sha256:
         try:
             with urllib.request.urlopen(wheel.url, timeout=_TIMEOUT_S) as answer:
-                content = answer.read()
+                content = answer.read(_LARGEST_WHEEL)
         except OSError as error:
             raise UvError(f"{wheel.url} cannot be downloaded to the control machine ({error})") from None
         if (found := hashlib.sha256(content).hexdigest()) != wheel.sha256:

@@ -160,7 +160,7 @@ def _seen(deployment: Deployment, queries: Iterable[Query[Any]], here: ControlMa
     unique = list(dict.fromkeys(queries))
     batch = FactBatch()
     output = deployment.shell(batch.command([(query.fact, query.arguments) for query in unique]), timeout=120)
-    answers = batch.process(output.splitlines())
+    answers = batch.process(output.splitlines()).lines
     if failed := [query.fact.__name__ for number, query in enumerate(unique) if number not in answers]:
         raise NotConvergedError(f"the box did not answer: {', '.join(failed)}")
     values = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
@@ -10,6 +11,12 @@ from llamarig.declare.base import Declaration
 from llamarig.declare.flags import Flag, Setting
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.risky_flags import risky_flag_names
+from llamarig.declare.secrets import is_secret, text_is_secret
+
+_WHERE_SECRETS_BELONG = (
+    "the server needs no Hub token, and a deploy gets its own from hub(token_env=...) or hub(token_command=...); an API"
+    " key belongs into a file on the box, named by api_key_file"
+)
 
 
 class Operation(Declaration):
@@ -50,10 +57,43 @@ class Operation(Declaration):
     """Longest wait for /health after a start."""
     environment: Annotated[dict[str, str], Setting("Environment=")] = Field(default={})
     """Further environment variables of the server."""
+    readable_paths: Annotated[tuple[str, ...], Setting("BindReadOnlyPaths=", "paths")] = ()
+    """Further files and directories that the server may read; it sees its model's files, its release and /usr."""
     extra: Annotated[tuple[str, ...], Setting("the end of the command line")] = ()
     """Arguments of llama-server that have no field, passed on unchanged."""
     accept: Annotated[dict[str, str], Setting("the deploy's warnings")] = Field(default={})
     """Lints and risky flags that are intended: name (declare/lint_rules.py, declare/risky_flags.py) -> reason."""
+
+    @field_validator("environment")
+    @classmethod
+    def _holds_no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if is_secret(name, text):
+                raise ValueError(
+                    f"{name} looks like a secret, and every user of the box can read the unit that it would be written"
+                    f" into: {_WHERE_SECRETS_BELONG}"
+                )
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _hold_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(text_is_secret(argument) for argument in value):
+            raise ValueError(
+                "one of them looks like a secret, and every user of the box can read command lines: "
+                + _WHERE_SECRETS_BELONG
+            )
+        return value
+
+    @field_validator("readable_paths")
+    @classmethod
+    def _are_absolute_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not re.fullmatch(r"(/[A-Za-z0-9_.@+-]+)+", path) or ".." in path.split("/"):
+                raise ValueError(
+                    f"{path!r}: write the absolute path of a file or directory, in letters, digits and ./_@+-"
+                )
+        return value
 
     @field_validator("accept")
     @classmethod

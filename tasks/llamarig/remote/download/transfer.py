@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_URL = re.compile(r"(https?://[^\s?#)]+)[?#](.*)", re.IGNORECASE)
+"""A URL with a query, and the rest of its line."""
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -25,8 +28,19 @@ class Transfer:
 
 
 def without_signature(text: str) -> str:
-    """The text with the query removed from every URL: with a signed URL, anyone can download the file for an hour."""
-    return re.sub(r"(https?://[^\s?)]+)\?[^\s)]+", r"\1", text)
+    """The text with the query removed from every URL: with a signed URL, anyone can download the file for an hour.
+
+    A query may contain spaces, so it reaches to the last word of the line that belongs to one, with & or =.
+    """
+    return "\n".join(_URL.sub(_without_query, line) for line in text.split("\n"))
+
+
+def _without_query(found: re.Match[str]) -> str:
+    words = re.split(r"(\s+)", found[2])
+    last = max((number for number, word in enumerate(words) if "&" in word or "=" in word), default=0)
+    # What closes the sentence around the URL stays.
+    closing = re.search(r"[)\]>'\".,:;]*$", words[last])
+    return found[1] + (closing[0] if closing else "") + "".join(words[last + 1 :])
 
 
 class RetryableError(Exception):

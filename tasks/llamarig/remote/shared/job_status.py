@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from llamarig.remote.shared.admission import NotAdmittedError, admit, tell_systemd
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.printable import printable
 from llamarig.remote.shared.record import Record, RecordError
@@ -27,10 +28,6 @@ class JobFailedError(Exception):
     def __init__(self, message: str, lines: list[str] | None = None) -> None:
         super().__init__(message)
         self.lines = lines or []
-
-
-class OtherOwnsStatusError(Exception):
-    """Another run of the same job is under way and owns the status file."""
 
 
 class StoppedError(BaseException):
@@ -48,7 +45,7 @@ class Progress:
     def __init__(self, directory: Path, status: JobStatus | None = None) -> None:
         """``status``: to continue from, of a program that was killed."""
         self._file = directory / "status.json"
-        self._status = status or JobStatus(state="running", step="starting", started=time.time())
+        self._status = status or JobStatus(state="running", step="starting", started=time.monotonic())
         self._written = 0.0
         self.must_write = True
         """Whether a status file that cannot be written fails the job. False while something is being restored."""
@@ -57,7 +54,7 @@ class Progress:
         """Set the current step. ``done`` and ``total`` are in ``unit``: objects, bytes, MiB or nothing."""
         changed = step != self._status.step
         if changed:
-            self._status = replace(self._status, step_started=time.time(), done_at_start=done)
+            self._status = replace(self._status, step_started=time.monotonic(), done_at_start=done)
         self._status = replace(self._status, step=step, done=done, total=total, unit=unit)
         if changed or done == total or time.monotonic() - self._written > 0.5:
             self.write()
@@ -65,13 +62,15 @@ class Progress:
     def end(self, state: str, message: str = "", lines: list[str] | None = None) -> None:
         """Record the result. ``state``: done, failed or stopped; only the last 30 lines are kept."""
         shown = tuple(map(printable, (lines or ())[-30:]))
-        self._status = replace(self._status, state=state, message=printable(message), lines=shown, ended=time.time())
+        self._status = replace(
+            self._status, state=state, message=printable(message), lines=shown, ended=time.monotonic()
+        )
         self.write()
 
     def write(self) -> None:
         """Replace the file atomically, so that a reader never sees a part of it."""
         self._written = time.monotonic()
-        self._status = replace(self._status, now=time.time())
+        self._status = replace(self._status, now=time.monotonic())
         part, text = self._file.with_suffix(".part"), json.dumps(self._status.to_json())
         try:
             part.write_text(text)
@@ -96,12 +95,15 @@ class Progress:
 def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool = False) -> NoReturn:
     """Run ``work(job, progress)`` for the job directory named on the command line, then exit.
 
-    The text that ``work`` returns becomes the message of the final status.
+    The text that ``work`` returns becomes the message of the final status. Where a run is named behind the directory,
+    its request is admitted first; the answer to one that is not goes into a file. A directory alone has a job.json.
 
     :param kind: record type of job.json
     :param unwinds: raise StoppedError in ``work`` at the first SIGTERM, for work that has to restore something
     """
     directory = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        _admit(directory, sys.argv[2])
     progress = Progress(directory)
 
     def stopped(signum: int, frame: FrameType | None) -> None:
@@ -113,14 +115,12 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
 
     signal.signal(signal.SIGTERM, stopped)
     progress.write()
+    tell_systemd()
     try:
         message = work(_read_job(kind, directory / "job.json"), progress)
     except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
         print(*map(printable, (f"failed: {failure}", *failure.lines)), sep="\n", file=sys.stderr)
-        sys.exit(1)
-    except OtherOwnsStatusError as other:
-        print(printable(str(other)), file=sys.stderr)
         sys.exit(1)
     except StoppedError as stop:
         progress.end("stopped", str(stop))
@@ -135,6 +135,16 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
     progress.end("done", message)
     print(printable(message))
     sys.exit(0)
+
+
+def _admit(directory: Path, run: str) -> None:
+    """Admit this start of the job; exit where another job is in its way."""
+    try:
+        admit(directory, run)
+    except NotAdmittedError as refused:
+        (directory / f"answer-{run}").write_text(str(refused))
+        print(printable(str(refused)) or "the same job runs already", file=sys.stderr)
+        sys.exit(1)
 
 
 def _read_job(kind: type[J], path: Path) -> J:

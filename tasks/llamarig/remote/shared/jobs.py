@@ -227,7 +227,7 @@ class StartRecord(Record):
 
 @dataclass(frozen=True)
 class JobStatus(Record):
-    """The status file of a job. Times are seconds since 1970 by the box's clock.
+    """The status file of a job. Times are seconds of the box's monotonic clock: only their differences mean anything.
 
     ``state``: running, done, failed or stopped; ``done`` and ``total``: progress of the step, in ``unit`` (objects,
     bytes, MiB or nothing); ``done_at_start``: ``done`` at ``step_started``; ``message`` and ``lines``: the result, and
