@@ -24,7 +24,7 @@ MIRROR = "/srv/pythons"
 SHARD = "$(find /var/lib/llamarig/models -name '*-00002-of-00003.gguf')"
 REPLACE_PYTHON = """
 dpkg-divert --quiet --local --rename --divert /usr/bin/python3.distribution --add /usr/bin/python3
-printf '#!/bin/sh\\necho version=3.8\\n' >/usr/bin/python3 && chmod 755 /usr/bin/python3 && rm /opt/llamarig/python3
+printf '#!/bin/sh\\necho version=3.8\\n' >/usr/bin/python3 && chmod 755 /usr/bin/python3 && rm /opt/llamarig/bin/python3
 """
 RESTORE_PYTHON = f"""
 rm -rf /usr/bin/python3 /opt/llamarig/cpython {MIRROR} /etc/uv
@@ -74,7 +74,7 @@ def test_uv_installs_a_verified_python_from_the_mirror(too_old: Deployment) -> N
     assert tampered.code == 1, str(tampered)
     assert "Hash mismatch" in tampered.output
     assert sha256 in tampered.output
-    assert too_old.shell("ls -d /opt/llamarig/cpython/cpython-* /opt/llamarig/python3 2>/dev/null || true") == ""
+    assert too_old.shell("ls -d /opt/llamarig/cpython/cpython-* /opt/llamarig/bin/python3 2>/dev/null || true") == ""
 
     # With this sha256 in uv's settings on the box, uv installs the archive, and llamarig's programs run on it.
     expect_archive(too_old, wanted[1], sha256)
@@ -82,7 +82,7 @@ def test_uv_installs_a_verified_python_from_the_mirror(too_old: Deployment) -> N
     outcome = too_old.run()
     assert outcome.code == 0, str(outcome)
     assert "Python" in outcome.changed
-    for path in ("/opt/llamarig/python3", "/opt/llamarig/hub/bin/python"):
+    for path in ("/opt/llamarig/bin/python3", "/opt/llamarig/hub/bin/python"):
         assert too_old.shell(f"readlink -f {path}").startswith("/opt/llamarig/cpython/cpython-")
     assert chat(too_old.address, "And on the other Python?")
     assert too_old.run().changed == []

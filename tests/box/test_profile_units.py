@@ -48,8 +48,8 @@ def test_systemd_accepts_a_profiles_unit(deployment: Deployment, unit_file: str)
 
 
 @pytest.mark.parametrize("unit_file", PROFILES, indirect=True)
-def test_the_exposure_of_a_gpu_unit_is_at_most_2_5(deployment: Deployment, unit_file: str) -> None:
-    assert exposure(deployment, f"--offline=true {unit_file}") <= 2.5
+def test_the_exposure_of_a_gpu_unit_is_at_most_1_7(deployment: Deployment, unit_file: str) -> None:
+    assert exposure(deployment, f"--offline=true {unit_file}") <= 1.7
 
 
 def test_the_exposure_of_a_cpu_unit_is_at_most_1_5(deployment: Deployment) -> None:

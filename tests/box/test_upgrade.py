@@ -30,7 +30,10 @@ CHANGED_ITEMS = {"Programs", "Models served", "Liveness probe"}
 
 @pytest.fixture
 def older(variant: Deployment) -> Deployment:
-    """A deployment of the same box by the older tree, with that tree's rehearsal rig and a separate model lock."""
+    """A deployment of the same box by the older tree, with that tree's rehearsal rig and a separate model lock.
+
+    The model has as many threads as in this tree's rig, since another number restarts the server.
+    """
     tree = variant.directory / "older"
     _check_out(tree)
     older = replace(variant, tree=tree)
@@ -38,7 +41,9 @@ def older(variant: Deployment) -> Deployment:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env=older.environment(), stdout=subprocess.PIPE, check=True
     )
-    return replace(older, rig={**json.loads(done.stdout), "model_lock": str(variant.directory / "older.lock.json")})
+    rig = {**json.loads(done.stdout), "model_lock": str(variant.directory / "older.lock.json")}
+    rig["models"][0]["serve"]["threads"] = variant.rig["models"][0]["serve"]["threads"]
+    return replace(older, rig=rig)
 
 
 def _check_out(tree: Path) -> None:
@@ -62,7 +67,7 @@ def test_a_box_of_an_older_version_converges_without_a_restart(
     # Remove what this version has deployed, except releases and model files, which are the same for both versions.
     deployment.shell(
         f"systemctl disable -q --now {TINY} llamarig_liveness.timer; rm -rf {UNITS}/{TINY} {UNITS}/llamarig_liveness.* "
-        "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/python3; rm -rf /var/lib/llamarig/jobs/* "
+        "/opt/llamarig/lib /opt/llamarig/hub /opt/llamarig/bin; rm -rf /var/lib/llamarig/jobs/* "
         "/var/lib/llamarig/proofs/*; systemctl daemon-reload"
     )
     first = older.run()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +37,7 @@ def awaits(labels: dict[str, str], **options: Any) -> Commands:
 
 def started(**options: Any) -> tuple[list[str], str]:
     """All commands of a job's start, and the last one, which starts its unit."""
-    commands = commands_of((starts, options))
+    commands = commands_of((starts, {"takeover": False, **options}))
     return commands, commands[-1]
 
 
@@ -52,23 +56,44 @@ def test_a_job_is_a_sandboxed_unit_of_a_name_of_its_own() -> None:
     assert first.split("--unit=")[1].split()[0] != second.split("--unit=")[1].split()[0]
 
 
-def test_an_earlier_run_of_the_same_job_is_stopped() -> None:
-    commands, _ = started()
-    assert commands[0].startswith("systemctl stop 'llamarig-job-pack-x_*'")
-
-
-def test_a_job_that_may_be_of_another_deploy_is_never_stopped() -> None:
-    commands, _ = started(stops_another=False)
+def test_no_job_is_stopped_by_the_start_of_another() -> None:
+    """The job itself stops what is in its way, where it is asked to."""
+    commands, _ = started(takeover=True)
     assert not [command for command in commands if "systemctl stop" in command]
-    assert "systemctl is-active 'llamarig-job-pack-x_*'" in commands[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "shown"),
+    [(None, 1, "systemd complains"), ("ben builds", 1, "ben builds"), ("", 0, "")],
+    ids=["not started", "refused", "runs already"],
+)
+def test_the_start_fails_with_the_answer_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str | None, code: int, shown: str
+) -> None:
+    """The command that starts a job, run on this machine with a stand-in for systemd-run."""
+    monkeypatch.setattr(layout, "JOBS", str(tmp_path))
+    monkeypatch.setattr(layout, "SECRETS", str(tmp_path / "secrets"))
+    directory = tmp_path / "pack-x"
+    directory.mkdir()
+    _, start = started(secret=("token", "x"))
+    (run,) = re.findall(r"--unit=llamarig-job-pack-x_(\w+)", start)
+    (directory / f"request-{run}.json").touch()
+    systemd_run = tmp_path / "systemd-run"
+    says = "" if answer is None else f"printf '%s' '{answer}' >{directory}/answer-{run}\n"
+    systemd_run.write_text(f"#!/bin/sh\n{says}echo systemd complains >&2\nexit 1\n")
+    systemd_run.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", start], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (code, shown)
+    assert list(directory.iterdir()) == []
 
 
 def test_a_secret_is_in_no_command_and_is_removed_once_the_job_runs() -> None:
     commands, start = started(secret=("hub-token", "hf_secret"))
     assert not [command for command in commands if "hf_secret" in command]
-    path = f"{layout.SECRETS}/pack-x.hub-token"
-    assert f"LoadCredential=hub-token:{path}" in start
-    assert f"rm -f {path}; exit $started" in start
+    (path,) = re.findall(r"LoadCredential=hub-token:(\S+?)'? ", start)
+    assert path.startswith(f"{layout.SECRETS}/pack-x.")
+    assert f"{path}; exit $started" in start
 
 
 def test_a_switch_is_not_sandboxed() -> None:

@@ -15,6 +15,7 @@ from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render import layout
 
 from tests.box.fetch_run import REPOSITORY_ROOT
+from tests.systemd_run_stand_in import search_path
 
 
 def test_headers_and_lines_without_one() -> None:
@@ -23,17 +24,20 @@ def test_headers_and_lines_without_one() -> None:
     wrong = json.dumps({"path": "/x.gguf", "error": "does not begin with GGUF"})
     expected = Header((Tensor("t", (2, 3), "F32", 24),), {"general.alignment": 32}, 96, "0" * 64)
     found = ModelHeaders().process(["noise", line, wrong])
-    assert found == FileHeaders({"/m.gguf": expected}, {"/x.gguf": "does not begin with GGUF"})
+    assert found == FileHeaders({"/m.gguf": expected}, {"/x.gguf": "does not begin with GGUF"}, "noise")
     assert found.of(["/m.gguf"]) == [expected]
     assert found.problem(["/m.gguf"]) == ""
     assert found.of(["/m.gguf", "/x.gguf"]) is None
     assert found.problem(["/m.gguf", "/x.gguf"]) == "/x.gguf: does not begin with GGUF"
-    assert found.problem(["/y.gguf"]) == "/y.gguf: its header was not read"
+    assert found.problem(["/y.gguf"]) == "/y.gguf: its header was not read (noise)"
+    assert FileHeaders().problem(["/y.gguf"]) == "/y.gguf: its header was not read"
 
 
 def test_a_bad_field_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "PROGRAMS", str(REPOSITORY_ROOT / "tasks"))
     monkeypatch.setattr(layout, "PYTHON", sys.executable)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", search_path(tmp_path / "bin"))
     bad, pipe = tmp_path / "m.gguf", tmp_path / "pipe.gguf"
     bad.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q17sII", 17, b"general.alignment", 4, 3))
     os.mkfifo(pipe)

@@ -20,6 +20,7 @@ from llamarig.render import layout
 
 from tests.box.fetch_run import REPOSITORY_ROOT
 from tests.box.tiny_model import write_shards
+from tests.systemd_run_stand_in import search_path
 
 
 def shell(command: str) -> list[str]:
@@ -50,6 +51,8 @@ def test_paths_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """The model lock refuses such paths; facts do not rely on it."""
     monkeypatch.setattr(layout, "PROGRAMS", str(REPOSITORY_ROOT / "tasks"))
     monkeypatch.setattr(layout, "PYTHON", sys.executable)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", search_path(tmp_path / "bin"))
     (tmp_path / "x").mkdir()
     evil = f"{tmp_path}/x'; touch '{tmp_path}/PWNED'; echo 'Q4.gguf"
     (tmp_path / "made").mkdir()

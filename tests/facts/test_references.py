@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from llamarig.checks.leftovers import CannotDeleteError, chosen, leftovers
 from llamarig.facts import references
-from llamarig.facts.references import References
+from llamarig.facts.references import OpenPaths, References
 from llamarig.render import layout
 
 from tests.checks.stored_files import LOCKED, RIG, stored
@@ -49,3 +49,21 @@ def test_units_drop_ins_and_presets_that_name_a_file(tmp_path: Path, monkeypatch
     (leftover,) = leftovers(RIG, [LOCKED], stored(f"{store}/{MODEL}"), {}, found, {}, 0)
     with pytest.raises(CannotDeleteError, match=r"linked\.service, mine\.service\.d/model\.conf refers to it"):
         chosen([leftover.name], [leftover])
+
+
+def test_files_that_are_open_by_their_real_path_or_as_seen_in_a_sandbox(tmp_path: Path) -> None:
+    """Text files stand in for /proc: no server runs in a sandbox here."""
+    real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
+    real.mkdir(parents=True)
+    store.symlink_to(real)
+    process = tmp_path / "proc/1"
+    (process / "fd").mkdir(parents=True)
+    (process / "fd/3").symlink_to(f"{real}/{MODEL}")
+    (process / "maps").write_text(
+        f"7f00-7f01 r--s 0 fe:00 9       {store}/o/second.gguf\n7f02-7f03 r--s 0 fe:00 8       {real}/o/third.gguf\n"
+        f"7f04-7f05 r--s 0 fe:00 7       /srv{store}/other.gguf\n"
+    )
+    command = OpenPaths().command([str(store)]).replace("/proc/", f"{tmp_path}/proc/")
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    found = OpenPaths().process(done.stdout.splitlines())
+    assert found.splitlines() == sorted(f"{store}/{name}" for name in (MODEL, "o/second.gguf", "o/third.gguf"))

@@ -74,7 +74,8 @@ def test_a_python_at_our_path_is_as_declared() -> None:
 
 
 def test_the_distributions_python_is_linked() -> None:
-    assert f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}" in deployed(interpreters_output(SYSTEM_PYTHON))
+    linked = f"mkdir -p {layout.BIN} && ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}"
+    assert linked in deployed(interpreters_output(SYSTEM_PYTHON))
 
 
 def test_a_processor_without_a_uv_is_refused(caplog: pytest.LogCaptureFixture) -> None:

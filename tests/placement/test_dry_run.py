@@ -72,8 +72,9 @@ def test_fit_runs_without_a_placement_and_with_the_same_margins() -> None:
 
 def test_each_argument_is_one_shell_word() -> None:
     line = dry_run_command(
-        "/opt/r", ["--override-tensor", "blk[.](1|2)=CPU"], {"LLAMARIG_SIMULATED_GPUS": "RTX 4090:2:1"}
+        "/opt/r", ["--override-tensor", "blk[.](1|2)=CPU"], {"LLAMARIG_SIMULATED_GPUS": "RTX 4090:2:1"}, ["A=b c"]
     )
+    assert "'--property=A=b c'" in line
     assert "'LLAMARIG_SIMULATED_GPUS=RTX 4090:2:1'" in line
     assert "'blk[.](1|2)=CPU'" in line
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from llamarig.declare.rig import Rig
 from llamarig.items.wanted_unit import wanted_unit
+from llamarig.render import layout
 from llamarig.render.server_arguments import ModelFiles
 
 from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
@@ -86,7 +87,7 @@ def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> N
     program = "#!/usr/bin/python3\nheld = []\nwhile True:\n    held.append(bytes(range(256)) * 4096)\n"
     vm.write("/opt/llamarig/memory-hog/bin/llama-server", program, mode="755")
     vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
-    vm.shell(f"systemctl daemon-reload && systemctl start {wanted.unit}")
+    vm.shell(f"mkdir -p {layout.EMPTY_ROOT} && systemctl daemon-reload && systemctl start {wanted.unit}")
     properties = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
     deadline = time.monotonic() + 120
     while (output := vm.shell(properties).split()) and "failed" not in output:

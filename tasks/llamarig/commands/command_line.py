@@ -28,13 +28,13 @@ from llamarig.engine.screen import use_printable_streams
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 DATA: Mapping[str, tuple[str, ...]] = {
-    "deploy.py": ("deep",),
+    "deploy.py": ("deep", "takeover"),
     "tasks/audit.py": ("list", "only", "skip", "json", "prometheus", "deep", "disk", "bandwidth"),
     "tasks/bench.py": ("model", "runs", "depth", "generate"),
     "tasks/lock.py": ("update",),
     "tasks/plan.py": ("model", "update"),
     "tasks/prune.py": ("delete", "keep"),
-    "tasks/rollback.py": ("model",),
+    "tasks/rollback.py": ("model", "takeover"),
 }
 """Command -> the ``--data`` names that it reads."""
 

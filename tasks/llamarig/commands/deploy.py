@@ -22,4 +22,6 @@ def deploy() -> None:
     rig = rig_of_host()
     if host.data.get("deep"):
         say(host, "reading every byte of the model files")
+    if host.data.get("takeover"):
+        say(host, "stopping the jobs of other runs that are in the way")
     converge((MemorySpeedNote(), *ITEMS), rig)

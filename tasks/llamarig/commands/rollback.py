@@ -18,7 +18,7 @@ from llamarig.render import layout
 
 
 @operation(is_idempotent=False, idempotent_notice="a second rollback returns to where the first one started")
-def rolled_back(rig: Rig, only: str | None = None) -> Commands:
+def rolled_back(rig: Rig, only: str | None = None, takeover: bool = False) -> Commands:
     """Switch every running model of the box, or ``only`` one, back to its unit before the last switch."""
     if only is not None and only not in {model.name for model in rig.models}:
         yield from refuse(f"no model is called {only!r}; this box has {', '.join(model.name for model in rig.models)}")
@@ -26,7 +26,7 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
     names = [only] if only is not None else [model.name for model in rig.models]
     units, previous = read_fact(Units, health=health_addresses(rig)), host.get_fact(PreviousProofs)
     texts = {unit: record.text for unit, record in previous.items() if unit in map(layout.unit_name, names)}
-    waited = yield from switches_awaited(texts)
+    waited = yield from switches_awaited(texts, takeover=takeover)
     if waited is None:
         return
     if waited:
@@ -44,6 +44,6 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
         return
     for name, record in found.items():
         say(host, f"{name}: returning to the unit that answered on {record.proved_at or 'an unknown date'}")
-        yield from run_switch(name, record.job)
+        yield from run_switch(name, record.job, takeover=takeover)
     commits = sorted({record.job.commit for record in found.values()})
     say(host, f"the next deploy reverts this unless you declare llama.cpp {', '.join(commits)}")

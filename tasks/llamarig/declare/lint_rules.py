@@ -10,6 +10,7 @@ LINT_RULES = {
     "fit-with-cpu-ffn": "fit() with --n-cpu-ffn as extra",
     "cpu-moe-on-several-gpus": "cpu_moe() on more than one GPU",
     "split-by-free-memory": "several GPUs without a declared split",
+    "path-unseen": "a path in extra or environment that the unit does not see",
     "environment-unread": "an environment variable that llama.cpp does not read",
     "cuda-order-unneeded": "CUDA_DEVICE_ORDER beside gpus",
     "threads-over-cpus": "more threads than CPUs they may run on",

@@ -51,6 +51,7 @@ def read_here(rig: Rig, *, fresh: bool = False) -> ControlMachine:
         requirements=run().requirements,
         wanted_releases=run().wanted_releases,
         deep=bool(host.data.get("deep")),
+        takeover=bool(host.data.get("takeover")),
     )
     cached.here = (key, here)
     return here

@@ -49,6 +49,8 @@ class ControlMachine:
     """File name -> text of each requirements lock of this package."""
     deep: bool = False
     """Whether to read every byte of the model files (``--data deep=1``)."""
+    takeover: bool = False
+    """Whether jobs of other runs that are in the way are stopped (``--data takeover=1``)."""
     wanted_releases: Mapping[str, Set[str]] = field(default_factory=dict)
     """Release directory -> the hosts of this run that need it from the box that builds it."""
     builders: Mapping[str, Builder] = field(default_factory=dict)

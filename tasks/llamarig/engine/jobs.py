@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import os
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 
@@ -19,6 +22,7 @@ from llamarig.engine.refuse import report
 from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.jobs import Job, Jobs
+from llamarig.remote.shared.admission import GATE, LOCK, JobRequest
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
 from llamarig.render import layout
@@ -50,6 +54,14 @@ _SANDBOX = (
     "TimeoutStopSec=5",
 )
 
+# What the job answered where it was not admitted, in place of systemd's complaint: nothing where the same job runs.
+_ANSWER = (
+    "2>{directory}/error-{run}; started=$?; "
+    "if test -e {directory}/answer-{run}; then cat {directory}/answer-{run} >&2; ! test -s {directory}/answer-{run}; "
+    "started=$?; else cat {directory}/error-{run} >&2; fi; "
+    "rm -f {directory}/*-{run} {directory}/*-{run}.json {credential}; exit $started"
+)
+
 
 def job_text(job: Record) -> str:
     """The content of job.json. The same work always has the same text, so jobs are compared by it."""
@@ -61,18 +73,13 @@ def is_running(job: Job | None, requested: Record) -> bool:
     return job is not None and job.running and job.sha256 == hashlib.sha256(job_text(requested).encode()).hexdigest()
 
 
-def none_runs(name: str) -> StringCommand:
-    """A command that fails while a job of that name runs: another deploy may have started one since we looked.
-
-    Waits 5 s for a job that has written its result and is ending.
-
-    :param name: may end in `-*`, for all names with that prefix
-    """
-    message = f"another deploy has just started a {name.removesuffix('-*')} on the box: run deploy.py again"
-    runs = f"systemctl is-active '{layout.job_unit(name)}*' | grep -qxE 'active|(de)?activating'"
-    return StringCommand(
-        f"n=0; while {runs}; do n=$((n+1)); test $n -le 20 || {{ echo '{message}' >&2; exit 1; }}; sleep 0.25; done"
-    )
+def owner() -> str:
+    """Who starts the jobs of this run: user@machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name for this user ID
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def start_job(
@@ -80,44 +87,42 @@ def start_job(
     program: str,
     job: Record,
     *,
+    takeover: bool,
     python: str = layout.PYTHON,
     properties: Sequence[str] = (),
     sandboxed: bool = True,
     secret: tuple[str, str] | None = None,
-    stops_another: bool = True,
 ) -> Commands:
-    """Start ``llamarig.remote.<program>`` with ``job`` as its work.
+    """Start ``llamarig.remote.<program>`` with ``job`` as its work, or leave that to the same job that runs already.
 
-    :param stops_another: whether a running job of that name is stopped first; if False, this fails while one runs
+    The box decides whether it may start (remote/shared/admission.py); the command fails with its reason.
+
+    :param takeover: whether jobs that are in its way are stopped, also those of other people
+    :param properties: of the unit; ``{run}`` in them stands for the name of this start
     :param secret: name and value of a credential that only this job may read. It is sent on a command's stdin and kept
         in RAM only; an upload with sudo would be readable by all in /tmp for a moment
     """
-    directory = f"{layout.JOBS}/{name}"
-    # A unique name for each run: systemd refuses a second unit of one name, and may still know that of the last run.
-    unit = f"{layout.job_unit(name)}{secrets.token_hex(4)}.service"
-    if not stops_another:
-        yield none_runs(name)
-    stop = f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; " if stops_another else ""
-    yield StringCommand(f"{stop}mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json")
-    yield upload(job_text(job), f"{directory}/job.json", mode="600")
+    directory, run = f"{layout.JOBS}/{name}", secrets.token_hex(4)
+    request = JobRequest(job=job_text(job), owner=owner(), takeover=takeover)
+    # A program without the rights to make them locks these files.
+    locks = f"{layout.JOBS}/{GATE} {directory}/{LOCK}"
+    yield StringCommand(f"mkdir -p {directory} && chmod 700 {directory} && touch {locks}")
+    yield upload(json.dumps(request.to_json()), f"{directory}/request-{run}.json", mode="600")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:
         wanted = [f"WorkingDirectory={layout.PROGRAMS}", "Environment=HOME=/root LC_ALL=C.UTF-8", *properties]
+    credential = ""
     if secret is not None:
-        credential = f"{layout.SECRETS}/{name}.{secret[0]}"
-        yield StringCommand(
-            f"mkdir -p -m 700 {layout.SECRETS} && rm -f {credential} && umask 077 && cat >{credential}",
-            _stdin=secret[1],
-        )
+        credential = f"{layout.SECRETS}/{name}.{run}.{secret[0]}"
+        yield StringCommand(f"mkdir -p -m 700 {layout.SECRETS} && umask 077 && cat >{credential}", _stdin=secret[1])
         wanted.append(f"LoadCredential={secret[0]}:{credential}")
-    # Type exec: systemd-run returns once the program runs. A failed start is an error here, and the credential has been
-    # read by then.
-    words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={unit}"]
-    words += [QuoteString(f"--property={value}") for value in wanted]
-    words += [python, "-B", "-m", f"llamarig.remote.{program}", directory]
-    if secret is not None:
-        words += [";", "started=$?;", "rm", "-f", f"{credential};", "exit", "$started"]
-    yield StringCommand(*words)
+    # A unique name for each run: systemd refuses a second unit of one name, and may still know that of the last run.
+    unit = f"{layout.job_unit(name)}{run}.service"
+    # Type notify: systemd-run returns once the job is admitted, or fails. The credential has been read by then.
+    words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=notify", f"--unit={unit}"]
+    words += [QuoteString(f"--property={value.replace('{run}', run)}") for value in wanted]
+    words += [python, "-B", "-m", f"llamarig.remote.{program}", directory, run]
+    yield StringCommand(*words, _ANSWER.format(directory=directory, run=run, credential=credential))
 
 
 def await_jobs(labels: dict[str, str], poll_s: float = _POLL_S) -> FunctionCommand:

@@ -41,7 +41,7 @@ class Interpreters(FactBase[dict[str, Interpreter]]):
 
     Output::
 
-        path=/opt/llamarig/python3
+        path=/opt/llamarig/bin/python3
         version=3.13
         complete=yes
         path=/none

@@ -18,10 +18,17 @@ J = TypeVar("J", bound=Record)
 
 @dataclass(frozen=True)
 class RunningJob:
-    """``text``: its job.json; ``since``: when it started, as systemd prints it."""
+    """``text``: its job.json; ``since``: when it started, as systemd prints it; ``owner``: user@machine."""
 
     text: str = ""
     since: str = ""
+    owner: str = ""
+
+    @property
+    def by_and_since(self) -> str:
+        """`` by anna@laptop since Sat 2026-11-21 20:04:47 UTC``, as far as known."""
+        by = f" by {self.owner}" if self.owner else ""
+        return f"{by} since {self.since}" if self.since else by
 
     def read(self, kind: type[J]) -> J:
         """Parse job.json, which another version of llamarig may have written: unreadable fields are empty."""
@@ -79,7 +86,7 @@ def _runs(unit: str) -> str:
 
 
 class RunningJobs(FactBase[dict[str, RunningJob]]):
-    """Name -> RunningJob, for every running job, by whomever it was started: name, start time and job.json.
+    """Name -> RunningJob, for every running job, by whomever it was started: name, start time, job.json, owner.json.
 
     Output::
 
@@ -96,9 +103,15 @@ class RunningJobs(FactBase[dict[str, RunningJob]]):
             f"{_runs(unit)} || continue; "
             f'since=$(systemctl show "{unit}*" --property=ActiveEnterTimestamp --value | grep -m 1 .); '
             # Not echo: that of Debian's sh interprets backslashes.
-            "printf '%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\"; done; true"
+            "printf '%s\\t%s\\t%s\\t%s\\n' $n \"$since\" \"$(tr -d '\\n' <$n/job.json)\" "
+            "\"$(tr -d '\\n' 2>/dev/null <$n/owner.json)\"; done; true"
         )
 
     def process(self, output: list[str]) -> dict[str, RunningJob]:
-        rows = (line.split("\t", 2) for line in output)
-        return {row[0]: RunningJob(row[2], row[1]) for row in rows if len(row) == 3}
+        rows = (line.split("\t", 3) for line in output)
+        return {row[0]: RunningJob(row[2], row[1], _owner(row[3:])) for row in rows if len(row) >= 3}
+
+
+def _owner(column: list[str]) -> str:
+    """Read the owner of a job; an empty text where its owner.json is missing or damaged."""
+    return str(json_object(column[0]).get("owner", "")) if column else ""

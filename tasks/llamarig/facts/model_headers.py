@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +9,10 @@ from pyinfra.api.facts import FactBase
 
 from llamarig.facts.output import json_object
 from llamarig.remote.shared.gguf_header import Header, Tensor
-from llamarig.render import layout
+from llamarig.render.sandboxed_run import our_program, reading_sandbox, sandboxed
+
+_SECONDS = 300
+"""For the headers of all models of a box, of 30 MB each, from a disk that is slow or busy."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class FileHeaders:
 
     headers: Mapping[str, Header] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    failure: str = ""
+    """What was printed besides, where nothing could be read."""
 
     def of(self, paths: Sequence[str]) -> list[Header] | None:
         """The headers of these files, in their order; None if one was not read."""
@@ -27,7 +31,10 @@ class FileHeaders:
     def problem(self, paths: Sequence[str]) -> str:
         """The first of these files that was not read, and why; empty if all were."""
         unread = next((path for path in paths if path not in self.headers), None)
-        return f"{unread}: {self.problems.get(unread, 'its header was not read')}" if unread is not None else ""
+        if unread is None:
+            return ""
+        not_read = f"its header was not read ({self.failure})" if self.failure else "its header was not read"
+        return f"{unread}: {self.problems.get(unread, not_read)}"
 
 
 class ModelHeaders(FactBase[FileHeaders]):
@@ -42,12 +49,16 @@ class ModelHeaders(FactBase[FileHeaders]):
     default = FileHeaders
 
     def command(self, paths: Iterable[str]) -> str:
-        program = f"{layout.PYTHON} -B -m llamarig.remote.plan.model_headers {shlex.join(paths)}"
-        return f"cd {layout.PROGRAMS} && {program} 2>/dev/null || true"
+        files = list(paths)
+        # A header is a stranger's: it is parsed as the service user, without anything but these files.
+        return (
+            f"{sandboxed(reading_sandbox(files), our_program('plan.model_headers', files), {}, _SECONDS)} 2>&1 || true"
+        )
 
     def process(self, output: list[str]) -> FileHeaders:
         headers: dict[str, Header] = {}
         problems: dict[str, str] = {}
+        failure = ""
         for line in output:
             fields = json_object(line)
             try:
@@ -58,4 +69,6 @@ class ModelHeaders(FactBase[FileHeaders]):
             except (KeyError, TypeError, ValueError):
                 if "path" in fields and "error" in fields:
                     problems[str(fields["path"])] = str(fields["error"])
-        return FileHeaders(headers, problems)
+                elif line.strip():
+                    failure = line.strip()
+        return FileHeaders(headers, problems, failure)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
 
 from llamarig.placement.devices import parse_device_list
 from llamarig.records.plan_file import PlannedDevice
+from llamarig.render.sandboxed_run import sandboxed
 
 
 class PlannableDevices(FactBase[list[PlannedDevice]]):
-    """The GPUs that a release of llama.cpp lists, in its order, in the environment that it serves in.
+    """The GPUs that a release of llama.cpp lists, in its order, in the environment and sandbox that it serves in.
 
     Output::
 
@@ -25,9 +26,16 @@ class PlannableDevices(FactBase[list[PlannedDevice]]):
 
     default = list
 
-    def command(self, release: str, environment: Mapping[str, str]) -> str:
-        variables = shlex.join(f"{name}={value}" for name, value in sorted(environment.items()))
-        return f"env {variables} timeout 60 {release}/bin/llama-fit-params --list-devices 2>/dev/null || true"
+    def command(self, release: str, environment: Mapping[str, str], sandbox: Sequence[str] | None) -> str:
+        """Shell command that lists them.
+
+        :param sandbox: properties of a transient unit (render/sandboxed_run.py); None lists what root sees
+        """
+        words = [f"{release}/bin/llama-fit-params", "--list-devices"]
+        if sandbox is not None:
+            return f"{sandboxed(sandbox, words, environment, 60)} 2>/dev/null || true"
+        variables = [f"{name}={value}" for name, value in sorted(environment.items())]
+        return f"{shlex.join(['env', *variables, 'timeout', '60', *words])} 2>/dev/null || true"
 
     def process(self, output: list[str]) -> list[PlannedDevice]:
         return parse_device_list("\n".join(output))
@@ -63,14 +71,14 @@ class HeldByServers(FactBase[HeldMemory]):
 
     Output::
 
-        MemAvailable:   23823008 kB
-        MainPID=39
-        Id=llamarig-qwen3-coder.service
+        MemAvailable:   21616268 kB
+        MainPID=145
+        Id=llamarig-tiny.service
 
-        pid 39
+        pid 145
         VmLck:	       0 kB
-        RssAnon:	   44192 kB
-        RssFile:	   15068 kB
+        RssAnon:	   33336 kB
+        RssFile:	    5820 kB
         RssShmem:	       0 kB
 
     On a box with an NVIDIA GPU, then process, GPU and MiB::

@@ -18,10 +18,10 @@ _AS_PATTERN = r"s/[][\\.*^$(){}?+|#&]/\\&/g"
 
 
 def _for_each(parents: Iterable[str], command: str) -> str:
-    """Shell loop over directories: $d is the directory, $r its real path, $e that path escaped for sed -E."""
+    """Shell loop over directories: $d is the directory, $r its real path; $f and $e are these, escaped for sed -E."""
     return (
         f'for d in {shlex.join(sorted(parents))}; do r=$(readlink -f "$d"); r=${{r:-$d}}; '
-        f"e=$(printf %s \"$r\" | sed '{_AS_PATTERN}'); {command}; done"
+        f"e=$(printf %s \"$r\" | sed '{_AS_PATTERN}'); f=$(printf %s \"$d\" | sed '{_AS_PATTERN}'); {command}; done"
     )
 
 
@@ -33,14 +33,15 @@ class OpenPaths(FactBase[str]):
         /opt/llamarig/llama.cpp/.../bin/libllama.so.0.5.0
         /opt/llamarig/llama.cpp/.../bin/llama-server
 
-    The kernel reports real paths; where a directory is a symbolic link, they are translated back to its own name.
+    The kernel reports real paths; where a directory is a symbolic link, they are translated back to its own name. Of a
+    server in its sandbox it reports those that are seen there.
     """
 
     default = str
 
     def command(self, parents: Iterable[str]) -> str:
         # Neither in output of readlink nor in maps is there a slash before the path.
-        rename = _for_each(parents, 's="${s}s#^[^/]*$e(/.*)#$d\\1#p;"')
+        rename = _for_each(parents, 's="${s}s#^[^/]*($e|$f)(/.*)#$d\\2#p;"')
         return (
             f"s=; {rename}; "
             "{ readlink /proc/[0-9]*/fd/* /proc/[0-9]*/exe /proc/[0-9]*/cwd; cat /proc/[0-9]*/maps; } 2>/dev/null "

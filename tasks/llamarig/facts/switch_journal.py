@@ -12,7 +12,7 @@ class UnfinishedSwitch(FactBase[str]):
 
     Output::
 
-        {"unit": "llamarig-tiny.service"
+        unit=llamarig-tiny.service
     """
 
     default = str
@@ -20,9 +20,9 @@ class UnfinishedSwitch(FactBase[str]):
     def command(self) -> str:
         # The journal begins with the unit; a damaged one is reported, too, and put aside by the program that reads it.
         journal = f"{layout.PROOFS}/switch-journal"
-        return f'test -e {journal} && {{ grep -o -m 1 \'^{{"unit": "[^"]*"\' {journal} || echo unreadable; }}; true'
+        unit = f'sed -n \'s/^{{"unit": "\\([^"]*\\)".*/\\1/p\' {journal}'
+        return f'test -e {journal} && echo "unit=$({unit})"; true'
 
     def process(self, output: list[str]) -> str:
-        if not output:
-            return ""
-        return output[0].split('"')[-2] if output[0].count('"') >= 4 else "an unknown unit"
+        found = [line.removeprefix("unit=") for line in output if line.startswith("unit=")]
+        return (found[0] or "an unknown unit") if found else ""

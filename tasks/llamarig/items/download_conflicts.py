@@ -36,9 +36,10 @@ def running_download_refusal(running: RunningJob, lacks: Iterable[str]) -> str:
     files = running.read(FetchJob).files
     repos = ", ".join(sorted({file.repo for file in files})) or "an unknown repository"
     size = sum(file.size for file in files)
-    since = f" since {running.since}" if running.since else ""
     return (
-        f"another download is running on the box{since}: {len(files)} files of {repos}, {size / GIB:.2f} GiB. "
+        f"another download is running on the box{running.by_and_since}: {len(files)} files of {repos}, "
+        f"{size / GIB:.2f} GiB. "
         f"It does not fetch what is declared here ({', '.join(lacks)}). Wait until it ends and run deploy.py again; or "
-        f"stop it on the box, which keeps what it has fetched: systemctl stop '{layout.job_unit('fetch')}*'"
+        "stop it, which keeps what it has fetched: run deploy.py with --data takeover=1, or on the box "
+        f"systemctl stop '{layout.job_unit('fetch')}*'"
     )

@@ -12,7 +12,7 @@ from pyinfra.context import host
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
-from llamarig.engine.jobs import none_runs, start_job
+from llamarig.engine.jobs import start_job
 from llamarig.engine.run import run
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
@@ -50,7 +50,7 @@ class FetchedModels(Item):
     def more_inputs(self, rig: Rig, seen: Seen) -> MoreInputs:
         """The Hub token, if a deploy would start a download."""
         missing = files_to_fetch(seen)
-        starts = any(one.by_deploy for _, _, one in missing) and _running(seen) is None
+        starts = any(one.by_deploy for _, _, one in missing) and not _running_instead(rig, seen, missing)
         return MoreInputs(hub_token=starts and _room_missing(rig, seen, missing) is None)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
@@ -72,11 +72,10 @@ class FetchedModels(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Start the download. It goes on while releases are built."""
         store, missing = seen.get(ModelStore), files_to_fetch(seen)
-        if _running(seen) is not None:
+        if _running_instead(rig, seen, missing):
             say(host, "the download is already running on the box")
             return
         token = run().hub_tokens.of(rig.hub)  # the comparison has read it, and would have refused
-        yield none_runs(FETCH)
         # Without its record a file is not served until it has been fetched again.
         untrusted = sorted(record_of(path) for path in _targets(missing) | names_of(_again(seen, missing), store.files))
         yield StringCommand("rm", "-f", *(QuoteString(path) for path in untrusted))
@@ -87,7 +86,7 @@ class FetchedModels(Item):
             python=f"{layout.HUB_VENV}/bin/python",
             properties=[f"ReadWritePaths={layout.MODELS}"],
             secret=("hub-token", token) if token else None,
-            stops_another=False,
+            takeover=seen.here.takeover,
         )
 
 
@@ -104,12 +103,21 @@ def _running(seen: Seen) -> RunningJob | None:
     return seen.get(RunningJobs).get(FETCH)
 
 
+def _running_instead(rig: Rig, seen: Seen, missing: Missing) -> bool:
+    """Whether a download runs that is waited for: one that brings all that is missing, or that may not be stopped."""
+    running = _running(seen)
+    if running is None or not seen.here.takeover:
+        return running is not None
+    job = fetch_job(missing, rig.hub, seen.get(ModelStore).files)
+    return not missing_from_running(running.read(FetchJob), job, _again(seen, missing))
+
+
 def _refusal(rig: Rig, seen: Seen, missing: Missing) -> tuple[Difference, str] | None:
     """Why a deploy would not fetch these files, and what the owner has to do first; None if it would."""
     if (running := _running(seen)) is not None:
         job = fetch_job(missing, rig.hub, seen.get(ModelStore).files)
         lacks = missing_from_running(running.read(FetchJob), job, _again(seen, missing))
-        if not lacks:
+        if not lacks or seen.here.takeover:
             return None
         message = running_download_refusal(running, lacks)
         return Difference.refusal_of("downloads", "none but of these files", message), "let the running download end"

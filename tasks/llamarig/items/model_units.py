@@ -104,7 +104,7 @@ class ServedModels(Item):
                 )
         running = seen.get(RunningJobs)
         refusals = switch_refusals(running, {item.unit: item.text for item in wanted})
-        if not found or not refusals:
+        if not found or not refusals or seen.here.takeover:
             return found
         refusal = Difference.refusal_of("switches", "none but to a declared unit", "; ".join(refusals))
         return [refusal, *(replace(one, remedy="let the running switch end, then run deploy.py") for one in found)]
@@ -112,7 +112,7 @@ class ServedModels(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Switch each unit that differs, running ones last, after waiting for a switch that is already running."""
         texts = {item.unit: item.text for item in wanted_units(rig, seen)}
-        waited = yield from switches_awaited(texts)
+        waited = yield from switches_awaited(texts, takeover=seen.here.takeover)
         if waited is None:
             return
         if waited:
@@ -139,7 +139,7 @@ class ServedModels(Item):
             rendered = partial(render, rig, seen=seen, lock=lock, running={item.model.name})
             plan = first_start(item, lock, rendered)
             job = switch_job(item, build, retired, sum(file.size for file in lock.files), plan)
-            yield from run_switch(item.model.name, job)
+            yield from run_switch(item.model.name, job, takeover=seen.here.takeover)
         elif differences:
             yield from _text_replaced(item)
         if item.plan is not None and (is_switched or not_recorded(seen, item)):

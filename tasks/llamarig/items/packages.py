@@ -23,7 +23,8 @@ WAIT_FOR_APT = "-o DPkg::Lock::Timeout=600"
 FAMILIES = ("debian", "arch", "fedora")
 """Families of distributions, by package manager: apt, pacman, dnf."""
 
-_EVERYWHERE = ("ca-certificates", "curl", "dmidecode")
+# D-Bus is how `systemd-run --wait` learns that a dry run has ended.
+_EVERYWHERE = ("ca-certificates", "curl", "dbus", "dmidecode")
 _BASE = {
     "debian": ("iproute2", "procps", "python3", "python3-venv"),
     "arch": ("iproute2", "procps-ng", "python"),

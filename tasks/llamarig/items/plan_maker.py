@@ -53,6 +53,7 @@ from llamarig.render import layout
 from llamarig.render.build_flags import FlagRefusedError
 from llamarig.render.model_paths import model_files, target
 from llamarig.render.release import release_id
+from llamarig.render.sandboxed_run import dry_run_sandbox
 from llamarig.render.unit_text import unit_environment
 
 T = TypeVar("T")
@@ -109,16 +110,15 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
     given = prerequisites(rig, seen, [model]).get(model.name)
     if given is None:
         raise PlanError(f"model {model.name!r} cannot be planned: its release or lock entry is missing; run deploy.py")
-    release = release_of(rig, model)
     check_release(rig, model, given.release)
-    directory = f"{layout.HEADERS}/.short-{model.name}"
+    runs = _dry_runs(rig, model, given.locked)
     try:
-        request = _plan_request(rig, model, given, directory, _pinned_ram_mib(rig, seen, model))
-        return _perform_dry_runs(make_plan(request), release, _environment(rig, model))
+        request = _plan_request(rig, model, given, runs, _pinned_ram_mib(rig, seen, model))
+        return runs.perform(make_plan(request))
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
         raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
-        _run(f"rm -rf {directory}")
+        _run(f"rm -rf {runs.directory}")
 
 
 def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
@@ -127,10 +127,10 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
     :param model: as it would be served with pinned weights
     :raises PlanError: for problems that may be temporary: no GPU, missing files, GPUs in use
     """
-    directory = f"{layout.HEADERS}/.short-{model.name}"
+    runs = _dry_runs(rig, model, given.locked)
     try:
-        request = _plan_request(rig, model, given, directory)
-        return _perform_dry_runs(measure_declared(request), release_of(rig, model), _environment(rig, model))
+        request = _plan_request(rig, model, given, runs)
+        return runs.perform(measure_declared(request))
     except DryRunError as error:
         if re.search(r"out of memory|CUDA error|exit status 124", str(error)):
             raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
@@ -141,18 +141,51 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
             failed=f"no dry run could show how much memory that takes: {error}",
         )
     finally:
-        _run(f"rm -rf {directory}")
+        _run(f"rm -rf {runs.directory}")
 
 
-def _perform_dry_runs(requests: Generator[Sequence[str], str, T], release: str, environment: dict[str, str]) -> T:
-    """Perform the dry runs whose arguments a generator yields; return the generator's result."""
-    try:
-        arguments = next(requests)
-        while True:
-            arguments = requests.send(_run(dry_run_command(release, arguments, environment)))
-    except StopIteration as end:
-        result: T = end.value
-        return result
+@dataclass(frozen=True)
+class _DryRuns:
+    """How the dry runs of one model are made: as its unit would be run, so that they show what it can use.
+
+    ``shards``: headers of the model, which are read; ``directory``: for copies of them with a shorter vocabulary.
+    """
+
+    release: str
+    environment: dict[str, str]
+    shards: list[str]
+    directory: str
+    sandbox: list[str]
+
+    def run(self, arguments: Sequence[str]) -> str:
+        """The output of one."""
+        return _run(dry_run_command(self.release, arguments, self.environment, self.sandbox))
+
+    def perform(self, requests: Generator[Sequence[str], str, T]) -> T:
+        """Make the dry runs whose arguments a generator yields; return the generator's result."""
+        try:
+            arguments = next(requests)
+            while True:
+                arguments = requests.send(self.run(arguments))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _dry_runs(rig: Rig, model: Model, locked: LockedModel) -> _DryRuns:
+    """Describe the dry runs of a model.
+
+    :raises PlanError: if the box has neither its files nor their headers
+    """
+    build, release = rig.build_of(model), release_of(rig, model)
+    shards, directory = _shards(model, locked), f"{layout.HEADERS}/.short-{model.name}"
+    environment = unit_environment(model, build)
+    read = [*shards, directory, *filter(None, [model_files(locked).draft]), *model.serve.readable_paths]
+    if rig.simulated_gpus:
+        library = simulation_library(build)
+        environment |= simulation_environment(rig.simulated_gpus, library)
+        read.append(library)
+    return _DryRuns(release, environment, shards, directory, dry_run_sandbox(build, release, read))
 
 
 def _pinned_ram_mib(rig: Rig, seen: Seen, model: Model) -> int | None:
@@ -176,24 +209,23 @@ def _run(line: str) -> str:
     return str(output.stdout)
 
 
-def _environment(rig: Rig, model: Model) -> dict[str, str]:
-    served = unit_environment(model, rig.build_of(model))
-    if not rig.simulated_gpus:
-        return served
-    return {**served, **simulation_environment(rig.simulated_gpus, simulation_library(rig.build_of(model)))}
-
-
-def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, int]) -> list[PlannedDevice]:
-    environment = _environment(rig, model)
+def _devices(rig: Rig, model: Model, runs: _DryRuns, vram: dict[str, int]) -> list[PlannedDevice]:
     if rig.simulated_gpus:
         devices = simulated_devices(rig.simulated_gpus)
     else:
-        devices = host.get_fact(PlannableDevices, release=release, environment=environment)
+        devices = _listed_devices(runs, runs.sandbox)
+        if not devices and (as_root := _listed_devices(runs, None)):
+            raise PlanError(
+                f"model {model.name!r} cannot be planned: as root its release sees "
+                f"{', '.join(device.name for device in as_root)}, and as the user {layout.USER} in the sandbox of its "
+                "unit none: look at the modes of the device nodes (ls -l /dev/nvidia* /dev/dri /dev/kfd), and whether "
+                "their names in /proc/devices are among DeviceAllow= in tasks/llamarig/render/sandbox.py"
+            )
     if devices:
         # llama.cpp lists devices that it does not use: integrated graphics beside a card, or GPUs excluded by a flag.
         names = [device.name for device in devices] if rig.simulated_gpus else []
-        line = dry_run_command(release, used_devices_arguments(model, header, names), environment)
-        used = parse_prediction(_run(line), f"llama-fit-params with model {model.name!r}")
+        output = runs.run(used_devices_arguments(model, runs.shards[0], names))
+        used = parse_prediction(output, f"llama-fit-params with model {model.name!r}")
         devices = [device for device in devices if device.name in {row.name for row in used.gpus}]
     if not devices:
         raise PlanError(
@@ -204,11 +236,17 @@ def _devices(rig: Rig, model: Model, release: str, header: str, vram: dict[str, 
     return with_uuids(devices, host.get_fact(Gpus).gpus, model.serve.gpus, vram)
 
 
+def _listed_devices(runs: _DryRuns, sandbox: Sequence[str] | None) -> list[PlannedDevice]:
+    found: list[PlannedDevice] = host.get_fact(
+        PlannableDevices, release=runs.release, environment=runs.environment, sandbox=sandbox
+    )
+    return found
+
+
 def _plan_request(
-    rig: Rig, model: Model, given: Prerequisites, directory: str, pinned_ram_mib: int | None = None
+    rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, pinned_ram_mib: int | None = None
 ) -> PlanRequest:
-    auto, release = model.serve.placement, release_of(rig, model)
-    shards = _shards(model, given.locked)
+    auto, shards = model.serve.placement, runs.shards
     read = host.get_fact(ModelHeaders, paths=shards)
     headers = read.of(shards)
     if headers is None:
@@ -220,7 +258,7 @@ def _plan_request(
     # Beside a model that coexists with others these keep what they hold: only replaced servers make room.
     staying = staying_units(rig, model)
     freed = {} if rig.simulated_gpus else held.freed_vram_mib(staying)
-    devices = _devices(rig, model, release, shards[0], freed)
+    devices = _devices(rig, model, runs, freed)
     try:
         margins = auto.margins(len(devices)) if isinstance(auto, Auto) else (0,) * len(devices)
     except ValueError as error:
@@ -230,7 +268,7 @@ def _plan_request(
         shards=tuple(shard.sha256 for shard in given.locked.shards),
         devices=tuple(devices),
         margins_mib=margins,
-        others_mib=_others(rig, model, given, release, devices),
+        others_mib=_others(rig, model, given, runs, devices),
         flags=_flags(model, given.release),
         release=release_id(rig.build_of(model), rig.models),
     )
@@ -239,7 +277,7 @@ def _plan_request(
         flags=given.release.flags,
         header=combined_header(headers),
         header_path=shards[0],
-        short_header_path=_short(model, directory, shards),
+        short_header_path=_short(model, runs),
         simulated=bool(rig.simulated_gpus),
         inputs=inputs,
         ram_available_mib=held.available_mib(staying),
@@ -271,7 +309,7 @@ def _shards(model: Model, locked: LockedModel) -> list[str]:
     raise PlanError(f"model {model.name!r} cannot be planned: neither its files nor their headers are on the box")
 
 
-def _short(model: Model, directory: str, shards: list[str]) -> str | None:
+def _short(model: Model, runs: _DryRuns) -> str | None:
     """A header with which a dry run reserves as many logits as the server; None if the original one does.
 
     Also None if it cannot be made: then the plan reserves more than the server uses, which is safe.
@@ -282,7 +320,8 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
         ubatch = min(ubatch, MIN_UBATCH)  # its ratio is enough for every ubatch that may be tried
     if outputs >= ubatch:
         return None
-    output = _run(short_vocabulary_command(directory, outputs, ubatch, shards)).strip()
+    _run(f"install -d -m 700 -o {layout.USER} {runs.directory}")
+    output = _run(short_vocabulary_command(runs.directory, outputs, ubatch, runs.shards)).strip()
     if not output.startswith("/"):
         why = output.removeprefix("error: ") or "no output"
         say(host, f"{model.name}: planned with more logits than llama-server reserves: {why}")
@@ -291,7 +330,7 @@ def _short(model: Model, directory: str, shards: list[str]) -> str | None:
 
 
 def _others(
-    rig: Rig, model: Model, given: Prerequisites, release: str, devices: list[PlannedDevice]
+    rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, devices: list[PlannedDevice]
 ) -> tuple[int, ...]:
     """MiB on each GPU that a dry run of the model does not include: vision projector and draft model."""
     others = [0] * len(devices)
@@ -301,7 +340,7 @@ def _others(
     draft = model_files(locked).draft
     if draft is not None:
         names = [device.name for device in devices] if rig.simulated_gpus else []
-        line = dry_run_command(release, draft_arguments(model, draft, names), _environment(rig, model))
-        predicted = parse_prediction(_run(line), f"llama-fit-params with the draft of {model.name!r}")
+        output = runs.run(draft_arguments(model, draft, names))
+        predicted = parse_prediction(output, f"llama-fit-params with the draft of {model.name!r}")
         others = [other + row.total_mib for other, row in zip(others, predicted.gpus, strict=True)]
     return tuple(others) if any(others) else ()

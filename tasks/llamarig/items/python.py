@@ -101,9 +101,9 @@ class Python(Item):
         """Link the distribution's Python, or install one with uv."""
         _, system = _interpreters(seen)
         if system.is_usable:
-            yield StringCommand(f"ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
+            yield StringCommand(f"mkdir -p {layout.BIN} && ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
             return
-        yield StringCommand(f"mkdir -p {layout.CPYTHON}")
+        yield StringCommand(f"mkdir -p {layout.CPYTHON} {layout.BIN}")
         say(host, f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
         try:
             uv = uv_program(UV_WHEELS[seen.get(Arch)])

@@ -59,6 +59,7 @@ class WholeReleases(Item):
                 name,
                 "build.build_release",
                 job,
+                takeover=seen.here.takeover,
                 properties=[f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.RELEASES}", "CPUWeight=20"],
             )
 

@@ -7,6 +7,7 @@ other boxes receive its release. Requests and archives are kept on pyinfra's sta
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,8 @@ class PackedReleases(Item):
             assert needs is not None  # else this was refused
             archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "pack-", 1)
             job = PackJob(release=path, archive=archive)
-            yield from start_job(name, "build.pack_release", job, properties=[f"ReadWritePaths={layout.WORK}"])
+            properties = [f"ReadWritePaths={layout.WORK}"]
+            yield from start_job(name, "build.pack_release", job, takeover=seen.here.takeover, properties=properties)
             yield await_jobs({name: f"build {build.name}"})
             sha256 = host.get_fact(Sha256Sums, paths=[archive]).get(archive, "")
             here = run().scratch / release_id(build, rig.models)
@@ -167,11 +169,18 @@ class ReceivedReleases(Item):
                 host,
                 f"build {build.name}: sending {offered.path.stat().st_size / 1024**2:.0f} MiB from {build.built_by}",
             )
+            # Under a name of its own: another run may be unpacking the same archive.
+            part = f"{archive}.{secrets.token_hex(4)}.part"
             yield StringCommand(f"mkdir -p {archive.rpartition('/')[0]}")
-            yield FileUploadCommand(str(offered.path), archive)
+            yield FileUploadCommand(str(offered.path), part)
+            yield StringCommand(f"mv -f {part} {archive}")
             job = ReceiveJob(archive=archive, sha256=offered.sha256, release=path, builder=build.built_by or "")
             yield from start_job(
-                name, "build.receive_release", job, properties=[f"ReadWritePaths={layout.WORK} {layout.RELEASES}"]
+                name,
+                "build.receive_release",
+                job,
+                takeover=seen.here.takeover,
+                properties=[f"ReadWritePaths={layout.WORK} {layout.RELEASES}"],
             )
             yield await_jobs({name: f"build {build.name}"})
 

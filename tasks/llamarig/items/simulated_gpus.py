@@ -98,7 +98,9 @@ class SimulatedGpus(Item):
         for name, (_, job) in jobs.items():
             if not is_running(running.get(name), job):
                 paths = f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.SIMULATED}"
-                yield from start_job(name, "build.build_simulated_gpu", job, properties=[paths])
+                yield from start_job(
+                    name, "build.build_simulated_gpu", job, takeover=seen.here.takeover, properties=[paths]
+                )
         yield await_jobs({name: f"simulated GPUs for build {build.name}" for name, (build, _) in jobs.items()})
 
     @staticmethod

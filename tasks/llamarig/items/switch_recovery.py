@@ -52,9 +52,7 @@ class InterruptedSwitches(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Restore what served before the interrupted switch; write the unit and enable it."""
         if _is_interrupted(seen):
-            unit = seen.get(UnfinishedSwitch)
-            job = f"{layout.JOBS}/{SWITCH}{unit.removeprefix('llamarig-').removesuffix('.service')}"
-            yield StringCommand(f"cd {layout.PROGRAMS} && {RESTORE} after-switch {layout.PROOFS} '{job}'")
+            yield StringCommand(f"cd {layout.PROGRAMS} && {RESTORE} after-switch {layout.PROOFS}")
         if any(difference.what == SERVICE for difference in differences):
             yield upload(_text(rig), f"{layout.UNITS}/{SERVICE}")
             yield StringCommand("systemctl", "daemon-reload")

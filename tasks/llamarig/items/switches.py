@@ -1,4 +1,4 @@
-"""Switches of model units. One runs at a time on a box; a running one is waited for or refused, never stopped."""
+"""Switches of model units. One runs at a time on a box; a running one is waited for, refused, or stopped on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyinfra.api.command import PyinfraCommand
 from pyinfra.context import host
 
 from llamarig.engine.item import Commands
-from llamarig.engine.jobs import SWITCH, await_jobs, none_runs, start_job
+from llamarig.engine.jobs import SWITCH, await_jobs, start_job
 from llamarig.engine.refuse import refuse
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
@@ -21,19 +21,24 @@ _PROPERTIES = (
     # A stopped switch restores the previous server, which takes one stop and one start.
     "TimeoutStopSec=120",
     # Also after SIGKILL, and where the kernel has killed it for want of memory.
-    f"ExecStopPost={RESTORE} after-switch {layout.PROOFS} {layout.JOBS}/{{name}}",
+    f"ExecStopPost={RESTORE} after-switch {layout.PROOFS} {layout.JOBS}/{{name}} {{{{run}}}}",
 )
 
 
-def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None, set[str] | None]:
+def switches_awaited(
+    texts: Mapping[str, str], *, takeover: bool = False
+) -> Generator[PyinfraCommand, None, set[str] | None]:
     """Wait for a running switch to a declared unit; refuse while any other switch runs.
 
     :param texts: unit -> its declared text
+    :param takeover: whether another switch is left alone here, because the next job stops it
     :return: models whose switch was waited for; None after a refusal
     """
     running = host.get_fact(RunningJobs)
     found = _switches(running)
-    if refusals := switch_refusals(running, texts):
+    if takeover:
+        found = {name: job for name, job in found.items() if is_wanted(job, texts)}
+    elif refusals := switch_refusals(running, texts):
         yield from refuse("; ".join(refusals))
         return None
     for name in found:
@@ -52,12 +57,11 @@ def switch_refusals(running: Mapping[str, RunningJob], texts: Mapping[str, str])
     return [running_switch_refusal(name, job) for name, job in _switches(running).items() if not is_wanted(job, texts)]
 
 
-def run_switch(model: str, job: SwitchJob) -> Commands:
-    """Switch a model's unit and wait for the end; fails if another switch has just started."""
+def run_switch(model: str, job: SwitchJob, *, takeover: bool = False) -> Commands:
+    """Switch a model's unit and wait for the end; fails if another job is in its way, or with ``takeover`` stops it."""
     name = f"{SWITCH}{model}"
-    yield none_runs(f"{SWITCH}*")
     properties = [line.format(name=name) for line in _PROPERTIES]
-    yield from start_job(name, "serve.switch_unit", job, sandboxed=False, properties=properties, stops_another=False)
+    yield from start_job(name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=properties)
     yield await_jobs({name: model})
 
 
@@ -74,12 +78,12 @@ def is_wanted(running: RunningJob, texts: Mapping[str, str]) -> bool:
 
 def running_switch_refusal(name: str, running: RunningJob) -> str:
     """The refusal of a switch while another one runs."""
-    commit, since = running.read(SwitchJob).commit[:12], f" since {running.since}" if running.since else ""
+    commit = running.read(SwitchJob).commit[:12]
+    build = f" (llama.cpp {commit})" if commit else ""
     return (
-        f"a switch of model {_model(name)!r} to another unit than the declared one"
-        f"{f' (llama.cpp {commit})' if commit else ''} is running on the box{since}. Wait until it ends and run this "
-        "again; or stop it on the box, which restores the previous server: "
-        f"systemctl stop '{layout.job_unit(name)}*'"
+        f"a switch of model {_model(name)!r} to another unit than the declared one{build} is running on the box"
+        f"{running.by_and_since}. Wait until it ends and run this again; or stop it, which restores the previous "
+        f"server: run this with --data takeover=1, or on the box systemctl stop '{layout.job_unit(name)}*'"
     )
 
 

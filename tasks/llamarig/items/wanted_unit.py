@@ -78,7 +78,7 @@ def wanted_unit(
     peers = exclusive_peers(rig, model)
     return Wanted(
         model=model,
-        text=unit_text(model, build, release, arguments, peers, model_bytes, pins(rig, model)),
+        text=unit_text(model, build, release, files, arguments, peers, model_bytes, pins(rig, model)),
         arguments=(program, *arguments),
         # The credential exists only while the unit runs, so the check reads the file that it is made from.
         check=(program, *server_arguments(model, files, flags, model.serve.api_key_file), "--help"),

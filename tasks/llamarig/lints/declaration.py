@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from llamarig.declare.build import Build
@@ -11,6 +12,7 @@ from llamarig.declare.serve import Serve
 from llamarig.lints.lint import Lint
 from llamarig.placement.box_capacity import BoxCapacity, parse_cpu_list
 from llamarig.placement.model_layers import ranges
+from llamarig.render.sandbox import unseen
 
 _KERNEL_TYPES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 """KV cache types that CUDA's flash attention reads (ggml-cuda/fattn.cu, pinned commit)."""
@@ -109,6 +111,20 @@ def environment_lints(serve: Serve) -> Iterator[Lint]:
             "cuda-order-unneeded",
             "gpus names the cards by UUID and in order, so CUDA_DEVICE_ORDER has no effect",
             "remove it",
+        )
+
+
+def path_lints(serve: Serve, build: Build) -> Iterator[Lint]:
+    """Paths that llama-server would not find, since its unit sees only what it needs."""
+    # Values may be lists, and a path may have a scale behind it: --lora-scaled FILE:SCALE,FILE:SCALE.
+    words = [part for text in (*serve.extra, *serve.environment.values()) for part in re.split("[,:;]", text)]
+    if paths := sorted(set(unseen(build, serve.readable_paths, words))):
+        declared = ", ".join(f'"{path}"' for path in paths)
+        yield Lint(
+            "path-unseen",
+            f"the unit does not see {', '.join(paths)}, only its model's files, its release, /usr and its own /tmp",
+            f"declare readable_paths=({declared},) in serve",
+            severity="refusal",
         )
 
 

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 from llamarig.declare.placement import CpuMoe, Layers, Override
-from llamarig.lints.declaration import cache_lints, environment_lints, gpu_lints, placement_lints, processor_lints
+from llamarig.lints.declaration import (
+    cache_lints,
+    environment_lints,
+    gpu_lints,
+    path_lints,
+    placement_lints,
+    processor_lints,
+)
 from llamarig.lints.lint import Lint
 from llamarig.lints.memory import memory_lints
 from llamarig.lints.tensor_placement import weight_lints
@@ -56,6 +63,7 @@ def _all(
     yield from cache_lints(model, build)
     yield from placement_lints(model)
     yield from environment_lints(model.serve)
+    yield from path_lints(model.serve, build)
     yield from processor_lints(model.serve, box)
     yield from gpu_lints(model.serve, box)
     lints = list(weight_lints(model, header)) if header else []

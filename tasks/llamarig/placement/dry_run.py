@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llamarig.declare.flags import memory_flags, rows
 from llamarig.declare.model import Model
 from llamarig.declare.serve import Serve
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.records.plan_file import DeviceMemory
-from llamarig.render import layout
+from llamarig.render.sandboxed_run import our_program, reading_sandbox, sandboxed
 from llamarig.render.server_arguments import ModelFiles, server_arguments
 
 PROGRAM = "llama-fit-params"
 TIMEOUT_S = 60
 """A dry run takes 0.1 to 1 s; one that reaches this timeout hangs."""
+_START_S = 30
+"""For systemd to start it, and for our program to end it and report that."""
 
 # The arguments of a server that decide memory, and how many values each takes; llama-fit-params refuses the others
 # (tools/fit-params of the pinned commit knows the common arguments alone). The last three have no field, but may be
@@ -149,24 +150,26 @@ def _common(devices: Sequence[str]) -> list[str]:
     return [*(("--device", ",".join(devices)) if devices else ()), "--verbosity", "5"]
 
 
-def dry_run_command(release: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Shell command that makes a dry run on the box, through remote/plan/dry_run.py (the reason is given there)."""
+def dry_run_command(
+    release: str, arguments: Sequence[str], environment: Mapping[str, str], sandbox: Iterable[str]
+) -> str:
+    """Shell command that makes a dry run on the box, through remote/plan/dry_run.py (the reason is given there).
+
+    :param sandbox: properties of the transient unit (render/sandboxed_run.py)
+    """
     # The error messages are enough: no debugger for a backtrace.
     variables = {**environment, "GGML_NO_BACKTRACE": "1"}
-    return _program("dry_run", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}", *arguments], variables)
+    words = our_program("plan.dry_run", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}", *arguments])
+    return sandboxed(sandbox, words, variables, TIMEOUT_S + _START_S)
 
 
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
     """Shell command that prints the path of a header with a shortened vocabulary, or the reason why there is none.
 
-    :param directory: to write it to; the caller removes it
+    :param directory: of the service user, to write it to; the caller makes and removes it
     """
-    return _program("short_vocabulary", [directory, str(outputs), str(ubatch), *shards], {})
-
-
-def _program(name: str, arguments: Sequence[str], variables: Mapping[str, str]) -> str:
-    words = ["env", *(f"{key}={value}" for key, value in sorted(variables.items())), layout.PYTHON, "-B"]
-    return f"cd {layout.PROGRAMS} && {shlex.join([*words, '-m', f'llamarig.remote.plan.{name}', *arguments])}"
+    words = our_program("plan.short_vocabulary", [directory, str(outputs), str(ubatch), *shards])
+    return sandboxed(reading_sandbox(shards, [directory]), words, {}, TIMEOUT_S)
 
 
 def parse_prediction(output: str, run_name: str) -> Prediction:

@@ -34,6 +34,18 @@ def exec_start(arguments: Sequence[str]) -> str:
     return " ".join(_quoted(argument.replace("%", "%%").replace("$", "$$")) for argument in arguments)
 
 
+def path_list(paths: Sequence[str]) -> str:
+    """Return paths in the syntax of BindReadOnlyPaths= and the like, where a colon would begin another path.
+
+    :raises ValueError: for a path that they cannot contain
+    """
+    for path in paths:
+        _refuse_unfit(path)
+        if ":" in path:
+            raise ValueError(f"{path!r}: a colon cannot be in a path that a unit binds")
+    return " ".join(_quoted(path.replace("%", "%%")) for path in paths)
+
+
 def environment(name: str, value: str) -> str:
     """Return one assignment in the syntax of Environment=, where ``%`` is special and ``$`` is not.
 

@@ -36,4 +36,5 @@ def model_files(locked: LockedModel) -> ModelFiles:
         model=target(locked, locked.shards[0]),
         mmproj=target(locked, locked.mmproj) if locked.mmproj else None,
         draft=target(locked, locked.draft) if locked.draft else None,
+        other_shards=tuple(target(locked, shard) for shard in locked.shards[1:]),
     )

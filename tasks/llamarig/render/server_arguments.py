@@ -21,6 +21,12 @@ class ModelFiles:
     model: str
     mmproj: str | None = None
     draft: str | None = None
+    other_shards: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> list[str]:
+        """Every file that the server reads."""
+        return [self.model, *self.other_shards, *filter(None, (self.mmproj, self.draft))]
 
 
 def server_arguments(

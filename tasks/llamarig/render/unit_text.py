@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,8 @@ from llamarig.declare.model import Model
 from llamarig.declare.placement import CpuOnly
 from llamarig.render import layout
 from llamarig.render.escaping import environment, exec_start
+from llamarig.render.sandbox import network_lines, sandbox_lines
+from llamarig.render.server_arguments import ModelFiles
 
 _STARTS = 10
 _RESTART_S = 10
@@ -30,80 +31,6 @@ _CHECK_KEY = (
     "# With a key file that has no key, llama-server would accept every request. As root, who alone may read the file.",
     f"ExecStartPre=+{layout.PYTHON} -I -B {layout.PROGRAMS}/llamarig/remote/serve/key_file.py {{path}}",
 )
-
-_HARDENING = """\
-# Sandbox: the server parses untrusted input.
-NoNewPrivileges=yes
-# No capabilities (a port below 1024 would need one).
-CapabilityBoundingSet=
-AmbientCapabilities=
-# Read-only file system, without home directories and other users' temporary files.
-ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-ProtectClock=yes
-ProtectHostname=yes
-# Hide other users' processes; CUDA needs the rest of /proc.
-ProtectProc=invisible
-# HTTP over IP, systemd's sockets and netlink; no raw or packet sockets.
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-RestrictNamespaces=yes
-RestrictSUIDSGID=yes
-RemoveIPC=yes
-LockPersonality=yes
-SystemCallArchitectures=native
-# Files are created for the service user alone.
-UMask=0077
-"""
-
-_CPU_ONLY = """\
-# No devices except /dev/null and similar.
-PrivateDevices=yes
-# ggml does not generate code at run time.
-MemoryDenyWriteExecute=yes
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-# Needed for thread placement and memory locking.
-SystemCallFilter=sched_setaffinity sched_setscheduler setpriority mlock mlock2 munlock mbind set_mempolicy
-SystemCallErrorNumber=EPERM
-"""
-
-_ANY_GPU = """\
-# GPU drivers use system calls outside @system-service, so only groups that no server uses are denied. All but the last
-# two groups need capabilities that the service lacks anyway.
-SystemCallFilter=~@clock @module @mount @raw-io @reboot @swap @cpu-emulation @obsolete
-SystemCallErrorNumber=EPERM
-"""
-
-_GPU = {
-    "cuda": """\
-# Only the NVIDIA devices. CUDA maps executable memory, so MemoryDenyWriteExecute= is not set.
-DevicePolicy=closed
-DeviceAllow=char-nvidia rw
-DeviceAllow=char-nvidia-uvm rw
-DeviceAllow=char-nvidia-caps rw
-DeviceAllow=char-nvidia-frontend rw
-DeviceAllow=/dev/nvidiactl rw
-""",
-    "vulkan": """\
-# Only the render nodes and the NVIDIA devices.
-DevicePolicy=closed
-DeviceAllow=char-drm rw
-DeviceAllow=char-nvidia rw
-SupplementaryGroups=render video
-""",
-    "hip": """\
-# Only the AMD compute device and the render nodes.
-DevicePolicy=closed
-DeviceAllow=char-drm rw
-DeviceAllow=/dev/kfd rw
-SupplementaryGroups=render video
-""",
-}
 
 
 def api_key_credential(model: Model) -> str | None:
@@ -125,6 +52,7 @@ def unit_text(
     model: Model,
     build: Build,
     release: str,
+    files: ModelFiles,
     arguments: Sequence[str],
     peers: Sequence[str],
     model_bytes: int,
@@ -133,12 +61,15 @@ def unit_text(
     """The unit file.
 
     :param release: directory of the release that serves
+    :param files: of the model
     :param arguments: of llama-server, for that release
     :param peers: units that must not run beside this one
     :param model_bytes: size of all files of the model
     :param pinned: whether the server loads weights into pinned memory (placement/pinned_weights.py)
     """
     serve = model.serve
+    # The key file itself is root's alone; the check of it that runs before the server is root's, too.
+    key = [serve.api_key_file] if serve.api_key_file is not None else []
     earlier = [peer for peer in peers if peer < layout.unit_name(model.name)]
     lines = [
         f"# {model.name}: {model.repo}. Written by llamarig; the next deploy overwrites edits.",
@@ -168,7 +99,7 @@ def unit_text(
         ),
         *([f"CPUAffinity={serve.cpu_affinity}"] if serve.cpu_affinity is not None else []),
         *_limits(model, pinned),
-        *_network(model),
+        *network_lines(serve),
         "Restart=on-failure",
         f"RestartSec={_RESTART_S}",
         "# After an out-of-memory kill the unit stays down: a restart would be killed again. Free memory first.",
@@ -176,7 +107,8 @@ def unit_text(
         "# On SIGTERM the server stops computing at once, but then waits for its clients to disconnect.",
         "TimeoutStopSec=10",
         "",
-        _HARDENING + (_CPU_ONLY if build.backend == "cpu" else _GPU[build.backend] + _ANY_GPU),
+        *sandbox_lines(build, release, [*files.all, *key, *serve.readable_paths]),
+        "",
         "[Install]",
         "WantedBy=multi-user.target",
     ]
@@ -204,21 +136,6 @@ def unit_environment(model: Model, build: Build) -> dict[str, str]:
         **({"CUDA_VISIBLE_DEVICES": ",".join(model.serve.gpus)} if model.serve.gpus else {}),
     }
     return own | model.serve.environment
-
-
-def _network(model: Model) -> list[str]:
-    lines = [
-        "# No other port than its own.",
-        "SocketBindDeny=any",
-        f"SocketBindAllow=tcp:{model.serve.port}",
-    ]
-    if ipaddress.ip_address(model.serve.host).is_loopback:
-        lines += [
-            "# Only local clients; no outgoing connections.",
-            "IPAddressDeny=any",
-            "IPAddressAllow=localhost",
-        ]
-    return lines
 
 
 def _limits(model: Model, pinned: bool) -> list[str]:

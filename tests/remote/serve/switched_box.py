@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from llamarig.remote.shared.admission import GATE, LOCK
 
 from tests.remote.serve.server_stand_in import COMMIT
 
@@ -32,17 +35,18 @@ if "LLAMARIG_FAULT" in os.environ:
 from llamarig.remote.serve import first_start, model_units
 from llamarig.remote.shared.job_status import run_job
 from llamarig.remote.shared.jobs import SwitchJob
-from llamarig.remote.serve.switch_unit import switch
-model_units.UNITS = Path(sys.argv[2])
-first_start.RUNTIME_UNITS = Path(sys.argv[2]) / "runtime"
-run_job(SwitchJob, switch, unwinds=True)
+from llamarig.remote.serve import switch_unit
+model_units.UNITS = Path(sys.argv.pop(1))
+switch_unit._RESTORE_WAIT_S = 2.0
+first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
+run_job(SwitchJob, switch_unit.switch, unwinds=True)
 """
 RESTORE = """
 import sys
 from pathlib import Path
 from llamarig.remote.serve import model_units, restore_served
 model_units.UNITS = Path(sys.argv[1])
-sys.exit(restore_served.main(sys.argv[2], Path(sys.argv[3]), *map(Path, sys.argv[4:])))
+sys.exit(restore_served.main(*sys.argv[2:]))
 """
 
 
@@ -50,9 +54,12 @@ class SwitchedBox:
     """A directory that stands for a box: units, start records, one job."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.units, self.records, self.job_directory = root, root / "units", root / "records", root / "job"
-        for directory in (self.units, self.records, self.job_directory, root / "bin"):
+        self.root, self.units, self.records, self.jobs = root, root / "units", root / "records", root / "jobs"
+        for directory in (self.units, self.records, self.jobs, root / "bin"):
             directory.mkdir()
+        self.job_directory = self.jobs / "switch-a"
+        """Of the last switch that was started."""
+        self.runs = 0
         self.more_environment: dict[str, str] = {}
         self.take_port()
         self.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
@@ -103,8 +110,10 @@ class SwitchedBox:
     def record_start(self, unit: str, text: str) -> None:
         (self.records / f"{unit}.json").write_text(json.dumps({"text": text, "job": {}}))
 
-    def start(self, text: str, **job: Any) -> subprocess.Popen[bytes]:
-        """Start the switch to a unit with this text."""
+    def start(
+        self, text: str, name: str = "switch-a", owner: str = "anna@laptop", takeover: bool = False, **job: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start the switch to a unit with this text, as engine/jobs.py does."""
         whole = {
             "unit": UNIT,
             "text": text,
@@ -126,11 +135,20 @@ class SwitchedBox:
             "pinned_mib": None,
             **job,
         }
-        (self.job_directory / "job.json").write_text(json.dumps(whole))
-        (self.job_directory / "status.json").unlink(missing_ok=True)
-        command = [sys.executable, "-B", "-c", RUN, str(self.job_directory), str(self.units)]
+        self.runs += 1
+        self.job_directory = self.jobs / name
+        self.job_directory.mkdir(exist_ok=True)
+        for file in (self.jobs / GATE, self.job_directory / LOCK):
+            file.touch()
+        request = {"job": json.dumps(whole), "owner": owner, "takeover": takeover}
+        (self.job_directory / f"request-{self.runs}.json").write_text(json.dumps(request))
+        command = [sys.executable, "-B", "-c", RUN, str(self.units), str(self.job_directory), str(self.runs)]
         with (self.root / "output").open("wb") as output:
             return subprocess.Popen(command, env=self.environment, cwd=self.root, stdout=output, stderr=output)
+
+    def answer(self) -> str:
+        """Why the last start was not admitted; empty where the same job ran already."""
+        return (self.job_directory / f"answer-{self.runs}").read_text()
 
     def switch(self, text: str, **job: Any) -> str:
         """Run the switch to a unit with this text; return its state and message."""
@@ -139,7 +157,7 @@ class SwitchedBox:
 
     def restore(self, when: str) -> str:
         """Run what systemd runs after a switch (``after-switch``), however that has ended, or ``at-boot``."""
-        job = [str(self.job_directory)] if when == "after-switch" else []
+        job = [str(self.job_directory), str(self.runs)] if when == "after-switch" else []
         command = [sys.executable, "-B", "-c", RESTORE, str(self.units), when, str(self.records), *job]
         done = subprocess.run(command, env=self.environment, cwd=self.root, capture_output=True, text=True)
         assert "Traceback" not in done.stderr, done.stderr
@@ -173,9 +191,9 @@ class SwitchedBox:
             return ""
 
     def left_over(self) -> set[str]:
-        """Files left over by switches that have not ended."""
+        """Files left over by switches that have not ended, without temporary ones, which the next write removes."""
         files = (*self.units.iterdir(), *self.records.iterdir())
-        return {file.name for file in files if "before" in file.name or "journal" in file.name}
+        return {file.name for file in files if re.search("before$|journal$", file.name)}
 
 
 def wait_for(condition: Callable[[], object]) -> None:

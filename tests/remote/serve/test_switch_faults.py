@@ -96,10 +96,21 @@ def operations(directory: Path) -> int:
         switch.end()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_served_serves_again_after_a_fault_at_every_operation(tmp_path: Path, kind: str) -> None:
+def test_what_served_serves_again_after_a_fault_at_each_operation(tmp_path: Path) -> None:
+    """Each kind at every fifth operation; the long test below has each at every one."""
     count = operations(tmp_path / "whole")
     assert count > 30, "the operations are not seen"
+    assert wrong(tmp_path, [(KINDS[at % len(KINDS)], at) for at in range(1, count + 1)]) == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_served_serves_again_after_every_fault_at_every_operation(tmp_path: Path, kind: str) -> None:
+    assert wrong(tmp_path, [(kind, at) for at in range(1, operations(tmp_path / "whole") + 1)]) == ""
+
+
+def wrong(directory: Path, faults: list[tuple[str, int]]) -> str:
+    """Switch once with each fault; returns what went wrong, or an empty text."""
     with ThreadPoolExecutor(2) as threads:
-        wrong = threads.map(lambda at: faulty(tmp_path / str(at), kind, at), range(1, count + 1))
-        assert "\n\n".join(filter(None, wrong)) == ""
+        found = threads.map(lambda fault: faulty(directory / f"{fault[0]}-{fault[1]}", *fault), faults)
+        return "\n\n".join(filter(None, found))

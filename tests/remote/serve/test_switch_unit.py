@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,15 +72,21 @@ def test_nothing_is_changed_when_what_serves_cannot_be_saved(box: SwitchedBox) -
     assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
 
 
-def test_a_second_switch_is_refused_while_one_is_under_way(box: SwitchedBox) -> None:
-    old = box.serve(UNIT, "old")
-    running = box.start(box.text("hangs"))
+def loading(box: SwitchedBox, **job: Any) -> subprocess.Popen[bytes]:
+    """A switch to a model that loads and never answers."""
+    running = box.start(box.text("hangs"), **job)
     wait_for(lambda: box.status().get("step") == "loading the model")
-    other = box.root / "other"
-    other.mkdir()
-    box.job_directory = other
-    ended = box.switch(box.text("new"))
-    assert ended.startswith("failed: another switch is under way on this box"), ended
+    return running
+
+
+@pytest.mark.parametrize("owner", ["anna@laptop", "ben@desktop"])
+def test_another_switch_is_refused_in_words_while_one_is_under_way(box: SwitchedBox, owner: str) -> None:
+    old = box.serve(UNIT, "old")
+    running = loading(box)
+    assert box.start(box.text("new"), name="switch-b", owner=owner).wait(timeout=60) == 1
+    for words in ("the switch of model a by anna@laptop is running on this box since 20", "--data takeover=1"):
+        assert words in box.answer()
+    assert "systemctl stop 'llamarig-job-switch-a_*'" in box.answer()
     running.terminate()
     running.wait(timeout=60)
     wait_for(lambda: box.answers() == "old")
@@ -87,18 +94,33 @@ def test_a_second_switch_is_refused_while_one_is_under_way(box: SwitchedBox) -> 
 
 
 def test_the_same_switch_started_twice_continues_and_keeps_its_status(box: SwitchedBox) -> None:
-    """Two deploys found no switch at the same moment: the later program exits, and both deploys watch the earlier."""
+    """The later program exits, and both deploys, also two people's, watch the earlier."""
     box.serve(UNIT, "old")
-    running = box.start(box.text("hangs"))
-    wait_for(lambda: box.status().get("step") == "loading the model")
-    second = subprocess.run(running.args, env=box.environment, cwd=box.root, capture_output=True, text=True)
-    assert second.returncode == 1
-    assert "this switch is under way already" in second.stderr
+    running = loading(box)
+    assert box.start(box.text("hangs"), owner="ben@desktop").wait(timeout=60) == 1
+    assert box.answer() == ""
     assert box.status().get("state") == "running"
+    box.restore("after-switch")  # systemd does that after the later program
+    assert box.status().get("state") == "running"
+    assert box.answers() == "hangs", "the old server was started in place of the one that loads"
     running.terminate()
     running.wait(timeout=60)
     assert box.ended().startswith("stopped: ")
     wait_for(lambda: box.answers() == "old")
+
+
+def test_a_switch_is_taken_over_on_request(box: SwitchedBox) -> None:
+    """What served before the other one is restored first, and this one then replaces it."""
+    box.serve(UNIT, "old")
+    running = loading(box)
+    # `systemctl stop` of a transient unit.
+    stand_in = f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"'
+    box.program("systemctl", f'case "$2" in llamarig-job-*) kill {running.pid}; exit;; esac; {stand_in}')
+    ended = box.switch(box.text("new"), owner="ben@desktop", takeover=True)
+    running.wait(timeout=60)
+    assert ended.startswith(f"done: {UNIT} answers"), ended
+    assert box.answers() == "new"
+    assert box.left_over() == set()
 
 
 def test_nothing_is_changed_when_systemd_does_not_answer(box: SwitchedBox) -> None:

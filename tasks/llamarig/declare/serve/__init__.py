@@ -75,6 +75,15 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
         return self
 
     @model_validator(mode="after")
+    def _clients_come_from_elsewhere(self) -> Serve:
+        if self.clients is not None and ipaddress.ip_address(self.host).is_loopback:
+            raise ValueError(
+                f"clients has no effect, since only the box itself can connect to host {self.host}: declare an address "
+                'of the box, or "0.0.0.0"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_origin_needs_a_key(self) -> Serve:
         if "*" in self.cors_origins and self.api_key_file is None:
             raise ValueError(

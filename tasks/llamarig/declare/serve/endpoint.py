@@ -9,8 +9,15 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from llamarig.declare.base import Declaration
-from llamarig.declare.flags import OWNER, Flag
+from llamarig.declare.flags import OWNER, Flag, Setting
 from llamarig.declare.unit_syntax import unit_syntax_error
+
+PRIVATE_NETWORKS = (
+    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+    # Link-local, and the range that providers and VPNs such as Tailscale share (RFC 6598).
+    *("169.254.0.0/16", "fe80::/10", "100.64.0.0/10"),
+)
+"""Networks that no packet of the internet comes from: RFC 1918, RFC 4193 and the two above."""
 
 _KEY_ON_A_COMMAND_LINE = "serve.api_key_file (a key on a command line can be read in `ps`)"
 
@@ -42,6 +49,16 @@ class Endpoint(Declaration):
     ] = None
     """Absolute path on the box of a file of root's, mode 0600, with one key a line."""
 
+    clients: Annotated[
+        tuple[str, ...] | None,
+        Setting(
+            "IPAddressAllow=",
+            "networks",
+            default="private networks: RFC 1918, unique local, link-local, 100.64.0.0/10",
+            source="llamarig: the networks of a home, and nothing of the internet",
+        ),
+    ] = None
+    """Who may connect where host is not loopback, as ("192.168.1.0/24", "2001:db8:1::/64"). The box always may."""
     cors_origins: Annotated[
         tuple[str, ...],
         Flag(
@@ -56,6 +73,18 @@ class Endpoint(Declaration):
         ),
     ] = ()
     """The web page that may read answers, as https://chat.lan:3000, or * for every one, which needs api_key_file."""
+
+    @field_validator("clients")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for network in value or ():
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}: write a network as 192.168.1.0/24 or 2001:db8:1::/64, or an address"
+                ) from None
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
@@ -56,6 +57,8 @@ class Operation(Declaration):
     """Longest wait for /health after a start."""
     environment: Annotated[dict[str, str], Setting("Environment=")] = Field(default={})
     """Further environment variables of the server."""
+    readable_paths: Annotated[tuple[str, ...], Setting("BindReadOnlyPaths=", "paths")] = ()
+    """Further files and directories that the server may read; it sees its model's files, its release and /usr."""
     extra: Annotated[tuple[str, ...], Setting("the end of the command line")] = ()
     """Arguments of llama-server that have no field, passed on unchanged."""
     accept: Annotated[dict[str, str], Setting("the deploy's warnings")] = Field(default={})
@@ -80,6 +83,16 @@ class Operation(Declaration):
                 "one of them looks like a secret, and every user of the box can read command lines: "
                 + _WHERE_SECRETS_BELONG
             )
+        return value
+
+    @field_validator("readable_paths")
+    @classmethod
+    def _are_absolute_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not re.fullmatch(r"(/[A-Za-z0-9_.@+-]+)+", path) or ".." in path.split("/"):
+                raise ValueError(
+                    f"{path!r}: write the absolute path of a file or directory, in letters, digits and ./_@+-"
+                )
         return value
 
     @field_validator("accept")

@@ -1,11 +1,12 @@
 """Restores what served before a switch that ended without restoring it: it was killed, or the box lost power.
 
-    python3 -m llamarig.remote.serve.restore_served after-switch RECORDS JOB
+    python3 -m llamarig.remote.serve.restore_served after-switch RECORDS [JOB RUN]
     python3 -m llamarig.remote.serve.restore_served at-boot RECORDS
 
-The first is an ExecStopPost= of every switch, so it also follows SIGKILL; JOB is the directory of the switch's status.
-A deploy runs it, too, where it finds a journal and no switch. The second is a unit that is started at boot before any
-model. RECORDS is the directory of the start records and the journal. Without a journal, both do nothing.
+The first is an ExecStopPost= of every switch, so it also follows SIGKILL. JOB is the directory of the switch's status,
+and RUN says which start of it has ended: one that was not admitted has nothing to restore. A deploy runs it without
+them, where it finds a journal and no switch. The second is a unit that is started at boot before any model. RECORDS is
+the directory of the start records and the journal. Without a journal, both do nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from llamarig.remote.serve.roll_back import roll_back_at_boot, roll_back_now
 from llamarig.remote.serve.switch_journal import journal_lock, unfinished_switch
+from llamarig.remote.shared.admission import owner_of
 from llamarig.remote.shared.job_status import Progress
 from llamarig.remote.shared.jobs import JobStatus
 
@@ -45,19 +47,21 @@ def report(job: Path, result: str) -> None:
         progress.end("failed", f"{ended}; {result}" if result else ended, [f"its last step: {status.step}"])
 
 
-def main(when: str, records: Path, job: Path | None = None) -> int:
+def main(when: str, records: str, job: str = "", run: str = "") -> int:
     """Return 1 where a switch or another restore is under way."""
+    if job and owner_of(Path(job)).run != run:
+        return 0
     try:
-        result = restore(records, at_boot=when == "at-boot")
+        result = restore(Path(records), at_boot=when == "at-boot")
     except BlockingIOError:
         print("a switch is under way: it restores by itself what it stops", file=sys.stderr)
         return 1
-    if job is not None:
-        report(job, result)
+    if job:
+        report(Path(job), result)
     if result:
         print(result, file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *map(Path, sys.argv[3:4])))
+    sys.exit(main(*sys.argv[1:]))

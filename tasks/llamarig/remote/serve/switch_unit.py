@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -42,10 +41,16 @@ from llamarig.remote.serve.switch_journal import (
     what_serves,
     write_journal,
 )
+from llamarig.remote.serve.unit_sandbox import (
+    character_drivers,
+    closed_devices,
+    device_nodes,
+    has_gpu,
+    list_devices,
+)
 from llamarig.remote.shared.durable import locked, replace_files
 from llamarig.remote.shared.job_status import (
     JobFailedError,
-    OtherOwnsStatusError,
     Progress,
     StoppedError,
     own_unit,
@@ -59,9 +64,13 @@ from llamarig.remote.shared.unit_directives import directives, directives_sha256
 _LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
 
 
+_RESTORE_WAIT_S = 60.0
+"""Seconds for what served before an interrupted switch to be started, without its loading."""
+
+
 def switch(job: SwitchJob, progress: Progress) -> str:
     """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
-    with _exclusive_switch(Path(job.proof).parent):
+    with _exclusive_switch(Path(job.proof).parent, progress):
         return _switch(job, progress)
 
 
@@ -75,7 +84,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     _check_key_file(job)
     _check_flags(job.check)
     if job.needs_gpu:
-        _check_gpu(job.check[0], job.environment)
+        _check_gpu(job)
     if not job.start:
         install_unit(unit, job.text)
         return f"{unit} installed; `systemctl start {unit}` switches to it"
@@ -135,19 +144,16 @@ def describe(failure: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_switch(directory: Path) -> Iterator[None]:
-    """Hold the lock of switches; refuse a second switch, and leave one that is started twice to the first program."""
-    holder, job_directory = directory / ".switch-holder", sys.argv[1]
+def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
+    progress.step("waiting for what served before an interrupted switch to be restored")
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(journal_lock(directory))
+            held.enter_context(journal_lock(directory, wait_s=_RESTORE_WAIT_S))
         except BlockingIOError:
-            if holder.exists() and holder.read_text() == job_directory:
-                raise OtherOwnsStatusError("this switch is under way already") from None
             raise JobFailedError(
                 "another switch is under way on this box: wait for its end and run deploy.py again; nothing was changed"
             ) from None
-        holder.write_text(job_directory)
         yield
 
 
@@ -176,16 +182,26 @@ def _check_flags(command: Sequence[str]) -> None:
         )
 
 
-def _check_gpu(program: str, environment: dict[str, str]) -> None:
-    """Check that the build sees a GPU: otherwise llama-server serves from the CPU, without any warning."""
-    command = [program, "--list-devices"]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, errors="replace")
-    if not re.search(r"^\s+\w+\d+: ", done.stdout, re.MULTILINE):
+def _check_gpu(job: SwitchJob) -> None:
+    """Check that the build sees a GPU in its sandbox: otherwise llama-server serves from the CPU, without a warning."""
+    program = job.check[0]
+    inside = list_devices(program, job.environment, job.text)
+    if has_gpu(inside):
+        return
+    as_root = list_devices(program, job.environment)
+    if not has_gpu(as_root):
         raise JobFailedError(
             "this build of llama-server sees no GPU: check the driver (nvidia-smi, vulkaninfo, rocminfo); "
             "nothing was changed",
-            [*done.stdout.splitlines(), *done.stderr.splitlines()][-6:],
+            [*as_root.stdout.splitlines(), *as_root.stderr.splitlines()][-6:],
         )
+    closed = closed_devices(job.text, device_nodes(), character_drivers())
+    raise JobFailedError(
+        "this build of llama-server sees a GPU as root, but none in the sandbox of its unit"
+        + (f", which is kept from {', '.join(closed)}" if closed else "")
+        + ": give device nodes mode 666 (NVIDIA), or report the name that is missing; nothing was changed",
+        [*inside.stdout.splitlines(), *inside.stderr.splitlines()][-6:],
+    )
 
 
 def _check_port(job: SwitchJob) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
+from llamarig.remote.shared.admission import NotAdmittedError, admit, tell_systemd
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.printable import printable
 from llamarig.remote.shared.record import Record, RecordError
@@ -27,10 +28,6 @@ class JobFailedError(Exception):
     def __init__(self, message: str, lines: list[str] | None = None) -> None:
         super().__init__(message)
         self.lines = lines or []
-
-
-class OtherOwnsStatusError(Exception):
-    """Another run of the same job is under way and owns the status file."""
 
 
 class StoppedError(BaseException):
@@ -98,12 +95,15 @@ class Progress:
 def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool = False) -> NoReturn:
     """Run ``work(job, progress)`` for the job directory named on the command line, then exit.
 
-    The text that ``work`` returns becomes the message of the final status.
+    The text that ``work`` returns becomes the message of the final status. Where a run is named behind the directory,
+    its request is admitted first; the answer to one that is not goes into a file. A directory alone has a job.json.
 
     :param kind: record type of job.json
     :param unwinds: raise StoppedError in ``work`` at the first SIGTERM, for work that has to restore something
     """
     directory = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        _admit(directory, sys.argv[2])
     progress = Progress(directory)
 
     def stopped(signum: int, frame: FrameType | None) -> None:
@@ -115,14 +115,12 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
 
     signal.signal(signal.SIGTERM, stopped)
     progress.write()
+    tell_systemd()
     try:
         message = work(_read_job(kind, directory / "job.json"), progress)
     except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
         print(*map(printable, (f"failed: {failure}", *failure.lines)), sep="\n", file=sys.stderr)
-        sys.exit(1)
-    except OtherOwnsStatusError as other:
-        print(printable(str(other)), file=sys.stderr)
         sys.exit(1)
     except StoppedError as stop:
         progress.end("stopped", str(stop))
@@ -137,6 +135,16 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
     progress.end("done", message)
     print(printable(message))
     sys.exit(0)
+
+
+def _admit(directory: Path, run: str) -> None:
+    """Admit this start of the job; exit where another job is in its way."""
+    try:
+        admit(directory, run)
+    except NotAdmittedError as refused:
+        (directory / f"answer-{run}").write_text(str(refused))
+        print(printable(str(refused)) or "the same job runs already", file=sys.stderr)
+        sys.exit(1)
 
 
 def _read_job(kind: type[J], path: Path) -> J:

@@ -1,0 +1,83 @@
+"""Lists the GPUs that a server sees in the sandbox of its unit, before anything is stopped for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from llamarig.remote.shared.unit_directives import directives
+
+_SECONDS = 60
+_PREFIXES = ("Protect", "Private", "Restrict", "SystemCall", "Device")
+_DIRECTIVES = {
+    *("User", "SupplementaryGroups", "RootDirectory", "MountAPIVFS", "TemporaryFileSystem", "BindReadOnlyPaths"),
+    *("NoNewPrivileges", "CapabilityBoundingSet", "AmbientCapabilities", "RemoveIPC", "LockPersonality", "UMask"),
+    "MemoryDenyWriteExecute",
+}
+_GPU_NODES = re.compile(r"nvidia|kfd|render")
+_LISTED = re.compile(r"^\s+\w+\d+: ", re.MULTILINE)
+
+
+def sandbox_properties(text: str) -> list[str]:
+    """The directives of a unit's text that make its sandbox, as systemd-run takes them."""
+    return [
+        line
+        for line in directives(text)
+        if "=" in line and ((name := line.split("=", 1)[0]) in _DIRECTIVES or name.startswith(_PREFIXES))
+    ]
+
+
+def list_devices(program: str, environment: Mapping[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``program --list-devices``.
+
+    :param text: of the unit in whose sandbox it runs; empty for none, as root
+    """
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    command = ["/usr/bin/env", *variables, program, "--list-devices"]
+    if text:
+        wanted = [*sandbox_properties(text), f"RuntimeMaxSec={_SECONDS}", "IPAddressDeny=any"]
+        run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec"]
+        command = [*run, *(f"--property={value}" for value in wanted), "--", *command]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+
+
+def has_gpu(listed: subprocess.CompletedProcess[str]) -> bool:
+    """Whether the output of ``--list-devices`` has a GPU."""
+    return _LISTED.search(listed.stdout) is not None
+
+
+def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -> list[str]:
+    """The device nodes of GPUs that a unit's text does not open, or whose mode keeps the service user out.
+
+    :param nodes: device files
+    :param names: major number -> name of a driver of character devices, as /proc/devices has them
+    """
+    allowed = {line.partition("=")[2].split()[0] for line in directives(text) if line.startswith("DeviceAllow=")}
+    closed = []
+    for node in sorted(nodes):
+        found = node.stat()
+        if not stat.S_ISCHR(found.st_mode) or not _GPU_NODES.search(node.name):
+            continue
+        name = names.get(os.major(found.st_rdev), "unknown")
+        if f"char-{name}" not in allowed and str(node) not in allowed:
+            closed.append(f"{node} (char-{name} is not in DeviceAllow=)")
+        elif found.st_mode & 0o006 != 0o006 and "render" not in node.name and "kfd" not in node.name:
+            closed.append(f"{node} (mode {stat.S_IMODE(found.st_mode):o})")
+    return closed
+
+
+def device_nodes() -> list[Path]:
+    """The device files of GPUs on this box, and others beside them."""
+    return [
+        path for top in ("/dev", "/dev/nvidia-caps", "/dev/dri") for path in Path(top).glob("*") if not path.is_dir()
+    ]
+
+
+def character_drivers() -> dict[int, str]:
+    """Major number -> name of a driver of character devices."""
+    characters = Path("/proc/devices").read_text().partition("Block devices:")[0]
+    return {int(number): name for number, name in re.findall(r"^\s*(\d+) (\S+)$", characters, re.MULTILINE)}

@@ -1,0 +1,69 @@
+"""The sandbox of a unit as systemd-run takes it, and a switch whose server would see no GPU in it.
+
+Scripts stand in for systemd-run and for a llama-server with a GPU, because tests have neither.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from llamarig.declare.build import Build
+from llamarig.remote.serve.unit_sandbox import closed_devices, sandbox_properties
+from llamarig.render.sandbox import sandbox_lines
+
+from tests.remote.serve.switched_box import UNIT, SwitchedBox
+
+CUDA = Build(name="b", backend="cuda", architectures=("89-real",), cuda_toolkit="13.5")
+SERVICE = "[Service]\nUser=llamarig\nExecStart=/r/bin/llama-server\nRestart=on-failure\nLoadCredential=api-key:/k\n"
+TEXT = SERVICE + "\n".join(sandbox_lines(CUDA, "/opt/r", ["/srv/m.gguf"]))
+LISTS_A_GPU = "printf 'Available devices:\\n  CUDA0: RTX 4090 (24080 MiB, 23671 MiB free)\\n'"
+
+
+def test_the_whole_sandbox_and_nothing_else_is_taken_over() -> None:
+    lines = [line for line in sandbox_lines(CUDA, "/opt/r", ["/srv/m.gguf"]) if not line.startswith("#")]
+    assert sandbox_properties(TEXT) == ["User=llamarig", *lines]
+
+
+def test_devices_that_a_unit_does_not_open(tmp_path: Path) -> None:
+    try:
+        for name, mode, minor in (
+            ("nvidia0", 0o666, 0),
+            ("nvidia1", 0o600, 1),
+            ("nvidia-uvm", 0o666, 0),
+            ("tty9", 0, 9),
+        ):
+            major = {"nvidia-uvm": 234, "tty9": 4}.get(name, 195)
+            os.mknod(tmp_path / name, stat.S_IFCHR, os.makedev(major, minor))
+            (tmp_path / name).chmod(mode)
+    except PermissionError:
+        pytest.skip("only root makes device nodes")
+    names = {195: "nvidia", 234: "nvidia-new", 4: "tty"}
+    assert closed_devices(TEXT, tmp_path.iterdir(), names) == [
+        f"{tmp_path}/nvidia-uvm (char-nvidia-new is not in DeviceAllow=)",
+        f"{tmp_path}/nvidia1 (mode 600)",
+    ]
+
+
+def switched(box: SwitchedBox, in_sandbox: str) -> str:
+    """Switch a served unit to one that needs a GPU."""
+    box.program("systemd-run", in_sandbox)
+    box.program("llama-server", LISTS_A_GPU)
+    box.serve(UNIT, "old")
+    return box.switch(box.text("new"), needs_gpu=True, check=[str(box.root / "bin/llama-server")])
+
+
+def test_a_gpu_that_only_root_sees_stops_nothing(box: SwitchedBox) -> None:
+    ended = switched(box, "printf 'Available devices:\\n  (none)\\n'")
+    assert ended.startswith(
+        "failed: this build of llama-server sees a GPU as root, but none in the sandbox of its unit"
+    )
+    assert ended.endswith("nothing was changed")
+    assert box.answers() == "old"
+
+
+def test_a_gpu_in_the_sandbox_lets_the_switch_begin(box: SwitchedBox) -> None:
+    assert switched(box, LISTS_A_GPU).startswith("done: ")
+    assert box.answers() == "new"
