@@ -47,7 +47,8 @@ class Journal(Record):
 
     ``unit``: the one that is switched; ``text``: its unit file, None where there was none; ``record``: sha256 of its
     start record, None where there was none; ``units``: itself and those stopped for it; ``load_timeout_s``: how long
-    the switch waits for a server to load.
+    the switch waits for a server to load; ``port``: of the unit, and
+    mostly of those that it replaces.
     """
 
     unit: str
@@ -55,6 +56,7 @@ class Journal(Record):
     record: Optional[str]
     units: tuple[UnitBefore, ...]
     load_timeout_s: int
+    port: int
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ def what_serves(job: SwitchJob) -> Journal:
         text = file.read_text()
     if record is not None and not any(one.served for one in units):
         units[0] = UnitBefore(job.unit, True, units[0].enabled)
-    return Journal(job.unit, text, _record_digest(directory, job.unit), tuple(units), job.load_timeout_s)
+    return Journal(job.unit, text, _record_digest(directory, job.unit), tuple(units), job.load_timeout_s, job.port)
 
 
 def write_journal(directory: Path, journal: Journal) -> None:
