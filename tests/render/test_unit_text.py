@@ -54,7 +54,7 @@ def lines(declared: Rig, model_bytes: int = 10**9) -> list[str]:
         release="/r",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
-        inputs_written=0,
+        inputs="",
         model_bytes=model_bytes,
         running=True,
     )

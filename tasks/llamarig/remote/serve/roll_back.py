@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.model_units import set_identity, state_of, systemctl, wait_until_healthy
 from llamarig.remote.serve.port_in_use import await_left_connections
 from llamarig.remote.serve.switch_journal import Journal, copy_of, delete_journal, is_committed
 from llamarig.remote.shared.durable import replace_file
@@ -110,6 +110,7 @@ def _restore_file(journal: Journal) -> str:
                 copy_of(journal.unit).replace(file)
             else:
                 replace_file(file, journal.text, mode=0o644)
+                set_identity(file, journal.unit_file)
     except OSError as error:
         return f"its old unit file could not be restored ({error.strerror}: {error.filename}); "
     return ""

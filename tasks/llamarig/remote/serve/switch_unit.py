@@ -20,13 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llamarig.remote.serve import model_units
 from llamarig.remote.serve.first_start import Answer, Started, start_as_planned
 from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import (
+    file_identity,
     has_ended,
     install_unit,
     journal,
     pageable_warning,
+    run,
     state_of,
     systemctl,
     wait_until_healthy,
@@ -91,7 +94,8 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     journal = what_serves(job)
     _check_port(job.port, [unit, *job.peers], "; nothing was changed")
     if left is not None and left.unit == unit:
-        journal = replace(journal, text=left.text)  # it may not have loaded yet, so that it does not answer
+        # It may not have loaded yet, so that it does not answer.
+        journal = replace(journal, text=left.text, unit_file=left.unit_file)
     began: float | None = None
 
     def attempt(job: SwitchJob) -> Answer:
@@ -337,6 +341,8 @@ def record_start(started: Started) -> None:
         took_mib=started.took_mib,
         backed_off=started.backed_off,
         directives_sha256=directives_sha256(job.text),
+        unit_file=file_identity(model_units.UNITS / job.unit),
+        invocation=run(["systemctl", "show", job.unit, "-p", "InvocationID", "--value"]).strip(),
     )
     path, text = Path(job.proof), json.dumps(record.to_json())
     path.parent.mkdir(parents=True, exist_ok=True)
