@@ -120,6 +120,8 @@ def start_job(
     unit = f"{layout.job_unit(name)}{run}.service"
     # Type notify: systemd-run returns once the job is admitted, or fails. The credential has been read by then.
     words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=notify", f"--unit={unit}"]
+    # Where it takes over, it waits for jobs that restore what served.
+    wanted.append("TimeoutStartSec=infinity")
     words += [QuoteString(f"--property={value.replace('{run}', run)}") for value in wanted]
     words += [python, "-B", "-m", f"llamarig.remote.{program}", directory, run]
     yield StringCommand(*words, _ANSWER.format(directory=directory, run=run, credential=credential))
