@@ -106,7 +106,8 @@ def start_job(
     request = JobRequest(job=job_text(job), owner=owner(), takeover=takeover)
     # A program without the rights to make them locks these files.
     locks = f"{layout.JOBS}/{GATE} {directory}/{LOCK}"
-    yield StringCommand(f"mkdir -p {directory} && chmod 700 {directory} && touch {locks}")
+    # Root's alone: who may read a file may lock it.
+    yield StringCommand(f"mkdir -p {directory} && chmod 700 {directory} && umask 077 && touch {locks}")
     yield upload(json.dumps(request.to_json()), f"{directory}/request-{run}.json", mode="600")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:

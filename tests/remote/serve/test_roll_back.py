@@ -74,6 +74,15 @@ def test_what_served_before_a_killed_switch_serves_again_at_once(box: SwitchedBo
     assert box.left_over() == set()
 
 
+def test_a_killed_first_start_logs_no_more_than_others(box: SwitchedBox) -> None:
+    killed_while_loading(box)
+    drop_in = box.units / "runtime" / f"{UNIT}.d" / "llamarig-first-start.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.touch()
+    box.restore("after-switch")
+    assert not drop_in.parent.exists()
+
+
 def test_what_served_before_a_power_cut_serves_after_the_boot(box: SwitchedBox) -> None:
     killed_while_loading(box)
     box.systemctl("enable", UNIT)  # as a switch does just before its end
