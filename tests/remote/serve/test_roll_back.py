@@ -19,6 +19,15 @@ def test_the_old_unit_is_restored_on_a_full_disk(box: SwitchedBox) -> None:
     assert (box.units / UNIT).read_text() == old
 
 
+def test_a_restored_unit_file_is_the_one_that_was_proved(box: SwitchedBox) -> None:
+    """Else the next deploy of the old declaration would restart it."""
+    box.serve(UNIT, "old")
+    before = (box.units / UNIT).stat().st_mtime_ns
+    box.switch(box.text("crashes"))
+    assert box.answers() == "old"
+    assert (box.units / UNIT).stat().st_mtime_ns == before
+
+
 def test_a_switch_stopped_while_the_new_model_loads_restores_the_old_one(box: SwitchedBox) -> None:
     old = box.serve(UNIT, "old")
     running = box.start(box.text("hangs"))
