@@ -121,6 +121,21 @@ def opens_files(source: str) -> set[str]:
     return {found for call in calls if (found := _called(call)) in files}
 
 
+def prints(source: str) -> list[str]:
+    """Calls that put text on the screen, with their lines: of a host's log, pyinfra's logger, click, or `print`."""
+    levels = {"debug", "info", "warning", "error", "critical", "exception"}
+    methods = {"host": {"log", "log_styled"}, "logger": levels, "click": {"echo", "secho"}}
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name = getattr(node.func.value, "id", "")
+            if node.func.attr in methods.get(name, ()):
+                found.append(f"line {node.lineno}: {name}.{node.func.attr}")
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+            found.append(f"line {node.lineno}: print")
+    return found
+
+
 def _called(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 

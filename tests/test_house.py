@@ -19,6 +19,7 @@ from tests.source_rules import (
     module_name,
     module_state,
     opens_files,
+    prints,
     room,
 )
 
@@ -153,6 +154,29 @@ def test_a_fact_class_as_a_key_is_no_impurity() -> None:
         "    def fix(self, rig, seen, differences):\n        from pyinfra.operations import files\n"
     )
     assert impure_in_comparisons({"llamarig.items.a": source}) == []
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+PRINTING = {
+    "llamarig.engine.screen": "makes text printable first",
+    "llamarig.cli": "prints two versions",
+    "llamarig.commands.command_line": "prints one constant text in a signal handler",
+    "llamarig.records.audit_report": "prints a schema, as a program of its own",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if room(name) != "remote" and name not in PRINTING])
+def test_text_reaches_the_screen_through_one_module(name: str) -> None:
+    """Programs in remote/ print into the box's journal."""
+    assert prints(SOURCES[name]) == []
+
+
+def test_printing_is_found() -> None:
+    source = "host.log('x')\nhost.log_styled('x', fg='red')\nlogger.warning('x')\nclick.echo('x')\nprint('x')\n"
+    assert len(prints(source)) == 5
+    assert prints("say(host, 'x', log_func=logger.warning)\n") == []
 
 
 # --- module-level state -----------------------------------------------------------------------------------------------

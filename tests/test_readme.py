@@ -150,6 +150,17 @@ def test_the_api_key_command_without_openssl_leaves_no_file(tmp_path: Path) -> N
     assert list((tmp_path / "etc/keys").iterdir()) == []
 
 
+def test_the_api_key_command_on_a_full_disk_leaves_no_empty_key_file(tmp_path: Path) -> None:
+    """/dev/full refuses every write as a full disk does."""
+    command = next(command for command in COMMANDS if command.startswith("install -d"))
+    keys = tmp_path / "etc/keys"
+    keys.mkdir(parents=True)
+    (keys / "new").symlink_to("/dev/full")
+    done = subprocess.run(["sh", "-c", command.replace("/etc/llamarig", str(tmp_path / "etc"))], capture_output=True)
+    assert done.returncode != 0
+    assert not (keys / "api").exists()
+
+
 @pytest.mark.box
 @pytest.mark.parametrize("command", CLIENT)
 def test_a_client_command_gets_an_answer(command: str, deployment: Deployment) -> None:

@@ -32,7 +32,7 @@ from llamarig.items.python import SYSTEM_PYTHON
 from llamarig.items.releases import release_directories
 from llamarig.records.model_lock import LockedFile, LockedModel, ModelLock, lock_key
 from llamarig.remote.shared.unit_directives import directives_sha256
-from llamarig.render import layout
+from llamarig.render import layout, switch_recovery
 from llamarig.render.liveness_probe import SERVICE, TIMER, service_text, timer_text
 from llamarig.render.model_paths import record_of, target
 from pyinfra.facts.deb import DebPackages
@@ -162,7 +162,14 @@ def converged_box(rig: Rig) -> Box:
                 map(release_output, release_directories(rig))
             ),
             query(ModelStore): store_output(here.locked or ()),
-            query(UnitFiles, names=[SERVICE, TIMER]): unit_files_output(rig),
+            query(UnitFiles, names=[SERVICE, TIMER]): unit_files_output(probe_texts(rig)),
+            query(UnitFiles, names=[switch_recovery.SERVICE]): unit_files_output(
+                {
+                    switch_recovery.SERVICE: switch_recovery.service_text(
+                        layout.unit_name(one.name) for one in rig.models
+                    )
+                }
+            ),
             query(Capacity): "MemTotal:       65536000 kB\nkernel 6.12.0\ncpus 0-15",
         },
     )
@@ -201,9 +208,18 @@ def store_output(locked: Iterable[LockedModel]) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def unit_files_output(rig: Rig) -> str:
-    """The liveness probe's two units, in place."""
-    texts = {SERVICE: service_text(model.serve.host for model in rig.models), TIMER: timer_text()}
+def probe_texts(rig: Rig) -> dict[str, str]:
+    """The liveness probe's two units."""
+    return {SERVICE: service_text(model.serve.host for model in rig.models), TIMER: timer_text()}
+
+
+def restore_texts(rig: Rig) -> dict[str, str]:
+    """The unit that undoes interrupted switches at boot."""
+    return {switch_recovery.SERVICE: switch_recovery.service_text(layout.unit_name(one.name) for one in rig.models)}
+
+
+def unit_files_output(texts: Mapping[str, str]) -> str:
+    """Units of these texts, in place."""
     return "\n".join(
         f"unit={name}\ntext={_base64(text)}\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no"
         for name, text in texts.items()

@@ -9,6 +9,7 @@ from llamarig.items.base_system import Directories, Programs, ServiceUser
 from llamarig.render import layout
 
 from tests.engine.fake_run import converged_commands
+from tests.engine.uploads import targets
 from tests.items.converged_box import Box, converged_box, cpu_rig, fact_command
 
 
@@ -62,4 +63,4 @@ def test_only_the_programs_that_differ_are_sent(box: Box) -> None:
     first, *others = box.outputs[fact_query].splitlines()
     commands = converged_commands([Programs()], box.rig, {fact_command(fact_query): "\n".join(others)})
     path = first.partition("  ")[2]
-    assert [command for command in commands if command.startswith("chmod")] == [f"chmod 644 {path}"]
+    assert targets(commands) == [path]

@@ -75,7 +75,7 @@ def test_a_file_without_a_usable_key_is_refused(
         fixes(rig(PATH), f"key={PATH}", *lines)
     assert not [command for command in failed.value.commands if re.match("chown|chmod", command)]
     *_, message = [record.getMessage() for record in caplog.records if "nothing was changed" in record.getMessage()]
-    for words in ("@fake", f"api_key_file {PATH} ", why, "one key a line", f">{PATH})`", "mode 600"):
+    for words in ("@fake", f"api_key_file {PATH} ", why, "one key a line", f"mv {PATH}.new {PATH})`", "mode 600"):
         assert words in message
 
 

@@ -7,7 +7,7 @@ from llamarig import declare as d
 from llamarig.engine.item import query
 from llamarig.facts.unit_files import UnitFiles
 from llamarig.items.liveness_probe import LivenessProbe
-from llamarig.render.liveness_probe import SERVICE, TIMER
+from llamarig.render.liveness_probe import SERVICE, TIMER, service_text
 
 from tests.engine.fake_run import converged_commands
 from tests.items.converged_box import Box, converged_box, cpu_rig
@@ -23,6 +23,11 @@ def box() -> Box:
 def declined() -> Box:
     box = converged_box(cpu_rig())
     return Box(cpu_rig(host=d.host_policy(liveness_probe=False)), box.here, box.outputs)
+
+
+def test_the_memory_of_the_probe_is_limited() -> None:
+    """It is root's, and what servers answer is as large as they like."""
+    assert {"MemoryMax=512M", "MemorySwapMax=0"} <= set(service_text([]).splitlines())
 
 
 def test_units_as_declared_have_no_difference(box: Box) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.item import Query, query
 from llamarig.facts.files import Sha256Sums
 from llamarig.items.presets import ModelPresets, preset_path
-from pyinfra.api.command import FileUploadCommand
 
 from tests.engine.fake_run import fake_run
+from tests.engine.uploads import is_upload, uploaded
 from tests.items.converged_box import Box, converged_box, cpu_rig, write_lock_file
 
 PATH = preset_path("cpu")
@@ -52,10 +51,7 @@ def test_the_file_that_is_written_is_as_declared(box: Box) -> None:
 
     def fixes() -> None:
         commands = ModelPresets().fix(box.rig, box.seen(ModelPresets()), [])
-        for one in commands:
-            if isinstance(one, FileUploadCommand):
-                assert isinstance(one.src, io.StringIO)
-                texts.append(one.src.getvalue())
+        texts.extend(uploaded(one).decode() for one in commands if is_upload(one))
 
     with fake_run(deploys=[fixes], only_prepare=True):
         (text,) = texts

@@ -16,6 +16,7 @@ from llamarig.render import layout
 
 from tests.checks.example_boxes import SWAPPINESS_0, B, machine
 from tests.engine.fake_run import converged_commands
+from tests.engine.uploads import targets
 from tests.items.converged_box import Box, converged_box, cpu_rig
 
 OURS = "# Written by llamarig: keeps model weights in RAM.\nvm.swappiness = 0\n"
@@ -91,7 +92,7 @@ def test_the_file_is_written_and_the_value_set(box: Box) -> None:
     commands = converged_commands(
         [Swappiness()], box.rig, {"@@llamarig": "", "== swappiness": "== swappiness\n60\n== at-boot\n"}
     )
-    assert f"chmod 644 {layout.SYSCTL_FILE}" in commands
+    assert targets(commands) == [layout.SYSCTL_FILE]
     assert "sysctl vm.swappiness=10" in commands
     assert not [command for command in commands if layout.UDEV_FILE in command]
 
@@ -99,7 +100,7 @@ def test_the_file_is_written_and_the_value_set(box: Box) -> None:
 def test_a_udev_rule_that_sets_it_later_is_overridden_by_one_of_ours(box: Box) -> None:
     state = '== swappiness\n10\n== at-boot\n== udev\n/usr/lib/udev/rules.d/30-zram.rules:SYSCTL{vm.swappiness}="150"'
     commands = converged_commands([Swappiness()], box.rig, {"@@llamarig": "", "== swappiness": state})
-    assert f"chmod 644 {layout.UDEV_FILE}" in commands
+    assert targets(commands) == [layout.UDEV_FILE, layout.SYSCTL_FILE]
 
 
 # --- after a reboot --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 from llamarig.records import store
 from llamarig.records.model_lock import ModelLock, lock_model
 from llamarig.records.store import RecordError
+from llamarig.remote.shared import durable
 
 from tests.records.sample_records import locked_model
 
@@ -27,7 +28,7 @@ import sys
 from llamarig.records.model_lock import LockedModel, lock_model, read_model_lock
 path, name = sys.argv[1:]
 entry = next(iter(read_model_lock(path).models.values()))
-for number in range(40):
+for number in range(200):
     lock_model(path, f"{name}{number}", entry)
 """
 GREENLETS = """
@@ -119,7 +120,7 @@ def test_two_processes_updating_at_once_lose_nothing(lock_file: Path) -> None:
         for name in ("a", "b")
     ]
     assert [process.wait(120) for process in processes] == [0, 0]
-    assert len(store.read(str(lock_file), ModelLock).models) == 81
+    assert len(store.read(str(lock_file), ModelLock).models) == 401
     assert files(lock_file.parent) == [lock_file.name]
 
 
@@ -130,7 +131,7 @@ def test_greenlets_of_one_process_lose_nothing_and_do_not_block_each_other(lock_
 
 
 def test_a_lock_that_is_never_released_is_one_message(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(durable, "LOCK_WAIT_S", 0.1)
 
     def nested(lock: ModelLock) -> ModelLock:
         store.write(str(lock_file), ModelLock())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from llamarig.items.unit_differences import unit_differences
 from llamarig.items.wanted_unit import Wanted, wanted_unit
 from llamarig.lints.lint_model import lint_model
 from llamarig.placement.box_capacity import BoxCapacity
+from llamarig.remote.shared.unit_directives import directives_sha256
 from llamarig.render.server_arguments import ModelFiles
 from llamarig.render.unit_text import load_timeout
 
@@ -107,12 +109,47 @@ def test_a_new_key_needs_a_restart_and_not_another_unit() -> None:
     wanted = PROFILES[4].values[1]
     assert isinstance(wanted, Wanted)
     assert wanted.model.serve.api_key_file
-    serving = Unit(text=wanted.text, active="active", arguments=wanted.arguments, started=100, written=50)
-    (found,) = unit_differences(wanted, Unit(**{**vars(serving), "key_written": 101}))
-    assert "key" in str(found)
-    assert all(
-        "key" not in str(item) for item in unit_differences(wanted, Unit(**{**vars(serving), "key_written": 99}))
+    (found,) = unit_differences(wanted, replace(serving(wanted), key="other"))
+    assert found.found == "running with another key"
+    assert unit_differences(wanted, replace(serving(wanted), key="same")) == []
+    assert unit_differences(wanted, serving(wanted)) == [], "an old systemd keeps its copy of the key out of sight"
+
+
+def serving(wanted: Wanted) -> Unit:
+    """The unit as it should be, with a server that checks its key."""
+    return Unit(
+        text=wanted.text,
+        active="active",
+        arguments=wanted.arguments,
+        proved_directives_sha256=directives_sha256(wanted.text),
+        health=200,
+        status_without_key=401,
+        status_with_key=200,
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"status_without_key": 200}, "a request without the API key to be refused with HTTP 401"),
+        ({"status_without_key": 0}, "a request without the API key to be refused with HTTP 401"),
+        ({"status_with_key": 401}, "the key in its key file to be accepted"),
+    ],
+)
+def test_a_server_that_does_not_check_its_key_is_a_difference(change: dict[str, int], found: str) -> None:
+    wanted = PROFILES[4].values[1]
+    assert isinstance(wanted, Wanted)
+    (difference,) = unit_differences(wanted, replace(serving(wanted), **change))  # type: ignore[arg-type]  # of int fields
+    assert difference.expected == found
+    assert unit_differences(wanted, replace(serving(wanted), **change, health=503)) == [], "it loads"  # type: ignore[arg-type]  # of int fields
+
+
+def test_only_a_unit_with_a_key_checks_its_key_file() -> None:
+    checks = [line for line in lines(rig(api_key_file="/etc/k")) if "key_file.py" in line]
+    assert checks == [
+        "ExecStartPre=+/opt/llamarig/python3 -I -B /opt/llamarig/lib/llamarig/remote/serve/key_file.py /etc/k"
+    ]
+    assert not any("key_file.py" in line for line in lines(rig()))
 
 
 MODELS = [pytest.param(rig, model, id=f"{group}-{model.name}") for group, rig in rigs().items() for model in rig.models]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from llamarig.checks.base import Check, Finding, Severity
 from llamarig.checks.registry import CHECKS
 from llamarig.records.audit_report import AuditRecord, FindingRecord, HostRecord
+from llamarig.remote.shared.printable import printable
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.UNKNOWN: "magenta", Severity.NOTE: "cyan"}
 _WORST_FIRST = ("findings", "could-not-look", "clean")
@@ -19,7 +20,7 @@ def host_record(host: str, made: Sequence[Check], skipped: dict[str, str], found
     if any(finding.severity is not Severity.UNKNOWN for finding in failing):
         status, why = "findings", ", ".join(dict.fromkeys(finding.check for finding in failing))
     elif failing:
-        status, why = "could-not-look", f"{failing[0].check}: {failing[0].found}"
+        status, why = "could-not-look", printable(f"{failing[0].check}: {failing[0].found}")
     else:
         status, why = "clean", "everything is as declared"
     return HostRecord.model_validate(
@@ -35,17 +36,14 @@ def host_record(host: str, made: Sequence[Check], skipped: dict[str, str], found
 
 
 def _record(finding: Finding) -> FindingRecord:
-    return FindingRecord.model_validate(
-        {
-            **{name: getattr(finding, name) for name in FindingRecord.model_fields if name != "severity"},
-            "severity": finding.severity.name.lower(),
-        }
-    )
+    values = {name: getattr(finding, name) for name in FindingRecord.model_fields if name != "severity"}
+    shown = {name: printable(value) if isinstance(value, str) else value for name, value in values.items()}
+    return FindingRecord.model_validate({**shown, "severity": finding.severity.name.lower()})
 
 
 def unread_host_record(host: str, why: str) -> HostRecord:
     """The record of a host that could not be read."""
-    return HostRecord(host=host, status="could-not-look", why=why, checks=[], skipped={}, findings=[])
+    return HostRecord(host=host, status="could-not-look", why=printable(why), checks=[], skipped={}, findings=[])
 
 
 def audit_record(hosts: Iterable[HostRecord], taken_at: str) -> AuditRecord:

@@ -27,6 +27,7 @@ from llamarig.engine.converge import compare
 from llamarig.engine.item import Commands, Query, query
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import read_all, read_fact, run
+from llamarig.engine.screen import announce, say
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.machine import MachineState
@@ -84,7 +85,7 @@ def checks_listed() -> Commands:
     if state.is_executing and not run_of(state).listed:
         run_of(state).listed = True
         for line in listing():
-            logger.info(line)
+            announce(line)
     host.noop("the checks were listed, not run")
     yield from ()
 
@@ -114,7 +115,7 @@ def compared(rig: Rig, options: AuditOptions) -> Commands:
         update={"measured": box.measured}
     )
     for check, value in box.measured.items():
-        host.log(f"measured for {check}: {value}")
+        say(host, f"measured for {check}: {value}")
 
 
 @operation()
@@ -142,7 +143,7 @@ def _why_skipped(check: Check, options: AuditOptions) -> str:
 
 
 def _not_clean(state: State, host: Host, why: str) -> bool:
-    host.log_styled(f"not as declared: {why}", fg="red", log_func=logger.error)
+    say(host, f"not as declared: {why}", fg="red", log_func=logger.error)
     # With --no-wait pyinfra 3.10 does not record that a host has failed, and exits with 0.
     state.failed_hosts.add(host)
     return False
@@ -152,16 +153,16 @@ def _print(host: Host, finding: Finding) -> None:
     first, *rest = lines(finding)
     colour = "green" if finding.accepted else COLOURS[finding.severity]
     failing = finding.fails or finding.severity in (Severity.ERROR, Severity.WARNING)
-    host.log_styled(first, fg=colour, log_func=logger.warning if failing else logger.info)
+    say(host, first, fg=colour, log_func=logger.warning if failing else logger.info)
     for line in rest:
-        host.log(line)
+        say(host, line)
 
 
 def _box(rig: Rig, options: AuditOptions, checks: Sequence[Check]) -> Box:
     """Read everything that the checks need: one SSH command, and one for each requested measurement."""
     here = read_here(rig)
     if here.deep:
-        host.log("reading every byte of the model files")
+        say(host, "reading every byte of the model files")
     read_all(queries_of_audit(rig, here))
     paths = declared_toolkits(rig.builds)
     toolkits = read_fact(ToolkitVersions, paths=paths) if paths else {}

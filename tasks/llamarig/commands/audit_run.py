@@ -19,6 +19,7 @@ from pyinfra.context import ctx_state
 
 from llamarig.checks.base import Finding
 from llamarig.checks.report import audit_record, prometheus, summary_line, unread_host_record
+from llamarig.engine.screen import announce, announce_heading
 from llamarig.records.audit_report import HostRecord, write_audit_report
 
 _COLOURS = {"clean": "green", "findings": "red"}
@@ -62,9 +63,9 @@ class AuditRun:
         clean = sum(record.status == "clean" for record in ordered)
         if ordered:
             hosts = "host is" if len(ordered) == 1 else "hosts are"
-            logger.info(f"\n--> Audit: {clean} of {len(ordered)} {hosts} as declared")
+            announce_heading(f"Audit: {clean} of {len(ordered)} {hosts} as declared")
         for record in ordered:
-            logger.info("    " + click.style(summary_line(record), fg=_COLOURS.get(record.status, "magenta")))
+            announce("    " + summary_line(record), fg=_COLOURS.get(record.status, "magenta"))
         if any(self.written.get(path) != records for path in (json, prometheus_file) if path):
             return self._write(records, json, prometheus_file)
         return None
@@ -136,4 +137,4 @@ def _end(state: State, data: Mapping[str, str]) -> None:
         return
     files = (str(requested(key) or "") for key in ("json", "prometheus"))
     if (problem := run_of(state).verdict(state, *files)) is not None:
-        logger.error(problem)
+        announce(problem, log_func=logger.error)

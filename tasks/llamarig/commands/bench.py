@@ -31,6 +31,7 @@ from llamarig.engine.item import Commands
 from llamarig.engine.package_files import programs
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import read_fact
+from llamarig.engine.screen import say
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.measurements import RequestTimed
@@ -113,19 +114,19 @@ def _bench(
         report(host, str(error))
         return False
     for line in table(rows) if rows else []:
-        host.log(line)
+        say(host, line)
     for entry, comparison in rows:
         _log_comparison(host, entry, comparison, ledger)
     if rows:
-        host.log(f"stored in {rig.bench_ledger}: commit it")
+        say(host, f"stored in {rig.bench_ledger}: commit it")
     return not failed and not any(comparison is not None and comparison.is_slower for _, comparison in rows)
 
 
 def _log_comparison(host: Host, entry: BenchEntry, comparison: Comparison | None, ledger: list[BenchEntry]) -> None:
-    host.log(conditions_line(entry))
+    say(host, conditions_line(entry))
     if (other := compare_with_other_build(entry, ledger)) is not None:
         changes = "; ".join(changed_flags(entry, other.earlier))
-        host.log(f"{entry.model}: against {other.earlier.conditions.date[:10]} ({changes}): {other}")
+        say(host, f"{entry.model}: against {other.earlier.conditions.date[:10]} ({changes}): {other}")
     if comparison is not None and comparison.is_slower:
         then = comparison.earlier
         why = "; ".join(changed_conditions(entry.conditions, then.conditions)) or "no recorded condition"
@@ -155,15 +156,17 @@ def _timings(host: Host, name: str, options: BenchOptions) -> list[Timing] | str
             return timing.problem
         if timing.alone is False:
             return "served another request while it was timed: time it when it is idle"
-        host.log(
+        say(
+            host,
             f"{name}: {f'run {run} of {options.runs}' if run else 'warming up'}: "
-            f"prompt {timing.prompt_per_second:.0f} t/s, generation {timing.generation_per_second:.1f} t/s"
+            f"prompt {timing.prompt_per_second:.0f} t/s, generation {timing.generation_per_second:.1f} t/s",
         )
         found.append(timing)
     if found[0].alone is None:
-        host.log(
+        say(
+            host,
             f"{name} does not show its slots (slots=False): whether it served other requests meanwhile is not known",
-            logger.warning,
+            log_func=logger.warning,
         )
     return found[1:]
 

@@ -23,6 +23,7 @@ from pyinfra.api.state import State
 from pyinfra.context import state
 
 from llamarig.commands.inventory_file import misread_groups
+from llamarig.engine.screen import use_printable_streams
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -117,6 +118,7 @@ def check_command_line() -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.params["operations"][0] == "debug-inventory":
         return
+    use_printable_streams()
     signal.signal(signal.SIGINT, _interrupted)
     line = CommandLine(**{name: context.params[name] for name in CommandLine.__dataclass_fields__})
     record_refusal = None

@@ -8,6 +8,7 @@ from llamarig.checks.memory_speed_note import MemorySpeedNote
 from llamarig.engine.connection import set_tcp_nodelay
 from llamarig.engine.converge import converge
 from llamarig.engine.rig_of_host import rig_of_host
+from llamarig.engine.screen import say
 from llamarig.items.all_items import ITEMS
 
 
@@ -20,5 +21,5 @@ def deploy() -> None:
     set_tcp_nodelay()
     rig = rig_of_host()
     if host.data.get("deep"):
-        host.log("reading every byte of the model files")
+        say(host, "reading every byte of the model files")
     converge((MemorySpeedNote(), *ITEMS), rig)

@@ -16,6 +16,7 @@ from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
 from llamarig.records.lock_changes import lock_changes
 from llamarig.records.model_lock import LockedModel, lock_key, move_locked_model, read_model_lock
 from llamarig.records.store import RecordError
@@ -54,18 +55,18 @@ def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, upd
     branch = "main" if is_pinned else model.revision
     latest = resolve(model.model_copy(update={"revision": branch}), rig.hub.endpoint, token)
     if locked is None:
-        host.log(f"{model.name}: not locked yet; a deploy locks it to {latest.commit[:12]}")
+        say(host, f"{model.name}: not locked yet; a deploy locks it to {latest.commit[:12]}")
         return
-    host.log(f"{model.name}: {_verdict(locked, latest, branch)}")
+    say(host, f"{model.name}: {_verdict(locked, latest, branch)}")
     for line in lock_changes(locked, latest):
-        host.log(f"    {line}")
+        say(host, f"    {line}")
     if not update or latest == locked:
         return
     if is_pinned and latest.commit != locked.commit:
-        host.log(f"    its revision is a commit: to update, declare revision={latest.commit!r}")
+        say(host, f"    its revision is a commit: to update, declare revision={latest.commit!r}")
         return
     move_locked_model(rig.model_lock, lock_key(model), latest)
-    host.log(f"    locked to {latest.commit[:12]}: commit {rig.model_lock}, then run deploy.py")
+    say(host, f"    locked to {latest.commit[:12]}: commit {rig.model_lock}, then run deploy.py")
 
 
 def _verdict(locked: LockedModel, latest: LockedModel, branch: str) -> str:

@@ -15,6 +15,7 @@ from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Commands, Seen
 from llamarig.engine.refuse import refuse, report
+from llamarig.engine.screen import say
 from llamarig.items.header_files import header_files
 from llamarig.items.placements import PlanError, check_plan_file, current_inputs, measured_models, planned_models
 from llamarig.items.plan_maker import planned, prerequisite_queries, prerequisites
@@ -54,7 +55,7 @@ def plans_shown(rig: Rig, only: tuple[str, ...] = (), update: tuple[str, ...] = 
         )
         for model in measured_again:
             if model not in measurable:
-                host.log(f"{model.name}: not measured while the GPUs are in use; stop what uses them first")
+                say(host, f"{model.name}: not measured while the GPUs are in use; stop what uses them first")
         yield FunctionCommand(measure, [rig, measurable], {})
         yield FunctionCommand(_show, [rig, chosen, update], {})
     else:
@@ -70,11 +71,11 @@ def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple
             check_plan_file(seen)
             before = seen.here.plans.get(model.name)
             for line in plan_report(plan, model.name, predicted_speed(rig, seen, model, plan, before)):
-                host.log(line)
+                say(host, line)
             _compare(host, rig, seen, model, before, plan)
             if model.name in update or "all" in update:
                 record_plan(rig.plan_file, host.name, model.name, plan)
-                host.log(f"{model.name}: written; commit {rig.plan_file}, then run deploy.py")
+                say(host, f"{model.name}: written; commit {rig.plan_file}, then run deploy.py")
         except (PlanError, RecordError) as error:
             report(host, str(error))
             succeeded = False
@@ -83,19 +84,19 @@ def _show(state: State, host: Host, rig: Rig, models: list[Model], update: tuple
 
 def _compare(host: Host, rig: Rig, seen: Seen, model: Model, before: Plan | None, plan: Plan) -> None:
     if before is None:
-        host.log(f"{model.name}: not in {rig.plan_file} yet: deploy.py writes it there, or --data update={model.name}")
+        say(host, f"{model.name}: not in {rig.plan_file} yet: deploy.py writes it there, or --data update={model.name}")
         return
     found = prerequisites(rig, seen, [model])[model.name]
     if (proposal := proposal_line(before)) is not None:
-        host.log_styled(f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
+        say(host, f"{model.name}: {proposal}", fg="yellow", log_func=logger.warning)
     why = staleness(before, current_inputs(rig, seen, model, found.release, found.locked))
     what = plan_changes(before, plan)
     if not why and not what:
-        host.log(f"{model.name}: the same plan as in {rig.plan_file}")
+        say(host, f"{model.name}: the same plan as in {rig.plan_file}")
         return
-    host.log(f"{model.name}: differs from the plan in {rig.plan_file}")
+    say(host, f"{model.name}: differs from the plan in {rig.plan_file}")
     for line in (*why, *what):
-        host.log_styled(f"    {line}", fg="yellow", log_func=logger.warning)
+        say(host, f"    {line}", fg="yellow", log_func=logger.warning)
 
 
 @operation()

@@ -11,6 +11,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.comparison_inputs import read_here
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
 from llamarig.facts.disk_use import DirectorySizes
 from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import ModelStore
@@ -37,9 +38,9 @@ def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Com
     found = _leftovers(rig, locked, rig.host.keep_releases if keep is None else keep)
     if state.is_executing:
         for leftover in found:
-            host.log(str(leftover))
+            say(host, str(leftover))
         free = sum(leftover.size for leftover in found if not leftover.kept_because)
-        host.log(f"{free / GIB:.2f} GiB can be freed with --data delete=NAME[,NAME]" if found else "nothing to prune")
+        say(host, f"{free / GIB:.2f} GiB can be freed with --data delete=NAME[,NAME]" if found else "nothing to prune")
     try:
         wanted = chosen(names, found)
     except CannotDeleteError as error:
@@ -49,7 +50,7 @@ def leftovers_deleted(rig: Rig, names: tuple[str, ...], keep: int | None) -> Com
         host.noop("nothing is named for deletion")
         return
     for leftover in wanted:
-        host.log(f"deleting {leftover.name}, {leftover.size / GIB:.2f} GiB")
+        say(host, f"deleting {leftover.name}, {leftover.size / GIB:.2f} GiB")
         yield StringCommand("rm", "-rf", "--", *(QuoteString(path) for path in leftover.paths))
     yield StringCommand(f"find -H {layout.MODELS} -mindepth 1 -type d -empty -delete")
 

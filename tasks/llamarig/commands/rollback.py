@@ -9,6 +9,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import read_fact
+from llamarig.engine.screen import say
 from llamarig.facts.start_records import PreviousProofs
 from llamarig.facts.units import Units
 from llamarig.items.switches import run_switch, switches_awaited
@@ -36,13 +37,13 @@ def rolled_back(rig: Rig, only: str | None = None) -> Commands:
     running = [name for name in names if (unit := units.get(layout.unit_name(name))) is not None and unit.is_active]
     found = {name: previous[layout.unit_name(name)] for name in running if layout.unit_name(name) in previous}
     if waited and not found:
-        host.log("the running switch was this rollback: nothing is left to do")
+        say(host, "the running switch was this rollback: nothing is left to do")
         return
     if not found:
         yield from refuse("nothing to go back to: no running model has an earlier unit that answered")
         return
     for name, record in found.items():
-        host.log(f"{name}: returning to the unit that answered on {record.proved_at or 'an unknown date'}")
+        say(host, f"{name}: returning to the unit that answered on {record.proved_at or 'an unknown date'}")
         yield from run_switch(name, record.job)
     commits = sorted({record.job.commit for record in found.values()})
-    host.log(f"the next deploy reverts this unless you declare llama.cpp {', '.join(commits)}")
+    say(host, f"the next deploy reverts this unless you declare llama.cpp {', '.join(commits)}")

@@ -14,6 +14,7 @@ from llamarig.engine.comparison_inputs import read_here, read_inputs
 from llamarig.engine.item import Commands, Difference, Item, Seen
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import of_host, read_all
+from llamarig.engine.screen import say
 
 
 def converge(items: Sequence[Item], rig: Rig) -> None:
@@ -41,7 +42,7 @@ def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
     differences = item.differences(rig, seen)
     if state.is_executing:
         for note in item.notes(rig, seen):
-            host.log_styled(note, fg="yellow", log_func=logger.warning)
+            say(host, note, fg="yellow", log_func=logger.warning)
     if not differences:
         host.noop(f"{item.name} is as declared")
         return
@@ -100,11 +101,11 @@ def _show(difference: Difference) -> None:
     if difference.by_deploy:
         _log(difference.finding + restart)
     else:
-        host.log_styled(difference.refusal + restart, fg="yellow", log_func=logger.warning)
+        say(host, difference.refusal + restart, fg="yellow", log_func=logger.warning)
 
 
 def _log(line: str) -> None:
-    host.log(line)
+    say(host, line)
 
 
 def _placeholder() -> FunctionCommand:

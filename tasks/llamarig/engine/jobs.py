@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import secrets
 import time
 from collections.abc import Sequence
 
 import gevent
-from pyinfra.api.command import FileUploadCommand, FunctionCommand, QuoteString, StringCommand
+from pyinfra.api.command import FunctionCommand, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from llamarig.engine.item import Commands
 from llamarig.engine.progress import progress_line
 from llamarig.engine.refuse import report
+from llamarig.engine.screen import say
+from llamarig.engine.upload import upload
 from llamarig.facts.jobs import Job, Jobs
 from llamarig.remote.shared.jobs import JobStatus
 from llamarig.remote.shared.record import Record
@@ -98,7 +99,7 @@ def start_job(
         yield none_runs(name)
     stop = f"systemctl stop '{layout.job_unit(name)}*' 2>/dev/null; " if stops_another else ""
     yield StringCommand(f"{stop}mkdir -p {directory} && chmod 700 {directory} && rm -f {directory}/status.json")
-    yield FileUploadCommand(io.StringIO(job_text(job)), f"{directory}/job.json")
+    yield upload(job_text(job), f"{directory}/job.json", mode="600")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:
         wanted = [f"WorkingDirectory={layout.PROGRAMS}", "Environment=HOME=/root LC_ALL=C.UTF-8", *properties]
@@ -143,12 +144,12 @@ def _watch(state: State, host: Host, labels: dict[str, str], poll_s: float) -> b
                 continue
             message, lines = ended
             if lines is None:
-                host.log(f"{labels[name]}: {message}")
+                say(host, f"{labels[name]}: {message}")
                 del waiting[name]
                 continue
             report(host, f"{labels[name]}: {message}", lines)
             for other in sorted(waiting.keys() - {name}):
-                host.log(f"{labels[other]} continues on the box; the next deploy waits for it")
+                say(host, f"{labels[other]} continues on the box; the next deploy waits for it")
             return False
         if waiting:
             gevent.sleep(poll_s)
@@ -187,5 +188,5 @@ def _log_progress(host: Host, label: str, status: JobStatus, logged: dict[str, t
     last_time, last_line = logged.get(name, (0.0, ""))
     step_changed = line.split(":")[0] != last_line.split(":")[0]
     if line and line != last_line and (step_changed or time.monotonic() - last_time >= _LOG_EVERY_S):
-        host.log(f"{label}: {line}")
+        say(host, f"{label}: {line}")
         logged[name] = (time.monotonic(), line)

@@ -10,6 +10,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from llamarig.engine.item import Commands
+from llamarig.engine.screen import say
 
 
 def refuse(message: str, lines: Iterable[str] = ()) -> Commands:
@@ -24,6 +25,6 @@ def _fail(state: State, host: Host, message: str, lines: list[str]) -> bool:
 
 def report(host: Host, message: str, lines: Iterable[str] = ()) -> None:
     """Log a message in red, then the lines that explain it, each with the host's name."""
-    host.log_styled(message, fg="red", log_func=logger.error)
+    say(host, message, fg="red", log_func=logger.error)
     for line in lines:
-        host.log(f"    {line}", log_func=logger.error)
+        say(host, f"    {line}", log_func=logger.error)

@@ -12,7 +12,7 @@ from llamarig.facts.output import parse_blocks, whole_number
 from llamarig.remote.serve.key_file import BOM, CR, EMPTY, LARGEST, MISSING, NO_KEY, NOT_A_FILE, TOO_LARGE
 
 # USABLE of remote/serve/key_file.py as a regular expression of grep.
-_USABLE = "^[^[:cntrl:]# ]([^[:cntrl:]]*[^[:cntrl:] ])?$"
+USABLE_LINE = "^[^[:cntrl:]# ]([^[:cntrl:]]*[^[:cntrl:] ])?$"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _command_for(path: str) -> str:
         f"test -f {path} && {{ "
         f"echo \"bom=$(head -c 3 {path} | od -An -tx1 | tr -d ' ' | grep -c '^efbbbf$')\"; "
         f"echo \"cr=$(head -c {LARGEST} {path} | tr -dc '\\r' | wc -c)\"; "
-        f"echo \"usable=$(head -c {LARGEST} {path} | LC_ALL=C grep -acE '{_USABLE}')\"; }}"
+        f"echo \"usable=$(head -c {LARGEST} {path} | LC_ALL=C grep -acE '{USABLE_LINE}')\"; }}"
     )
 
 

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from pyinfra.api.facts import FactBase
 
+from llamarig.facts.key_files import USABLE_LINE
 from llamarig.facts.output import decode_base64, parse_blocks, whole_number
+from llamarig.remote.serve.key_file import LARGEST
 from llamarig.render import layout
+
+_CREDENTIAL = "\nLoadCredential=api-key:"
+_STATUS = "curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5"
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,13 @@ class Unit:
     """argv of the running process."""
     started: int = 0
     written: int = 0
-    key_written: int = 0
+    key: str = ""
+    """``same`` where the running server was started with the key file as it is now, ``other`` where with another one;
+    empty where it has none, or systemd keeps its copy out of sight."""
+    status_without_key: int = 0
+    """HTTP status of /props without the key, 0 where there is no answer; read of servers that answer /health."""
+    status_with_key: int = 0
+    """The same with the first key of the key file."""
     now: int = 0
     proved_sha256: str = ""
     """sha256 of the last unit text that has answered a completion."""
@@ -31,6 +42,11 @@ class Unit:
     """Of that text's directives alone (remote/shared/unit_directives.py); empty in a proof of an earlier version."""
     health: int = 0
     """HTTP status of /health, 0 where there is no answer."""
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether its file gives the server an API key."""
+        return _CREDENTIAL in f"\n{self.text}"
 
     @property
     def is_active(self) -> bool:
@@ -55,6 +71,12 @@ class Units(FactBase[dict[str, Unit]]):
         Arguments=L29wdC9sbGFtYXJpZy9sbGFtYS5jcHAv...
         Proved=05fd10b0a229cbc3613b71498c47f1bffc8b6220e3aca4b41474bae18711720a
         Health=200
+
+    Of a unit with a key also::
+
+        Key=same
+        WithoutKey=401
+        WithKey=200
     """
 
     default = dict
@@ -69,16 +91,22 @@ class Units(FactBase[dict[str, Unit]]):
             "-p ExecMainStartTimestamp; "
             "p=$(systemctl show $f -p MainPID --value); "
             'test "$p" != 0 && echo "Arguments=$(base64 -w0 </proc/$p/cmdline)"; '
-            # A changed key needs a restart although the unit file stays the same.
-            "k=$(sed -n 's/^LoadCredential=api-key://p' $f); "
-            'test -n "$k" && echo "KeyWritten=$(stat -c %Y "$k" 2>/dev/null)"; '
+            # A changed key needs a restart although the unit file stays the same. Sums of keys are compared, not shown.
+            "k=$(sed -n 's/^LoadCredential=api-key://p' $f); c=/run/credentials/$f/api-key; "
+            'test -n "$k" && test "$p" != 0 && test -r "$c" && '
+            '{ test "$(sha256sum <"$c")" = "$(sha256sum 2>/dev/null <"$k")" && echo Key=same || echo Key=other; }; '
             f"test -f {layout.PROOFS}/$f.json && "
             f'{{ echo "Proved=$(grep -o \'"text_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json | cut -d\\" -f4)"; '
             f'echo "Directives=$(grep -o \'"directives_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json '
             f'| cut -d\\" -f4)"; }}; '
             f"u=; case $f in {urls} esac; "
             'test -n "$u" && test "$p" != 0 && '
-            "echo \"Health=$(curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5 $u)\"; "
+            f'h=$({_STATUS} $u) && echo "Health=$h" && test "$h" = 200 && test -n "$k" && {{ '
+            f'echo "WithoutKey=$({_STATUS} ${{u%/health}}/props)"; '
+            # The key is piped: in an argument, every user could read it.
+            "echo \"WithKey=$({ printf 'Authorization: Bearer '; head -c "
+            f"{LARGEST} \"$k\" | LC_ALL=C grep -a -m 1 -E '{USABLE_LINE}'; }} 2>/dev/null "
+            f'| {_STATUS} -H @- ${{u%/health}}/props)"; }}; '
             "done; true"
         )
 
@@ -96,7 +124,9 @@ def _unit(values: Mapping[str, str]) -> Unit:
         arguments=tuple(arguments.removesuffix("\0").split("\0")) if arguments else (),
         started=whole_number(values.get("ExecMainStartTimestamp", "").lstrip("@")) or 0,
         written=whole_number(values.get("Written", "")) or 0,
-        key_written=whole_number(values.get("KeyWritten", "")) or 0,
+        key=values.get("Key", ""),
+        status_without_key=whole_number(values.get("WithoutKey", "")) or 0,
+        status_with_key=whole_number(values.get("WithKey", "")) or 0,
         now=whole_number(values.get("Now", "")) or 0,
         proved_sha256=values.get("Proved", ""),
         proved_directives_sha256=values.get("Directives", ""),

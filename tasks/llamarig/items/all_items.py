@@ -25,6 +25,7 @@ from llamarig.items.rocm import RocmInstalled
 from llamarig.items.shared_releases import PackedReleases, ReceivedReleases, RequestedReleases
 from llamarig.items.simulated_gpus import SimulatedGpus
 from llamarig.items.swappiness import Swappiness
+from llamarig.items.switch_recovery import InterruptedSwitches
 from llamarig.items.virtual_environments import HubClient
 
 ITEMS: tuple[Item, ...] = (
@@ -41,6 +42,8 @@ ITEMS: tuple[Item, ...] = (
     NvidiaDriverInstalled(),
     Packages(),
     Python(),
+    # Before long work: what an interrupted deploy had stopped must not be down until the builds of this one end.
+    InterruptedSwitches(),
     RocmInstalled(),
     CompilableToolkitsInstalled(),
     SupportedCards(),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from pyinfra.api.command import StringCommand
 from pyinfra.operations import files, server
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.engine.upload import upload
 from llamarig.facts.files import Ownership, Sha256Sums, UserExists
 from llamarig.render import layout
 
@@ -92,6 +95,7 @@ class Programs(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Copy those that differ."""
         found = seen.get(Sha256Sums, paths=list(seen.here.programs))
-        for path, file in seen.here.programs.items():
-            if found.get(path) != file.sha256:
-                yield from files.put._inner(src=file.source, dest=path, mode="644", create_remote_dir=True)
+        other = {path: file for path, file in seen.here.programs.items() if found.get(path) != file.sha256}
+        yield StringCommand("mkdir", "-p", *sorted({path.rpartition("/")[0] for path in other}))
+        for path, file in other.items():
+            yield upload(Path(file.source).read_bytes(), path)

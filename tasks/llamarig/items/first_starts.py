@@ -13,6 +13,7 @@ from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Seen
 from llamarig.engine.refuse import report
+from llamarig.engine.screen import say
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.start_records import BackOffs
 from llamarig.items.placements import replan
@@ -45,7 +46,7 @@ def first_start(item: Wanted, lock: LockedModel, rendered: Callable[[Model], Wan
             f"{model.name}: the plan splits another number of layers than the model has ({weights.positions} with the "
             f"output), so a start that lacks memory cannot fall back to less; {replan(model)}"
         )
-        host.log_styled(warning, fg="yellow", log_func=logger.warning)
+        say(host, warning, fg="yellow", log_func=logger.warning)
     return start_plan(
         item.plan,
         weights,
@@ -73,5 +74,5 @@ def record_back_off(state: State, host: Host, rig: Rig, item: Wanted) -> bool:
         report(host, str(error))
         return False
     line = f"{item.model.name}: {proposal_line(plan)}; written into {rig.plan_file} as a proposal: commit it"
-    host.log_styled(line, fg="yellow", log_func=logger.warning)
+    say(host, line, fg="yellow", log_func=logger.warning)
     return True

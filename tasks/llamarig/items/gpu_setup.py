@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, FunctionCommand, StringCommand
+from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -17,6 +16,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import report
 from llamarig.engine.run import read_fact
+from llamarig.engine.upload import upload
 from llamarig.facts.gpus import Gpu, Gpus, GpuState
 from llamarig.facts.unit_files import UnitFile, UnitFiles
 from llamarig.items.cards_in_use import vendor_of
@@ -76,8 +76,7 @@ class GpuSetup(Item):
             # While systemd has the old text, whose ExecStop restores the default of a card that is no longer named.
             yield StringCommand("systemctl", "stop", layout.GPUS_UNIT)
         if unit.text != text:
-            yield FileUploadCommand(io.StringIO(text), f"{layout.UNITS}/{layout.GPUS_UNIT}")
-            yield StringCommand("chmod", "644", f"{layout.UNITS}/{layout.GPUS_UNIT}")
+            yield upload(text, f"{layout.UNITS}/{layout.GPUS_UNIT}")
         yield StringCommand("systemctl", "daemon-reload")
         yield StringCommand("systemctl", "--quiet", "enable", layout.GPUS_UNIT)
         if unit.active and only_comments and not power_differences(limits):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from pyinfra.api.command import FileUploadCommand, PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
 from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
+from llamarig.engine.upload import upload
 from llamarig.facts.files import FileSizes
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
@@ -83,13 +84,14 @@ def _write_sparse_files(
     # While pyinfra prepares it takes this first command only, so nothing is fetched then.
     yield StringCommand("rm", "-rf", part, directory, "&&", "mkdir", "-p", part)
     fetched = fetch_headers(model, locked, rig.hub.endpoint, run().hub_tokens.of(rig.hub))
-    host.log(
+    say(
+        host,
         f"{model.name}: {fetched.fetched / 1e6:.1f} MB of {sum(shard.size for shard in locked.shards) / 1e9:.1f} GB "
-        "fetched from the Hub to plan with"
+        "fetched from the Hub to plan with",
     )
     for path, shard, data in zip(paths, locked.shards, fetched.data, strict=True):
         file = f"{part}/{path.rpartition('/')[2]}"
-        yield FileUploadCommand(io.BytesIO(data), file)
+        yield upload(data, file)
         yield StringCommand("truncate", f"--size={shard.size}", QuoteString(file))
     # Dry runs read them as the service user.
     yield StringCommand("chmod", "-R", "a+rX", part, "&&", "mv", part, directory)

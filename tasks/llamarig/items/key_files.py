@@ -51,7 +51,7 @@ def key_paths(rig: Rig) -> list[str]:
 
 def make_key(path: str) -> str:
     """A command for the box that writes a new key, and nothing if it cannot generate one."""
-    return f'(umask 077; key=$(openssl rand -hex 32) && echo "$key" >{path})'
+    return f'(umask 077; key=$(openssl rand -hex 32) && echo "$key" >{path}.new && mv {path}.new {path})'
 
 
 def key_file_differences(rig: Rig, found: Mapping[str, KeyFile]) -> dict[str, Difference]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.command import StringCommand
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.engine.upload import upload
 from llamarig.facts.unit_files import UnitFile, UnitFiles
 from llamarig.render import layout
 from llamarig.render.liveness_probe import SERVICE, TIMER, service_text, timer_text
@@ -50,8 +50,7 @@ class LivenessProbe(Item):
         wrong = [difference.what for difference in differences]
         texts = _texts(rig)
         for unit in (unit for unit in wrong if unit in texts):
-            yield FileUploadCommand(io.StringIO(texts[unit]), f"{layout.UNITS}/{unit}")
-            yield StringCommand("chmod", "644", f"{layout.UNITS}/{unit}")
+            yield upload(texts[unit], f"{layout.UNITS}/{unit}")
         yield StringCommand("systemctl", "daemon-reload")
         if TIMER in wrong:
             yield StringCommand("systemctl", "--quiet", "enable", TIMER)

@@ -14,6 +14,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
 from llamarig.engine.jobs import none_runs, start_job
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.facts.model_store import FileHashes, ModelStore
 from llamarig.items.download_conflicts import missing_from_running, running_download_refusal
@@ -72,7 +73,7 @@ class FetchedModels(Item):
         """Start the download. It goes on while releases are built."""
         store, missing = seen.get(ModelStore), files_to_fetch(seen)
         if _running(seen) is not None:
-            host.log("the download is already running on the box")
+            say(host, "the download is already running on the box")
             return
         token = run().hub_tokens.of(rig.hub)  # the comparison has read it, and would have refused
         yield none_runs(FETCH)

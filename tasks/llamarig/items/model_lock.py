@@ -13,6 +13,7 @@ from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Seen, Severity
 from llamarig.engine.refuse import report
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
 from llamarig.records.model_lock import lock_key, lock_model, read_model_lock
 from llamarig.records.store import RecordError
 
@@ -74,9 +75,10 @@ def _resolve_missing(state: State, host: Host, rig: Rig) -> bool:
                 continue
             entry = resolve(model, rig.hub.endpoint, token)
             if lock_model(rig.model_lock, lock_key(model), entry) is entry:
-                host.log(
+                say(
+                    host,
                     f"{model.name}: locked to {entry.repo} at {entry.commit[:12]}, {len(entry.shards)} shard(s); "
-                    f"commit {rig.model_lock}"
+                    f"commit {rig.model_lock}",
                 )
     except (HubError, RecordError) as error:
         report(host, str(error))

@@ -17,6 +17,7 @@ from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import ModelStore, Store
 from llamarig.facts.releases import Release
@@ -126,7 +127,7 @@ class ServedModels(Item):
         for item in wanted:
             yield from self._unit(rig, seen, item, units.get(item.unit), retired)
         for name in retired:
-            host.log(f"{name} belongs to no declared model: stopped and disabled; its file is kept")
+            say(host, f"{name} belongs to no declared model: stopped and disabled; its file is kept")
             yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
 
     def _unit(self, rig: Rig, seen: Seen, item: Wanted, unit: Unit | None, retired: list[str]) -> Commands:

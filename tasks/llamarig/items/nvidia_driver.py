@@ -16,6 +16,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import refuse
 from llamarig.engine.run import read_fact
+from llamarig.engine.screen import say
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.nvidia_packages import DriverState, NvidiaPackages
 from llamarig.items.cuda_support import declared_toolkits, read_versions
@@ -79,7 +80,7 @@ def _steps(rig: Rig, driver: NvidiaDriver, seen: Seen) -> Commands:
 
 def _run_step(step: Step, box: DriverState) -> Commands:
     if state.is_executing:
-        host.log_styled(_announcement(step), fg="yellow", log_func=logger.info)
+        say(host, _announcement(step), fg="yellow", log_func=logger.info)
     if step.kind == "components":
         yield from apt.sources_file._inner(
             filename=f"llamarig-{'-'.join(step.names)}",

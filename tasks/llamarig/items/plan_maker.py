@@ -17,6 +17,7 @@ from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Query, Seen, query
+from llamarig.engine.screen import say
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.files import FileSizes
 from llamarig.facts.gpus import Gpus
@@ -323,7 +324,7 @@ def _short(model: Model, runs: _DryRuns) -> str | None:
     output = _run(short_vocabulary_command(runs.directory, outputs, ubatch, runs.shards)).strip()
     if not output.startswith("/"):
         why = output.removeprefix("error: ") or "no output"
-        host.log(f"{model.name}: planned with more logits than llama-server reserves: {why}")
+        say(host, f"{model.name}: planned with more logits than llama-server reserves: {why}")
         return None
     return output
 

@@ -17,6 +17,7 @@ from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
 from llamarig.engine.refuse import report
+from llamarig.engine.screen import say
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.items.model_lock import LockedModels
@@ -206,11 +207,11 @@ def measure(state: State, host: Host, rig: Rig, models: Sequence[Model]) -> bool
             record_measurement(rig.plan_file, host.name, model.name, result)
         except (PlanError, RecordError) as error:
             # Not fatal: the model is served with the load mode that it has now.
-            host.log_styled(str(error), fg="yellow", log_func=logger.warning)
+            say(host, str(error), fg="yellow", log_func=logger.warning)
             continue
         left = "/".join(str(mib) for mib in result.left_mib)
         shown = f"a dry run leaves {left} MiB free on the GPUs" if left else result.failed
-        host.log(f"{model.name}: {shown}; commit {rig.plan_file}")
+        say(host, f"{model.name}: {shown}; commit {rig.plan_file}")
     return True
 
 
@@ -224,6 +225,6 @@ def _plan_missing(state: State, host: Host, rig: Rig, models: Sequence[Model]) -
             report(host, str(error))
             return False
         for line in plan_report(plan, model.name, predicted_speed(rig, seen, model, plan)):
-            host.log(line)
-        host.log(f"{model.name}: planned with {plan.dry_runs} dry runs; commit {rig.plan_file}")
+            say(host, line)
+        say(host, f"{model.name}: planned with {plan.dry_runs} dry runs; commit {rig.plan_file}")
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +11,7 @@ from pyinfra.operations import files
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.engine.upload import upload
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.releases import Release
 from llamarig.facts.units import Units
@@ -60,7 +60,7 @@ class ModelPresets(Item):
         """Write the file."""
         if rig.presets is not None:
             yield from files.directory._inner(path=layout.PRESETS, user="root", group="root", mode="755")
-            yield from files.put._inner(src=io.StringIO(_text(rig, seen)), dest=preset_path(rig.presets), mode="644")
+            yield upload(_text(rig, seen), preset_path(rig.presets))
 
 
 def preset_path(build: str) -> str:

@@ -8,11 +8,12 @@ import os
 import urllib.request
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.command import StringCommand
 from pyinfra.context import host
 from pyinfra.facts.server import Arch
 
@@ -20,9 +21,12 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
+from llamarig.engine.upload import upload
 from llamarig.facts.files import LastLines
 from llamarig.facts.interpreters import OLDEST, Interpreter, Interpreters
 from llamarig.items.packages import Packages
+from llamarig.remote.shared.durable import replace_file
 from llamarig.render import layout
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -98,17 +102,15 @@ class Python(Item):
             yield StringCommand(f"mkdir -p {layout.BIN} && ln -sfn {SYSTEM_PYTHON} {layout.PYTHON}")
             return
         yield StringCommand(f"mkdir -p {layout.CPYTHON} {layout.BIN}")
-        host.log(f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
+        say(host, f"{SYSTEM_PYTHON} is {system}: uv installs another Python")
         try:
             uv = uv_program(UV_WHEELS[seen.get(Arch)])
         except UvError as error:
             yield from refuse(f"{SYSTEM_PYTHON} is {system}, and {error}")
             return
-        yield FileUploadCommand(io.BytesIO(uv), layout.UV)
+        yield upload(uv, layout.UV, mode="755")
         log = f"{layout.CPYTHON}/install.log"
-        yield StringCommand(
-            f"chmod 755 {layout.UV}; {{ {install_command(rig.host.python_mirror)}; }} >{log} 2>&1; rm -f {layout.UV}"
-        )
+        yield StringCommand(f"{{ {install_command(rig.host.python_mirror)}; }} >{log} 2>&1; rm -f {layout.UV}")
         if not host.get_fact(Interpreters, paths=[layout.PYTHON])[layout.PYTHON].is_usable:
             lines = host.get_fact(LastLines, path=log, count=12)
             yield from refuse(install_failed(system, rig.host.python_mirror or PYTHON_DOWNLOADS), lines)
@@ -163,9 +165,8 @@ def uv_program(wheel: Wheel) -> bytes:
             raise UvError(f"{wheel.url} cannot be downloaded to the control machine ({error})") from None
         if (found := hashlib.sha256(content).hexdigest()) != wheel.sha256:
             raise UvError(f"{wheel.url} has sha256 {found}, pinned is {wheel.sha256}")
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        part = cached.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(cached)
+        with suppress(OSError):  # a cache that cannot be written, or a full disk: it is downloaded again
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(cached, content)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return archive.read(UV_IN_WHEEL)

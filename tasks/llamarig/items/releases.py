@@ -12,6 +12,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
 from llamarig.engine.jobs import is_running, start_job
+from llamarig.engine.screen import say
 from llamarig.engine.shared_builds import expected_requirements, is_received, misfits
 from llamarig.facts.jobs import Jobs
 from llamarig.facts.platform import HostPlatform
@@ -52,7 +53,7 @@ class WholeReleases(Item):
         for build, _ in unfinished:
             name, job = build_job_name(build, rig), build_job(build, rig.models)
             if is_running(jobs.get(name), job):
-                host.log(f"{name} is already running on the box")
+                say(host, f"{name} is already running on the box")
                 continue
             yield from start_job(
                 name,

@@ -25,6 +25,7 @@ from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, 
 from llamarig.engine.jobs import await_jobs, start_job
 from llamarig.engine.refuse import refuse, report
 from llamarig.engine.run import run
+from llamarig.engine.screen import say
 from llamarig.engine.shared_builds import is_received, misfits, recorded_requirements
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.platform import HostPlatform, Platform
@@ -162,8 +163,9 @@ class ReceivedReleases(Item):
                 yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
                 return
             archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "receive-", 1)
-            host.log(
-                f"build {build.name}: sending {offered.path.stat().st_size / 1024**2:.0f} MiB from {build.built_by}"
+            say(
+                host,
+                f"build {build.name}: sending {offered.path.stat().st_size / 1024**2:.0f} MiB from {build.built_by}",
             )
             yield StringCommand(f"mkdir -p {archive.rpartition('/')[0]}")
             yield FileUploadCommand(str(offered.path), archive)

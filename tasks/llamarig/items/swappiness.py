@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from typing import Any
 
-from pyinfra.operations import files, server
+from pyinfra.operations import server
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.engine.upload import upload
 from llamarig.facts.files import Ownership, Sha256Sums
 from llamarig.facts.machine import MachineState
 from llamarig.render import layout
@@ -63,15 +63,10 @@ class Swappiness(Item):
             return
         if machine.swappiness_file.endswith(".rules") and machine.swappiness_at_boot != value:
             # CachyOS has a udev rule that sets it for compressed swap. Ours has no condition and runs after it.
-            yield from files.put._inner(
-                src=io.StringIO(
-                    f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'
-                ),
-                dest=layout.UDEV_FILE,
-                mode="644",
-            )
+            rule = f'# Written by llamarig: another rule sets it too.\nSYSCTL{{vm.swappiness}}="{value}"\n'
+            yield upload(rule, layout.UDEV_FILE)
         # sysctl's `persist` in pyinfra leaves old values in its file, so we write a file of our own.
-        yield from files.put._inner(src=io.StringIO(_text(value)), dest=layout.SYSCTL_FILE, mode="644")
+        yield upload(_text(value), layout.SYSCTL_FILE)
         yield from server.sysctl._inner(key="vm.swappiness", value=value)
 
 

@@ -10,13 +10,19 @@ from pyinfra.context import host
 from llamarig.engine.item import Commands
 from llamarig.engine.jobs import SWITCH, await_jobs, none_runs, start_job
 from llamarig.engine.refuse import refuse
+from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
+from llamarig.render.switch_recovery import RESTORE
 
-# A stopped switch restores the previous server, which takes one stop and one start.
-_STOPS = "TimeoutStopSec=120"
+_PROPERTIES = (
+    # A stopped switch restores the previous server, which takes one stop and one start.
+    "TimeoutStopSec=120",
+    # Also after SIGKILL, and where the kernel has killed it for want of memory.
+    f"ExecStopPost={RESTORE} after-switch {layout.PROOFS} {layout.JOBS}/{{name}}",
+)
 
 
 def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None, set[str] | None]:
@@ -31,7 +37,7 @@ def switches_awaited(texts: Mapping[str, str]) -> Generator[PyinfraCommand, None
         yield from refuse("; ".join(refusals))
         return None
     for name in found:
-        host.log(f"the switch of {_model(name)} is already running on the box")
+        say(host, f"the switch of {_model(name)} is already running on the box")
     if found:
         yield await_jobs({name: _model(name) for name in found})
     return {_model(name) for name in found}
@@ -50,7 +56,8 @@ def run_switch(model: str, job: SwitchJob) -> Commands:
     """Switch a model's unit and wait for the end; fails if another switch has just started."""
     name = f"{SWITCH}{model}"
     yield none_runs(f"{SWITCH}*")
-    yield from start_job(name, "serve.switch_unit", job, sandboxed=False, properties=[_STOPS], stops_another=False)
+    properties = [line.format(name=name) for line in _PROPERTIES]
+    yield from start_job(name, "serve.switch_unit", job, sandboxed=False, properties=properties, stops_another=False)
     yield await_jobs({name: model})
 
 

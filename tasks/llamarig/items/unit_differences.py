@@ -19,6 +19,8 @@ from llamarig.render.unit_text import unit_environment
 _LISTENS_WITHIN_S = 30
 """Seconds. llama-server listens before it loads a model; one that does not listen after this time never will."""
 
+_OK, _UNAUTHORIZED = 200, 401
+
 
 def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
     """Names of the models that should run now.
@@ -80,13 +82,27 @@ def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
         expected, found = "running", unit.active
     elif unit.arguments and unit.arguments != wanted.arguments:
         expected, found = "the declared flags", "running with other flags"
-    elif unit.started and max(unit.written, unit.key_written, wanted.inputs_written) > unit.started:
-        expected, found = "a start after that change", "started before its unit, key or model files changed"
+    elif unit.started and max(unit.written, wanted.inputs_written) > unit.started:
+        expected, found = "a start after that change", "started before its unit or model files changed"
+    elif unit.key == "other":
+        expected, found = "the key in its key file", "running with another key"
     elif not is_proved(wanted, unit):
         expected, found = "a recorded answer", "no record of an answer to a prompt with these flags"
-    elif unit.health not in (200, 503) and unit.now - unit.started > _LISTENS_WITHIN_S:
+    elif unit.health not in (_OK, 503) and unit.now - unit.started > _LISTENS_WITHIN_S:
         expected, found = "an answer", f"running without answering /health (HTTP {unit.health or 'no answer'})"
+    elif unit.wants_key and unit.health == _OK:
+        expected, found = _key_difference(unit)
     return Difference(wanted.unit, expected, found, restarts=(wanted.model.name,)) if expected else None
+
+
+def _key_difference(unit: Unit) -> tuple[str, str]:
+    """What is expected of a server with an API key, and what was found; two empty texts where it checks the key."""
+    if unit.status_without_key != _UNAUTHORIZED:
+        found = f"answered with HTTP {unit.status_without_key or '(nothing)'}"
+        return "a request without the API key to be refused with HTTP 401", found
+    if unit.status_with_key != _OK:
+        return "the key in its key file to be accepted", f"refused with HTTP {unit.status_with_key or '(nothing)'}"
+    return "", ""
 
 
 def is_proved(wanted: Wanted, unit: Unit) -> bool:

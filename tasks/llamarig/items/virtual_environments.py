@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, StringCommand
+from pyinfra.api.command import StringCommand
 
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
+from llamarig.engine.upload import upload
 from llamarig.facts.virtual_environments import PythonEnvironment, VirtualEnvironment
 from llamarig.items.python import Python
 from llamarig.render import layout
@@ -65,7 +65,7 @@ def create_environment(path: str, lock: str) -> Commands:
     # By the real path of Python: a venv looks for the standard library beside the link it was created through.
     python = f'"$(readlink -f {layout.PYTHON})"'
     yield StringCommand(f"rm -rf {path} && mkdir -p {path} && {python} -m venv {path}")
-    yield FileUploadCommand(io.StringIO(lock), f"{path}/requirements.part")
+    yield upload(lock, f"{path}/requirements.part")
     yield StringCommand(
         # The box's own certificates and proxy, which pip in a virtual environment does not use by default.
         "set -a; test -f /etc/environment && . /etc/environment; set +a; "

@@ -1,33 +1,13 @@
-"""Reads and writes every file that llamarig keeps on the control machine, atomically and under a lock.
-
-A writer replaces the whole file: it writes a temporary file beside the target, syncs it to disk, renames it over the
-target and syncs the directory. After a crash or a power cut the file therefore holds the old or the new content, and
-never a part of one.
-
-Writers of one file exclude each other with `flock` on a lock file beside it (`.plans.json.lock`):
-
-- The target itself cannot be locked, because the rename replaces it. A lock on the directory would make unrelated files
-  wait for each other, and NFS refuses it, because a directory cannot be opened for writing.
-- The lock file is removed before the lock is released, so that none is left in the user's git repository. Whoever then
-  gets a lock on the removed file notices that and tries again. The kernel releases the lock of a process that dies.
-- The lock is polled and not waited for. pyinfra runs every host in a greenlet of one process, and a blocking `flock`
-  would stop the whole process, the greenlet that holds the lock included. pyinfra's command line replaces `time.sleep`
-  by gevent's, so that polling lets the other greenlets run. Without gevent it is an ordinary sleep.
-
-Readers take no lock: a rename is atomic.
-"""
+"""Reads and writes every file that llamarig keeps on the control machine, atomically and under a lock."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from glob import escape
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,12 +16,10 @@ from pydantic_core import from_json
 
 from llamarig.declare.base import mistakes
 from llamarig.records.base import VERSION_KEY, StoredRecord
+from llamarig.remote.shared.durable import LockHeldError, locked, replace_file
 
 M = TypeVar("M", bound=StoredRecord)
 
-LOCK_WAIT_S = 60.0
-"""How long a writer waits for another one. Writing takes milliseconds, so the other one hangs or has been suspended."""
-_POLL_S = 0.02
 _REMEDIES = {
     errno.ENOENT: "create its directory, or name a file in another one",
     errno.EEXIST: "name a file in a directory",  # a file is where its directory should be
@@ -185,22 +163,23 @@ def _invalid(where: str, schema: type[StoredRecord], why: str, remedy: str) -> R
 @contextmanager
 def _exclusive(path: str, *, create_directory: bool) -> Iterator[Path]:
     """Lock a file for writing; yields what is to be replaced, which is the target where ``path`` is a symbolic link."""
-    with _writing(path):
-        file = Path(path).resolve()
-        if file.is_symlink():  # a link to itself: from Python 3.13 on resolve() gives it back
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if create_directory:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists() and not file.is_file():
-            raise RecordError(f"{path} cannot be written (not a regular file): name another file, or move it away")
-        lock = file.with_name(f".{file.name}.lock")
-        descriptor = _locked(lock, path)
-    try:
+    with ExitStack() as held:
+        with _writing(path):
+            file = _target(path, create_directory)
+            held.enter_context(locked(file))
         yield file
-    finally:
-        with suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
+
+
+def _target(path: str, create_directory: bool) -> Path:
+    """The file that is to be replaced: the target where ``path`` is a symbolic link."""
+    file = Path(path).resolve()
+    if file.is_symlink():  # a link to itself: from Python 3.13 on resolve() gives it back
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if create_directory:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and not file.is_file():
+        raise RecordError(f"{path} cannot be written (not a regular file): name another file, or move it away")
+    return file
 
 
 @contextmanager
@@ -210,68 +189,15 @@ def _writing(path: str) -> Iterator[None]:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "make its directory writable for you, or name another file")
         raise RecordError(f"{path} cannot be written ({error.strerror}): {remedy}") from None
+    except LockHeldError as error:
+        raise RecordError(
+            f"{path} cannot be written ({error}): wait for that run to end, or stop it, and run this again"
+        ) from None
     except RuntimeError as error:  # Path.resolve() of a symbolic link to itself, before Python 3.13
         raise RecordError(f"{path} cannot be written ({error}): name another file") from None
-
-
-def _locked(lock: Path, path: str) -> int:
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open_at(lock, descriptor):
-                return descriptor
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        if time.monotonic() > deadline:
-            raise RecordError(
-                f"{path} cannot be written (another run of llamarig has held {lock} for {LOCK_WAIT_S:.0f} s): wait for "
-                "that run to end, or stop it, and run this again"
-            )
-        time.sleep(_POLL_S)
-
-
-def _is_open_at(lock: Path, descriptor: int) -> bool:
-    """Whether the locked file is still the one at this path: the holder before removes it."""
-    try:
-        return os.path.samestat(lock.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _replace(path: str, file: Path, content: bytes) -> None:
     """Replace a file, or create it; the caller holds its lock."""
     with _writing(path):
-        for left_over in file.parent.glob(f".{escape(file.name)}.*.part"):  # of a writer that was killed
-            left_over.unlink(missing_ok=True)
-        part = file.with_name(f".{file.name}.{os.urandom(8).hex()}.part")
-        mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
-        try:
-            with part.open("xb") as output:
-                output.write(content)
-                output.flush()
-                os.fsync(output.fileno())
-            if mode is not None:
-                with suppress(PermissionError):  # a file system without modes
-                    part.chmod(mode)
-            part.replace(file)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_directory(file.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # some file systems sync files only
-            raise
-    finally:
-        os.close(descriptor)
+        replace_file(file, content)

@@ -27,6 +27,11 @@ _WAIT_FOR_VRAM = (
     f"ExecStartPre=-{layout.PYTHON} -I -B {layout.PROGRAMS}/llamarig/remote/serve/wait_for_vram.py",
 )
 
+_CHECK_KEY = (
+    "# With a key file that has no key, llama-server would accept every request. As root, who alone may read the file.",
+    f"ExecStartPre=+{layout.PYTHON} -I -B {layout.PROGRAMS}/llamarig/remote/serve/key_file.py {{path}}",
+)
+
 
 def api_key_credential(model: Model) -> str | None:
     """Path of the API key file inside the model's unit, a systemd credential; None for a model without a key."""
@@ -84,6 +89,7 @@ def unit_text(
         "Type=exec",
         f"User={layout.USER}",
         *(_WAIT_FOR_VRAM if build.backend == "cuda" and not isinstance(serve.placement, CpuOnly) else ()),
+        *([line.format(path=serve.api_key_file) for line in _CHECK_KEY] if serve.api_key_file is not None else ()),
         f"ExecStart={_command_line([f'{release}/bin/llama-server', *arguments])}",
         *(f"Environment={environment(name, value)}" for name, value in unit_environment(model, build).items()),
         *(

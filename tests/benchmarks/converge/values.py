@@ -18,6 +18,7 @@ from llamarig.facts.fact_batch import FactBatch
 from llamarig.facts.interpreters import Interpreters
 from llamarig.facts.model_store import ModelStore
 from llamarig.facts.releases import Releases
+from llamarig.facts.switch_journal import UnfinishedSwitch
 from llamarig.facts.virtual_environments import VirtualEnvironment
 from llamarig.items.all_items import ITEMS
 from llamarig.items.declarations import WorkableDeclarationsFetched
@@ -28,7 +29,7 @@ from llamarig.items.python import SYSTEM_PYTHON
 from llamarig.items.releases import release_directories
 from llamarig.items.wanted_unit import health_addresses
 from llamarig.records.model_lock import locked_models
-from llamarig.render import layout
+from llamarig.render import layout, switch_recovery
 from llamarig.render.liveness_probe import SERVICE, TIMER, service_text, timer_text
 from llamarig.render.model_paths import record, target
 
@@ -114,6 +115,12 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
             {"path": f"{layout.UNITS}/{SERVICE}", "text": service_text(model.serve.host for model in rig.models)},
             {"path": f"{layout.UNITS}/{TIMER}", "text": timer_text()},
         ],
+        "unfinished_switch": {"command": _command(query(UnfinishedSwitch))},
+        "restore": {
+            "unit": switch_recovery.SERVICE,
+            "path": f"{layout.UNITS}/{switch_recovery.SERVICE}",
+            "text": switch_recovery.service_text(layout.unit_name(model.name) for model in rig.models),
+        },
         "gpus_unit": f"{layout.UNITS}/{layout.GPUS_UNIT}",
         "liveness_timer": TIMER,
         "interpreters": {"command": _command(interpreters), "lines": _lines(deployment, interpreters)},

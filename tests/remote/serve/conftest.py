@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.serve.switched_box import PEER, UNIT, SwitchedBox
+from tests.remote.serve.switched_box import SwitchedBox
 
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[SwitchedBox]:
     box = SwitchedBox(tmp_path)
     yield box
-    for unit in (UNIT, PEER):
-        box.systemctl("stop", unit)
+    for started in (box.root / "pids").glob("*.service"):
+        box.systemctl("stop", started.name)

@@ -25,6 +25,20 @@ SHAPES: dict[str, Any] = {
     "props-settings-list": {**PROPS, "default_generation_settings": [8192]},
     "props-deep": None,
 }
+SLOTS: dict[str, Any] = {
+    "slots-object": {"slots": 7},
+    "slots-of-nonsense": [{"is_processing": [], "id_task": "x", "next_token": [7, {"n_decoded": []}]}, {}],
+    "slots-many": [{}] * 1_000_000,
+    "slots-stuck": [{"is_processing": True, "id_task": 1, "next_token": [{"n_decoded": 3}]}],
+}
+# Answers of /props that are not JSON, or not what every reader of JSON can read.
+BODIES = {
+    "props-no-json": b"<html>",
+    "props-latin-1": '{"build_info": "\u00e9"}'.encode("latin-1"),
+    "props-utf-16": '{"build_info": ""}'.encode("utf-16"),
+    "props-digits": b'{"build_info": ' + b"9" * 100_000 + b"}",
+    "props-nan": b'{"build_info": NaN}',
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,11 +47,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self.answer({"status": "ok"}, 503 if self.mode == "hangs" else 200)
+            if self.mode == "health-drip":
+                self.drip()
+            else:
+                self.answer({"status": "ok"}, 503 if self.mode == "hangs" else 200)
         elif self.refused():
             pass
         elif self.path == "/slots":
-            self.answer({"slots": 7} if self.mode == "slots-object" else [])
+            self.answer(SLOTS.get(self.mode, []))
         else:
             self.props()
 
@@ -77,12 +94,40 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'{"build_info": "')
         elif self.mode == "props-bad-status":
             self.wfile.write(b"this is not HTTP\r\n\r\n")
-        elif self.mode == "props-no-json":
-            self.raw(b"<html>")
+        elif self.mode in BODIES:
+            self.raw(BODIES[self.mode])
         elif self.mode == "props-deep":
             self.raw(b"[" * 100_000)
+        elif self.mode.startswith("props-endless"):
+            self.endless(500 if self.mode == "props-endless-500" else 200)
+        elif self.mode == "props-drip":
+            self.drip()
+        elif self.mode == "props-chunks":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"400\r\n{")
         else:
             self.answer(SHAPES.get(self.mode, {**PROPS, "mode": self.mode}))
+
+    def endless(self, status: int) -> None:
+        """Send a body without an end."""
+        self.send_response(status)
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b" " * 65536)
+        except OSError:  # the client has hung up
+            self.close_connection = True
+
+    def drip(self) -> None:
+        """Send a byte of the headers every 0.1 s."""
+        try:
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Header: 1\r\n" * 90:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+        except OSError:
+            self.close_connection = True
 
     def answer(self, value: Any, status: int = 200) -> None:
         self.raw(json.dumps(value).encode(), status)

@@ -25,8 +25,10 @@ PACKAGE = HERE.parents[2] / "tasks"
 UNIT, PEER = "llamarig-a.service", "llamarig-b.service"
 # The program as a box runs it, with other directories of unit files.
 RUN = """
-import sys
+import os, runpy, sys
 from pathlib import Path
+if "LLAMARIG_FAULT" in os.environ:
+    runpy.run_path(os.environ["LLAMARIG_FAULT"])
 from llamarig.remote.serve import first_start, model_units
 from llamarig.remote.shared.job_status import run_job
 from llamarig.remote.shared.jobs import SwitchJob
@@ -34,6 +36,13 @@ from llamarig.remote.serve.switch_unit import switch
 model_units.UNITS = Path(sys.argv[2])
 first_start.RUNTIME_UNITS = Path(sys.argv[2]) / "runtime"
 run_job(SwitchJob, switch, unwinds=True)
+"""
+RESTORE = """
+import sys
+from pathlib import Path
+from llamarig.remote.serve import model_units, restore_served
+model_units.UNITS = Path(sys.argv[1])
+sys.exit(restore_served.main(sys.argv[2], Path(sys.argv[3]), *map(Path, sys.argv[4:])))
 """
 
 
@@ -44,12 +53,22 @@ class SwitchedBox:
         self.root, self.units, self.records, self.job_directory = root, root / "units", root / "records", root / "job"
         for directory in (self.units, self.records, self.job_directory, root / "bin"):
             directory.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.more_environment: dict[str, str] = {}
+        self.take_port()
         self.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
         self.program("journalctl", f"cat {root}/logs/* 2>/dev/null; true")
         self.program("ss", "true")
+
+    def take_port(self) -> None:
+        """Use a free port from now on."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def listens(self) -> bool:
+        """Whether a server listens on the port."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def program(self, name: str, script: str) -> None:
         path = self.root / "bin" / name
@@ -59,7 +78,8 @@ class SwitchedBox:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{self.root}/bin:/usr/bin:/bin"
-        return {**os.environ, "PATH": path, "LLAMARIG_STAND_IN": str(self.root), "PYTHONPATH": str(PACKAGE)}
+        ours = {"PATH": path, "LLAMARIG_STAND_IN": str(self.root), "PYTHONPATH": str(PACKAGE)}
+        return {**os.environ, **ours, **self.more_environment}
 
     def systemctl(self, *words: str) -> str:
         return subprocess.run(
@@ -117,6 +137,20 @@ class SwitchedBox:
         self.start(text, **job).wait(timeout=120)
         return self.ended()
 
+    def restore(self, when: str) -> str:
+        """Run what systemd runs after a switch (``after-switch``), however that has ended, or ``at-boot``."""
+        job = [str(self.job_directory)] if when == "after-switch" else []
+        command = [sys.executable, "-B", "-c", RESTORE, str(self.units), when, str(self.records), *job]
+        done = subprocess.run(command, env=self.environment, cwd=self.root, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stderr
+
+    def boots(self) -> None:
+        """Lose power, and boot."""
+        self.systemctl("power-cut")
+        self.restore("at-boot")
+        self.systemctl("start-enabled")
+
     def status(self) -> dict[str, Any]:
         try:
             status: dict[str, Any] = json.loads((self.job_directory / "status.json").read_text())
@@ -140,7 +174,8 @@ class SwitchedBox:
 
     def left_over(self) -> set[str]:
         """Files left over by switches that have not ended."""
-        return {file.name for file in (*self.units.iterdir(), *self.records.iterdir()) if "before" in file.name}
+        files = (*self.units.iterdir(), *self.records.iterdir())
+        return {file.name for file in files if "before" in file.name or "journal" in file.name}
 
 
 def wait_for(condition: Callable[[], object]) -> None:

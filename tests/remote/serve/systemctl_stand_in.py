@@ -1,9 +1,9 @@
-"""Stand-in for systemctl that manages the units of a directory: the commands that remote/serve/switch_unit.py runs.
+"""Stand-in for systemctl that manages the units of a directory: the commands that remote/serve/ runs.
 
 As with systemd, a unit file takes effect at the next daemon-reload, a unit that starts stops those it conflicts with,
-and a started server outlives this program. LLAMARIG_STAND_IN names the directory: unit files are in `units/`, the rest
-is state of this program. Starting a unit whose text contains `fills-the-disk` makes the calling process unable to write
-files.
+and a started server outlives this program. `power-cut` ends every server; `start-enabled` starts what is enabled, as a
+boot does. LLAMARIG_STAND_IN names the directory: unit files are in `units/`, the rest is state of this program.
+Starting a unit whose text contains `fills-the-disk` makes the calling process unable to write files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(os.environ["LLAMARIG_STAND_IN"])
-LOADED, PIDS, LOGS = ROOT / "loaded", ROOT / "pids", ROOT / "logs"
+LOADED, PIDS, LOGS, ENABLED = ROOT / "loaded", ROOT / "pids", ROOT / "logs", ROOT / "enabled"
 
 
 def pid_of(unit: str) -> int:
@@ -62,26 +62,59 @@ def start(unit: str) -> None:
     (PIDS / unit).write_text(str(process.pid))
 
 
-def show(unit: str) -> None:
+def show(unit: str, value: bool) -> None:
+    if value:  # only MainPID is asked for so
+        print(pid_of(unit))
+        return
     pid, known = pid_of(unit), (PIDS / unit).exists()
     print(f"ActiveState={'active' if pid else 'failed' if known else 'inactive'}")
     print(f"SubState={'running' if pid else 'dead'}\nMainPID={pid}\nNRestarts=0\nExecMainStatus={0 if pid else 1}")
+    print(f"UnitFileState={'enabled' if (ENABLED / unit).exists() else 'disabled'}")
+
+
+def reload() -> None:
+    shutil.rmtree(LOADED)
+    LOADED.mkdir()
+    for file in (ROOT / "units").glob("*.service"):
+        shutil.copy(file, LOADED)
+
+
+def power_cut() -> None:
+    for unit in list(PIDS.iterdir()):
+        stop(unit.name)
+    reload()
 
 
 def main() -> None:
     # Undo the limit inherited from a process that `fills-the-disk` has limited: systemd would not inherit it.
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    for directory in (LOADED, PIDS, LOGS):
+    for directory in (LOADED, PIDS, LOGS, ENABLED):
         directory.mkdir(exist_ok=True)
     command, *words = sys.argv[1:]
     units = [word for word in words if word.endswith(".service")]
     if command == "daemon-reload":
-        shutil.rmtree(LOADED)
-        LOADED.mkdir()
-        for file in (ROOT / "units").glob("*.service"):
-            shutil.copy(file, LOADED)
-    elif command in ("start", "stop", "show"):
-        {"start": start, "stop": stop, "show": show}[command](units[0])
+        reload()
+    elif command == "power-cut":
+        power_cut()
+    elif command == "start-enabled":
+        for unit in ENABLED.iterdir():
+            if (LOADED / unit.name).exists():
+                start(unit.name)
+    elif command == "enable":
+        (ENABLED / units[0]).touch()
+    elif command == "disable":
+        (ENABLED / units[0]).unlink(missing_ok=True)
+    elif command in ("start", "stop") and "--no-block" in words:
+        pass  # at boot: `start-enabled` starts what is enabled by then
+    elif command == "list-units":
+        print(*(f"{file.name} loaded active running" for file in PIDS.iterdir() if pid_of(file.name)), sep="\n")
+    elif command == "show":
+        show(units[0], "--value" in words)
+    elif command in ("start", "stop", "kill", "restart"):
+        if command != "start":
+            stop(units[0])
+        if command in ("start", "restart"):
+            start(units[0])
 
 
 if __name__ == "__main__":

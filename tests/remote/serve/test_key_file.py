@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ USABLE = {
 }
 
 
+def key_file_of(directory: Path, content: bytes, mode: int = 0o600) -> Path:
+    file = directory / "key"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
 def found(*paths: Path) -> dict[str, KeyFile]:
     """Read the fact on this machine; assert that its output contains no part of a key."""
     done = subprocess.run(["sh", "-c", KeyFiles().command([str(path) for path in paths])], capture_output=True)
@@ -50,8 +58,7 @@ def found(*paths: Path) -> dict[str, KeyFile]:
 
 @pytest.mark.parametrize(("content", "problem"), UNUSABLE.values(), ids=UNUSABLE)
 def test_a_file_without_a_usable_key_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
-    file = tmp_path / "key"
-    file.write_bytes(content)
+    file = key_file_of(tmp_path, content)
     with pytest.raises(KeyFileError) as refused:
         first_key(str(file))
     assert str(refused.value) == f"api_key_file {file} {problem}"
@@ -60,8 +67,7 @@ def test_a_file_without_a_usable_key_is_refused(tmp_path: Path, content: bytes, 
 
 @pytest.mark.parametrize(("content", "key"), USABLE.values(), ids=USABLE)
 def test_the_first_key_of_a_file_is_returned(tmp_path: Path, content: bytes, key: str) -> None:
-    file = tmp_path / "key"
-    file.write_bytes(content)
+    file = key_file_of(tmp_path, content)
     assert first_key(str(file)) == key
     assert found(file)[str(file)].problem == ""
 
@@ -89,6 +95,37 @@ def test_owner_and_mode_of_several_files_are_read_at_once(tmp_path: Path) -> Non
         (paths[1].owner(), "644"),
         (paths[1].owner(), "644"),
     ]
+
+
+@pytest.mark.parametrize(("mode", "is_usable"), [(0o600, True), (0o400, True), (0o640, False), (0o602, False)])
+def test_a_key_that_others_may_read_or_replace_is_not_used(tmp_path: Path, mode: int, is_usable: bool) -> None:
+    file = key_file_of(tmp_path, KEY.encode(), mode)
+    if is_usable:
+        assert first_key(str(file)) == KEY
+        return
+    with pytest.raises(KeyFileError, match=key_file.OTHERS_MAY_READ):
+        first_key(str(file))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_another_user_is_not_used(tmp_path: Path) -> None:
+    file = key_file_of(tmp_path, KEY.encode())
+    os.chown(file, 65534, 65534)
+    with pytest.raises(KeyFileError, match=key_file.OTHER_OWNER):
+        first_key(str(file))
+
+
+@pytest.mark.parametrize(("content", "code"), [(KEY.encode(), 0), (b"", 1), (b"\xef\xbb\xbf" + KEY.encode(), 1)])
+def test_a_unit_checks_its_key_file_before_it_starts(tmp_path: Path, content: bytes, code: int) -> None:
+    """As systemd starts the program: by its path, with none of our packages to import."""
+    file = key_file_of(tmp_path, content)
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", str(key_file.__file__), str(file)], cwd="/", capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert "sesame" not in done.stdout + done.stderr
+    assert done.stderr.startswith(f"api_key_file {file} " if code else "")
+    assert ("not started" in done.stderr) == bool(code)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.previous_server import read_start_record
 from llamarig.remote.serve.replace_unit_text import main
+from llamarig.remote.serve.switch_journal import read_start_record
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.remote.serve.switched_box import UNIT, SwitchedBox

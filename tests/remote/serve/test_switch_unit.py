@@ -129,6 +129,7 @@ def test_a_failed_daemon_reload_records_no_start(box: SwitchedBox) -> None:
 def key_file(tmp_path: Path) -> Path:
     path = tmp_path / "key"
     path.write_text(f"# a comment\n{KEY}\n")
+    path.chmod(0o600)
     return path
 
 
@@ -164,6 +165,7 @@ def test_nothing_is_changed_without_a_usable_key(box: SwitchedBox, key_file: Pat
     key_file.unlink()
     if content is not None:
         key_file.write_bytes(content)
+        key_file.chmod(0o600)
     ended = box.switch(box.text("new", "--api-key-file", str(key_file)), api_key_file=str(key_file))
     assert ended.startswith(f"failed: api_key_file {key_file} "), ended
     assert ended.endswith("nothing was changed")

@@ -24,6 +24,7 @@ from llamarig.remote.build import binary_needs, fatbin
 from llamarig.remote.build.release_files import put_in_place
 from llamarig.remote.build.source_tree import build_number, definitions_for
 from llamarig.remote.download.verified_files import sha256_of
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError, Progress, own_unit, run_job
 from llamarig.remote.shared.jobs import BuildJob, Source
 
@@ -64,7 +65,9 @@ def fetch_source(source: Source, target: Path, cache: Path, progress: Progress) 
     if not (target / "CMakeLists.txt").exists():
         raise JobFailedError(f"{source.url} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
     (target.parent / "source.number").write_text(str(number))
-    marker.write_text(source.commit)
+    # The tree is on the disk before the marker says that it is whole: a power cut in between must not leave both.
+    os.sync()
+    replace_file(marker, source.commit)
 
 
 def numbered(cmake: dict[str, str], work: Path) -> dict[str, str]:

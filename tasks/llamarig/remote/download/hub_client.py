@@ -20,6 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from llamarig.remote.download.transfer import RetryableError
 from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.jobs import FetchFile
+from llamarig.remote.shared.printable import printable
 
 _TIMEOUT_S = 30
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -77,9 +78,9 @@ def _response(refusal: Refusal, kind: str) -> str:
     return f"HTTP {refusal.status}{message}"
 
 
-def _printable(text: str) -> str:
+def _shortened(text: str) -> str:
     """A server's text, cut to 150 printable characters on one line."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:150]
+    return printable(" ".join(text.split()))[:150]
 
 
 class RefusedError(JobFailedError):
@@ -175,7 +176,7 @@ class Hub:
         repo, commit, path = file.repo, file.commit, file.path
         if status < 400:
             return
-        code, message = headers.get("X-Error-Code") or "", _printable(headers.get("X-Error-Message") or "")
+        code, message = headers.get("X-Error-Code") or "", _shortened(headers.get("X-Error-Message") or "")
         if origin(url) != origin(self.endpoint) and not is_outage(status):
             raise JobFailedError(
                 f"{self.endpoint} redirects requests for {repo} to {self._server(url)}, which answers HTTP {status}; no"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llamarig.remote.shared.durable import replace_file, sync_directory
 from llamarig.remote.shared.jobs import FetchFile
 
 _BLOCK = 8 * 1024**2
@@ -46,11 +47,10 @@ def install_verified(part: Path, target: Path, sha256: str, group: str | None) -
         os.close(descriptor)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
+    sync_directory(target.parent)
     stat = target.stat()
     record = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino, "sha256": sha256}
-    written = record_path(target).with_suffix(".part")
-    written.write_text(json.dumps(record))
-    written.replace(record_path(target))
+    replace_file(record_path(target), json.dumps(record))
 
 
 def record_path(target: Path) -> Path:

@@ -14,8 +14,8 @@ import sys
 
 from llamarig.remote.serve.model_units import state_of
 from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
-from llamarig.remote.serve.server_client import Server
 from llamarig.remote.shared.jobs import Timing
+from llamarig.remote.shared.server_client import Server
 
 DEFAULT_PROMPT_TOKENS = 2048
 TIMEOUT_S = 3600

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
 from pathlib import Path
 
-from llamarig.remote.serve.server_client import Server
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.pinned_pages import PRICE, is_pageable
+from llamarig.remote.shared.server_client import Server
 
 UNITS = Path("/etc/systemd/system")
 BEGAN = time.time()
@@ -25,20 +25,9 @@ def install_unit(unit: str, text: str) -> None:
 
     :raises JobFailedError: when systemd does not reload: it would start the old text
     """
-    replace_file(UNITS / unit, text)
-    (UNITS / unit).chmod(0o644)
+    replace_file(UNITS / unit, text, mode=0o644)
     if systemctl("daemon-reload"):
         raise JobFailedError(f"systemd does not reload {unit} (systemctl daemon-reload failed)")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file atomically: a crash or power cut leaves either the old content or the new one."""
-    part = path.with_suffix(".llamarig-part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 # --- servers --------------------------------------------------------------------------------------------------------
@@ -96,7 +85,7 @@ def _loaded_bytes(pid: str) -> int:
 
 def state_of(unit: str) -> dict[str, str]:
     """Read the properties of a unit that a switch needs. All are empty where systemd does not answer."""
-    names = ("ActiveState", "SubState", "MainPID", "NRestarts", "ExecMainStatus")
+    names = ("ActiveState", "SubState", "MainPID", "NRestarts", "ExecMainStatus", "UnitFileState")
     text = run(["systemctl", "show", unit, "-p", ",".join(names)])
     return {**dict.fromkeys(names, ""), **dict(line.split("=", 1) for line in text.splitlines() if "=" in line)}
 

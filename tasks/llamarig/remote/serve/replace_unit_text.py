@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import replace_file, systemctl
-from llamarig.remote.serve.previous_server import read_start_record
+from llamarig.remote.serve.model_units import systemctl
+from llamarig.remote.serve.switch_journal import read_start_record
+from llamarig.remote.shared.durable import locked, replace_file
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 
@@ -29,23 +30,29 @@ def main(unit: str, record_path: Path, text: str) -> int:
     if directives(old) != directives(text):
         print(f"{path} has changed in more than comments since it was compared: run deploy.py again", file=sys.stderr)
         return 1
-    record = read_start_record(record_path.parent, unit)
-    if record is not None and record.text_sha256 == _sha256(old):
-        record = replace(
-            record,
-            text=text,
-            job=replace(record.job, text=text),
-            text_sha256=_sha256(text),
-            directives_sha256=directives_sha256(text),
-        )
+    if record_path.exists():
         # Before the unit file: where this program is killed in between, the next deploy replaces the text again.
-        replace_file(record_path, json.dumps(record.to_json()))
+        with locked(record_path):
+            _replace_in_record(record_path, unit, old, text)
     status = path.stat()
     replace_file(path, text)
-    path.chmod(status.st_mode & 0o7777)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     systemctl("daemon-reload")
     return 0
+
+
+def _replace_in_record(record_path: Path, unit: str, old: str, text: str) -> None:
+    record = read_start_record(record_path.parent, unit)
+    if record is None or record.text_sha256 != _sha256(old):
+        return
+    record = replace(
+        record,
+        text=text,
+        job=replace(record.job, text=text),
+        text_sha256=_sha256(text),
+        directives_sha256=directives_sha256(text),
+    )
+    replace_file(record_path, json.dumps(record.to_json()))
 
 
 def _sha256(text: str) -> str:

@@ -1,13 +1,13 @@
 """Switches a model's unit: checks it first, starts it, checks its answers, and restores what served where that fails.
 
 Runs on the box as a transient systemd unit, so it ends with a serving model even if the connection that started it is
-lost, an unexpected error occurs, or it is stopped itself (SIGTERM).
+lost, an unexpected error occurs, or it is stopped itself (SIGTERM). If it is killed, restore_served.py restores what
+served: as this unit's ExecStopPost=, or at the next boot.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import re
@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,20 @@ from llamarig.remote.serve.model_units import (
     install_unit,
     journal,
     pageable_warning,
-    replace_file,
     run,
     state_of,
     systemctl,
     wait_until_healthy,
 )
-from llamarig.remote.serve.previous_server import PreviousServer, read_start_record
-from llamarig.remote.serve.server_client import NoAnswerError, Server
+from llamarig.remote.serve.roll_back import roll_back, roll_back_now
+from llamarig.remote.serve.switch_journal import (
+    delete_journal,
+    journal_lock,
+    read_start_record,
+    unfinished_switch,
+    what_serves,
+    write_journal,
+)
 from llamarig.remote.serve.unit_sandbox import (
     character_drivers,
     closed_devices,
@@ -41,6 +48,7 @@ from llamarig.remote.serve.unit_sandbox import (
     has_gpu,
     list_devices,
 )
+from llamarig.remote.shared.durable import locked, replace_files
 from llamarig.remote.shared.job_status import (
     JobFailedError,
     OtherOwnsStatusError,
@@ -50,6 +58,7 @@ from llamarig.remote.shared.job_status import (
     run_job,
 )
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
+from llamarig.remote.shared.server_client import NoAnswerError, Server
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 # Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
@@ -63,7 +72,11 @@ def switch(job: SwitchJob, progress: Progress) -> str:
 
 
 def _switch(job: SwitchJob, progress: Progress) -> str:
-    unit = job.unit
+    unit, directory = job.unit, Path(job.proof).parent
+    left = unfinished_switch(directory)
+    if left is not None:
+        # Whatever becomes of this switch: what served before the interrupted one serves again until then.
+        roll_back_now(directory, left)
     progress.step("checking the flags against the build")
     _check_key_file(job)
     _check_flags(job.check)
@@ -73,37 +86,45 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
         install_unit(unit, job.text)
         return f"{unit} installed; `systemctl start {unit}` switches to it"
     _check_port(job)
-    previous = PreviousServer(job)
-    previous.save()
-    began = time.monotonic()
+    journal = what_serves(job)
+    if left is not None and left.unit == unit:
+        journal = replace(journal, text=left.text)  # it may not have loaded yet, so that it does not answer
+    began: float | None = None
 
     def attempt(job: SwitchJob) -> Answer:
+        nonlocal began
         install_unit(unit, job.text)
+        began = began or time.monotonic()
         start(unit, job.peers)
         return _check_server(job, progress)
 
     try:
+        write_journal(directory, journal)
         try:
             started = start_as_planned(job, progress, attempt)
-            record_start(started)
+            _set_what_starts_at_boot(job)
+            record_start(started)  # from here on, the new server is what served
         except StoppedError:
             raise
         # Any failure, expected or not, has to restore the model that served.
         except BaseException as failure:
-            restored = previous.restore(progress)
+            restored = roll_back(directory, journal, progress, began=began)
             lines = failure.lines if isinstance(failure, JobFailedError) else []
             raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
     except StoppedError as stop:
         # Also for a signal during the restore above. SIGKILL follows some time later, so nothing is waited for.
-        raise StoppedError(f"{stop}; {previous.restore(progress, wait=False)}") from None
-    previous.forget()
+        raise StoppedError(f"{stop}; {roll_back_now(directory, journal)}") from None
+    delete_journal(directory, journal)
+    away = f"{unit} answers; it was away for {time.monotonic() - (began or 0):.0f} s"
+    pageable = pageable_warning(state_of(unit)["MainPID"], job.pinned_mib)
+    return "; ".join(filter(None, (away, started.remark, pageable)))
+
+
+def _set_what_starts_at_boot(job: SwitchJob) -> None:
     for retired in job.retired:
         systemctl("disable", "--quiet", retired)
     if job.enable:
-        systemctl("enable", "--quiet", unit)
-    away = f"{unit} answers; it was away for {time.monotonic() - began:.0f} s"
-    pageable = pageable_warning(state_of(unit)["MainPID"], job.pinned_mib)
-    return "; ".join(filter(None, (away, started.remark, pageable)))
+        systemctl("enable", "--quiet", job.unit)
 
 
 def describe(failure: BaseException) -> str:
@@ -121,12 +142,11 @@ def describe(failure: BaseException) -> str:
 
 @contextlib.contextmanager
 def _exclusive_switch(directory: Path) -> Iterator[None]:
-    """Hold the lock of switches: a second one would take this one's half-started model for what served before."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Hold the lock of switches; refuse a second switch, and leave one that is started twice to the first program."""
     holder, job_directory = directory / ".switch-holder", sys.argv[1]
-    with (directory / ".switch-lock").open("w") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(journal_lock(directory))
         except BlockingIOError:
             if holder.exists() and holder.read_text() == job_directory:
                 raise OtherOwnsStatusError("this switch is under way already") from None
@@ -315,15 +335,13 @@ def record_start(started: Started) -> None:
     )
     path, text = Path(job.proof), json.dumps(record.to_json())
     path.parent.mkdir(parents=True, exist_ok=True)
-    last = read_start_record(path.parent, job.unit)
-    if last is not None and directives(last.text) != directives(job.text):
-        # A rollback returns to this. Both are written before either is renamed: the disk may fill up in between.
-        part = path.with_suffix(".llamarig-new")
-        part.write_text(text)
-        replace_file(path.with_name(f"{job.unit}.previous.json"), path.read_text())
-        part.replace(path)
-        return
-    replace_file(path, text)
+    with locked(path):
+        contents = {path: text}
+        last = read_start_record(path.parent, job.unit)
+        if last is not None and directives(last.text) != directives(job.text):
+            # A rollback returns to this.
+            contents = {path.with_name(f"{job.unit}.previous.json"): path.read_text(), path: text}
+        replace_files(contents)
 
 
 def _api_key(job: SwitchJob) -> str | None:

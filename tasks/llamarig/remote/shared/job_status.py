@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from llamarig.remote.shared.jobs import JobStatus
+from llamarig.remote.shared.printable import printable
 from llamarig.remote.shared.record import Record, RecordError
 
 J = TypeVar("J", bound=Record)
@@ -44,9 +45,10 @@ def own_unit() -> str:
 class Progress:
     """Writes the status file, at most twice a second while only the numbers change."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, status: JobStatus | None = None) -> None:
+        """``status``: to continue from, of a program that was killed."""
         self._file = directory / "status.json"
-        self._status = JobStatus(state="running", step="starting", started=time.time())
+        self._status = status or JobStatus(state="running", step="starting", started=time.time())
         self._written = 0.0
         self.must_write = True
         """Whether a status file that cannot be written fails the job. False while something is being restored."""
@@ -62,9 +64,8 @@ class Progress:
 
     def end(self, state: str, message: str = "", lines: list[str] | None = None) -> None:
         """Record the result. ``state``: done, failed or stopped; only the last 30 lines are kept."""
-        self._status = replace(
-            self._status, state=state, message=message, lines=tuple(lines or ())[-30:], ended=time.time()
-        )
+        shown = tuple(map(printable, (lines or ())[-30:]))
+        self._status = replace(self._status, state=state, message=printable(message), lines=shown, ended=time.time())
         self.write()
 
     def write(self) -> None:
@@ -116,14 +117,14 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
         message = work(_read_job(kind, directory / "job.json"), progress)
     except JobFailedError as failure:
         progress.end("failed", str(failure), failure.lines)
-        print(f"failed: {failure}", *failure.lines, sep="\n", file=sys.stderr)
+        print(*map(printable, (f"failed: {failure}", *failure.lines)), sep="\n", file=sys.stderr)
         sys.exit(1)
     except OtherOwnsStatusError as other:
-        print(other, file=sys.stderr)
+        print(printable(str(other)), file=sys.stderr)
         sys.exit(1)
     except StoppedError as stop:
         progress.end("stopped", str(stop))
-        print(stop, file=sys.stderr)
+        print(printable(str(stop)), file=sys.stderr)
         sys.exit(0)
     except OSError as error:
         progress.end("failed", f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
@@ -132,7 +133,7 @@ def run_job(kind: type[J], work: Callable[[J, Progress], str], *, unwinds: bool 
         progress.end("failed", f"{type(error).__name__}: {error}")
         raise
     progress.end("done", message)
-    print(message)
+    print(printable(message))
     sys.exit(0)
 
 

@@ -1,0 +1,69 @@
+"""What undoes a switch that was interrupted: a deploy, and a unit that does it at boot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pyinfra.api.command import StringCommand
+
+from llamarig.declare.rig import Rig
+from llamarig.engine.control_machine import ControlMachine
+from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
+from llamarig.engine.jobs import SWITCH
+from llamarig.engine.upload import upload
+from llamarig.facts.jobs import RunningJobs
+from llamarig.facts.switch_journal import UnfinishedSwitch
+from llamarig.facts.unit_files import UnitFile, UnitFiles
+from llamarig.items.base_system import Programs
+from llamarig.items.python import Python
+from llamarig.render import layout
+from llamarig.render.switch_recovery import RESTORE, SERVICE, service_text
+
+
+class InterruptedSwitches(Item):
+    """What an interrupted switch had stopped serves again: by a deploy, or before the models start at boot."""
+
+    name = "Interrupted switches"
+    severity = Severity.ERROR
+    needs = (Programs, Python)
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """The unit, the journal of an unfinished switch, and whether that switch runs."""
+        yield query(UnitFiles, names=[SERVICE])
+        yield query(UnfinishedSwitch)
+        yield query(RunningJobs)
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """One for an interrupted switch, and one for the unit."""
+        unit = seen.get(UnitFiles, names=[SERVICE]).get(SERVICE, UnitFile())
+        found = []
+        if _is_interrupted(seen):
+            what = f"switch of {seen.get(UnfinishedSwitch)}"
+            found.append(Difference(what, "ended or undone", "interrupted, what served before it may be stopped"))
+        if unit.text != _text(rig):
+            found.append(Difference(SERVICE, "the unit that this version writes", "missing or different"))
+        elif unit.needs_reload:
+            found.append(Difference(SERVICE, "loaded as on the disk", "a daemon-reload is needed"))
+        elif not unit.enabled:
+            found.append(Difference(SERVICE, "run at boot", "disabled"))
+        return found
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Restore what served before the interrupted switch; write the unit and enable it."""
+        if _is_interrupted(seen):
+            unit = seen.get(UnfinishedSwitch)
+            job = f"{layout.JOBS}/{SWITCH}{unit.removeprefix('llamarig-').removesuffix('.service')}"
+            yield StringCommand(f"cd {layout.PROGRAMS} && {RESTORE} after-switch {layout.PROOFS} '{job}'")
+        if any(difference.what == SERVICE for difference in differences):
+            yield upload(_text(rig), f"{layout.UNITS}/{SERVICE}")
+            yield StringCommand("systemctl", "daemon-reload")
+            yield StringCommand("systemctl", "--quiet", "enable", SERVICE)
+
+
+def _is_interrupted(seen: Seen) -> bool:
+    return bool(seen.get(UnfinishedSwitch)) and not any(name.startswith(SWITCH) for name in seen.get(RunningJobs))
+
+
+def _text(rig: Rig) -> str:
+    return service_text(layout.unit_name(model.name) for model in rig.models)

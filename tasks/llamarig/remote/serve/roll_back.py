@@ -1,0 +1,127 @@
+"""Undoes an unfinished switch: restores the unit file and what starts at boot, and starts what served before.
+
+Every step is tried whatever became of the one before: a model that serves again matters more than a file that could not
+be written.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from llamarig.remote.serve import model_units
+from llamarig.remote.serve.model_units import state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.switch_journal import Journal, copy_of, delete_journal, is_committed
+from llamarig.remote.shared.durable import replace_file
+from llamarig.remote.shared.job_status import Progress
+
+_LEAST_LOAD_TIMEOUT_S = 900
+"""Seconds to wait at least for the restored models to load."""
+
+
+def roll_back(directory: Path, journal: Journal, progress: Progress, *, began: float | None) -> str:
+    """Restore what served, wait until it answers, and describe the result.
+
+    :param directory: where the journal is
+    :param began: monotonic time when what served was stopped, None where nothing was stopped yet
+    """
+    progress.must_write = False  # a full disk may be the reason for the failure
+    progress.step("restoring what served before")
+    trouble, started, down = _restore(directory, journal, restart=began is not None)
+    timeout = max(_LEAST_LOAD_TIMEOUT_S, journal.load_timeout_s)
+    down += [name for name in started if not wait_until_healthy(name, timeout, progress)]
+    away = f"; it was away for {time.monotonic() - began:.0f} s" if began is not None else ""
+    return _result(directory, journal, trouble, started, down, f" serves again as before{away}")
+
+
+def roll_back_now(directory: Path, journal: Journal) -> str:
+    """Restore what served without waiting for answers, for a program that may be killed. Describe the result."""
+    trouble, started, down = _restore(directory, journal, restart=False)
+    return _result(directory, journal, trouble, started, down, ", which served before, was started again")
+
+
+def roll_back_at_boot(directory: Path, journal: Journal) -> str:
+    """Restore the unit file and what starts at boot, before systemd starts the models. Describe the result."""
+    trouble = _restore_units(journal)
+    for one in journal.units:
+        # Not waited for: systemd starts models only after the unit that runs this program has ended.
+        systemctl("start" if one.enabled else "stop", "--no-block", one.unit)
+    if not trouble:
+        delete_journal(directory, journal)
+    return trouble or f"an interrupted switch of {journal.unit} was undone"
+
+
+def _restore(directory: Path, journal: Journal, *, restart: bool) -> tuple[str, list[str], list[str]]:
+    """Return what went wrong, the units that serve or were started, and those that do not start.
+
+    :param restart: also where all that served seems to serve still
+    """
+    if is_committed(directory, journal):
+        return "", [], []
+    untouched = _is_restored(journal) and all(_is_active(name) for name in journal.served)
+    if restart or not untouched:
+        systemctl("stop", journal.unit)
+    trouble = _restore_units(journal)
+    # Without its old file the unit would start what has just failed.
+    wanted = [name for name in journal.served if name != journal.unit or _is_restored(journal)]
+    down = [name for name in journal.served if name not in wanted]
+    for name in wanted:
+        systemctl("reset-failed", name)
+    started = [name for name in wanted if systemctl("start", name) == 0]
+    return trouble, started, down + [name for name in wanted if name not in started]
+
+
+def _is_active(unit: str) -> bool:
+    return state_of(unit)["ActiveState"] in ("active", "activating")
+
+
+def _restore_units(journal: Journal) -> str:
+    """Restore the unit file and what is enabled; return what went wrong, or an empty text."""
+    enabled = {one.unit: state_of(one.unit)["UnitFileState"] == "enabled" for one in journal.units}
+    # Before its file is gone: systemctl may refuse to disable a unit without one.
+    for one in journal.units:
+        if enabled[one.unit] and not one.enabled:
+            systemctl("disable", "--quiet", one.unit)
+    trouble = _restore_file(journal)
+    if systemctl("daemon-reload"):
+        # What served is started all the same: systemd may run the text it read before, which is better than no server.
+        trouble += f"systemd did not reload {journal.unit} (systemctl daemon-reload failed); "
+    for one in journal.units:
+        if one.enabled and not enabled[one.unit]:
+            systemctl("enable", "--quiet", one.unit)
+    return trouble
+
+
+def _restore_file(journal: Journal) -> str:
+    file = model_units.UNITS / journal.unit
+    try:
+        if journal.text is None:
+            file.unlink(missing_ok=True)
+        elif not _is_restored(journal):
+            if copy_of(journal.unit).exists():
+                copy_of(journal.unit).replace(file)
+            else:
+                replace_file(file, journal.text, mode=0o644)
+    except OSError as error:
+        return f"its old unit file could not be restored ({error.strerror}: {error.filename}); "
+    return ""
+
+
+def _is_restored(journal: Journal) -> bool:
+    """Whether the unit file is the old one."""
+    try:
+        return (model_units.UNITS / journal.unit).read_text() == journal.text
+    except OSError:
+        return False
+
+
+def _result(directory: Path, journal: Journal, trouble: str, started: list[str], down: list[str], ending: str) -> str:
+    if is_committed(directory, journal):
+        delete_journal(directory, journal)
+        return f"{journal.unit} had already been switched and serves"
+    if down:
+        trouble += f"and {', '.join(down)}, which served before, does not start either: see `journalctl -u {down[0]}`"
+    if trouble:
+        return trouble
+    delete_journal(directory, journal)
+    return f"{', '.join(started)}{ending}" if started else "nothing served before, nothing serves now"
