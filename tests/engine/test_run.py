@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,22 @@ def test_a_command_of_the_batch_that_does_not_end_is_ended_and_the_others_are_re
     assert found == BatchOutput({0: ["before"], 3: ["after"]}, frozenset({1, 2}))
     left = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if f"{tmp_path}/fifo" in _content(path)]
     assert left == []
+
+
+def test_a_command_that_not_even_sigkill_ends_is_late_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of nvidia-smi with a broken driver. A stand-in for timeout(1) that never returns takes the kernel's place."""
+    monkeypatch.setattr(fact_batch, "QUESTION_S", -5)  # woken after 1 s
+    timeout = tmp_path / "timeout"
+    timeout.write_text("#!/bin/sh\ncase $(cat /dev/fd/3) in hangs) exec sleep 30;; *) echo fine;; esac\n")
+    timeout.chmod(0o755)
+    command = FactBatch().command([(Command, {"command": name}) for name in ("first", "hangs", "last")])
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    began = time.monotonic()
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment)
+    assert time.monotonic() - began < 20, "it waited for what hangs"
+    assert FactBatch().process(done.stdout.splitlines()) == BatchOutput({0: ["fine"], 2: ["fine"]}, frozenset({1}))
 
 
 def _content(path: Path) -> str:

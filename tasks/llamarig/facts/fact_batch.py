@@ -17,8 +17,28 @@ QUESTION_S = 60
 """Seconds after which a fact's command is ended. Those of a batch take milliseconds, unless something hangs."""
 _MARK = "@@llamarig "
 _OK, _LATE = f"{_MARK}ok", f"{_MARK}late"
-# timeout(1): of a command that it has ended, and of one that it had to kill.
-_ENDED = "124|137"
+# Exit statuses: of a command that timeout(1) has ended, of one that it had to kill, and of `wait` after a USR1.
+_ENDED = "124|137|138"
+# A process that hangs in the kernel (nvidia-smi with a broken driver, a dead network mount) survives SIGKILL, and
+# timeout(1) then waits for it. So commands are in the background, with a file as their output, and a signal wakes the
+# shell that waits.
+_BEFORE = """\
+t=$(mktemp) || exit 1
+trap : USR1
+( trap 'kill $s; exit' TERM; while :; do sleep {wake_s} & s=$!; wait $s; kill -USR1 $$; done ) >/dev/null 2>&1 &
+w=$!
+"""
+_ONE = """\
+echo '{mark}{index}'
+timeout -k 5 {limit_s} sh /dev/fd/3 3<<'@@end' </dev/null >"$t" 2>/dev/null &
+{command}
+@@end
+p=$!; wait $p; r=$?
+if test $r = 138; then wait $p; r=$?; fi
+cat "$t"; echo
+case $r in 0) echo '{ok}';; {ended}) echo '{late}'; rm -f "$t"; t=$(mktemp);; esac
+"""
+_AFTER = 'kill $w; rm -f "$t"; true'
 
 
 @dataclass(frozen=True)
@@ -45,9 +65,10 @@ class FactBatch(FactBase[BatchOutput]):
     default = BatchOutput
 
     def command(self, requests: Sequence[FactRequest]) -> str:
-        return "\n".join(
-            [*(_marked(index, fact, arguments) for index, (fact, arguments) in enumerate(requests)), "true"]
-        )
+        # Woken after timeout(1) should have killed the command, and a second time if that was the one before.
+        before = _BEFORE.format(wake_s=QUESTION_S + 6)
+        each = (_marked(index, fact, arguments) for index, (fact, arguments) in enumerate(requests))
+        return f"{before}{''.join(each)}{_AFTER}"
 
     def process(self, output: list[str]) -> BatchOutput:
         found: dict[int, list[str]] = {}
@@ -71,9 +92,5 @@ def _marked(index: int, fact: type[FactBase[Any]], arguments: Mapping[str, Any])
     if program:
         command = f"command -v {program} >/dev/null && {{ {command}; }} || ! command -v {program} >/dev/null"
     # The command is a script on a descriptor of its own: as an argument its many quotes would be quoted once more. The
-    # empty line comes first because its output may not end in a newline.
-    return (
-        f"echo '{_MARK}{index}'\n"
-        f"timeout -k 5 {QUESTION_S} sh /dev/fd/3 3<<'@@end' </dev/null 2>/dev/null\n{command}\n@@end\n"
-        f"case $? in 0) echo; echo '{_OK}';; {_ENDED}) echo; echo '{_LATE}';; *) echo;; esac"
-    )
+    # empty line is there because its output may not end in a newline.
+    return _ONE.format(mark=_MARK, index=index, command=command, limit_s=QUESTION_S, ok=_OK, ended=_ENDED, late=_LATE)
