@@ -76,7 +76,7 @@ class Start:
             release=release_path(self.rig.builds[0], self.rig.models),
             flags=PINNED,
             files=model_files(locked[0]),
-            inputs_written=0,
+            inputs="",
             model_bytes=1 << 24,
             running=True,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box import second_model
+from tests.box import machine, second_model
 from tests.box.deployment import Deployment, kill, wait_for
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
@@ -18,11 +18,18 @@ from tests.box.second_model import SECOND
 pytestmark = pytest.mark.box
 
 
+TINY = "llamarig-tiny.service"
+UNIT = f"/etc/systemd/system/{TINY}"
+JOURNAL = "/var/lib/llamarig/proofs/switch-journal"
+
+
 @pytest.fixture
 def interrupted(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
     """A variant whose deploy a test may kill; afterwards the original declaration converges and its model answers."""
     second_model.remove(deployment)
     yield variant
+    machine.up(deployment.box)  # whatever a test that cuts its power came to
+    deployment.shell(f"rm -rf /run/systemd/system/{TINY}.d; systemctl daemon-reload")
     second_model.remove(deployment)
     outcome = deployment.run()
     assert outcome.code == 0, str(outcome)
@@ -137,3 +144,70 @@ def test_a_killed_switch_is_finished_by_the_next_deploy(interrupted: Deployment,
     assert finished.code == 0, str(finished)
     assert chat(interrupted.address, "Back again?")
     assert interrupted.run().changed == []
+
+
+@pytest.fixture
+def switching(interrupted: Deployment, tmp_path: Path) -> tuple[Deployment, str]:
+    """A deploy on the box whose switch has stopped the old server and waits for the new one; and the old unit file."""
+    old = interrupted.shell(f"cat {UNIT}")
+    interrupted.rig["models"][0]["serve"]["ubatch"] = 64
+    # Until the next boot: every start of the unit takes ten minutes.
+    slow = "[Service]\\nExecStartPre=+/bin/sleep 600\\nTimeoutStartSec=infinity\\n"
+    interrupted.shell(
+        f"mkdir -p /run/systemd/system/{TINY}.d && printf '{slow}' >/run/systemd/system/{TINY}.d/slow.conf"
+    )
+    running = interrupted.start(log=tmp_path / "log")
+    starts = f"systemctl show {TINY} -p SubState --value"
+    wait_for(lambda: interrupted.shell(starts) == "start-pre", "the start of the new server", deploy=running)
+    assert interrupted.shell(f"cat {UNIT}") != old
+    assert interrupted.shell(f"test -e {JOURNAL} && echo there") == "there"
+    kill(running)
+    return interrupted, old
+
+
+def test_what_served_serves_again_after_its_switch_was_killed(switching: tuple[Deployment, str]) -> None:
+    deployment, old = switching
+    deployment.shell(f"rm -r /run/systemd/system/{TINY}.d")
+    deployment.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'")
+    wait_for(lambda: deployment.shell(f"cat {UNIT}") == old, "the old unit file")
+    wait_for(lambda: answers(deployment), "the old server")
+    status = job_status(deployment, "switch-tiny")
+    assert status["state"] == "failed"
+    assert f"{TINY}, which served before, was started again" in str(status["message"])
+    assert deployment.shell(f"test -e {JOURNAL} && echo there || echo none") == "none"
+
+
+def test_what_served_serves_again_after_a_power_cut_during_a_switch(switching: tuple[Deployment, str]) -> None:
+    deployment, old = switching
+    machine.cut_power(deployment.box)
+    machine.up(deployment.box)
+    wait_for(lambda: answers(deployment), "the old server")
+    assert deployment.shell(f"cat {UNIT}") == old
+    assert deployment.shell(f"test -e {JOURNAL} && echo there || echo none") == "none"
+    finished = deployment.run()
+    assert finished.code == 0, str(finished)
+    assert deployment.run().changed == []
+
+
+def test_a_second_deploy_is_refused_in_words_and_takes_over_on_request(
+    switching: tuple[Deployment, str], deployment: Deployment
+) -> None:
+    """To the original declaration: it stops the switch away from it, which restores what served, the declared."""
+    refused = deployment.variant(deployment.directory / "other")
+    refused.rig["models"][0]["serve"]["ubatch"] = 32
+    outcome = refused.run()
+    assert outcome.code != 0
+    output = " ".join(outcome.output.split())
+    assert "a switch of model 'tiny' to another unit than the declared one" in output
+    assert "--data takeover=1" in output
+    deployment.shell(f"rm -r /run/systemd/system/{TINY}.d; systemctl daemon-reload")
+    taken = refused.run("--data", "takeover=1")
+    assert taken.code == 0, str(taken)
+    assert chat(deployment.address, "Who is it?")
+
+
+def answers(deployment: Deployment) -> bool:
+    try:
+        return bool(chat(deployment.address, "Back again?"))
+    except OSError:
+        return False

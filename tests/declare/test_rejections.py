@@ -236,6 +236,20 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("CUDA_VISIBLE_DEVICES is rendered by llamarig", "declare serve.gpus"),
     ),
     "acceptance of no lint": (lambda: serve(accept={"kv-q4": "measured"}), ("'kv-q4' is no lint and no risky flag",)),
+    "clients of a server on loopback": (
+        lambda: serve(clients=("192.168.1.0/24",)),
+        ("clients has no effect, since only the box itself can connect to host 127.0.0.1",),
+    ),
+    "clients that are no network": (
+        lambda: serve(host="0.0.0.0", api_key_file="/k", clients=("192.168.1.7/24",)),
+        ("clients = ('192.168.1.7/24',)", "192.168.1.7/24 has host bits set: write a network as 192.168.1.0/24"),
+    ),
+    "readable path that is relative": (
+        lambda: serve(readable_paths=("lora",)),
+        ("readable_paths = ('lora',)", "write the absolute path of a file or directory"),
+    ),
+    "everything readable": (lambda: serve(readable_paths=("/",)), ("'/': write the absolute path",)),
+    "readable path that climbs": (lambda: serve(readable_paths=("/srv/../etc",)), ("write the absolute path",)),
     "origin with a path": (
         lambda: serve(cors_origins=("https://chat.lan/",)),
         ("cors_origins = ('https://chat.lan/',)", "is no origin: write https://HOST"),

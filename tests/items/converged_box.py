@@ -232,9 +232,10 @@ def units_output(box: Box) -> str:
     for wanted in wanted_units(box.rig, box.seen(ServedModels())):
         arguments = "\0".join(wanted.arguments) + "\0"
         blocks.append(
-            f"unit={wanted.unit}\nWritten={NOW - 200}\nNow={NOW}\nText={_base64(wanted.text)}\n"
+            f"unit={wanted.unit}\nFile=1795269800.5\nUptime=900.0\nText={_base64(wanted.text)}\n"
             f"ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n"
-            f"ExecMainStartTimestamp=@{NOW - 100}\nArguments={_base64(arguments)}\n"
+            f"ExecMainStartTimestampMonotonic=800000000\nInvocationID=0a1b\nArguments={_base64(arguments)}\n"
+            f"ProvedFile=1795269800.5\nProvedInvocation=0a1b\nProvedInputs={wanted.inputs}\n"
             f"Directives={directives_sha256(wanted.text)}\nHealth=200"
         )
     return "\n".join(blocks)

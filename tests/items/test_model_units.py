@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_nothing_is_compared_before_the_models_are_locked(box: Box) -> None:
         ("ActiveState=active", "ActiveState=failed", "failed"),
         ("Health=200", "Health=0", "running without answering"),
         ("Directives=", "Directives=0", "no record of an answer"),
-        ("@1795269900", "@1795269700", "started before"),
+        ("ProvedInputs=", "ProvedInputs=0", "started before they were replaced"),
     ],
 )
 def test_a_server_that_is_not_as_declared_is_restarted(box: Box, old: str, new: str, found: str) -> None:
@@ -85,6 +86,36 @@ def test_a_server_that_is_not_as_declared_is_restarted(box: Box, old: str, new: 
     assert found in difference.found
     assert difference.restarts == ("m",)
     assert difference.by_deploy
+
+
+def test_a_unit_edited_and_edited_back_is_restarted_only_if_it_was_started_in_between(box: Box) -> None:
+    """By identities: times of files and starts are not compared, so a clock that was set wrong restarts nothing."""
+    changed(box, "\nFile=1795269800.5", "\nFile=1895269800.0")
+    assert box.differences(ServedModels()) == [], "the process is the one that was proved"
+    changed(box, "InvocationID=0a1b", "InvocationID=2c3d")
+    (difference,) = box.differences(ServedModels())
+    assert difference.found == "its unit file was changed and changed back, and started in between"
+    assert difference.restarts == ("m",)
+
+
+def test_a_unit_that_was_restarted_is_as_declared(box: Box) -> None:
+    changed(box, "InvocationID=0a1b", "InvocationID=2c3d")
+    assert box.differences(ServedModels()) == []
+
+
+def test_a_server_proved_by_an_earlier_version_is_not_restarted(box: Box) -> None:
+    for line in ("ProvedFile=1795269800.5\n", "ProvedInvocation=0a1b\n"):
+        changed(box, line, "")
+    changed(box, "\nFile=1795269800.5", "\nFile=1895269800.0")
+    box.outputs[unit_query(box.rig)] = re.sub("ProvedInputs=.*\n", "", box.outputs[unit_query(box.rig)])
+    assert box.differences(ServedModels()) == []
+
+
+@pytest.mark.parametrize(("uptime", "is_hung"), [("820.0", False), ("831.0", True)])
+def test_a_server_that_was_just_started_need_not_answer_yet(box: Box, uptime: str, is_hung: bool) -> None:
+    changed(box, "Health=200", "Health=0")
+    changed(box, "Uptime=900.0", f"Uptime={uptime}")
+    assert bool(box.differences(ServedModels())) == is_hung
 
 
 def test_a_missing_unit_is_installed(box: Box) -> None:

@@ -65,7 +65,7 @@ def rendered(placement: Layers) -> Wanted:
         release="/opt/llamarig/llama.cpp/x",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
-        inputs_written=0,
+        inputs="",
         model_bytes=64 << 30,
         running=True,
     )

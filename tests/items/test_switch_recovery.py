@@ -81,7 +81,7 @@ def found(directory: Path) -> str:
 
 def test_the_journal_on_the_box_is_found_by_its_unit(tmp_path: Path) -> None:
     assert found(tmp_path) == ""
-    write_journal(tmp_path, Journal(UNIT, None, None, (UnitBefore(UNIT, True, True),), 900))
+    write_journal(tmp_path, Journal(UNIT, None, "", None, (UnitBefore(UNIT, True, True),), 900, 8080))
     assert found(tmp_path) == UNIT
     (tmp_path / switch_journal.JOURNAL).write_text("damaged")
     assert found(tmp_path) == "an unknown unit"

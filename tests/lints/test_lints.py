@@ -245,6 +245,20 @@ def test_locking_more_than_the_ram_is_refused() -> None:
     assert "60.0 GiB of weights" in lint.consequence
 
 
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_the_unit_does_not_see_is_refused() -> None:
+    extra = ["--lora-scaled", "/srv/a.gguf:0.5,/usr/share/b.gguf:1", "--chat-template", "not a path"]
+    declared = model(extra=extra, environment={"GGML_BACKEND_PATH": "/data/x.so", "XDG_CACHE_HOME": "/tmp/cache"})
+    (lint,) = lints(declared)
+    assert (lint.rule, lint.severity) == ("path-unseen", "refusal")
+    assert "the unit does not see /data/x.so, /srv/a.gguf, only its model's files" in lint.consequence
+    assert lint.remedy == 'declare readable_paths=("/data/x.so", "/srv/a.gguf",) in serve'
+    readable = declared.serve.model_copy(update={"readable_paths": ("/srv", "/data/x.so")})
+    assert lints(declared.model_copy(update={"serve": readable})) == []
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 

@@ -87,7 +87,7 @@ def units() -> Iterator[tuple[str, Wanted]]:
                     release=release_path(rig.build_of(model), rig.models),
                     flags=PINNED,
                     files=files_of(model),
-                    inputs_written=0,
+                    inputs="",
                     model_bytes=SIZES[model.name],
                     running=True,
                 ),

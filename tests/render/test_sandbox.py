@@ -64,9 +64,7 @@ def test_every_shard_the_projector_the_draft_the_key_and_declared_paths_are_boun
     fields = {"api_key_file": "/etc/llamarig/keys/api", "readable_paths": ("/srv/lora",)}
     declared = model.model_copy(update={"serve": model.serve.model_copy(update=fields)})
     files = ModelFiles("/m/a b-1.gguf", mmproj="/m/p.gguf", draft="/m/d.gguf", other_shards=("/m/a b-2.gguf",))
-    wanted = wanted_unit(
-        rig, declared, release="/r", flags=PINNED, files=files, inputs_written=0, model_bytes=1, running=True
-    )
+    wanted = wanted_unit(rig, declared, release="/r", flags=PINNED, files=files, inputs="", model_bytes=1, running=True)
     paths = values(wanted.text.splitlines(), "BindReadOnlyPaths")[1:]
     assert paths == [
         '"-/m/a b-1.gguf"',
@@ -164,7 +162,7 @@ def test_a_cpu_unit_is_exposed_less(tmp_path: Path) -> None:
         release="/r",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
-        inputs_written=0,
+        inputs="",
         model_bytes=1,
         running=True,
     )

@@ -54,7 +54,7 @@ def lines(declared: Rig, model_bytes: int = 10**9) -> list[str]:
         release="/r",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
-        inputs_written=0,
+        inputs="",
         model_bytes=model_bytes,
         running=True,
     )
@@ -147,7 +147,7 @@ def test_a_server_that_does_not_check_its_key_is_a_difference(change: dict[str, 
 def test_only_a_unit_with_a_key_checks_its_key_file() -> None:
     checks = [line for line in lines(rig(api_key_file="/etc/k")) if "key_file.py" in line]
     assert checks == [
-        "ExecStartPre=+/opt/llamarig/python3 -I -B /opt/llamarig/lib/llamarig/remote/serve/key_file.py /etc/k"
+        "ExecStartPre=+/opt/llamarig/bin/python3 -I -B /opt/llamarig/lib/llamarig/remote/serve/key_file.py /etc/k"
     ]
     assert not any("key_file.py" in line for line in lines(rig()))
 

@@ -80,7 +80,7 @@ def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> N
         release="/opt/llamarig/memory-hog",
         flags=PINNED,
         files=ModelFiles("/m.gguf"),
-        inputs_written=0,
+        inputs="",
         model_bytes=10**6,
         running=True,
     )

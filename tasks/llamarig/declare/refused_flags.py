@@ -14,7 +14,6 @@ REFUSED_FLAGS = {
     **dict.fromkeys(("--models-autoload", "--no-models-autoload"), _ROUTER),
     **dict.fromkeys(("--embedding", "--embeddings", "--rerank", "--reranking"), _NO_CHAT),
     "--api-prefix": "health check, start check and liveness probe use no prefix; put it into your reverse proxy",
-    "--reuse-port": "two servers on one port would answer in turn, and a switch of models relies on one",
     "--ssl-key-file": "releases are built without TLS; put a reverse proxy in front",
     "--ssl-cert-file": "releases are built without TLS; put a reverse proxy in front",
     "--log-file": "the unit has no writable directory; the log is in `journalctl -u`",

@@ -80,6 +80,14 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
+def decimal_number(text: str) -> float | None:
+    """Parse ASCII digits with a point between them; None for anything else."""
+    whole, _, fraction = text.strip().partition(".")
+    if whole_number(whole) is None or (fraction and whole_number(fraction) is None):
+        return None
+    return float(f"{whole}.{fraction or 0}")
+
+
 def json_object(text: str) -> dict[str, Any]:
     """Parse a JSON object; an empty one for invalid JSON, JSON nested too deeply, and any other value."""
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.key_files import USABLE_LINE
-from llamarig.facts.output import decode_base64, parse_blocks, whole_number
+from llamarig.facts.output import decimal_number, decode_base64, parse_blocks, whole_number
 from llamarig.remote.serve.key_file import LARGEST
 from llamarig.render import layout
 
@@ -18,7 +18,7 @@ _STATUS = "curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5"
 
 @dataclass(frozen=True)
 class Unit:
-    """A model unit. Times in seconds since 1970, 0 where unknown."""
+    """A model unit. Identities are compared for equality alone; they are empty where unknown."""
 
     text: str = ""
     active: str = "inactive"
@@ -26,8 +26,18 @@ class Unit:
     needs_reload: bool = False
     arguments: tuple[str, ...] = ()
     """argv of the running process."""
-    started: int = 0
-    written: int = 0
+    age_s: float | None = None
+    """Seconds since its process was started, None where that is unknown."""
+    invocation: str = ""
+    """systemd's id of its last start."""
+    file: str = ""
+    """Identity of the unit file."""
+    proved_invocation: str = ""
+    """The start that has answered a completion, empty in a proof of an earlier version; likewise the next two."""
+    proved_file: str = ""
+    """Identity of the unit file at that time."""
+    proved_inputs: str = ""
+    """Digest of the identities of the model's files at that time."""
     key: str = ""
     """``same`` where the running server was started with the key file as it is now, ``other`` where with another one;
     empty where it has none, or systemd keeps its copy out of sight."""
@@ -35,7 +45,6 @@ class Unit:
     """HTTP status of /props without the key, 0 where there is no answer; read of servers that answer /health."""
     status_with_key: int = 0
     """The same with the first key of the key file."""
-    now: int = 0
     proved_sha256: str = ""
     """sha256 of the last unit text that has answered a completion."""
     proved_directives_sha256: str = ""
@@ -60,17 +69,21 @@ class Units(FactBase[dict[str, Unit]]):
     Output::
 
         unit=llamarig-tiny.service
-        Written=1795286524
-        Now=1795286536
+        File=1795839133.846766270
+        Uptime=5758.76
         Text=IyB0aW55OiBsbGFtYXJpZy9UaW55LVF3ZW4z...
-        MainPID=285
-        ExecMainStartTimestamp=@1795286524
+        MainPID=7300
+        ExecMainStartTimestampMonotonic=5753553253
         ActiveState=active
         UnitFileState=enabled
         NeedDaemonReload=no
-        Arguments=L29wdC9sbGFtYXJpZy9sbGFtYS5jcHAv...
-        Proved=05fd10b0a229cbc3613b71498c47f1bffc8b6220e3aca4b41474bae18711720a
-        Health=200
+        InvocationID=6c4b1af915c84e5c9132be0a0814d8f5
+        Arguments=L3Vzci9iaW4vcHl0aG9uMwAtQgAvb3B0L2xs...
+        Proved=f5546ce39589988eacafa7a8d3c172ce268b...
+        Directives=b9c21fc647883268a7e3a879714c558b3c87...
+        ProvedFile=1795838991.715429999
+        ProvedInvocation=bbff39f976ad42f392dde128a762aac5
+        ProvedInputs=5da9bdcf935755e20d30e754482c08ff
 
     Of a unit with a key also::
 
@@ -86,19 +99,19 @@ class Units(FactBase[dict[str, Unit]]):
         urls = " ".join(f"{unit}) u={url};;" for unit, url in sorted(health.items()))
         return (
             f"cd {layout.UNITS} && for f in llamarig-*.service; do test -f $f || continue; "
-            'echo "unit=$f"; echo "Written=$(stat -c %Y $f)"; echo "Now=$(date +%s)"; echo "Text=$(base64 -w0 <$f)"; '
-            "systemctl show $f --timestamp=unix -p ActiveState -p UnitFileState -p NeedDaemonReload -p MainPID "
-            "-p ExecMainStartTimestamp; "
+            'echo "unit=$f"; echo "File=$(stat -c %.9Y $f)"; echo "Uptime=$(cut -d\\  -f1 /proc/uptime)"; '
+            'echo "Text=$(base64 -w0 <$f)"; '
+            "systemctl show $f -p ActiveState -p UnitFileState -p NeedDaemonReload -p MainPID -p InvocationID "
+            "-p ExecMainStartTimestampMonotonic; "
             "p=$(systemctl show $f -p MainPID --value); "
             'test "$p" != 0 && echo "Arguments=$(base64 -w0 </proc/$p/cmdline)"; '
             # A changed key needs a restart although the unit file stays the same. Sums of keys are compared, not shown.
             "k=$(sed -n 's/^LoadCredential=api-key://p' $f); c=/run/credentials/$f/api-key; "
             'test -n "$k" && test "$p" != 0 && test -r "$c" && '
             '{ test "$(sha256sum <"$c")" = "$(sha256sum 2>/dev/null <"$k")" && echo Key=same || echo Key=other; }; '
-            f"test -f {layout.PROOFS}/$f.json && "
-            f'{{ echo "Proved=$(grep -o \'"text_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json | cut -d\\" -f4)"; '
-            f'echo "Directives=$(grep -o \'"directives_sha256": "[0-9a-f]*"\' {layout.PROOFS}/$f.json '
-            f'| cut -d\\" -f4)"; }}; '
+            f"r={layout.PROOFS}/$f.json; test -f $r && {{ {_recorded('Proved', 'text_sha256')}; "
+            f"{_recorded('Directives', 'directives_sha256')}; {_recorded('ProvedFile', 'unit_file')}; "
+            f"{_recorded('ProvedInvocation', 'invocation')}; {_recorded('ProvedInputs', 'inputs')}; }}; "
             f"u=; case $f in {urls} esac; "
             'test -n "$u" && test "$p" != 0 && '
             f'h=$({_STATUS} $u) && echo "Health=$h" && test "$h" = 200 && test -n "$k" && {{ '
@@ -114,6 +127,18 @@ class Units(FactBase[dict[str, Unit]]):
         return {name: _unit(values) for name, values in parse_blocks(output, "unit").items()}
 
 
+def _recorded(name: str, key: str) -> str:
+    """A shell command that prints a text of the start record ``$r``, which is one line of JSON."""
+    return f'echo "{name}=$(grep -o \'"{key}": "[0-9a-f.]*"\' $r | cut -d\\" -f4)"'
+
+
+def _age_s(values: Mapping[str, str]) -> float | None:
+    """By the clock that nobody sets; it stands still while a box sleeps, so that an age may be too large after that."""
+    started = whole_number(values.get("ExecMainStartTimestampMonotonic", ""))
+    uptime = decimal_number(values.get("Uptime", ""))
+    return None if not started or uptime is None else uptime - started / 1e6
+
+
 def _unit(values: Mapping[str, str]) -> Unit:
     arguments = decode_base64(values.get("Arguments", ""))
     return Unit(
@@ -122,12 +147,15 @@ def _unit(values: Mapping[str, str]) -> Unit:
         enabled=values.get("UnitFileState", ""),
         needs_reload=values.get("NeedDaemonReload") == "yes",
         arguments=tuple(arguments.removesuffix("\0").split("\0")) if arguments else (),
-        started=whole_number(values.get("ExecMainStartTimestamp", "").lstrip("@")) or 0,
-        written=whole_number(values.get("Written", "")) or 0,
+        age_s=_age_s(values),
+        invocation=values.get("InvocationID", ""),
+        file=values.get("File", ""),
+        proved_invocation=values.get("ProvedInvocation", ""),
+        proved_file=values.get("ProvedFile", ""),
+        proved_inputs=values.get("ProvedInputs", ""),
         key=values.get("Key", ""),
         status_without_key=whole_number(values.get("WithoutKey", "")) or 0,
         status_with_key=whole_number(values.get("WithKey", "")) or 0,
-        now=whole_number(values.get("Now", "")) or 0,
         proved_sha256=values.get("Proved", ""),
         proved_directives_sha256=values.get("Directives", ""),
         health=whole_number(values.get("Health", "")) or 0,

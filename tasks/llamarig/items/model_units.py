@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
@@ -223,12 +224,14 @@ def render(rig: Rig, model: Model, *, seen: Seen, lock: LockedModel, running: Co
         release=path,
         flags=releases_of(rig, seen).get(path, Release()).flags,
         files=model_files(lock),
-        inputs_written=max(_written(store, target(lock, file)) for file in lock.files) // 10**9,
+        inputs=_identities(store, [target(lock, file) for file in lock.files]),
         model_bytes=sum(file.size for file in lock.files),
         running=model.name in running,
     )
 
 
-def _written(store: Store, path: str) -> int:
-    file = store.files.get(path)
-    return file.mtime_ns if file is not None else 0
+def _identities(store: Store, paths: list[str]) -> str:
+    """A digest of the files' inodes and times; the content of each is the lock's."""
+    found = [(path, store.files.get(path)) for path in sorted(paths)]
+    lines = [f"{path} {file.inode} {file.mtime_ns}" for path, file in found if file is not None]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

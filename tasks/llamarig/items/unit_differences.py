@@ -82,17 +82,33 @@ def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
         expected, found = "running", unit.active
     elif unit.arguments and unit.arguments != wanted.arguments:
         expected, found = "the declared flags", "running with other flags"
-    elif unit.started and max(unit.written, wanted.inputs_written) > unit.started:
-        expected, found = "a start after that change", "started before its unit or model files changed"
+    elif not _runs_its_file(unit):
+        expected, found = (
+            "a start with its unit file",
+            "its unit file was changed and changed back, and started in between",
+        )
+    elif unit.proved_inputs and unit.proved_inputs != wanted.inputs:
+        expected, found = "a start with its model files", "started before they were replaced"
     elif unit.key == "other":
         expected, found = "the key in its key file", "running with another key"
     elif not is_proved(wanted, unit):
         expected, found = "a recorded answer", "no record of an answer to a prompt with these flags"
-    elif unit.health not in (_OK, 503) and unit.now - unit.started > _LISTENS_WITHIN_S:
+    elif unit.health not in (_OK, 503) and (unit.age_s is None or unit.age_s > _LISTENS_WITHIN_S):
         expected, found = "an answer", f"running without answering /health (HTTP {unit.health or 'no answer'})"
     elif unit.wants_key and unit.health == _OK:
         expected, found = _key_difference(unit)
     return Difference(wanted.unit, expected, found, restarts=(wanted.model.name,)) if expected else None
+
+
+def _runs_its_file(unit: Unit) -> bool:
+    """Whether the process was started from the unit file as it is.
+
+    It was where the file is untouched since a switch proved it, or where the process is the one that was proved: an
+    edit that was taken back is neither only if the unit was started in between.
+    """
+    if not unit.proved_file:
+        return True
+    return unit.file == unit.proved_file or unit.invocation == unit.proved_invocation
 
 
 def _key_difference(unit: Unit) -> tuple[str, str]:
@@ -160,4 +176,5 @@ def switch_job(
         proof=f"{layout.PROOFS}/{wanted.unit}.json",
         plan=plan,
         pinned_mib=wanted.pinned_mib,
+        inputs=wanted.inputs,
     )

@@ -18,8 +18,8 @@ from llamarig.render.unit_text import api_key_credential, load_timeout, unit_tex
 class Wanted:
     """The desired unit of a model.
 
-    ``arguments`` is the whole command line, ``check`` the command that tests it, ``inputs_written`` the time of the
-    newest change to its model files, in seconds since the epoch.
+    ``arguments`` is the whole command line, ``check`` the command that tests it, ``inputs`` a digest of the
+    identities of its model files.
     """
 
     model: Model
@@ -29,7 +29,7 @@ class Wanted:
     peers: tuple[str, ...]
     running: bool
     enabled: bool
-    inputs_written: int
+    inputs: str
     load_timeout_s: int
     plan: Plan | None = None
     """The plan that placed it, with the fallback of its last start; None for a placement declared by the owner."""
@@ -64,7 +64,7 @@ def wanted_unit(
     release: str,
     flags: frozenset[str],
     files: ModelFiles,
-    inputs_written: int,
+    inputs: str,
     model_bytes: int,
     running: bool,
 ) -> Wanted:
@@ -85,7 +85,7 @@ def wanted_unit(
         peers=peers,
         running=running,
         enabled=model.serve.coexists or model.name == rig.default_model.name,
-        inputs_written=inputs_written,
+        inputs=inputs,
         load_timeout_s=load_timeout(model, model_bytes),
     )
 

@@ -53,7 +53,16 @@ def server_arguments(
             arguments += RENDERERS[setting.rendered_by](build, serve)
         elif isinstance(setting, Flag):
             arguments += field_arguments(build, serve, field, setting, field)
-    return [*arguments, *serve.extra]
+    return [*arguments, *reuse_port_arguments(build), *serve.extra]
+
+
+def reuse_port_arguments(build: BuildFlags) -> list[str]:
+    """SO_REUSEPORT, where the build has the choice: those before that choice have no other.
+
+    A port changes from one build to another only where both bind with the same option, as long as connections of the
+    earlier server are left. Whether another server uses the port is checked by the switch, since the kernel allows it.
+    """
+    return build.option_if_known("--reuse-port")
 
 
 def file_arguments(build: BuildFlags, files: ModelFiles) -> list[str]:

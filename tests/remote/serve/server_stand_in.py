@@ -157,6 +157,13 @@ def main() -> None:
         sys.exit("CUDA error: out of memory (so this stand-in says)")
     lines = Path(options.api_key_file).read_text().split("\n") if options.api_key_file else []
     keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if options.mode == "binds-as-before":
+        # Without SO_REUSEADDR and SO_REUSEPORT, as the builds of spring 2026.
+        ThreadingHTTPServer.allow_reuse_address = False
+        try:
+            server(int(options.port), options.mode, keys).serve_forever()
+        except OSError:
+            sys.exit("main: couldn't bind HTTP server socket (so this stand-in says)")
     deadline = time.monotonic() + 10
     while True:
         try:

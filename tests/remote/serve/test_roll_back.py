@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -17,6 +18,15 @@ def test_the_old_unit_is_restored_on_a_full_disk(box: SwitchedBox) -> None:
     box.switch(box.text("crashes") + "# fills-the-disk\n")
     assert box.answers() == "old"
     assert (box.units / UNIT).read_text() == old
+
+
+def test_a_restored_unit_file_is_the_one_that_was_proved(box: SwitchedBox) -> None:
+    """Else the next deploy of the old declaration would restart it."""
+    box.serve(UNIT, "old")
+    before = (box.units / UNIT).stat().st_mtime_ns
+    box.switch(box.text("crashes"))
+    assert box.answers() == "old"
+    assert (box.units / UNIT).stat().st_mtime_ns == before
 
 
 def test_a_switch_stopped_while_the_new_model_loads_restores_the_old_one(box: SwitchedBox) -> None:
@@ -63,6 +73,15 @@ def test_what_served_before_a_killed_switch_serves_again_at_once(box: SwitchedBo
     assert box.ended() == (f"failed: killed before it was finished; {PEER}, which served before, was started again")
     assert "--mode unused" in (box.units / UNIT).read_text()
     assert box.left_over() == set()
+
+
+def test_a_killed_first_start_logs_no_more_than_others(box: SwitchedBox) -> None:
+    killed_while_loading(box)
+    drop_in = box.units / "runtime" / f"{UNIT}.d" / "llamarig-first-start.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.touch()
+    box.restore("after-switch")
+    assert not drop_in.parent.exists()
 
 
 def test_what_served_before_a_power_cut_serves_after_the_boot(box: SwitchedBox) -> None:
@@ -119,6 +138,21 @@ def test_a_journal_of_a_switch_that_has_succeeded_restores_nothing(box: Switched
     box.restore("after-switch")
     assert (box.units / UNIT).read_text() == new
     assert box.left_over() == set()
+
+
+@pytest.mark.parametrize("held_s", [1.0, 60.0])
+def test_a_switch_waits_for_a_restore_that_runs(box: SwitchedBox, held_s: float) -> None:
+    box.serve(UNIT, "old")
+    with (box.records / ".switch-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = box.start(box.text("new"))
+        step = "waiting for what served before an interrupted switch to be restored"
+        wait_for(lambda: box.status().get("step") == step or running.poll() is not None)
+        if held_s > 1:
+            running.wait(timeout=60)
+    running.wait(timeout=60)
+    expected = "failed: another switch is under way on this box" if held_s > 1 else f"done: {UNIT} answers"
+    assert box.ended().startswith(expected), box.ended()
 
 
 def test_a_restore_leaves_a_running_switch_alone(box: SwitchedBox) -> None:

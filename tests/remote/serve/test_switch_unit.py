@@ -52,6 +52,19 @@ def test_a_successful_switch_records_its_start_and_deletes_its_notes(box: Switch
     assert "--mode new" in json.loads((box.records / f"{UNIT}.json").read_text())["text"]
 
 
+def test_a_start_record_identifies_the_unit_file_and_the_start(box: SwitchedBox) -> None:
+    """Deploys tell by them, and not by times, whether the server runs with its file as it is."""
+    box.serve(UNIT, "old")
+    box.switch(box.text("new"), inputs="0a1b")
+    record = json.loads((box.records / f"{UNIT}.json").read_text())
+    # As `stat` prints it for the fact Units.
+    stat = subprocess.run(["stat", "-c", "%.9Y", str(box.units / UNIT)], capture_output=True, text=True).stdout.strip()
+    assert record["unit_file"] == stat
+    # The stand-in's id of a start is its process.
+    assert f"MainPID={record['invocation']}" in box.systemctl("show", UNIT).splitlines()
+    assert record["job"]["inputs"] == "0a1b"
+
+
 def test_an_unexpected_error_restores_the_old_server(box: SwitchedBox) -> None:
     """A path that no file can have raises ValueError after the old model was stopped."""
     box.serve(UNIT, "old")

@@ -34,7 +34,7 @@ class Endpoint(Declaration):
         str, Flag("--host", "IP address", source="llamarig: closed unless declared otherwise; llama.cpp has the same")
     ] = "127.0.0.1"
     """An address of the box; any but loopback needs api_key_file."""
-    port: Annotated[int, Field(ge=1, le=65535), Flag("--port", "TCP port", source=OWNER)]
+    port: Annotated[int, Field(ge=1, le=65535), Flag("--port", "TCP port", source=OWNER, also=("--reuse-port",))]
     """Models that exclude each other may share one, so that clients keep it."""
     api_key_file: Annotated[
         str | None,

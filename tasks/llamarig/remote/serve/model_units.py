@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -28,6 +29,26 @@ def install_unit(unit: str, text: str) -> None:
     replace_file(UNITS / unit, text, mode=0o644)
     if systemctl("daemon-reload"):
         raise JobFailedError(f"systemd does not reload {unit} (systemctl daemon-reload failed)")
+
+
+def file_identity(path: Path) -> str:
+    """Return a file's modification time as `stat -c %.9Y` prints it; empty where there is no file.
+
+    Compared for equality alone, so that a clock that was set wrong does not matter.
+    """
+    try:
+        nanoseconds = path.stat().st_mtime_ns
+    except OSError:
+        return ""
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
+def set_identity(path: Path, identity: str) -> None:
+    """Give a file the modification time of an earlier one with the same content."""
+    seconds, _, nanoseconds = identity.partition(".")
+    if seconds.isdigit() and nanoseconds.isdigit():
+        times = int(seconds) * 10**9 + int(nanoseconds)
+        os.utime(path, ns=(times, times))
 
 
 # --- servers --------------------------------------------------------------------------------------------------------

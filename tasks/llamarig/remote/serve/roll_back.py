@@ -6,11 +6,14 @@ be written.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.first_start import remove_verbose_log
+from llamarig.remote.serve.model_units import set_identity, state_of, systemctl, wait_until_healthy
+from llamarig.remote.serve.port_in_use import await_left_connections
 from llamarig.remote.serve.switch_journal import Journal, copy_of, delete_journal, is_committed
 from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import Progress
@@ -29,7 +32,14 @@ def roll_back(directory: Path, journal: Journal, progress: Progress, *, began: f
     progress.step("restoring what served before")
     trouble, started, down = _restore(directory, journal, restart=began is not None)
     timeout = max(_LEAST_LOAD_TIMEOUT_S, journal.load_timeout_s)
-    down += [name for name in started if not wait_until_healthy(name, timeout, progress)]
+    silent = [name for name in started if not wait_until_healthy(name, timeout, progress)]
+    if silent and await_left_connections(journal.port, progress):
+        # Connections of the server that has failed may have kept an older build from binding the port.
+        for name in silent:
+            systemctl("reset-failed", name)
+            systemctl("restart", name)
+        silent = [name for name in silent if not wait_until_healthy(name, timeout, progress)]
+    down += silent
     away = f"; it was away for {time.monotonic() - began:.0f} s" if began is not None else ""
     return _result(directory, journal, trouble, started, down, f" serves again as before{away}")
 
@@ -82,6 +92,8 @@ def _restore_units(journal: Journal) -> str:
     for one in journal.units:
         if enabled[one.unit] and not one.enabled:
             systemctl("disable", "--quiet", one.unit)
+    with contextlib.suppress(OSError):
+        remove_verbose_log(journal.unit)
     trouble = _restore_file(journal)
     if systemctl("daemon-reload"):
         # What served is started all the same: systemd may run the text it read before, which is better than no server.
@@ -102,6 +114,7 @@ def _restore_file(journal: Journal) -> str:
                 copy_of(journal.unit).replace(file)
             else:
                 replace_file(file, journal.text, mode=0o644)
+                set_identity(file, journal.unit_file)
     except OSError as error:
         return f"its old unit file could not be restored ({error.strerror}: {error.filename}); "
     return ""

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Optional
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import is_healthy, state_of
+from llamarig.remote.serve.model_units import file_identity, is_healthy, set_identity, state_of
 from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
@@ -45,16 +46,20 @@ class UnitBefore(Record):
 class Journal(Record):
     """What to return to.
 
-    ``unit``: the one that is switched; ``text``: its unit file, None where there was none; ``record``: sha256 of its
+    ``unit``: the one that is switched; ``text``: its unit file, None where there was none; ``unit_file``: identity of
+    that file, empty where it is unknown; ``record``: sha256 of its
     start record, None where there was none; ``units``: itself and those stopped for it; ``load_timeout_s``: how long
-    the switch waits for a server to load.
+    the switch waits for a server to load; ``port``: of the unit, and
+    mostly of those that it replaces.
     """
 
     unit: str
     text: Optional[str]
+    unit_file: str
     record: Optional[str]
     units: tuple[UnitBefore, ...]
     load_timeout_s: int
+    port: int
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -71,15 +76,16 @@ def what_serves(job: SwitchJob) -> Journal:
     units = [_unit_before(name) for name in dict.fromkeys((job.unit, *job.peers, *job.retired))]
     record = read_start_record(directory, job.unit)
     serves = units[0].served and file.exists() and is_healthy(state_of(job.unit)["MainPID"])
-    text: str | None = None
+    text, unit_file = None, ""
     if record is not None and not serves:
         # A text that answered once is better than one that does not answer now.
-        text = record.text
+        text, unit_file = record.text, record.unit_file
     elif file.exists():
-        text = file.read_text()
+        text, unit_file = file.read_text(), file_identity(file)
     if record is not None and not any(one.served for one in units):
         units[0] = UnitBefore(job.unit, True, units[0].enabled)
-    return Journal(job.unit, text, _record_digest(directory, job.unit), tuple(units), job.load_timeout_s)
+    digest = _record_digest(directory, job.unit)
+    return Journal(job.unit, text, unit_file, digest, tuple(units), job.load_timeout_s, job.port)
 
 
 def write_journal(directory: Path, journal: Journal) -> None:
@@ -90,6 +96,7 @@ def write_journal(directory: Path, journal: Journal) -> None:
     try:
         if journal.text is not None:
             replace_file(copy_of(journal.unit), journal.text, mode=0o644)
+            set_identity(copy_of(journal.unit), journal.unit_file)
         replace_file(directory / JOURNAL, json.dumps(journal.to_json()))
     except OSError as error:
         raise JobFailedError(
@@ -155,6 +162,7 @@ def journal_lock(directory: Path, *, wait_s: float = 0) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with (directory / ".switch-lock").open("a") as lock:
+        os.fchmod(lock.fileno(), 0o600)  # who may read a file may lock it
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,9 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llamarig.remote.serve import model_units
 from llamarig.remote.serve.first_start import Answer, Started, start_as_planned
 from llamarig.remote.serve.key_file import first_key
 from llamarig.remote.serve.model_units import (
+    file_identity,
     has_ended,
     install_unit,
     journal,
@@ -32,6 +34,7 @@ from llamarig.remote.serve.model_units import (
     systemctl,
     wait_until_healthy,
 )
+from llamarig.remote.serve.port_in_use import await_left_connections, listeners
 from llamarig.remote.serve.roll_back import roll_back, roll_back_now
 from llamarig.remote.serve.switch_journal import (
     delete_journal,
@@ -62,8 +65,6 @@ from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 # Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
 _LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
-
-
 _RESTORE_WAIT_S = 60.0
 """Seconds for what served before an interrupted switch to be started, without its loading."""
 
@@ -88,17 +89,25 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     if not job.start:
         install_unit(unit, job.text)
         return f"{unit} installed; `systemctl start {unit}` switches to it"
-    _check_port(job)
     journal = what_serves(job)
+    _check_port(job.port, [unit, *job.peers], "; nothing was changed")
     if left is not None and left.unit == unit:
-        journal = replace(journal, text=left.text)  # it may not have loaded yet, so that it does not answer
+        # It may not have loaded yet, so that it does not answer.
+        journal = replace(journal, text=left.text, unit_file=left.unit_file)
     began: float | None = None
 
     def attempt(job: SwitchJob) -> Answer:
         nonlocal began
         install_unit(unit, job.text)
         began = began or time.monotonic()
-        start(unit, job.peers)
+        start(job)
+        try:
+            return _check_server(job, progress)
+        except JobFailedError as failure:
+            # A build of another time may bind with other options than the server before it did.
+            if not (_could_not_bind(failure) and await_left_connections(job.port, progress)):
+                raise
+        start(job)
         return _check_server(job, progress)
 
     try:
@@ -146,7 +155,17 @@ def describe(failure: BaseException) -> str:
 @contextlib.contextmanager
 def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
-    progress.step("waiting for what served before an interrupted switch to be restored")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(journal_lock(directory))
+        except BlockingIOError:
+            progress.step("waiting for what served before an interrupted switch to be restored")
+            held.enter_context(_lock_after_restore(directory))
+        yield
+
+
+@contextlib.contextmanager
+def _lock_after_restore(directory: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(journal_lock(directory, wait_s=_RESTORE_WAIT_S))
@@ -204,37 +223,34 @@ def _check_gpu(job: SwitchJob) -> None:
     )
 
 
-def _check_port(job: SwitchJob) -> None:
-    listeners = run(["ss", "-Hltnp", f"sport = :{job.port}"])
-    ours = {job.unit, *job.peers}
-    for pid in sorted(set(re.findall(r"pid=(\d+)", listeners))):
-        owner = _unit_of(pid)
-        if owner not in ours:
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
+def _check_port(port: int, ours: Iterable[str], outcome: str = "") -> None:
+    """Check that no program but these units listens on the port: two that bind with SO_REUSEPORT share the requests."""
+    pids = {state_of(unit)["MainPID"] for unit in ours}
+    for listener in listeners(port):
+        if listener.pid not in pids:
             raise JobFailedError(
-                f"port {job.port} is in use by {name} (pid {pid}, {owner or 'no unit'}): give the model another "
-                "serve.port, or stop that program; nothing was changed"
+                f"port {port} is in use by {listener}: give the model another serve.port, or stop that program{outcome}"
             )
-
-
-def _unit_of(pid: str) -> str:
-    text = Path(f"/proc/{pid}/cgroup").read_text()
-    found: list[str] = re.findall(r"/([^/\n]+\.service)(?:/|$)", text, re.MULTILINE)
-    return found[0] if found else ""
 
 
 # --- start and checks -----------------------------------------------------------------------------------------------
 
 
-def start(unit: str, peers: Iterable[str]) -> None:
+def start(job: SwitchJob) -> None:
     """Stop the peers and the unit itself, then start the unit."""
-    for peer in peers:
+    for peer in job.peers:
         systemctl("stop", peer)
-    systemctl("stop", unit)
-    systemctl("reset-failed", unit)
-    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True)
+    systemctl("stop", job.unit)
+    # Again: what has taken the port since the first check would share it with the new server.
+    _check_port(job.port, [])
+    systemctl("reset-failed", job.unit)
+    done = subprocess.run(["systemctl", "start", job.unit], capture_output=True, text=True)
     if done.returncode:
-        raise JobFailedError(f"{unit} does not start", [*done.stderr.splitlines(), *journal(unit)])
+        raise JobFailedError(f"{job.unit} does not start", [*done.stderr.splitlines(), *journal(job.unit)])
+
+
+def _could_not_bind(failure: JobFailedError) -> bool:
+    return any(re.search("couldn't bind|address already in use", line, re.IGNORECASE) for line in failure.lines)
 
 
 def _check_server(job: SwitchJob, progress: Progress) -> Answer:
@@ -247,6 +263,7 @@ def _check_server(job: SwitchJob, progress: Progress) -> Answer:
             else f"was not ready after {job.load_timeout_s} s (serve.load_timeout_s)"
         )
         raise JobFailedError(f"{unit} {reason}", journal(unit))
+    _check_port(job.port, [unit])
     try:
         return _check_answers(job, state_of(unit)["MainPID"], progress)
     except OSError as error:
@@ -332,6 +349,8 @@ def record_start(started: Started) -> None:
         took_mib=started.took_mib,
         backed_off=started.backed_off,
         directives_sha256=directives_sha256(job.text),
+        unit_file=file_identity(model_units.UNITS / job.unit),
+        invocation=run(["systemctl", "show", job.unit, "-p", "InvocationID", "--value"]).strip(),
     )
     path, text = Path(job.proof), json.dumps(record.to_json())
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -177,7 +177,8 @@ class SwitchJob(Record):
     ``check``: llama-server command whose flags are checked first; ``peers``: units to stop before it starts;
     ``retired``: those of them to disable afterwards; ``environment``: for listing GPUs; ``model_bytes``: size of the
     model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord; ``pinned_mib``: RAM that
-    should be locked, None where none should; ``backed_off``: set by the program when it took a step down.
+    should be locked, None where none should; ``backed_off``: set by the program when it took a step down; ``inputs``:
+    digest of the identities of the model's files.
     """
 
     unit: str
@@ -199,6 +200,7 @@ class SwitchJob(Record):
     plan: Optional[StartPlan]
     pinned_mib: Optional[int]
     backed_off: Optional[BackOff] = None
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,9 @@ class StartRecord(Record):
     """What the box keeps of a unit's last successful start: deploys compare with it, failed switches return to it.
 
     ``build_info``, ``n_ctx`` and ``tokens_per_second``: as the server reported; ``took_mib``: device name -> MiB,
-    for a planned model; ``directives_sha256``: of the text's directives (unit_directives.py), empty in a record of an
-    earlier version.
+    for a planned model; ``directives_sha256``: of the text's directives (unit_directives.py); ``unit_file``: identity
+    of the unit file (its modification time); ``invocation``: systemd's id of the start. The last three are empty in a
+    record of an earlier version.
     """
 
     text: str
@@ -220,6 +223,8 @@ class StartRecord(Record):
     took_mib: Optional[dict[str, float]] = None
     backed_off: Optional[BackOff] = None
     directives_sha256: str = ""
+    unit_file: str = ""
+    invocation: str = ""
 
 
 # --- status ---------------------------------------------------------------------------------------------------------
