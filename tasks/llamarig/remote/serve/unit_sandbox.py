@@ -73,7 +73,10 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -
 def device_nodes() -> list[Path]:
     """The device files of GPUs on this box, and others beside them."""
     return [
-        path for top in ("/dev", "/dev/nvidia-caps", "/dev/dri") for path in Path(top).glob("*") if path.is_char_device()
+        path
+        for top in ("/dev", "/dev/nvidia-caps", "/dev/dri")
+        for path in Path(top).glob("*")
+        if path.is_char_device()
     ]
 
 
