@@ -112,7 +112,8 @@ def test_a_switch_that_is_refused_after_a_killed_one_starts_what_served(box: Swi
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "not JSON", '{"unit": "llamarig-a.service"}'])
 def test_a_journal_that_cannot_be_read_is_put_aside(box: SwitchedBox, content: str) -> None:
-    old = box.serve(UNIT, "old")
+    assert box.switch(box.text("old")).startswith("done: ")
+    old = (box.units / UNIT).read_text()
     journal = box.records / "switch-journal"
     for when in ("after-switch", "at-boot"):
         journal.write_text(content)

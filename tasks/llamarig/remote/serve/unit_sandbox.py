@@ -59,9 +59,9 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -
     allowed = {line.partition("=")[2].split()[0] for line in directives(text) if line.startswith("DeviceAllow=")}
     closed = []
     for node in sorted(nodes):
-        found = node.stat()
-        if not stat.S_ISCHR(found.st_mode) or not _GPU_NODES.search(node.name):
+        if not _GPU_NODES.search(node.name) or not node.is_char_device():
             continue
+        found = node.stat()
         name = names.get(os.major(found.st_rdev), "unknown")
         if f"char-{name}" not in allowed and str(node) not in allowed:
             closed.append(f"{node} (char-{name} is not in DeviceAllow=)")
@@ -73,7 +73,10 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -
 def device_nodes() -> list[Path]:
     """The device files of GPUs on this box, and others beside them."""
     return [
-        path for top in ("/dev", "/dev/nvidia-caps", "/dev/dri") for path in Path(top).glob("*") if not path.is_dir()
+        path
+        for top in ("/dev", "/dev/nvidia-caps", "/dev/dri")
+        for path in Path(top).glob("*")
+        if path.is_char_device()
     ]
 
 
