@@ -49,7 +49,17 @@ class Outcome:
     @property
     def commands_sent(self) -> list[str]:
         """The commands of facts and operations that were sent to the box. Needs a run with ``-vv``."""
-        return [line.partition(">>> ")[2] for line in self.output.splitlines() if ">>> " in line]
+        found: list[str] = []
+        prefix = ""
+        for line in self.output.splitlines():
+            if ">>> " in line:
+                prefix, _, command = line.partition(">>> ")
+                found.append(command)
+            elif prefix and not line.strip().startswith((prefix.strip(), "-->")):
+                found[-1] += f"\n{line}"  # a command of several lines
+            else:
+                prefix = ""  # its output follows
+        return found
 
     def __str__(self) -> str:
         return f"exit {self.code}, changed {self.changed}, failed {self.failed}\n{self.output}"
