@@ -59,7 +59,7 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -
     allowed = {line.partition("=")[2].split()[0] for line in directives(text) if line.startswith("DeviceAllow=")}
     closed = []
     for node in sorted(nodes):
-        found = node.stat()
+        found = node.lstat()  # /dev has links that lead nowhere
         if not stat.S_ISCHR(found.st_mode) or not _GPU_NODES.search(node.name):
             continue
         name = names.get(os.major(found.st_rdev), "unknown")
