@@ -164,11 +164,7 @@ def converged_box(rig: Rig) -> Box:
             query(ModelStore): store_output(here.locked or ()),
             query(UnitFiles, names=[SERVICE, TIMER]): unit_files_output(probe_texts(rig)),
             query(UnitFiles, names=[switch_recovery.SERVICE]): unit_files_output(
-                {
-                    switch_recovery.SERVICE: switch_recovery.service_text(
-                        layout.unit_name(one.name) for one in rig.models
-                    )
-                }
+                {switch_recovery.SERVICE: switch_recovery.service_text()}
             ),
             query(Capacity): "MemTotal:       65536000 kB\nkernel 6.12.0\ncpus 0-15",
         },
@@ -211,11 +207,6 @@ def store_output(locked: Iterable[LockedModel]) -> str:
 def probe_texts(rig: Rig) -> dict[str, str]:
     """The liveness probe's two units."""
     return {SERVICE: service_text(model.serve.host for model in rig.models), TIMER: timer_text()}
-
-
-def restore_texts(rig: Rig) -> dict[str, str]:
-    """The unit that undoes interrupted switches at boot."""
-    return {switch_recovery.SERVICE: switch_recovery.service_text(layout.unit_name(one.name) for one in rig.models)}
 
 
 def unit_files_output(texts: Mapping[str, str]) -> str:

@@ -41,7 +41,7 @@ class InterruptedSwitches(Item):
         if _is_interrupted(seen):
             what = f"switch of {seen.get(UnfinishedSwitch)}"
             found.append(Difference(what, "ended or undone", "interrupted, what served before it may be stopped"))
-        if unit.text != _text(rig):
+        if unit.text != service_text():
             found.append(Difference(SERVICE, "the unit that this version writes", "missing or different"))
         elif unit.needs_reload:
             found.append(Difference(SERVICE, "loaded as on the disk", "a daemon-reload is needed"))
@@ -54,14 +54,10 @@ class InterruptedSwitches(Item):
         if _is_interrupted(seen):
             yield StringCommand(f"cd {layout.PROGRAMS} && {RESTORE} after-switch {layout.PROOFS}")
         if any(difference.what == SERVICE for difference in differences):
-            yield upload(_text(rig), f"{layout.UNITS}/{SERVICE}")
+            yield upload(service_text(), f"{layout.UNITS}/{SERVICE}")
             yield StringCommand("systemctl", "daemon-reload")
             yield StringCommand("systemctl", "--quiet", "enable", SERVICE)
 
 
 def _is_interrupted(seen: Seen) -> bool:
     return bool(seen.get(UnfinishedSwitch)) and not any(name.startswith(SWITCH) for name in seen.get(RunningJobs))
-
-
-def _text(rig: Rig) -> str:
-    return service_text(layout.unit_name(model.name) for model in rig.models)

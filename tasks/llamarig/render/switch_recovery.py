@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from llamarig.render import layout
 
 SERVICE = "llamarig_restore.service"
@@ -18,8 +16,13 @@ Description=Undo a switch of model servers that a power cut has interrupted
 # The journal is there only while a switch is unfinished.
 ConditionPathExists={records}/switch-journal
 RequiresMountsFor={programs} {records}
-# Without an ordering before the models, systemd would start the unit file that has not been proved.
-{before}
+# Before every ordinary service, so before any model: systemd would start a unit file that has not been proved. No model
+# is named here, or each change of a rig's models would be one of this unit too.
+DefaultDependencies=no
+After=local-fs.target
+Before=basic.target shutdown.target
+Conflicts=shutdown.target
+
 [Service]
 Type=oneshot
 WorkingDirectory={programs}
@@ -39,14 +42,10 @@ WantedBy=multi-user.target
 """
 
 
-def service_text(units: Iterable[str]) -> str:
-    """Text of the unit.
-
-    :param units: of the models
-    """
+def service_text() -> str:
+    """Text of the unit."""
     return _TEXT.format(
         records=layout.PROOFS,
         programs=layout.PROGRAMS,
         command=RESTORE,
-        before="".join(f"Before={unit}\n" for unit in sorted(units)),
     )

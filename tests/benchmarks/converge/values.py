@@ -119,7 +119,7 @@ def playbook_values(deployment: Deployment) -> dict[str, Any]:
         "restore": {
             "unit": switch_recovery.SERVICE,
             "path": f"{layout.UNITS}/{switch_recovery.SERVICE}",
-            "text": switch_recovery.service_text(layout.unit_name(model.name) for model in rig.models),
+            "text": switch_recovery.service_text(),
         },
         "gpus_unit": f"{layout.UNITS}/{layout.GPUS_UNIT}",
         "liveness_timer": TIMER,
