@@ -40,6 +40,7 @@ def test_devices_that_a_unit_does_not_open(tmp_path: Path) -> None:
             (tmp_path / name).chmod(mode)
     except PermissionError:
         pytest.skip("only root makes device nodes")
+    (tmp_path / "nvidia-log").symlink_to("/nowhere")
     names = {195: "nvidia", 234: "nvidia-new", 4: "tty"}
     assert closed_devices(TEXT, tmp_path.iterdir(), names) == [
         f"{tmp_path}/nvidia-uvm (char-nvidia-new is not in DeviceAllow=)",
