@@ -198,5 +198,6 @@ def network_lines(serve: Serve) -> list[str]:
         *own_port,
         "# Only these clients (serve.clients) are answered, and nothing else is reached.",
         "IPAddressDeny=any",
-        f"IPAddressAllow={' '.join(('localhost', *own, *clients))}",
+        "IPAddressAllow=localhost",
+        *([f"IPAddressAllow={' '.join((*own, *clients))}"] if own or clients else ()),
     ]
