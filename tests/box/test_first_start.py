@@ -40,6 +40,7 @@ from llamarig.records.plan_file import (
 from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.shared.gguf_header import combined_header
 from llamarig.remote.shared.server_log import TOLERANCE_MIB, read_log
+from llamarig.render import layout
 from llamarig.render.model_paths import model_files, target
 from llamarig.render.release import release_path
 
@@ -86,7 +87,8 @@ class Start:
         cards = tuple(SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=mib) for n, mib in enumerate(free_mib))
         environment = simulation_environment(cards, simulation_library(self.rig.builds[0]))
         (model,) = self.rig.models
-        served = model.serve.model_copy(update={"environment": environment, **serve})
+        seen = {"environment": environment, "readable_paths": (layout.SIMULATED,)}
+        served = model.serve.model_copy(update={**seen, **serve})
         return replace(self, rig=self.rig.model_copy(update={"models": (model.model_copy(update={"serve": served}),)}))
 
     def switch(self, **plan: Any) -> str:
@@ -274,6 +276,7 @@ def test_a_deploy_that_steps_down_writes_a_proposal_and_the_next_changes_nothing
     serve["placement"] = {"kind": "auto", "margin_mib": 1}
     environment = simulation_environment(less, simulation_library(start.rig.builds[0]))
     serve["environment"] = {name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"}
+    serve["readable_paths"] = [layout.SIMULATED]
     outcome = variant.run()
     assert outcome.code == 0, str(outcome)
     output = " ".join(outcome.output.split())

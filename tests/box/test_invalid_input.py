@@ -104,6 +104,8 @@ def test_a_flag_that_the_build_rejects_is_refused(refused: Deployment) -> None:
 
 def test_a_flag_with_a_missing_file_is_refused(refused: Deployment) -> None:
     refused.rig["models"][0]["serve"]["extra"] = ["--chat-template-file", "/nonexistent"]
+    refusal(refused.run(), "path-unseen", "the unit does not see /nonexistent", 'readable_paths=("/nonexistent",)')
+    refused.rig["models"][0]["serve"]["readable_paths"] = ["/nonexistent"]
     outcome = refused.run()
     refusal(outcome, "tiny", "rejects the declared flags", "nothing was changed")
     refusal(outcome, "--chat-template-file", "failed to open file '/nonexistent'")
@@ -129,7 +131,10 @@ def test_a_context_larger_than_the_models_fails_and_restores_the_old_server(rest
 
 
 def test_a_server_that_ends_while_loading_is_replaced_by_the_old_one(restored: Deployment) -> None:
-    restored.rig["models"][0]["serve"]["extra"] = ["--lora", "/nonexistent.gguf"]
+    restored.rig["models"][0]["serve"] |= {
+        "extra": ["--lora", "/nonexistent.gguf"],
+        "readable_paths": ["/nonexistent.gguf"],
+    }
     outcome = restored.run()
     refusal(outcome, "llamarig-tiny.service ended while loading (exit 1)", "serves again as before")
     assert "failed to open '/nonexistent.gguf'" in outcome.output

@@ -19,6 +19,7 @@ from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.placement.devices import simulation_environment
 from llamarig.placement.pinned_weights import LoadModeChoice, load_modes, memory_of_measured
 from llamarig.records.plan_file import MeasuredPlacement, read_plan_file
+from llamarig.render import layout
 
 from tests.box.deployment import HOST, Deployment, wait_for
 from tests.box.hub import Hub
@@ -114,6 +115,7 @@ def tiny(converged: Deployment, deployment: Deployment, tmp_path: Path) -> Itera
     seen_by_server = [SimulatedGpu(name=f"card {n}", total_mib=1000, free_mib=900) for n in (0, 1)]
     environment = simulation_environment(tuple(seen_by_server), simulation_library(rig.builds[0]))
     serve["environment"] = {name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"}
+    serve["readable_paths"] = [layout.SIMULATED]
     yield variant
     restored = deployment.run()
     assert restored.code == 0, str(restored)

@@ -106,7 +106,8 @@ def start_job(
     request = JobRequest(job=job_text(job), owner=owner(), takeover=takeover)
     # A program without the rights to make them locks these files.
     locks = f"{layout.JOBS}/{GATE} {directory}/{LOCK}"
-    yield StringCommand(f"mkdir -p {directory} && chmod 700 {directory} && touch {locks}")
+    # Root's alone: who may read a file may lock it.
+    yield StringCommand(f"mkdir -p {directory} && chmod 700 {directory} && umask 077 && touch {locks}")
     yield upload(json.dumps(request.to_json()), f"{directory}/request-{run}.json", mode="600")
     wanted = [*(_SANDBOX if sandboxed else ()), *properties, f"ReadWritePaths={directory}"]
     if not sandboxed:
@@ -120,6 +121,8 @@ def start_job(
     unit = f"{layout.job_unit(name)}{run}.service"
     # Type notify: systemd-run returns once the job is admitted, or fails. The credential has been read by then.
     words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=notify", f"--unit={unit}"]
+    # Where it takes over, it waits for jobs that restore what served.
+    wanted.append("TimeoutStartSec=infinity")
     words += [QuoteString(f"--property={value.replace('{run}', run)}") for value in wanted]
     words += [python, "-B", "-m", f"llamarig.remote.{program}", directory, run]
     yield StringCommand(*words, _ANSWER.format(directory=directory, run=run, credential=credential))

@@ -69,19 +69,21 @@ class Units(FactBase[dict[str, Unit]]):
     Output::
 
         unit=llamarig-tiny.service
-        File=1795286524.370818421
-        Uptime=9152.31
+        File=1795839133.846766270
+        Uptime=5758.76
         Text=IyB0aW55OiBsbGFtYXJpZy9UaW55LVF3ZW4z...
-        MainPID=285
-        ExecMainStartTimestampMonotonic=9140213458
-        InvocationID=5a0f6ed2c9f94fbb8ba1a5ac0e1aab3b
+        MainPID=7300
+        ExecMainStartTimestampMonotonic=5753553253
         ActiveState=active
         UnitFileState=enabled
         NeedDaemonReload=no
-        Arguments=L29wdC9sbGFtYXJpZy9sbGFtYS5jcHAv...
-        ProvedFile=1795286524.370818421
-        Proved=05fd10b0a229cbc3613b71498c47f1bffc8b6220e3aca4b41474bae18711720a
-        Health=200
+        InvocationID=6c4b1af915c84e5c9132be0a0814d8f5
+        Arguments=L3Vzci9iaW4vcHl0aG9uMwAtQgAvb3B0L2xs...
+        Proved=f5546ce39589988eacafa7a8d3c172ce268b...
+        Directives=b9c21fc647883268a7e3a879714c558b3c87...
+        ProvedFile=1795838991.715429999
+        ProvedInvocation=bbff39f976ad42f392dde128a762aac5
+        ProvedInputs=5da9bdcf935755e20d30e754482c08ff
 
     Of a unit with a key also::
 

@@ -44,8 +44,9 @@ run_job(SwitchJob, switch_unit.switch, unwinds=True)
 RESTORE = """
 import sys
 from pathlib import Path
-from llamarig.remote.serve import model_units, restore_served
+from llamarig.remote.serve import first_start, model_units, restore_served
 model_units.UNITS = Path(sys.argv[1])
+first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
 sys.exit(restore_served.main(*sys.argv[2:]))
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_what_served_before_a_killed_switch_serves_again_at_once(box: SwitchedBo
     assert box.left_over() == set()
 
 
+def test_a_killed_first_start_logs_no_more_than_others(box: SwitchedBox) -> None:
+    killed_while_loading(box)
+    drop_in = box.units / "runtime" / f"{UNIT}.d" / "llamarig-first-start.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.touch()
+    box.restore("after-switch")
+    assert not drop_in.parent.exists()
+
+
 def test_what_served_before_a_power_cut_serves_after_the_boot(box: SwitchedBox) -> None:
     killed_while_loading(box)
     box.systemctl("enable", UNIT)  # as a switch does just before its end
@@ -128,6 +138,21 @@ def test_a_journal_of_a_switch_that_has_succeeded_restores_nothing(box: Switched
     box.restore("after-switch")
     assert (box.units / UNIT).read_text() == new
     assert box.left_over() == set()
+
+
+@pytest.mark.parametrize("held_s", [1.0, 60.0])
+def test_a_switch_waits_for_a_restore_that_runs(box: SwitchedBox, held_s: float) -> None:
+    box.serve(UNIT, "old")
+    with (box.records / ".switch-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = box.start(box.text("new"))
+        step = "waiting for what served before an interrupted switch to be restored"
+        wait_for(lambda: box.status().get("step") == step or running.poll() is not None)
+        if held_s > 1:
+            running.wait(timeout=60)
+    running.wait(timeout=60)
+    expected = "failed: another switch is under way on this box" if held_s > 1 else f"done: {UNIT} answers"
+    assert box.ended().startswith(expected), box.ended()
 
 
 def test_a_restore_leaves_a_running_switch_alone(box: SwitchedBox) -> None:

@@ -108,6 +108,7 @@ def test_a_job_whose_process_has_ended_is_in_nobodys_way(tmp_path: Path) -> None
 def test_what_is_in_the_way_is_stopped_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`systemctl stop` of a stand-in ends the process that holds the lock: here, the file is closed."""
     directory = request(tmp_path, "switch-m")
+    (directory / "owner.json").write_text('{"owner": "anna@laptop", "since": "", "run": "2c3d"}')
     lock = (directory / LOCK).open()
     fcntl.flock(lock, fcntl.LOCK_EX)
     systemctl = tmp_path / "bin" / "systemctl"
@@ -116,7 +117,7 @@ def test_what_is_in_the_way_is_stopped_on_request(tmp_path: Path, monkeypatch: p
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
     assert admitted(tmp_path, "fetch", owner=BEN, takeover=True) == ""
-    assert (tmp_path / "called").read_text() == "stop llamarig-job-switch-m_*\n"
+    assert (tmp_path / "called").read_text() == "stop llamarig-job-switch-m_2c3d.service\n", "not its own unit"
     lock.close()
 
 

@@ -21,6 +21,7 @@ from llamarig.remote.shared.server_log import ServerLog, compare, read_log, shor
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 RUNTIME_UNITS = Path("/run/systemd/system")
+_DROP_IN = "llamarig-first-start.conf"
 _VERBOSE_DROP_IN = """\
 # For one start only: buffer sizes are logged from verbosity 4 on.
 [Service]
@@ -178,17 +179,23 @@ def _verbose_log(job: SwitchJob) -> Iterator[None]:
         # The journal must not hold part of a key. Failed allocations are logged at any verbosity.
         yield
         return
-    drop_in = directory / "llamarig-first-start.conf"
+    drop_in = directory / _DROP_IN
     try:
         directory.mkdir(parents=True, exist_ok=True)
         drop_in.write_text(_VERBOSE_DROP_IN)
         # Installing the unit reloads systemd, which reads this file too.
         yield
     finally:
-        drop_in.unlink(missing_ok=True)
-        if directory.exists() and not any(directory.iterdir()):
-            directory.rmdir()
+        remove_verbose_log(job.unit)
         systemctl("daemon-reload")
+
+
+def remove_verbose_log(unit: str) -> None:
+    """Undo what one start was logged with; of a switch that was killed, it would stay until the next boot."""
+    directory = RUNTIME_UNITS / f"{unit}.d"
+    (directory / _DROP_IN).unlink(missing_ok=True)
+    if directory.exists() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _log_of(unit: str) -> list[str]:

@@ -6,10 +6,12 @@ be written.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
+from llamarig.remote.serve.first_start import remove_verbose_log
 from llamarig.remote.serve.model_units import set_identity, state_of, systemctl, wait_until_healthy
 from llamarig.remote.serve.port_in_use import await_left_connections
 from llamarig.remote.serve.switch_journal import Journal, copy_of, delete_journal, is_committed
@@ -90,6 +92,8 @@ def _restore_units(journal: Journal) -> str:
     for one in journal.units:
         if enabled[one.unit] and not one.enabled:
             systemctl("disable", "--quiet", one.unit)
+    with contextlib.suppress(OSError):
+        remove_verbose_log(journal.unit)
     trouble = _restore_file(journal)
     if systemctl("daemon-reload"):
         # What served is started all the same: systemd may run the text it read before, which is better than no server.

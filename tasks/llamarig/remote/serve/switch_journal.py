@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -161,6 +162,7 @@ def journal_lock(directory: Path, *, wait_s: float = 0) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with (directory / ".switch-lock").open("a") as lock:
+        os.fchmod(lock.fileno(), 0o600)  # who may read a file may lock it
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

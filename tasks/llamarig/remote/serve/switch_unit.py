@@ -65,8 +65,6 @@ from llamarig.remote.shared.unit_directives import directives, directives_sha256
 
 # Real regressions answered prompts of 20 tokens and crashed at 100 (llama.cpp #19816); this one has over 1,024.
 _LONG_PROMPT = "All the boxes in the house hum quietly at night. " * 120
-
-
 _RESTORE_WAIT_S = 60.0
 """Seconds for what served before an interrupted switch to be started, without its loading."""
 
@@ -157,7 +155,17 @@ def describe(failure: BaseException) -> str:
 @contextlib.contextmanager
 def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
-    progress.step("waiting for what served before an interrupted switch to be restored")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(journal_lock(directory))
+        except BlockingIOError:
+            progress.step("waiting for what served before an interrupted switch to be restored")
+            held.enter_context(_lock_after_restore(directory))
+        yield
+
+
+@contextlib.contextmanager
+def _lock_after_restore(directory: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(journal_lock(directory, wait_s=_RESTORE_WAIT_S))

@@ -61,10 +61,9 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, Collect
     allowed = {line.partition("=")[2].split()[0] for line in directives(text) if line.startswith("DeviceAllow=")}
     closed = []
     for node in sorted(nodes):
-        # Also links in /dev, of which some lead nowhere: /dev/log, while no journal runs.
-        if not _GPU_NODES.search(node.name) or not node.is_char_device():
+        found = node.lstat()  # /dev has links that lead nowhere
+        if not stat.S_ISCHR(found.st_mode) or not _GPU_NODES.search(node.name):
             continue
-        found = node.stat()
         drivers = [f"char-{name}" for name in names.get(os.major(found.st_rdev), ("unknown",))]
         if allowed.isdisjoint((*drivers, str(node))):
             closed.append(f"{node} ({' or '.join(drivers)} is not in DeviceAllow=)")

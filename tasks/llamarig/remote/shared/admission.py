@@ -75,7 +75,7 @@ def admit(directory: Path, run: str) -> None:
         if directory.name in others and _text(directory / "job.json") == request.job:
             raise NotAdmittedError
         if others and request.takeover:
-            _stop(others)
+            _stop([directory.parent / name for name in others])
             others = _left_after(directory, request)
         if others:
             raise NotAdmittedError("; ".join(refusal(directory.parent / name) for name in others))
@@ -137,11 +137,12 @@ def tell_systemd() -> None:
             notify.sendto(b"READY=1", re.sub("^@", "\0", address))
 
 
-def _stop(names: list[str]) -> None:
-    for name in names:
-        # Waited for: a switch restores what served.
+def _stop(directories: list[Path]) -> None:
+    for directory in directories:
+        # Its start by name: a pattern would match this job's own unit, too. A switch restores what served meanwhile.
+        unit = f"llamarig-job-{directory.name}_{owner_of(directory).run}.service"
         with suppress(OSError):  # what still runs after the wait is refused
-            subprocess.run(["systemctl", "stop", f"llamarig-job-{name}_*"], capture_output=True)
+            subprocess.run(["systemctl", "stop", unit], capture_output=True)
 
 
 def _left_after(directory: Path, request: JobRequest) -> list[str]:

@@ -1,0 +1,73 @@
+"""Two people deploy different models to one box at once: one of them gets an answer in words, and one model serves."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.box.deployment import Deployment
+from tests.box.rehearse import chat
+
+pytestmark = [pytest.mark.box, pytest.mark.long]
+
+PEOPLE = ("anna", "ben")
+ROUNDS = 20
+
+
+@pytest.fixture
+def shared(deployment: Deployment) -> Iterator[Deployment]:
+    """The box; afterwards the units of both are removed, and the declared model serves."""
+    yield deployment
+    for person in PEOPLE:
+        deployment.shell(
+            f"systemctl disable -q --now llamarig-{person} 2>/dev/null; "
+            f"rm -f /etc/systemd/system/llamarig-{person}.service; systemctl daemon-reload"
+        )
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert chat(deployment.address, "As before?")
+
+
+def test_two_people_never_leave_two_models_or_an_unproved_one(
+    shared: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(14)
+    of = {person: shared.variant(tmp_path / person) for person in PEOPLE}
+    shared.shell(
+        "systemd-run -q --unit=count-servers sh -c "
+        "'while :; do pgrep -xc llama-server; sleep 0.02; done >/run/resident'"
+    )
+    refusals = 0
+    for number in range(ROUNDS):
+        running = {}
+        for person in chance.sample(PEOPLE, len(PEOPLE)):
+            of[person].rig["models"][0]["name"] = person
+            of[person].rig["models"][0]["serve"]["ubatch"] = 64 + 32 * (number % 4)
+            monkeypatch.setenv("LOGNAME", person)  # the owner of a job is user@machine
+            running[person] = of[person].start(log=tmp_path / f"{person}-{number}")
+            time.sleep(chance.uniform(0, 6))
+        codes = {person: run.exit_code() for person, run in running.items()}
+        outputs = {person: " ".join(run.output().split()) for person, run in running.items()}
+        assert 0 in codes.values(), outputs
+        for person in PEOPLE:
+            if codes[person]:
+                assert "is running on" in outputs[person], outputs[person]
+                refusals += 1
+        serves_what_was_proved(shared)
+    shared.shell("systemctl stop count-servers")
+    assert set(shared.shell("sort -u /run/resident").split()) <= {"0", "1"}, "two models were resident"
+    assert refusals, "no two deploys ever met: change the delays"
+
+
+def serves_what_was_proved(deployment: Deployment) -> None:
+    assert chat(deployment.address, "Who serves?")
+    active = deployment.shell("systemctl list-units --plain --no-legend --state=active 'llamarig-*.service'")
+    (unit,) = [line.split()[0] for line in active.splitlines() if not line.startswith("llamarig-job-")]
+    proof = json.loads(deployment.shell(f"cat /var/lib/llamarig/proofs/{unit}.json"))
+    assert proof["text"].strip() == deployment.shell(f"cat /etc/systemd/system/{unit}").strip()
+    assert deployment.shell("ls /var/lib/llamarig/proofs | grep journal || echo none") == "none"
