@@ -13,8 +13,10 @@ from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.releases import Release, Releases
+from llamarig.items.plan_maker import full_gpus
 from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans, measurable_now
 from llamarig.items.releases import release_directories
+from llamarig.placement.dry_run import DryRunError
 
 from tests.items.converged_box import FLAGS, control_machine
 from tests.placement.cuda_rig import rig
@@ -114,3 +116,14 @@ def test_a_plan_of_a_model_whose_release_is_missing_is_not_compared() -> None:
     item, here = ValidPlans(), ControlMachine(plans={MODEL: planned()})
     values = {one: one.fact().default() for one in item.queries(BY_PLAN, here)}
     assert item.differences(BY_PLAN, Seen("box", here, values)) == []
+
+
+def test_a_dry_run_on_a_full_card_names_what_to_stop() -> None:
+    """The errors of a dry run on an H200 beside the server of the same plan."""
+    failed = "ggml_backend_cuda_device_get_memory: cudaMemGetInfo failed (out of memory), returning 0/0"
+    error = DryRunError(f"llama-fit-params with model 'm' printed no prediction of its memory: {failed}")
+    found = full_gpus(error, HeldByServers().process(OURS.splitlines()))
+    assert found is not None
+    assert "`systemctl stop llamarig-m.service`) and run this again" in found
+    assert "nvidia-smi" in (full_gpus(error, HeldByServers().process([NOTHING])) or "")
+    assert full_gpus(DryRunError("error loading model"), HeldByServers().process(OURS.splitlines())) is None

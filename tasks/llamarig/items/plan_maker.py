@@ -23,7 +23,7 @@ from llamarig.facts.files import FileSizes
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
-from llamarig.facts.plannable_devices import HeldByServers, PlannableDevices
+from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, PlannableDevices
 from llamarig.facts.releases import Release
 from llamarig.items.header_files import sparse_paths
 from llamarig.items.placements import PlanError, release_of, server_memory
@@ -116,7 +116,8 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
         request = _plan_request(rig, model, given, runs, _pinned_ram_mib(rig, seen, model))
         return runs.perform(make_plan(request))
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
-        raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
+        full = full_gpus(error, host.get_fact(HeldByServers))
+        raise PlanError(f"model {model.name!r} cannot be planned{full or f': {error}'}") from None
     finally:
         _run(f"rm -rf {runs.directory}")
 
@@ -132,7 +133,9 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
         request = _plan_request(rig, model, given, runs)
         return runs.perform(measure_declared(request))
     except DryRunError as error:
-        if re.search(r"out of memory|CUDA error|exit status 124", str(error)):
+        if full := full_gpus(error, host.get_fact(HeldByServers)):
+            raise PlanError(f"model {model.name!r} cannot be measured{full}") from None
+        if re.search(r"CUDA error|exit status 124", str(error)):
             raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
         return MeasuredPlacement(
             shards=tuple(shard.sha256 for shard in given.locked.shards),
@@ -142,6 +145,23 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
         )
     finally:
         _run(f"rm -rf {runs.directory}")
+
+
+def full_gpus(error: Exception, held: HeldMemory) -> str | None:
+    """How to make room where a dry run found no memory on a GPU; None for another error.
+
+    A dry run loads no weights, but the context of its process took 560 MiB on an H200 (tests/gpu/RESULTS.md), which is
+    more than a plan leaves free beside the server that it is for.
+
+    :param held: memory of the running servers
+    """
+    if not re.search(r"out of memory", str(error)):
+        return None
+    stop = f"on the box, `systemctl stop {' '.join(sorted(held.vram_mib))}`" if held.vram_mib else "nvidia-smi lists it"
+    return (
+        " now: a GPU has no room for a dry run, which takes some 600 MiB beside what runs there. Stop what fills it "
+        f"({stop}) and run this again; a deploy starts models again"
+    )
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ ProtectKernelLogs=yes
 ProtectControlGroups=yes
 ProtectClock=yes
 ProtectHostname=yes
-# Hide other users' processes. Not ProcSubset=pid: llama.cpp reads /proc/meminfo, and CUDA the rest of /proc.
+# Hide other users' processes. Not ProcSubset=pid: llama.cpp reads /proc/meminfo.
 ProtectProc=invisible
 RestrictNamespaces=yes
 RestrictSUIDSGID=yes
@@ -88,7 +88,7 @@ _GPU = {
     "cuda": """\
 # HTTP over IP; NVIDIA's driver library also opens a netlink socket and one of AF_UNIX.
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-# Only the NVIDIA devices. CUDA maps executable memory, so MemoryDenyWriteExecute= is not set.
+# Only the NVIDIA devices. Not MemoryDenyWriteExecute=: CUDA works with it, but only one driver was tried.
 DevicePolicy=closed
 DeviceAllow=char-nvidia rw
 DeviceAllow=char-nvidia-uvm rw

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from llamarig.declare.build import Build
-from llamarig.remote.serve.unit_sandbox import closed_devices, sandbox_properties
+from llamarig.remote.serve.unit_sandbox import character_drivers, closed_devices, sandbox_properties
 from llamarig.render.sandbox import sandbox_lines
 
 from tests.remote.serve.switched_box import UNIT, SwitchedBox
@@ -20,6 +20,20 @@ CUDA = Build(name="b", backend="cuda", architectures=("89-real",), cuda_toolkit=
 SERVICE = "[Service]\nUser=llamarig\nExecStart=/r/bin/llama-server\nRestart=on-failure\nLoadCredential=api-key:/k\n"
 TEXT = SERVICE + "\n".join(sandbox_lines(CUDA, "/opt/r", ["/srv/m.gguf"]))
 LISTS_A_GPU = "printf 'Available devices:\\n  CUDA0: RTX 4090 (24080 MiB, 23671 MiB free)\\n'"
+
+
+# As driver 580.159.04 lists them on an H200, with another name for the driver of nvidia-uvm.
+DEVICES = """\
+Character devices:
+  4 tty
+195 nvidia
+195 nvidiactl
+234 nvidia-new
+241 nvidia-caps
+
+Block devices:
+259 blkext
+"""
 
 
 def test_the_whole_sandbox_and_nothing_else_is_taken_over() -> None:
@@ -33,16 +47,16 @@ def test_devices_that_a_unit_does_not_open(tmp_path: Path) -> None:
             ("nvidia0", 0o666, 0),
             ("nvidia1", 0o600, 1),
             ("nvidia-uvm", 0o666, 0),
+            ("nvidia-cap1", 0o400, 1),
             ("tty9", 0, 9),
         ):
-            major = {"nvidia-uvm": 234, "tty9": 4}.get(name, 195)
+            major = {"nvidia-uvm": 234, "nvidia-cap1": 241, "tty9": 4}.get(name, 195)
             os.mknod(tmp_path / name, stat.S_IFCHR, os.makedev(major, minor))
             (tmp_path / name).chmod(mode)
     except PermissionError:
         pytest.skip("only root makes device nodes")
     (tmp_path / "nvidia-log").symlink_to("/nowhere")
-    names = {195: "nvidia", 234: "nvidia-new", 4: "tty"}
-    assert closed_devices(TEXT, tmp_path.iterdir(), names) == [
+    assert closed_devices(TEXT, tmp_path.iterdir(), character_drivers(DEVICES)) == [
         f"{tmp_path}/nvidia-uvm (char-nvidia-new is not in DeviceAllow=)",
         f"{tmp_path}/nvidia1 (mode 600)",
     ]

@@ -214,7 +214,7 @@ def _check_gpu(job: SwitchJob) -> None:
             "nothing was changed",
             [*as_root.stdout.splitlines(), *as_root.stderr.splitlines()][-6:],
         )
-    closed = closed_devices(job.text, device_nodes(), character_drivers())
+    closed = closed_devices(job.text, device_nodes(), character_drivers(Path("/proc/devices").read_text()))
     raise JobFailedError(
         "this build of llama-server sees a GPU as root, but none in the sandbox of its unit"
         + (f", which is kept from {', '.join(closed)}" if closed else "")

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from llamarig.remote.shared.unit_directives import directives
@@ -19,6 +19,8 @@ _DIRECTIVES = {
     "MemoryDenyWriteExecute",
 }
 _GPU_NODES = re.compile(r"nvidia|kfd|render")
+_ROOT_ONLY = re.compile(r"nvidia-cap\d+|render|kfd")
+"""Nodes of MIG, whose modes are meant so, and those that a group opens."""
 _LISTED = re.compile(r"^\s+\w+\d+: ", re.MULTILINE)
 
 
@@ -50,11 +52,11 @@ def has_gpu(listed: subprocess.CompletedProcess[str]) -> bool:
     return _LISTED.search(listed.stdout) is not None
 
 
-def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -> list[str]:
+def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, Collection[str]]) -> list[str]:
     """The device nodes of GPUs that a unit's text does not open, or whose mode keeps the service user out.
 
     :param nodes: device files
-    :param names: major number -> name of a driver of character devices, as /proc/devices has them
+    :param names: major number -> names of its drivers of character devices, as /proc/devices has them
     """
     allowed = {line.partition("=")[2].split()[0] for line in directives(text) if line.startswith("DeviceAllow=")}
     closed = []
@@ -62,10 +64,10 @@ def closed_devices(text: str, nodes: Iterable[Path], names: Mapping[int, str]) -
         if not _GPU_NODES.search(node.name) or not node.is_char_device():
             continue
         found = node.stat()
-        name = names.get(os.major(found.st_rdev), "unknown")
-        if f"char-{name}" not in allowed and str(node) not in allowed:
-            closed.append(f"{node} (char-{name} is not in DeviceAllow=)")
-        elif found.st_mode & 0o006 != 0o006 and "render" not in node.name and "kfd" not in node.name:
+        drivers = [f"char-{name}" for name in names.get(os.major(found.st_rdev), ("unknown",))]
+        if allowed.isdisjoint((*drivers, str(node))):
+            closed.append(f"{node} ({' or '.join(drivers)} is not in DeviceAllow=)")
+        elif found.st_mode & 0o006 != 0o006 and not _ROOT_ONLY.search(node.name):
             closed.append(f"{node} (mode {stat.S_IMODE(found.st_mode):o})")
     return closed
 
@@ -80,7 +82,13 @@ def device_nodes() -> list[Path]:
     ]
 
 
-def character_drivers() -> dict[int, str]:
-    """Major number -> name of a driver of character devices."""
-    characters = Path("/proc/devices").read_text().partition("Block devices:")[0]
-    return {int(number): name for number, name in re.findall(r"^\s*(\d+) (\S+)$", characters, re.MULTILINE)}
+def character_drivers(listed: str) -> dict[int, list[str]]:
+    """Major number -> names of its drivers of character devices, which may share it: 195 is nvidia and nvidiactl.
+
+    :param listed: text of /proc/devices
+    """
+    characters = listed.partition("Block devices:")[0]
+    drivers: dict[int, list[str]] = {}
+    for number, name in re.findall(r"^\s*(\d+) (\S+)$", characters, re.MULTILINE):
+        drivers.setdefault(int(number), []).append(name)
+    return drivers
