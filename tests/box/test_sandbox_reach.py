@@ -1,6 +1,6 @@
 """What a process in the sandbox of a model's unit can reach on a real box: its files and nothing else.
 
-A container that shares its host's network applies neither IPAddressDeny= nor SocketBindDeny=; tests/vm/test_egress.py
+A container that shares its host's network applies neither IPAddressDeny= nor SocketBindDeny=; tests/vm/test_kernel.py
 tests those.
 """
 

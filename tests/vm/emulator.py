@@ -91,6 +91,11 @@ class VirtualMachine:
                 raise AssertionError(f"the virtual machine {'ended' if ended else 'does not answer'}:\n{text}")
             time.sleep(1)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def shell(self, command: str) -> str:
         """Run a command as root in the guest, assert that it succeeds, and return its output."""
         done = self._ssh(command, timeout=120)

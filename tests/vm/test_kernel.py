@@ -1,19 +1,28 @@
-"""RAM profile, swappiness and out-of-memory kills on a virtual machine with its own kernel and SMBIOS tables."""
+"""What needs a kernel of its own, on one virtual machine: RAM profile, swappiness, out-of-memory kills, packet filters.
+
+A container shares its host's settings, and one that shares its host's network filters no packets. The guest reaches
+this machine as 10.0.2.2 (QEMU's user network), a private address.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve import Serve
 from llamarig.items.wanted_unit import wanted_unit
 from llamarig.render import layout
+from llamarig.render.sandbox import network_lines
 from llamarig.render.server_arguments import ModelFiles
 
 from tests.box.deployment import REPOSITORY_ROOT, rehearsal_rig
@@ -30,8 +39,28 @@ PORT = 23122
 KIT = "type=17,loc_pfx=DIMM,manufacturer=G Skill Intl,part=F4-3600C16-16GTZNC"
 PROFILE_OFF, PROFILE_ON = f"{KIT},speed=2133", f"{KIT},speed=3600"
 
+HOST = "10.0.2.2"
+FILTERED = "TimeoutError"
+"""What a program sees of a packet that is filtered: no answer."""
+CONNECT = """
+import socket, sys
+def attempt(call):
+    try:
+        call()
+        return "yes"
+    except OSError as error:
+        return error.strerror or type(error).__name__
+with socket.socket() as own:
+    print("listens", attempt(lambda: own.bind(("127.0.0.1", {port}))))
+with socket.socket() as other:
+    print("other", attempt(lambda: other.bind(("127.0.0.1", {port} + 1))))
+def connect(address):
+    socket.create_connection(address, timeout=5).close()
+print("out", attempt(lambda: connect(("{host}", {listener}))))
+"""
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def vm(users_box: Rehearsal) -> Iterator[VirtualMachine]:
     machine = VirtualMachine(users_box.cache / "vm", int(os.environ.get("LLAMARIG_TEST_VM_PORT", PORT)))
     with exclusive_use(users_box.cache / "vm"):
@@ -132,3 +161,46 @@ def test_audit_finds_ram_profile_swappiness_and_oom_kill_and_their_fixes_survive
     vm.start([PROFILE_ON])  # as after enabling the profile in the BIOS setup
     assert vm.shell("cat /proc/sys/vm/swappiness") == "7", "the setting did not survive the reboot"
     assert deployment.audit() == (0, [])
+
+
+@pytest.fixture
+def running(vm: VirtualMachine) -> VirtualMachine:
+    """The virtual machine, as the tests before have left it."""
+    if not vm.is_running:
+        vm.start([PROFILE_ON])
+    return vm
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[int]:
+    """The port of a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def attempts(vm: VirtualMachine, listener: int, **fields: Any) -> dict[str, str]:
+    """What a program may do with the network of a unit that is declared so."""
+    serve = Serve(**{"port": 8080, "context": 4096, "api_key_file": "/k", **fields})
+    lines = [line for line in network_lines(serve) if not line.startswith("#")]
+    program = CONNECT.format(port=serve.port, host=HOST, listener=listener)
+    run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *(f"--property={line}" for line in lines)]
+    output = vm.shell(shlex.join([*run, "--", "python3", "-c", program]))
+    return dict(line.split(" ", 1) for line in output.splitlines())
+
+
+def test_a_server_on_loopback_reaches_nothing_outside(running: VirtualMachine, listener: int) -> None:
+    found = attempts(running, listener)
+    assert found["listens"] == "yes"
+    assert found["other"] == "Operation not permitted"
+    assert found["out"] == FILTERED
+
+
+def test_a_server_beyond_loopback_reaches_private_networks_unless_its_clients_are_declared(
+    running: VirtualMachine, listener: int
+) -> None:
+    assert attempts(running, listener, host="0.0.0.0")["out"] == "yes"
+    assert attempts(running, listener, host="0.0.0.0", clients=("10.0.2.0/24",))["out"] == "yes"
+    assert attempts(running, listener, host="0.0.0.0", clients=("192.168.77.0/24",))["out"] == FILTERED
