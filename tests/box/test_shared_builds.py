@@ -47,7 +47,7 @@ class Pair:
 
     def delete_release(self) -> None:
         """Delete the release of the second box. Its server keeps running with the files that it has open."""
-        self.second.shell(f"rm -rf {self.release} {self.archive}")
+        self.second.shell(f"rm -rf {self.release} {self.archive}*")
 
     def has_release(self) -> bool:
         """Return whether the second box has the release. Assert that no unfinished copy is beside it."""
@@ -181,7 +181,7 @@ def test_a_deploy_killed_during_the_transfer_is_repeated(
     served.delete_release()
     with faulty_sftp(served.second, "slow"):
         running = served.both.start(log=tmp_path / "log")
-        size = f"stat -c %s {served.archive} 2>/dev/null || echo 0"
+        size = f"(echo 0; stat -c %s {served.archive}.*.part 2>/dev/null) | sort -n | tail -n 1"
         wait_for(lambda: int(served.second.shell(size)) > 1_000_000, "the first million bytes", 120)
         kill(running)
     assert not served.has_release()

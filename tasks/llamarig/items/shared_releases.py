@@ -171,7 +171,9 @@ class ReceivedReleases(Item):
             )
             # Under a name of its own: another run may be unpacking the same archive.
             part = f"{archive}.{secrets.token_hex(4)}.part"
-            yield StringCommand(f"mkdir -p {archive.rpartition('/')[0]}")
+            directory = archive.rpartition("/")[0]
+            # With what a killed run has left: no transfer takes a day.
+            yield StringCommand(f"mkdir -p {directory} && find {directory} -name '*.part' -mmin +1440 -delete")
             yield FileUploadCommand(str(offered.path), part)
             yield StringCommand(f"mv -f {part} {archive}")
             job = ReceiveJob(archive=archive, sha256=offered.sha256, release=path, builder=build.built_by or "")

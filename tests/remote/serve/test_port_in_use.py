@@ -14,7 +14,7 @@ from llamarig.remote.shared.job_status import Progress
 
 from tests.remote.serve.switched_box import PEER, UNIT, SwitchedBox, wait_for
 
-WAITING = "waiting up to 70 s for one connection of the server before"
+WAITING = "waiting up to 70 s for "
 
 
 def client_of(port: int) -> socket.socket:
