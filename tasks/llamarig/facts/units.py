@@ -69,21 +69,22 @@ class Units(FactBase[dict[str, Unit]]):
     Output::
 
         unit=llamarig-tiny.service
-        File=1795839133.846766270
-        Uptime=5758.76
+        File=1795842009.898784961
+        Uptime=8983.51
         Text=IyB0aW55OiBsbGFtYXJpZy9UaW55LVF3ZW4z...
-        MainPID=7300
-        ExecMainStartTimestampMonotonic=5753553253
+        MainPID=4749
+        ExecMainStartTimestampMonotonic=8629153240
         ActiveState=active
         UnitFileState=enabled
         NeedDaemonReload=no
-        InvocationID=6c4b1af915c84e5c9132be0a0814d8f5
-        Arguments=L3Vzci9iaW4vcHl0aG9uMwAtQgAvb3B0L2xs...
-        Proved=f5546ce39589988eacafa7a8d3c172ce268b...
-        Directives=b9c21fc647883268a7e3a879714c558b3c87...
-        ProvedFile=1795838991.715429999
-        ProvedInvocation=bbff39f976ad42f392dde128a762aac5
-        ProvedInputs=5da9bdcf935755e20d30e754482c08ff
+        InvocationID=bd9d67bf088340bab83c4d454f19f900
+        Arguments=L29wdC9sbGFtYXJpZy9sbGFtYS5jcHAvMGMx...
+        Proved=4e633563c89d7291dfb45357d24953356085...
+        Directives=c9f4cad68f7d37778ddb504d8e0f8a8db5fc...
+        ProvedFile=1795842009.898784961
+        ProvedInvocation=bd9d67bf088340bab83c4d454f19f900
+        ProvedInputs=703746c1a50c572618f577e551f4c4d2
+        Health=200
 
     Of a unit with a key also::
 
