@@ -134,7 +134,10 @@ def _recorded(name: str, key: str) -> str:
 
 
 def _age_s(values: Mapping[str, str]) -> float | None:
-    """By the clock that nobody sets; it stands still while a box sleeps, so that an age may be too large after that."""
+    """Seconds since the start, by clocks that cannot be set.
+
+    The monotonic clock stands still while a box sleeps, so the age may be too large after that.
+    """
     started = whole_number(values.get("ExecMainStartTimestampMonotonic", ""))
     uptime = decimal_number(values.get("Uptime", ""))
     return None if not started or uptime is None else uptime - started / 1e6

@@ -109,6 +109,7 @@ class Server:
                 sender = http.client.HTTPConnection(self._host, self._port)
                 sender.sock = connection
                 sender.request(method, path, body, self._headers)
+                # HTTPResponse needs only makefile() of a socket, which _connect's connection has.
                 with http.client.HTTPResponse(connection, method=method) as response:  # type: ignore[arg-type]
                     response.begin()
                     return response.status, _content(response)
