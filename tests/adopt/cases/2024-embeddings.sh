@@ -1,0 +1,1 @@
+llama-server --hf-repo nomic-ai/nomic-embed-text-v1.5-GGUF --hf-file nomic-embed-text-v1.5.Q8_0.gguf -c 8192 -b 8192 -ub 8192 --embedding --pooling mean --rope-scaling yarn --rope-freq-scale .75 -ngl 99 --port 8082

@@ -1,0 +1,1 @@
+./server --model /data/dolphin-2.6-mistral.Q8_0.gguf --ctx-size 32768 --grp-attn-n 4 --grp-attn-w 2048 --n-gpu-layers 99 --slots-endpoint-disable --system-prompt-file prompt.json --api-key hunter2hunter2

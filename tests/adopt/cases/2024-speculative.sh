@@ -1,0 +1,1 @@
+./llama-server -m /models/Qwen2.5-Coder-32B-Instruct-Q4_K_M.gguf -md /models/Qwen2.5-Coder-0.5B-Instruct-Q8_0.gguf -ngl 99 -ngld 99 --draft-max 16 --draft-min 4 --draft-p-min 0.9 -cd 4096 -c 16384 -fa --host 192.168.1.20

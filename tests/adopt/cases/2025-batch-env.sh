@@ -1,0 +1,1 @@
+env -u LD_PRELOAD GGML_CUDA_ENABLE_UNIFIED_MEMORY=1 LD_LIBRARY_PATH=/opt/llama/lib HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123456789 nice -n 5 llama-server -hf bartowski/Llama-3.3-70B-Instruct-GGUF:IQ3_XS -ngl 50 -c 16384 -nkvo --poll 0 --cpu-mask ff

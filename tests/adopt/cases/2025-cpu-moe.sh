@@ -1,0 +1,1 @@
+llama-server --model /models/ggml-org/gpt-oss-120b-GGUF/gpt-oss-120b-mxfp4-00001-of-00003.gguf --cpu-moe -ngl 99 -c 0 -fa on --jinja --reasoning-format none --chat-template-kwargs '{"reasoning_effort": "high"}' -ub 2048 -b 2048

@@ -1,0 +1,1 @@
+CUDA_VISIBLE_DEVICES="0" ~/src/ik_llama.cpp/build/bin/llama-server --model /mnt/ai/DeepSeek-V3-0324-IQ4_K_R4.gguf --ctx-size 32768 -ctk q8_0 -mla 2 -fa -amb 512 -fmoe --n-gpu-layers 63 --override-tensor exps=CPU --parallel 1 --threads 16 --host 127.0.0.1 --port 8080

@@ -1,0 +1,1 @@
+llama-server -m m-Q4_K_M.gguf -c 8192 -ngl 99 --temp 0.8 --dynatemp-range 0.3 --dynatemp-exp 1.5 --xtc-probability 0.5 --xtc-threshold 0.1 --dry-multiplier 0.8 --dry-base 1.75 --dry-allowed-length 3 --dry-penalty-last-n 512 --repeat-last-n 256 --frequency-penalty 0.1 --presence-penalty 0.2 --typical 0.95 --top-nsigma 1.2 --sampling-seq dtm --seed 42 --ignore-eos -l 15043+1

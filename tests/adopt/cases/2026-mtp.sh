@@ -1,0 +1,1 @@
+llama-server -m /models/Qwen3.6-35B-A3B-MTP-UD-Q4_K_XL.gguf --spec-type draft-mtp --spec-draft-n-max 2 --spec-draft-p-min 0.4 -ctkd q8_0 -ctvd q8_0 -c 98304 -np 1 -fa on -ctk q8_0 -ctv q8_0 -ngl 99 --kv-unified -ctxcp 48 -cms 4096

@@ -1,0 +1,1 @@
+llama-server -hf ggml-org/gpt-oss-20b-GGUF:MXFP4 --spec-type ngram-mod --spec-ngram-mod-n-match 24 --spec-ngram-mod-n-min 12 --spec-ngram-mod-n-max 48 -c 32768 -np 1 -ngl 99 --cache-ram 2048 --sleep-idle-seconds 600 --no-ui

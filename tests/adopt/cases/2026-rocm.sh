@@ -1,0 +1,1 @@
+HSA_OVERRIDE_GFX_VERSION=11.0.0 HIP_VISIBLE_DEVICES=0 ROCBLAS_USE_HIPBLASLT=1 llama serve -m /models/Qwen3-Coder-Next-UD-Q8_K_XL-00001-of-00003.gguf --port 8090 -c 262144 --no-mmap --parallel 4 --cache-ram -1 --threads -1 --seed -1 --presence-penalty 0.0 --metrics -a Qwen3-Coder-Next

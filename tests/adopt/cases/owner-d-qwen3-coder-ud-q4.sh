@@ -1,0 +1,1 @@
+llama-server -m Qwen3-Coder-Next-UD-Q4_K_XL.gguf --jinja --flash-attn 1 -ngl 99 -ctk q4_1 -ctv q4_1 --temp 0.7 --top-k 20 --top-p 0.8 --min-p 0.0 -c 262144 -b 16384 -ub 1024 --no-webui -np 1 -ot "\.([0-1][2-9]|[2-9][0-9]|[0-9][0-9][0-9])\.ffn_(up|down|gate)_exps.=CPU"
