@@ -74,6 +74,9 @@ def test_part_numbers_the_rules_were_not_written_with(ddr: str, mts: str, part: 
         ("LD5U16G72C34LA", 5, 7200),
         ("LD4S16G32C22ST", 4, 3200),
         ("MRX4U360GKKP32G", 4, 3600),
+        ("8GBF1X08QFHH38-135-K", 4, 3200),
+        ("8GBF1X08LFHH35-12-K", 4, 2666),
+        ("CT64G75C2LP5XG.M8A", 5, 7500),
     ],
 )
 def test_the_spelling_of_each_maker(part: str, ddr: int, mts: int) -> None:
@@ -97,16 +100,23 @@ def test_a_part_number_without_a_speed_has_no_rating(part: str) -> None:
 
 
 def test_a_stock_number_takes_the_speed_of_the_spd() -> None:
-    for part in ("99U5471-054.A00LF", "9905702-120.A00G", "KP223C-ELD"):
+    for part in ("99U5000-054.A00LF", "9905000-120.A00G", "KP223C-ELD"):
         found = standard_speed(part, 1600, 3)
         assert found is not None
         assert (found.mts, found.profile, found.from_firmware) == (1600, False, True)
-    assert standard_speed("99U5471-054.A00LF", 1067, 3) is None  # faster modules are slowed down to it
-    rounded = standard_speed("99U5702-095.A00G", 2667, 4)
+    assert standard_speed("99U5000-054.A00LF", 1067, 3) is None  # faster modules are slowed down to it
+    rounded = standard_speed("99U5000-095.A00G", 2667, 4)
     assert rounded is not None
     assert rounded.mts == 2666
     assert standard_speed("atermiter", 2400, 4) is None  # no stock number
-    assert standard_speed("99U5471-054.A00LF", 1600, None) is None
+    assert standard_speed("99U5000-054.A00LF", 1600, None) is None
+
+
+def test_a_frequent_stock_number_has_its_own_speed() -> None:
+    """Whatever the firmware reports, which is often the speed that it has set."""
+    found = standard_speed("9905702-120.A00G", 2133, 4)
+    assert found is not None
+    assert (found.mts, found.profile, found.from_firmware) == (2666, False, False)
 
 
 def test_a_part_number_of_another_generation_is_not_trusted() -> None:

@@ -11,7 +11,6 @@ import importlib
 import re
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -27,23 +26,27 @@ from llamarig.facts.ram import MemoryModules
 CHECKS = (MemorySpeed(), MemoryChannels(), MemoryBandwidth())
 
 
-def dumps(repository: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every dump: files named by twelve hexadecimal digits."""
-    listed = subprocess.run(
-        ["git", "-C", str(repository), "ls-tree", "-rz", "HEAD"], stdout=subprocess.PIPE, check=True
-    ).stdout
-    entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
-    named = [(about.split()[2], path.decode()) for about, path in entries if re.search(rb"/[0-9A-F]{12}$", path)]
-    with tempfile.TemporaryFile() as ids:
-        ids.write(b"".join(digest + b"\n" for digest, _ in named))
-        ids.seek(0)
-        command = ["git", "-C", str(repository), "cat-file", "--batch", "--buffer"]
-        with subprocess.Popen(command, stdin=ids, stdout=subprocess.PIPE) as git:
-            assert git.stdout is not None
-            for _, path in named:
-                size = int(git.stdout.readline().split()[2])
-                yield path, git.stdout.read(size)
-                git.stdout.read(1)
+def dumps(repository: Path, kinds: tuple[str, ...] = ()) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every dump: files named by twelve hexadecimal digits.
+
+    :param kinds: of computers, as the repository's directories name them; all if empty
+    """
+    git = ["git", "-C", str(repository)]
+    listed = subprocess.run([*git, "ls-tree", "-rz", "HEAD"], stdout=subprocess.PIPE, check=True).stdout
+    paths: dict[bytes, list[str]] = {}
+    for entry in filter(None, listed.split(b"\0")):
+        about, path = entry.split(b"\t", 1)
+        if re.search(rb"/[0-9A-F]{12}$", path) and (not kinds or path.decode().startswith(kinds)):
+            paths.setdefault(about.split()[2], []).append(path.decode())
+    # In the order of the pack, which takes a tenth of the time of that of the paths.
+    command = [*git, "cat-file", "--batch-all-objects", "--unordered", "--batch", "--buffer"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while header := process.stdout.readline().split():
+            content = process.stdout.read(int(header[2]))
+            process.stdout.read(1)
+            for name in paths.get(header[0], ()):
+                yield name, content
 
 
 def rigs() -> tuple[Rig, Rig]:
@@ -58,7 +61,7 @@ def findings(text: str, of: tuple[Rig, Rig]) -> tuple[str, Iterator[str]]:
     ram = MemoryModules().process(text.splitlines())
     box = Box(ram=ram, copy_gb_s=40.0)
     found = [[finding for check in CHECKS for finding in check.look(rig, box)] for rig in of]
-    verdict = "no modules" if not ram.modules else judge(ram.modules).verdict.value
+    verdict = "no modules" if not ram.modules else judge(ram).verdict.value
     return verdict, (finding.check for finding in found[0])
 
 

@@ -22,8 +22,8 @@ def test_boxes_below_their_rating_are_found_and_no_others() -> None:
     below = [item for item in LABELLED if item["label"] == "off"]
     at_rating = [item for item in LABELLED if item["label"] == "on"]
     assert (len(below), len(at_rating)) == (59, 39)
-    found = [item for item in below if judge(read(item["file"]).modules).verdict is Verdict.BELOW]
-    false_positives = [item for item in at_rating if judge(read(item["file"]).modules).verdict is not Verdict.FULL]
+    found = [item for item in below if judge(read(item["file"])).verdict is Verdict.BELOW]
+    false_positives = [item for item in at_rating if judge(read(item["file"])).verdict is not Verdict.FULL]
     assert len(found) / len(below) >= 0.97, [item["file"] for item in below if item not in found]
     assert len(false_positives) / len(at_rating) <= 0.02, [item["file"] for item in false_positives]
 
@@ -31,28 +31,27 @@ def test_boxes_below_their_rating_are_found_and_no_others() -> None:
 @pytest.mark.parametrize("item", LABELLED, ids=[item["file"] for item in LABELLED])
 def test_speeds_are_as_labelled(item: dict[str, Any]) -> None:
     ram = read(item["file"])
-    speed = judge(ram.modules)
+    speed = judge(ram)
     assert (len(ram.modules), ram.slots) == (item["modules"], item["slots"])
     assert (speed.rated, speed.mts) == (item["rated_mts"], item["effective_mts"])
 
 
 def test_four_ddr5_modules_at_the_guaranteed_speed() -> None:
     for name in ("012_ddr5_5200_off.txt", "060_outofspec_5200_off.txt", "094_outofspec_6000_off.txt"):
-        speed = judge(read(name).modules)
+        speed = judge(read(name))
         assert speed.mts == 3600
         assert "so this is normal" in speed.limit
-    two_modules = judge(read("001_ddr5_6000_off.txt").modules)
+    two_modules = judge(read("001_ddr5_6000_off.txt"))
     assert two_modules.limit == ""
 
 
 def test_a_declared_speed_overrides_the_part_number() -> None:
-    modules = read("001_ddr5_6000_off.txt").modules
-    assert judge(modules, declared=4400).verdict is Verdict.FULL
-    assert judge(read("005_ddr5_6000_on.txt").modules, declared=6400).verdict is Verdict.BELOW
+    assert judge(read("001_ddr5_6000_off.txt"), declared=4400).verdict is Verdict.FULL
+    assert judge(read("005_ddr5_6000_on.txt"), declared=6400).verdict is Verdict.BELOW
 
 
 def test_the_slower_of_mixed_kits_counts() -> None:
-    speed = judge(read("special_ddr4_mixed_kits.txt").modules)
+    speed = judge(read("special_ddr4_mixed_kits.txt"))
     assert (speed.verdict, speed.rated) == (Verdict.FULL, 2666)
 
 
@@ -63,24 +62,23 @@ def test_a_flash_chip_is_not_a_memory_module() -> None:
 
 
 def test_soldered_memory_has_no_profile() -> None:
-    speed = judge(read("special_laptop_lpddr5_soldered.txt").modules)
+    speed = judge(read("special_laptop_lpddr5_soldered.txt"))
     assert speed.verdict is Verdict.SUSPECT
     assert "no profile" in speed.limit
 
 
 def test_a_standard_speed_without_a_part_number_is_suspect() -> None:
-    speed = judge(read("special_part_number_unknown.txt").modules)
+    speed = judge(read("special_part_number_unknown.txt"))
     assert (speed.verdict, speed.mts, speed.rated) == (Verdict.SUSPECT, 2133, 0)
 
 
 @pytest.mark.parametrize("name", ["special_ryzen_ecc_udimm.txt", "special_server_ecc_rdimm_ddr4.txt"])
 def test_ecc_modules_at_their_rating(name: str) -> None:
-    modules = read(name).modules
-    assert judge(modules).verdict is Verdict.FULL
+    assert judge(read(name)).verdict is Verdict.FULL
 
 
 def test_a_virtual_machine_has_no_speed() -> None:
-    assert judge(read("special_vm_guest.txt").modules).verdict is Verdict.UNKNOWN
+    assert judge(read("special_vm_guest.txt")).verdict is Verdict.UNKNOWN
 
 
 def test_channels() -> None:
@@ -96,5 +94,5 @@ def test_ddr5_at_2000_is_not_half_of_4000() -> None:
         .read_text()
         .replace("Configured Memory Speed: 5200", "Configured Memory Speed: 2000")
     )
-    speed = judge(parse(text.splitlines()).modules)
+    speed = judge(parse(text.splitlines()))
     assert (speed.verdict, speed.mts, speed.percent) == (Verdict.BELOW, 2000, 38)

@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llamarig.checks.ram_stock_numbers import STOCK_NUMBERS
+
 _DDR3 = {800, 1066, 1333, 1600, 1800, 1866, 2000, 2133, 2200, 2250, 2400, 2600, 2666, 2800, 2933}
 _DDR4 = {
     *(1600, 1866, 2133, 2400, 2666, 2800, 2933, 3000, 3100, 3200, 3300, 3333, 3400, 3466, 3600, 3666, 3733, 3800, 3866),
     *(4000, 4133, 4200, 4266, 4300, 4333, 4400, 4500, 4600, 4700, 4800, 4866, 5000, 5066, 5100, 5133, 5333),
 }
-_DDR5 = {*range(4000, 10001, 200), 5333, 5866, 6933, 8266, 8533, 9066, 9333}
+_DDR5 = {*range(4000, 10001, 200), 5333, 5866, 6933, 7500, 8266, 8533, 9066, 9333}
 _RATES = {3: _DDR3, 4: _DDR4, 5: _DDR5}
 """Speeds in MT/s of modules sold in each DDR generation; any other number in a part number is not a speed."""
 
@@ -64,6 +66,8 @@ _KINGMAX = {"E": 1066, "F": 1333, "G": 1600}
 _SMART = {"H": 1333, "N": 1600, "K": 2400, "L": 2666}
 _TRANSCEND_DDR3 = {"1": 1066, "3": 1333, "6": 1600, "8": 1866}
 _TRANSCEND_DDR4 = {"1": 2133, "4": 2400, "6": 2666, "2": 3200}
+_PNY = {"L": 2666, "Q": 3200, "R": 3600}
+"""From the speeds of the boxes in linuxhw/DMI: no guide of the maker's was available."""
 _ELPIDA = {"AE": 1066, "AG": 1066, "DG": 1333, "DJ": 1333, "GL": 1600, "GN": 1600, "JS": 1866}
 
 
@@ -111,14 +115,28 @@ def standard_speed(part_number: str, spd_mts: int, generation: int | None) -> Ra
     """The rating of a module whose part number names no speed, but is one that a maker uses for modules without a
     profile.
 
-    The speed of such a module is that of its SPD, which the firmware reports as the module's own.
+    The speed of such a module is that of its SPD, which the firmware reports as the module's own. Some firmware reports
+    the speed that it has set instead, so the speed of frequent part numbers is taken from a table.
 
     :param spd_mts: MT/s that the firmware reports for the module, whatever it runs at
     """
-    if generation is None or not _STOCK_NUMBER.match(part_number.strip().upper()):
+    part = part_number.strip().upper()
+    if generation is None or not is_stock_number(part):
         return None
+    if known := STOCK_NUMBERS.get(part[:11]):
+        return Rating(known, generation, profile=False)
     mts = next((mts for mts in _JEDEC.get(generation, ()) if abs(mts - spd_mts) <= 1), None)
     return None if mts is None else Rating(mts, generation, profile=False, from_firmware=True)
+
+
+def of_a_kit_of_four(part_number: str) -> bool:
+    """Whether it is sold as one of four or eight modules: CMK192GX5M4B5200C38, CT4K16G56C46U5, KF560C36BBEK4."""
+    return re.match(r"CM[A-Z]{1,3}\d+GX5M[48]|C[TP][48]K|KF\S+K[48]\b", part_number.strip().upper()) is not None
+
+
+def is_stock_number(part_number: str) -> bool:
+    """Whether it is a number under which a maker sells modules without a profile, and which names no speed."""
+    return _STOCK_NUMBER.match(part_number) is not None
 
 
 def is_sold(mts: int, generation: int | None) -> bool:
@@ -159,12 +177,12 @@ def _abbreviated(profile: bool | None = None, generation: int | None = None) -> 
     return read
 
 
-def _named(table: dict[str, int], generation: int | None = None) -> _Reader:
-    """A reader for patterns with a group ``bin``, to be looked up in a table of JEDEC bins, which need no profile."""
+def _named(table: dict[str, int], generation: int | None = None, *, profile: bool = False) -> _Reader:
+    """A reader for patterns with a group ``bin``, to be looked up in a table: of JEDEC bins, which need no profile."""
 
     def read(match: re.Match[str]) -> Rating | None:
         mts = table.get(match["bin"])
-        return None if mts is None else Rating(mts, generation or _generation_of(mts), profile=False)
+        return None if mts is None else Rating(mts, generation or _generation_of(mts), profile)
 
     return read
 
@@ -211,6 +229,7 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         # Crucial: CT16G4DFD8266, CP16G4DFRA32A; CT16G56C46U5; Ballistix BLS8G4D240FSB, BL16G36C16U4R.
         (r"^C[TP](?:\d+K)?\d+G4[A-Z]{2}[A-Z][A-Z0-9](?P<bin>213|24A|266|293|32A)", _named(_CRUCIAL_VALUE)),
         (r"^C[TP](?:\d+K)?\d+G(?P<mts>\d{2})C\d\d[A-Z]+(?P<ddr>5)", _abbreviated()),
+        (r"^CT\d+G(?P<mts>\d\d)C\dLP(?P<ddr>5)", _abbreviated(profile=False)),  # LPCAMM2: CT64G75C2LP5XG
         (r"^BL[A-Z]?(?:\d+K)?\d+G(?P<mts>\d{2})C\d\d[A-Z]+(?P<ddr>[45])", _abbreviated(profile=True)),
         (r"^BL[A-Z]\d*K?\d+G(?P<ddr>4)[DS](?P<mts>240|213|\d{2})", _abbreviated()),
         (r"^BL[A-Z]\d*K?\d+G(?P<ddr>3)[DNS](?P<mts>\d{2})", _abbreviated()),
@@ -236,6 +255,9 @@ _MAKERS: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         # Patriot: PSD48G266681S, PVS416G320C6K, PVV532G620C40K.
         (r"^PSD(?P<ddr>[345])\d{1,2}G(?P<mts>\d{4})", _abbreviated(profile=False)),
         (r"^P[A-Z]{2,4}(?P<ddr>[45])\d{1,2}G(?P<mts>\d{3})C", _abbreviated(profile=True)),
+        # PNY: 8GBF1X08QFHH38-135-K, where 135 is the voltage of a profile, and the letter after X08 is the speed.
+        (r"^\d+GB?F\dX08(?P<bin>[LQR])\w+-135", _named(_PNY, 4, profile=True)),
+        (r"^\d+GB?F\dX08(?P<bin>[LQR])\w+-12", _named(_PNY, 4)),
         # TEAMGROUP: TEAMGROUP-UD4-3600, UD5-6000, UD5-720.
         (r"^(?:[A-Z]+-)?[UES]D(?P<ddr>[345])-(?P<mts>\d{4}|\d{3}(?=[. ]|$))", _abbreviated()),
         # Transcend: TS512MLK64V6H (K is DDR3, H is DDR4).

@@ -3,12 +3,14 @@ indications."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from llamarig.checks.ram_part_numbers import Rating, is_sold, rating, standard_speed
-from llamarig.facts.ram import Module
+from llamarig.checks.memory_limits import MemoryLimit, memory_limit
+from llamarig.checks.ram_part_numbers import Rating, is_sold, of_a_kit_of_four, rating, standard_speed
+from llamarig.facts.ram import Module, Ram
 
 TOLERANCE = 0.97
 """Share of the rated speed that counts as full: firmware rounds (2667 for 2666, 5988 for 6000), and old Ryzens run 3000
@@ -20,9 +22,16 @@ _SPEED_WITHOUT_PROFILE = {3: 1333, 4: 2666, 5: 4800}
 For DDR3, 1600 is also a standard speed, but modules that run at 1600 were nearly always sold as such.
 """
 
-_FOUR_DDR5_MODULES = 3600
-"""MT/s that AMD (Ryzen 7000, 9000) and Intel (12th to 14th Core) guarantee for two DDR5 modules a channel."""
+_STANDARD_DDR5 = (5200, 5600, 6400)
+"""Faster standard speeds of DDR5: the SPD of many a kit that is sold as 6000 to 8000 has one of them."""
 
+_FOUR_DDR5_MODULES = range(3600, 4401)
+"""MT/s that processors guarantee for two DDR5 modules a channel: 3600 AMD (Ryzen 7000, 9000), 3600 to 4400 Intel (12th
+to 14th Core), depending on ranks."""
+
+
+_WITH_MANY_CHANNELS = re.compile(r"\bXeon\b(?!.* E-)|EPYC [89]|Threadripper")
+"""Processors of servers and workstations, with four channels or more for DDR5, and limits of their own."""
 
 _LOWEST_MTS = {"DDR3": 800, "DDR4": 1600}
 """The slowest that a generation runs at; a lower number is the clock, which is half of the rate."""
@@ -30,8 +39,8 @@ _LOWEST_MTS = {"DDR3": 800, "DDR4": 1600}
 _LOWEST_SOLD = {"DDR3": 1066, "DDR4": 2133}
 """The slowest that modules of a generation are commonly sold at; a lower number may be a clock."""
 
-_POSSIBLE_MTS = range(200, 12001)
-"""Other values are not speeds: firmware has reported 0, 1, 12, 32768 and 58785."""
+_SLOWEST_MTS, _FASTEST_MTS = 200, {3: 3200, 4: 5600, 5: 12000}
+"""Other values are not speeds: firmware has reported 0, 1, 12, 32768 and 58785, and 6567 and 10431 for DDR3."""
 
 
 class Verdict(Enum):
@@ -48,7 +57,7 @@ class RamSpeed:
     """The judgement of a box's RAM. ``mts``: current speed, ``rated``: speed it should run at; both in MT/s, 0 if
     unknown.
 
-    ``limit``: why no BIOS setting may reach the rated speed; empty if one should.
+    ``limit``: why no BIOS setting may reach the rated speed, or more than the current one; empty if one should.
     """
 
     verdict: Verdict
@@ -56,6 +65,8 @@ class RamSpeed:
     rated: int = 0
     source: str = ""
     limit: str = ""
+    fixed: bool = False
+    """Whether ``limit`` holds whatever the modules: the processor, the chipset or the board allows no more."""
 
     @property
     def percent(self) -> int:
@@ -63,19 +74,19 @@ class RamSpeed:
         return 100 * self.mts // self.rated if self.rated else 0
 
 
-def judge(modules: Sequence[Module], declared: int | None = None) -> RamSpeed:
+def judge(ram: Ram, declared: int | None = None) -> RamSpeed:
     """Judge the speed of a box's RAM.
 
-    :param modules: the populated slots, without flash chips and empty slots
     :param declared: MT/s from the inventory; it takes precedence over part numbers
     """
+    modules = ram.modules
     running = [mts for module in modules if (mts := effective_speed(module))]
     if not running:
         return RamSpeed(Verdict.UNKNOWN, rated=declared or 0, source="declared" if declared else "")
     # All channels run at the speed of the slowest module.
     mts = min(running)
     if declared is not None:
-        return _compare(mts, declared, "declared", modules)
+        return _compare(mts, declared, "declared", ram)
     if all(module.soldered for module in modules):
         rated = min((module.speed for module in modules if module.speed), default=0)
         if rated and mts < rated * TOLERANCE:
@@ -87,9 +98,9 @@ def judge(modules: Sequence[Module], declared: int | None = None) -> RamSpeed:
         # Each module can run at least at this speed, so the slowest of them sets it for all.
         at_least = min(one.mts if one else own_speed(module) for module, one in zip(modules, ratings, strict=True))
         if mts < at_least * TOLERANCE:
-            return _compare(mts, at_least, "by the firmware; a part number names no speed", modules)
+            return _compare(mts, at_least, "by the firmware; a part number names no speed", ram)
         if not known:
-            return _unrated(mts, modules)
+            return _unrated(mts, ram)
     rated = min(rating.mts for _, rating in known)
     parts = ", ".join(sorted({part for part, rating in known if rating.mts == rated}))
     source = f"part number {parts}"
@@ -97,24 +108,38 @@ def judge(modules: Sequence[Module], declared: int | None = None) -> RamSpeed:
         source = f"by the firmware for {parts}, which needs no profile"
     if None in ratings and mts < rated * TOLERANCE:
         return RamSpeed(Verdict.SUSPECT, mts, rated, f"{source}; another module's names no speed")
-    return _compare(mts, rated, source, modules)
+    return _compare(mts, rated, source, ram)
 
 
-def _compare(mts: int, rated: int, source: str, modules: Sequence[Module]) -> RamSpeed:
+def _compare(mts: int, rated: int, source: str, ram: Ram) -> RamSpeed:
     if mts >= rated * TOLERANCE:
         return RamSpeed(Verdict.FULL, mts, rated, source)
-    return RamSpeed(Verdict.BELOW, mts, rated, source, _limit(mts, modules))
+    platform = _platform_limit(ram)
+    if platform is not None and platform.mts < rated * TOLERANCE and mts >= platform.mts * TOLERANCE:
+        limit = f"{platform.setter} no more than {max(platform.mts, mts)} MT/s, so this is normal"
+        return RamSpeed(Verdict.BELOW, mts, rated, source, limit, fixed=True)
+    return RamSpeed(Verdict.BELOW, mts, rated, source, _limit(mts, rated, ram))
 
 
-def _limit(mts: int, modules: Sequence[Module]) -> str:
-    """The reason why the platform may not reach the rated speed; empty if a BIOS setting should."""
-    ratings = [module_rating(module) for module in modules]
-    ddr5 = any(module.generation == 5 for module in modules) or any(one and one.generation == 5 for one in ratings)
-    if ddr5 and len(modules) >= 4 and (channels_share(modules)) and mts >= _FOUR_DDR5_MODULES:
+_FOUR_DDR5 = f"{_FOUR_DDR5_MODULES[0]} to {_FOUR_DDR5_MODULES[-1]} MT/s that desktop processors"
+
+
+def _limit(mts: int, rated: int, ram: Ram) -> str:
+    """The reason why the modules may not reach the rated speed; empty if a BIOS setting should."""
+    modules = ram.modules
+    if _are_four_ddr5(ram) and mts > _FOUR_DDR5_MODULES[-1] * 1.01:
         return (
-            "two DDR5 modules a channel: desktop processors guarantee 3600 to 4400 MT/s for four modules, "
-            "so this is normal; two larger modules would run faster"
+            f"{mts} MT/s is more than the {_FOUR_DDR5} guarantee for two DDR5 modules a channel, and less than the "
+            f"{rated} MT/s of each module: its profile may be off, or four modules may not reach it here; try it"
         )
+    if _are_four_ddr5(ram) and mts >= _FOUR_DDR5_MODULES[0] * TOLERANCE:
+        return (
+            f"the modules share channels, and {_FOUR_DDR5} guarantee then, so this is normal; two larger modules would "
+            "run faster"
+        )
+    ratings = [module_rating(module) for module in modules]
+    if any(module.screwed_on for module in modules):
+        return "modules that are screwed on (CAMM2, LPCAMM2), which need no profile: processor or board set the limit"
     if None in ratings:
         return "a part number names no speed: a profile may be off, or the processor or the board sets the limit"
     if all(rating is not None and rating.profile is False for rating in ratings):
@@ -126,16 +151,42 @@ def _limit(mts: int, modules: Sequence[Module]) -> str:
     return ""
 
 
+def _platform_limit(ram: Ram) -> MemoryLimit | None:
+    generation = next((module.generation for module in ram.modules if module.generation), None)
+    return memory_limit(ram.processor, ram.board, generation)
+
+
+def _are_four_ddr5(ram: Ram) -> bool:
+    """Whether a desktop's DDR5 modules share channels and were not sold together, as a kit with a profile for all."""
+    modules = ram.modules
+    if _WITH_MANY_CHANNELS.search(ram.processor):
+        return False
+    ratings = [module_rating(module) for module in modules]
+    ddr5 = any(module.generation == 5 for module in modules) or any(one and one.generation == 5 for one in ratings)
+    kit = all(of_a_kit_of_four(module.part_number) for module in modules)
+    return ddr5 and not kit and len(modules) >= 4 and channels_share(modules)
+
+
 def channels_share(modules: Sequence[Module]) -> bool:
     """Whether two modules share a channel. If slot names do not tell, four modules do on a desktop board."""
     named = {module.channel for module in modules}
     return None in named or len(named) < len(modules)
 
 
-def _unrated(mts: int, modules: Sequence[Module]) -> RamSpeed:
-    base = max((_SPEED_WITHOUT_PROFILE.get(module.generation or 0, 0) for module in modules), default=0)
+def _unrated(mts: int, ram: Ram) -> RamSpeed:
+    """Judge modules whose part numbers name no speed: by the standard speeds that kits have without their profile."""
+    generation = max((module.generation or 0 for module in ram.modules), default=0)
+    base = _SPEED_WITHOUT_PROFILE.get(generation, 0)
+    platform = _platform_limit(ram)
+    if platform is not None and mts >= platform.mts * TOLERANCE:
+        return RamSpeed(Verdict.FULL, mts, limit=f"{platform.setter} no more")
     if base and mts <= base * 1.01:
         return RamSpeed(Verdict.SUSPECT, mts, 0, "a standard speed without a profile; the part number names no speed")
+    if generation == 5 and any(abs(mts - standard) <= 0.01 * standard for standard in _STANDARD_DDR5):
+        source = (
+            "a standard speed, at which kits sold as 6000 to 8000 run without a profile; the part number names none"
+        )
+        return RamSpeed(Verdict.SUSPECT, mts, 0, source)
     return RamSpeed(Verdict.FULL if base else Verdict.UNKNOWN, mts)
 
 
@@ -146,7 +197,8 @@ def effective_speed(module: Module) -> int:
     many for AM3+, FM2 and AM1. No DDR5 board does, and a DDR5 module at 2000 MT/s runs at 2000. Source: 17,796 dumps
     of desktops and servers.
     """
-    clock = module.configured if module.configured in _POSSIBLE_MTS else 0
+    fastest = _FASTEST_MTS.get(module.generation or 5, 0)
+    clock = module.configured if _SLOWEST_MTS <= module.configured <= fastest else 0
     if module.type.startswith("DDR5") or not clock:
         return clock
     is_half_of_own = abs(2 * clock - module.speed) <= 3
@@ -168,9 +220,12 @@ def effective_speed(module: Module) -> int:
 
 def module_rating(module: Module) -> Rating | None:
     """Speed that a module was sold for, by its part number; None where that does not contain it."""
-    return rating(module.part_number, module.generation) or standard_speed(
-        module.part_number, own_speed(module), module.generation
-    )
+    found = rating(module.part_number, module.generation)
+    if found is None and not module.type:
+        # An old dmidecode does not know the type; DDR4 of 4000 and more, which looks like DDR5, says what it is itself.
+        named = rating(module.part_number)
+        found = named if named is not None and named.generation is not None else None
+    return found or standard_speed(module.part_number, own_speed(module), module.generation)
 
 
 def own_speed(module: Module) -> int:

@@ -1,4 +1,4 @@
-"""The memory modules of a box, from the SMBIOS table of its firmware."""
+"""The memory modules of a box, its processor and board, from the SMBIOS table of its firmware."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pyinfra.api.facts import FactBase
 
 _UNITS = {"kB": 1 / 1024, "KB": 1 / 1024, "MB": 1, "GB": 1024, "TB": 1024 * 1024}
+_STANDARD_DDR4 = (2133, 2134, 2400, 2666, 2667, 2933, 2934, 3200)
 _FILLER = {"unknown", "not specified", "none", "null", "undefined", "not available", "<out of spec>", "<bad index>"}
 
 
@@ -31,15 +32,25 @@ class Module:
 
     @property
     def generation(self) -> int | None:
-        """Generation of DDR: 3, 4 or 5; None where the firmware does not report it (old dmidecode, virtual machine)."""
+        """Generation of DDR: 3, 4 or 5; None where it is not known (virtual machine)."""
         if match := re.search(r"DDR([345])", self.type):
             return int(match[1])
-        return None
+        # dmidecode prints types that are newer than itself as <OUT OF SPEC>: 2.12 knows no DDR4, and 3.2 no DDR5. Other
+        # speeds than these may be those of a profile.
+        if not self.type and self.part_number and self.speed >= 4000:
+            return 5
+        return 4 if not self.type and self.part_number and self.speed in _STANDARD_DDR4 else None
 
     @property
     def soldered(self) -> bool:
-        """Whether it is LPDDR or chips on the board, for which there are no XMP or EXPO profiles."""
-        return self.type.startswith("LPDDR") or "chip" in self.form_factor.lower()
+        """Whether it is chips on the board, as LPDDR is, except in modules that are screwed on."""
+        is_lpddr = self.type.startswith("LPDDR") and not self.screwed_on
+        return is_lpddr or "chip" in self.form_factor.lower()
+
+    @property
+    def screwed_on(self) -> bool:
+        """Whether it is a CAMM2 or LPCAMM2. Boards report soldered LPDDR as DIMM or SODIMM, too, but not as CAMM."""
+        return "camm" in self.form_factor.lower() or re.match(r"CT\d+G\d\dC\dLP", self.part_number) is not None
 
     @property
     def channel(self) -> str | None:
@@ -75,13 +86,20 @@ class Ram:
     modules: tuple[Module, ...] = ()
     slots: int = 0
     why_not: str = ""
+    processor: str = ""
+    """Name of the first processor; empty if unknown."""
+    board: str = ""
+    """Maker and name of the board; empty if unknown."""
 
 
 class MemoryModules(FactBase[Ram]):
-    """Memory slots and modules, from dmidecode (SMBIOS types 16 and 17).
+    """Memory slots and modules, processor and board, from dmidecode (SMBIOS types 2, 4, 16 and 17).
 
     Output, shortened::
 
+        Handle 0x0002, DMI type 2, 15 bytes
+        Base Board Information
+            Product Name: IMB-X1316
         Handle 0x0010, DMI type 16, 23 bytes
         Physical Memory Array
             Use: System Memory
@@ -102,7 +120,7 @@ class MemoryModules(FactBase[Ram]):
             "export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; "
             "if ! command -v dmidecode >/dev/null; then echo 'why=dmidecode is not installed'; "
             'elif [ "$(id -u)" != 0 ]; then echo "why=only root may read the firmware\'s table"; '
-            "elif ! dmidecode --type 16 --type 17 2>/dev/null; "
+            "elif ! dmidecode --type 2 --type 4 --type 16 --type 17 2>/dev/null; "
             "then echo 'why=the firmware has no table that dmidecode can read (a container?)'; fi; true"
         )
 
@@ -146,7 +164,15 @@ def parse(output: Iterable[str]) -> Ram:
     modules = tuple(module for record in devices if (module := _module(record.fields)) is not None)
     if not devices and not why_not:
         why_not = "the firmware lists no memory modules"
-    return Ram(modules, slots=len(devices), why_not=why_not)
+    board = next((record.fields for record in records if record.kind == 2), {})
+    processor = next((record.fields for record in records if record.kind == 4), {})
+    return Ram(
+        modules,
+        slots=len(devices),
+        why_not=why_not,
+        processor=_text(processor.get("version", "")),
+        board=" ".join(filter(None, (_text(board.get("manufacturer", "")), _text(board.get("product name", ""))))),
+    )
 
 
 def _module(fields: dict[str, str]) -> Module | None:
