@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from llamarig.facts.gpus import Gpus, GpuState
 
 RADEON = {
@@ -117,3 +118,19 @@ END
     (tmp_path / "lspci").chmod(0o755)
     (card,) = sysfs.read("744C,\tC8,\tAMD Radeon RX 7900 XTX\n", f"{tmp_path}:/usr/bin:/bin").amd
     assert card.name == "Navi 31 [Radeon RX 7900 XT]"
+
+
+@pytest.mark.parametrize(("revision", "integrated"), [(1, False), (2, True), (3, True), (None, False)])
+def test_integrated_graphics_are_told_by_the_format_of_their_metrics(
+    tmp_path: Path, revision: int | None, integrated: bool
+) -> None:
+    """As kgd_pp_interface.h begins them: size (16 bits), format and content revision."""
+    sysfs = Sysfs(tmp_path)
+    files = {**RADEON, "mem_info_vram_total": "4294967296", "mem_info_gtt_total": "103079215104"}
+    device = sysfs.device("0000:00:08.1/0000:c3:00.0", files)
+    if revision is not None:
+        (device / "gpu_metrics").write_bytes(bytes([0x78, 0, revision, 1, *range(100)]))
+    sysfs.card(0, device)
+    (card,) = sysfs.read().amd
+    assert (card.integrated, card.total_mib) == (integrated, 4096)
+    assert card.shared_mib == (98304 if integrated else 0)

@@ -35,7 +35,7 @@ def read(fact: Fact, lines: list[str]) -> Any:
     """Result of the fact, after what callers compute from it."""
     result = fact().process(lines)
     if fact is MemoryModules:
-        judge(result.modules)
+        judge(result)
     if fact is Releases:
         assert all(isinstance(release.flags, frozenset) for release in result.values())
     return result

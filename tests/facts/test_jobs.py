@@ -21,9 +21,33 @@ def test_a_message_survives_the_shell(tmp_path: Path, monkeypatch: pytest.Monkey
     status = {"state": "failed", "message": message, "lines": [message]}
     (tmp_path / "switch").mkdir()
     (tmp_path / "switch" / "status.json").write_text(json.dumps(status))
+    (tmp_path / "systemctl").symlink_to("/bin/true")  # as where no unit matches
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = Jobs().command(["switch"])
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     assert Jobs().process(done.stdout.splitlines())["switch"].status == JobStatus.from_json(status)
+
+
+UNITS = """\
+llamarig-job-switch-m_0a1b.service loaded failed failed [systemd-run] /opt/llamarig/bin/python3 -B -m llamarig.remote
+llamarig-job-switch-m_2c3d.service loaded active running [systemd-run] /opt/llamarig/bin/python3 -B -m llamarig.remote
+"""
+
+
+@pytest.mark.parametrize(("units", "expected"), [(UNITS, {"switch-m": True}), ("", {"switch-m": False}), (None, {})])
+def test_a_job_has_not_ended_where_systemd_does_not_answer(
+    tmp_path: Path, units: str | None, expected: dict[str, bool]
+) -> None:
+    """Regression: a switch was taken for interrupted, because systemd took over 25 s to reload."""
+    # As systemctl does with a pattern: a line for each unit, none where none matches, and a failure without an answer.
+    answer = "echo 'Failed to list units: Connection timed out' >&2; exit 1" if units is None else f"printf '{units}'"
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\n{answer}\n")
+    systemctl.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", Jobs().command(["switch-m"])], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert {name: job.running for name, job in Jobs().process(done.stdout.splitlines()).items()} == expected
 
 
 @pytest.mark.parametrize("running", [(), ("fetch",), ("fetch", "switch-m")])

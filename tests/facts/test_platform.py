@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from llamarig.facts.platform import HostPlatform, Platform
 
 # Captured on Debian 13 under systemd-nspawn on a Sapphire Rapids guest; flags are shortened.
@@ -49,3 +51,10 @@ def test_instruction_sets_of_arm_are_parsed() -> None:
 
 def test_platform_without_output() -> None:
     assert HostPlatform().process(["== machine", "", "== glibc", ""]) == Platform()
+
+
+def test_ubuntu_26_04() -> None:
+    file = Path(__file__).parent / "data/answers/HostPlatform.ubuntu_26_04.txt"
+    found = HostPlatform().process(file.read_text().splitlines())
+    assert (found.machine, found.glibc, found.system) == ("x86_64", "2.43", "Ubuntu 26.04 LTS")
+    assert {"avx2", "fma"} <= found.instruction_sets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -18,13 +19,22 @@ MODEL = "o/x/" + "e" * 40 + "/a model-00001-of-00002.gguf"
 
 
 def test_units_drop_ins_and_presets_that_name_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    units, local, presets = (tmp_path / name for name in ("etc/systemd", "local/systemd", "presets"))
+    names = ("etc/systemd", "local/systemd", "presets", "proofs")
+    units, local, presets, proofs = (tmp_path / name for name in names)
     real, store = tmp_path / "a disk (2+)/models", tmp_path / "models"
-    for directory in (units / "system/mine.service.d", units / "system/multi-user.target.wants", local, presets, real):
+    for directory in (
+        units / "system/mine.service.d",
+        units / "system/multi-user.target.wants",
+        local,
+        presets,
+        proofs,
+        real,
+    ):
         directory.mkdir(parents=True)
     store.symlink_to(real)
     monkeypatch.setattr(references, "UNIT_FILES", (str(units), str(local), str(tmp_path / "not there")))
     monkeypatch.setattr(layout, "PRESETS", str(presets))
+    monkeypatch.setattr(layout, "PROOFS", str(proofs))
     monkeypatch.setattr(layout, "MODELS", str(store))
     (units / "system/mine.service.d/model.conf").write_text(
         f'[Service]\nEnvironment="LLAMA_ARG_MODEL={store}/{MODEL}"\n'
@@ -39,14 +49,22 @@ def test_units_drop_ins_and_presets_that_name_a_file(tmp_path: Path, monkeypatch
     )
     (local / "root.service").write_text(f"[Service]\nReadOnlyPaths={store}\n")
     (presets / "cpu.ini").write_text(f"[m]\nmodel = {store}/{MODEL}\n")
+    start = {"text": f"# m\nExecStart=x -m '{real}/{MODEL}'\n", "n_ctx": 4096}
+    (proofs / "llamarig-m.service.previous.json").write_text(json.dumps(start))
     command = References().command([str(store), "/no/such directory"])
     # Opening the pipe would block.
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
     found = References().process(done.stdout.splitlines())
-    assert found.keys() == {"mine.service.d/model.conf", "linked.service", f"{presets}/cpu.ini"}
+    assert found.keys() == {
+        "mine.service.d/model.conf",
+        "linked.service",
+        f"{presets}/cpu.ini",
+        f"{proofs}/llamarig-m.service.previous.json",
+    }
     assert all(f"{store}/{MODEL}" in text for text in found.values())
 
-    (leftover,) = leftovers(RIG, [LOCKED], stored(f"{store}/{MODEL}"), {}, found, {}, 0)
+    del found[f"{proofs}/llamarig-m.service.previous.json"]
+    (leftover,) = leftovers(RIG, [LOCKED], stored(f"{store}/{MODEL}"), {}, found, {}, {}, 0, {})
     with pytest.raises(CannotDeleteError, match=r"linked\.service, mine\.service\.d/model\.conf refers to it"):
         chosen([leftover.name], [leftover])
 

@@ -90,3 +90,22 @@ def test_shared_memory_of_a_running_server(tmp_path: Path) -> None:
             server.kill()
     (mine,) = [one for one in found.servers if one.pid == server.pid]
     assert 48 << 10 <= mine.shared_kib < 64 << 10
+
+
+def test_what_servers_have_logged_and_opened() -> None:
+    """The first line is of a report (llama.cpp #27923), the second as tools/server/server-task.cpp formats it."""
+    lines = [
+        "== servers",
+        *("pid=7", "unit=llamarig-a.service", "devices="),
+        "no-gpu=0.00.012.345 E ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected",
+        "too-large=",
+        *("pid=8", "unit=llamarig-b.service", "devices=/nvidia0 /nvidia1 ", "no-gpu="),
+        "too-large=7.12 W srv alloc:  - prompt state size 3462.850 MiB exceeds cache size limit 2048.000 MiB, skipping",
+        "pid=9",
+    ]
+    first, second, hidden = StraySettings().process(lines).servers
+    assert first.no_gpu == "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
+    assert (first.devices, first.state_mib) == ((), 0)
+    assert (second.devices, second.no_gpu) == (("nvidia0", "nvidia1"), "")
+    assert (second.state_mib, second.cache_mib) == (3462, 2048)
+    assert (hidden.devices, hidden.no_gpu) == (None, "")

@@ -20,13 +20,13 @@ UNIT, KEY = "llamarig-a.service", "sesame-0123456789"
 
 
 @contextmanager
-def serving(mode: str) -> Iterator[str]:
+def serving(mode: str, prefix: str = "") -> Iterator[str]:
     """URL of a server with a key."""
-    with server(0, mode, (KEY,)) as http:
+    with server(0, mode, (KEY,), prefix) as http:
         http.daemon_threads = True
         threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{http.server_address[1]}/health"
+            yield f"http://127.0.0.1:{http.server_address[1]}{prefix}/health"
         finally:
             http.shutdown()
 
@@ -74,6 +74,26 @@ def test_the_running_servers_key_is_compared_with_the_file(tmp_path: Path, runni
         (tmp_path / "credentials" / UNIT / "api-key").write_text(copy)
     with serving("ok") as url:
         assert read(tmp_path, url, text=text).key == found
+
+
+def test_an_api_with_a_prefix_is_asked_for_its_health_with_the_key(tmp_path: Path) -> None:
+    """Only /health itself is public (tools/server/server-http.cpp, pinned commit)."""
+    with serving("ok", prefix="/llama") as url:
+        unit = read(tmp_path, url, text=text_with_key(tmp_path, KEY))
+    assert (unit.health, unit.status_without_key, unit.status_with_key) == (200, 401, 200)
+
+
+@pytest.mark.parametrize(("changed", "found"), [(False, "same"), (True, "other")])
+def test_a_new_certificate_is_another_one(tmp_path: Path, changed: bool, found: str) -> None:
+    copies = tmp_path / "credentials" / UNIT
+    copies.mkdir(parents=True)
+    lines = []
+    for name in ("tls-certificate", "tls-key"):
+        (tmp_path / name).write_text("new" if changed and name == "tls-certificate" else "old")
+        (copies / name).write_text("old")
+        lines.append(f"LoadCredential={name}:{tmp_path}/{name}\n")
+    with serving("ok") as url:
+        assert read(tmp_path, url, text="[Service]\n" + "".join(lines)).key == found
 
 
 def test_a_server_without_a_key_is_asked_for_its_health_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.output import parse_sections, sections_command, whole_number
+from llamarig.placement.unified_memory import shares_ram
 
 # Field names of nvidia-smi --help-query-gpu. Old and new drivers know clocks_throttle_reasons.
 _FIELDS = (
@@ -35,8 +36,11 @@ _AMD = (
     'echo "${d##*/}|$n|$(cat $d/mem_info_vram_total)|$(cat $d/mem_info_vram_used)|$(cat $u/current_link_speed)|'
     "$(cat $u/max_link_speed)|$(cat $p/max_link_speed)|$(cat $u/current_link_width)|$(cat $u/max_link_width)|"
     "$(cat $p/max_link_width)|$(cat $d/gpu_busy_percent)|$(grep -lx enabled $c-*/enabled | wc -l)|"
-    '$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)"; done'
+    "$(cat $d/hwmon/hwmon*/power1_cap)|$(cat $d/hwmon/hwmon*/power1_cap_default)|"
+    '$(cat $d/mem_info_gtt_total)|$(od -An -tu1 -j2 -N1 $d/gpu_metrics | tr -d " ")"; done'
 )
+# The last two: RAM that the GPU may use (GTT), and the format of its metrics, which is 1 of cards, and 2 or 3 of
+# processors with graphics (drivers/gpu/drm/amd/include/kgd_pp_interface.h: gpu_metrics_v1_x, v2_x "APU", v3_0).
 # Classes 0x03...: VGA, 3D and other display controllers.
 _BUS = (
     "for d in /sys/bus/pci/devices/*; do read -r v <$d/vendor; read -r c <$d/class; "
@@ -76,6 +80,11 @@ class Gpu:
     """Whether it is under load, so that its link is not slowed down to save power."""
     throttle: int = 0
     """Bit mask of the reasons for reduced clocks (nvml.h, nvmlClocksEventReason*)."""
+    integrated: bool = False
+    """Whether its memory is the RAM of the box. ``total_mib`` is then what the firmware set aside for it (0: nothing,
+    or the driver does not tell)."""
+    shared_mib: int = 0
+    """RAM that an integrated GPU of AMD may use besides (GTT)."""
     ecc_errors: int = 0
     """Uncorrected memory errors since the driver was loaded."""
 
@@ -105,8 +114,12 @@ class GpuState:
     """Output of nvidia-smi other than GPUs: errors about single GPUs, and warnings."""
     amd: tuple[Gpu, ...] = ()
     """AMD's GPUs whose kernel module is loaded, integrated graphics included."""
+    amd_driver: str = ""
+    """Kernel and Mesa packages, which AMD's GPUs are driven by: ``Linux 6.12.57, Mesa 25.0.7-2``; empty if unknown."""
     on_bus: tuple[str, ...] = ()
     """PCI vendor of each display controller, as in sysfs, with or without a driver."""
+    wsl: bool = False
+    """Whether it is WSL2."""
 
     @property
     def cards(self) -> tuple[Gpu, ...]:
@@ -122,6 +135,10 @@ def shown(card: Gpu) -> str:
 # Messages of nvidia-smi (and of NVML) about a GPU that fell off the bus; the other GPUs may still work. As in
 # NVIDIA/open-gpu-kernel-modules #387, NVIDIA/dcgm-exporter #604 and NVIDIA/nvidia-docker #1553.
 _LOST = re.compile(r"Unable to determine the device handle|GPU is lost|fallen off the bus", re.IGNORECASE)
+
+
+WSL = "this box is WSL2, whose GPU llamarig does not serve: Windows has its driver, and shows it only as /dev/dxg"
+"""Why a GPU of WSL2 does not serve."""
 
 
 HANGS = "nvidia-smi did not answer in time"
@@ -147,7 +164,7 @@ class Gpus(FactBase[GpuState]):
         == library
         /usr/local/nvidia/lib64/libcuda.so.580.159.04
 
-    AMD: bus, name, VRAM and its use, link speeds, link widths, load, displays, power limits::
+    AMD: bus, name, VRAM and its use, link speeds, link widths, load, displays, power limits, GTT, metrics format::
 
         == amd
         0000:0c:00.0||21458059264|1073741824|16.0 GT/s PCIe|16.0 GT/s PCIe|32.0 GT/s PCIe|8|16|16|37|1|300000000|...
@@ -170,7 +187,14 @@ class Gpus(FactBase[GpuState]):
                 "module": "cat /sys/module/nvidia/version",
                 "library": "ldconfig -p | grep -o '/[^ ]*libcuda[.]so[.]1$' | head -n 1 | xargs -r readlink -f",
                 "amd": _AMD,
+                "linux": "uname -r",
+                "mesa": (
+                    "dpkg-query -W -f '${Version}\\n' mesa-vulkan-drivers || "
+                    "pacman -Q vulkan-radeon | cut -d' ' -f2 || "
+                    "rpm -q --qf '%{VERSION}\\n' mesa-vulkan-drivers | grep -v ' '"
+                ),
                 "bus": _BUS,
+                "wsl": 'test -e /dev/dxg || test "$(systemd-detect-virt)" = wsl && echo yes',
             }
         )
 
@@ -182,6 +206,8 @@ class Gpus(FactBase[GpuState]):
             gpu = _nvidia(line)
             if gpu is not None:
                 gpus.append(gpu)
+                if not gpu.uuid:
+                    complaints.append(f"Tegra's driver tells no UUID of {gpu.name}, so no model can name it in gpus")
             else:
                 # For a lost GPU it may print [GPU is lost] in each field.
                 complaints.append(", ".join(dict.fromkeys(word.strip() for word in line.split(","))))
@@ -190,9 +216,13 @@ class Gpus(FactBase[GpuState]):
             gpus=tuple(gpus),
             module=module if re.fullmatch(r"\d[\d.]*", module) else "",
             library=_library([*sections["library"], *complaints]),
-            problem="" if gpus else _problem(complaints),
+            problem=WSL if sections["wsl"] else "" if gpus else _problem(complaints),
+            wsl=bool(sections["wsl"]),
             complaints=tuple(complaints) if gpus else (),
             amd=tuple(card for line in sections["amd"] if (card := _amd(line)) is not None),
+            amd_driver=", ".join(
+                f"{name} {sections[key][0]}" for name, key in (("Linux", "linux"), ("Mesa", "mesa")) if sections[key]
+            ),
             on_bus=tuple(line for line in sections["bus"] if re.fullmatch(r"0x[0-9a-f]{4}", line)),
         )
 
@@ -216,7 +246,11 @@ def _nvidia(line: str) -> Gpu | None:
     if len(words) != len(_FIELDS):
         return None
     fields = dict(zip(_FIELDS, words, strict=True))
-    if not (fields["uuid"].startswith("GPU-") and re.fullmatch(r"[0-9]{1,3}", fields["index"])):
+    integrated = shares_ram(fields["name"])
+    # Tegra's driver (Jetson) tells no UUID and little else; any other GPU without one is broken.
+    if not (fields["uuid"].startswith("GPU-") or (integrated and fields["uuid"] == "[N/A]")):
+        return None
+    if not re.fullmatch(r"[0-9]{1,3}", fields["index"]):
         return None
     if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", fields["compute_cap"]):
         return None
@@ -224,13 +258,13 @@ def _nvidia(line: str) -> Gpu | None:
     reasons = int(throttle, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", throttle) else 0
     return Gpu(
         index=int(fields["index"]),
-        uuid=fields["uuid"],
+        uuid=fields["uuid"] if fields["uuid"].startswith("GPU-") else "",
         name=fields["name"],
-        total_mib=_whole(fields["memory.total"]),
-        free_mib=_whole(fields["memory.free"]),
+        total_mib=0 if integrated else _whole(fields["memory.total"]),
+        free_mib=0 if integrated else _whole(fields["memory.free"]),
         compute_capability=fields["compute_cap"],
         driver=fields["driver_version"],
-        bus_id=fields["pci.bus_id"],
+        bus_id=fields["pci.bus_id"].removeprefix("[N/A]"),
         pcie_generation=_whole(fields["pcie.link.gen.current"]),
         pcie_generation_max=_whole(fields["pcie.link.gen.max"]),
         pcie_width=_whole(fields["pcie.link.width.current"]),
@@ -244,6 +278,7 @@ def _nvidia(line: str) -> Gpu | None:
         # An idle desktop GPU is in P8, but an idle H200 in P0: there reason 1 (nvml.h: GpuIdle) is set.
         busy=fields["pstate"] in ("P0", "P1", "P2") and not reasons & 1,
         throttle=reasons,
+        integrated=integrated,
         ecc_errors=_whole(fields["ecc.errors.uncorrected.volatile.total"]),
     )
 
@@ -257,10 +292,11 @@ _BUSY_PERCENT = 20
 
 def _amd(line: str) -> Gpu | None:
     values = [value.strip() for value in line.split("|")]
-    if len(values) != 14 or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", values[0]):
+    if len(values) not in (14, 16) or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", values[0]):
         return None
     bus, name, total, used, speed, speed_most, speed_of_port, width, width_most, width_of_port, *others = values
-    busy, displays, cap, cap_default = others
+    busy, displays, cap, cap_default, shared, metrics = (*others, "", "")[:6]
+    integrated = shares_ram(name) if metrics == "" else metrics != "1"
     return Gpu(
         index=0,
         uuid="",
@@ -278,6 +314,8 @@ def _amd(line: str) -> Gpu | None:
         power_default_w=_whole(cap_default) / 1e6,
         display=_whole(displays) > 0,
         busy=_whole(busy) >= _BUSY_PERCENT,
+        integrated=integrated,
+        shared_mib=_whole(shared) // 1024**2 if integrated else 0,
     )
 
 

@@ -45,7 +45,7 @@ class Job:
 
 
 class Jobs(FactBase[dict[str, Job]]):
-    """Name -> Job, for the given names.
+    """Name -> Job, for the given names, without those of which systemd says nothing.
 
     Output::
 
@@ -60,11 +60,13 @@ class Jobs(FactBase[dict[str, Job]]):
 
     def command(self, names: Iterable[str]) -> str:
         commands = (
-            f"echo job={name}; echo active=$(systemctl is-active '{layout.job_unit(name)}*'); "
+            # Unlike is-active, list-units fails where systemd does not answer, as while it reloads on a busy box.
+            f"units=$(systemctl list-units --all --plain --no-legend '{layout.job_unit(name)}*') && {{ "
+            f"echo job={name}; echo active=$(printf '%s\\n' \"$units\" | tr -s ' ' | cut -d' ' -f3); "
             f"cd {layout.JOBS}/{name} 2>/dev/null && "
             '{ test -f job.json && echo "sha256=$(sha256sum <job.json | cut -c1-64)"; '
             # Not echo: that of Debian's sh interprets backslashes.
-            "test -f status.json && printf 'status=%s\\n' \"$(tr -d '\\n' <status.json)\"; }"
+            "test -f status.json && printf 'status=%s\\n' \"$(tr -d '\\n' <status.json)\"; }; }"
             for name in sorted(names)
         )
         return "; ".join([*commands, "true"])

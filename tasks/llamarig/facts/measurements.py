@@ -41,6 +41,9 @@ class ReadSpeedMeasured(FactBase[float | None]):
         209715200 bytes (210 MB, 200 MiB) copied, 0.352389 s, 595 MB/s
     """
 
+    ends_within_s = 120
+    """Its command ends the measurement after 60 s."""
+
     def command(self) -> str:
         return (
             "export LC_ALL=C; "
@@ -68,6 +71,9 @@ class RequestTimed(FactBase[Timing]):
         {"prompt_tokens": 256, "generated_tokens": 32, "prompt_per_second": 38717.48336358137, ..., "alone": true}
     """
 
+    ends_within_s = 6 * 3600
+    """A long prompt, by a processor alone."""
+
     @staticmethod
     def default() -> Timing:
         return Timing(problem="the box has not reported anything")
@@ -85,6 +91,8 @@ class RequestTimed(FactBase[Timing]):
         timing = Timing.from_stored(json_object(line))
         if timing.problem:
             return timing
-        if not (0 < timing.prompt_per_second < math.inf and 0 < timing.generation_per_second < math.inf):
+        # A server for embeddings generates nothing.
+        rates = (timing.prompt_per_second, *((timing.generation_per_second,) if timing.generated_tokens else ()))
+        if not all(0 < rate < math.inf for rate in rates):
             return Timing(problem=f"the box answered {' '.join(output)[-200:]!r} where a timing was expected")
         return timing

@@ -15,6 +15,12 @@ from llamarig.render import layout
 # Source packages of the driver. Not those of persistenced and modprobe, which work with any driver version.
 SOURCES = "nvidia-graphics-drivers|nvidia-open-gpu-kernel-modules|linux-restricted-modules"
 _ARCH_PARTS = "nvidia|nvidia-open|nvidia-utils|lib32-nvidia-utils|opencl-nvidia|nvidia-settings"
+# The packages of Arch's relatives that stand for the module and the libraries have other names: linux618-nvidia
+# (Manjaro), linux-cachyos-nvidia-open, nvidia-580xx-dkms. All provide NVIDIA-MODULE or nvidia-utils.
+_ARCH_PROVIDERS = (
+    "pacman -Qq | grep nvidia | xargs -r pacman -Qi | awk '/^Name /{n=$3} "
+    '/^Provides .* NVIDIA-MODULE/{print "module",n} /^Provides .* nvidia-utils(=| |$)/{print "utils",n}\''
+)
 # Classes 0x03...: VGA, 3D and other display controllers.
 _CARDS = (
     "for d in /sys/bus/pci/devices/*; do read -r v <$d/vendor; read -r c <$d/class; "
@@ -33,11 +39,17 @@ class DriverState:
     release: str = ""
     """Code name of the distribution, for example trixie."""
     container: bool = False
+    wsl: bool = False
+    """Whether it is WSL2, whose driver is that of Windows."""
     cards: int = 0
     """NVIDIA GPUs on the PCI bus, with any driver or none."""
     kernels: tuple[str, ...] = ()
-    """Debian, Ubuntu: suffixes of the installed linux-image meta packages (``amd64``, ``generic-hwe-24.04``).
-    Arch: package of the running kernel (``linux-lts``)."""
+    """Debian, Ubuntu: suffixes of the installed linux-image meta packages (``amd64``, ``generic-hwe-24.04``), or
+    ``pve`` where a kernel of Proxmox runs. Arch: package of the running kernel (``linux-lts``)."""
+    running: str = ""
+    """The running kernel, as `uname -r` prints it."""
+    has_headers: bool = False
+    """Whether the headers of the running kernel are installed, from whatever package."""
     module: str = ""
     """Version of the loaded kernel module."""
     library: str = ""
@@ -47,6 +59,10 @@ class DriverState:
     parts: frozenset[str] = frozenset()
     """Those of ``installed`` that are built from the driver's source: module and libraries, which must be upgraded
     together."""
+    module_package: str = ""
+    """The installed package with the kernel module, or with its source for DKMS, whatever its name."""
+    utils_package: str = ""
+    """The installed package of Arch or a relative with the libraries and nvidia-smi."""
     broken: frozenset[str] = frozenset()
     """Packages that are half-configured: the module's, where it does not compile."""
     held: frozenset[str] = frozenset()
@@ -99,10 +115,11 @@ class NvidiaPackages(FactBase[DriverState]):
                 "packages": (
                     "dpkg-query -W -f '${db:Status-Status} ${Package} ${Version} ${source:Package}\\n' "
                     "| grep -E '^(installed|half-configured) "
-                    f"((linux-(image|headers)-|nvidia-persistenced )|.* ({SOURCES}))'; "
-                    f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |-headers ' "
+                    f"((linux-(image|headers)-|proxmox-default-|nvidia-persistenced )|.* ({SOURCES}))'; "
+                    f"pacman -Q | grep -E '^({_ARCH_PARTS})(-dkms|-lts)? |^linux[^ ]*-nvidia|-headers ' "
                     "| sed 's/^/installed /; s/$/ arch/'"
                 ),
+                "providers": _ARCH_PROVIDERS,
                 "held": "apt-mark showhold; pacman-conf IgnorePkg",
                 "offered": (
                     f"apt-cache policy {names} "
@@ -111,6 +128,7 @@ class NvidiaPackages(FactBase[DriverState]):
                 ),
                 "components": "apt-get indextargets --format '$(COMPONENT)' 'Created-By: Packages' | sort -u",
                 "kernel": "cat /usr/lib/modules/$(uname -r)/pkgbase",
+                "running": "uname -r; test -d /lib/modules/$(uname -r)/build && echo headers",
                 "boot": "cat /proc/sys/kernel/random/boot_id",
                 "load-tried": f"cat {layout.DRIVER_LOAD}",
                 "secure-boot": "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-*",
@@ -125,17 +143,28 @@ class NvidiaPackages(FactBase[DriverState]):
         metas = [
             name.removeprefix("linux-image-") for name in installed if re.match(r"linux-image-(?!\d|unsigned)", name)
         ]
+        running = "".join(sections["running"][:1]).strip()
+        if running.endswith("-pve"):
+            metas = ["pve"]
+        container = "".join(sections["container"]).strip()
+        providers = {kind: name for line in sections["providers"] for kind, _, name in [line.partition(" ")] if name}
         library = re.search(r"libcuda\.so\.(\d[\d.]*)$", " ".join(sections["library"]))
         return DriverState(
             family=family,
             release=release,
-            container="".join(sections["container"]).strip() not in ("", "none"),
+            container=container not in ("", "none", "wsl"),
+            wsl=container == "wsl",
             cards=len(sections["cards"]),
             kernels=tuple(line.strip() for line in sections["kernel"]) if family == "arch" else tuple(sorted(metas)),
+            running=running,
+            has_headers="headers" in sections["running"],
             module=_version(sections["module"]),
             library=library[1] if library else "",
             installed=installed,
-            parts=frozenset(name for _, name, _, source in found if _is_part(name, source)),
+            parts=frozenset(name for _, name, _, source in found if _is_part(name, source))
+            | {name for name in providers.values() if name in installed},
+            module_package=providers.get("module", "") if family == "arch" else _module_package(installed),
+            utils_package=providers.get("utils", ""),
             broken=frozenset(name for status, name, _, _ in found if status == "half-configured"),
             held=frozenset(word for line in sections["held"] for word in line.split()),
             offered=_offered(sections["offered"]),
@@ -155,6 +184,12 @@ def _distribution(lines: list[str]) -> tuple[Family | None, str]:
     if "ubuntu" in (own, *kin):
         return "ubuntu", release
     return ("arch", release) if "arch" in (own, *kin) else (None, "")
+
+
+def _module_package(installed: Mapping[str, str]) -> str:
+    """The package of Debian or Ubuntu with the module; a meta package, whose name ends in a flavour of the kernel."""
+    pattern = r"nvidia-(open-)?kernel-dkms|nvidia-dkms-\d.*|linux-modules-nvidia-\d{3}(-server)?(-open)?-[a-z].*"
+    return next((name for name in sorted(installed) if re.fullmatch(pattern, name)), "")
 
 
 def _is_part(name: str, source: str) -> bool:

@@ -24,6 +24,9 @@ class PlannableDevices(FactBase[list[PlannedDevice]]):
           CUDA1: RTX 5070 Ti (16303 MiB, 12761 MiB free)
     """
 
+    ends_within_s = 300
+    """systemd ends it earlier, but may wait for a driver."""
+
     default = list
 
     def command(self, release: str, environment: Mapping[str, str], sandbox: Sequence[str] | None) -> str:

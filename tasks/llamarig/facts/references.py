@@ -1,4 +1,4 @@
-"""What uses files below given directories: processes that have them open, and unit files that name them."""
+"""What uses files below given directories: processes that have them open, and files of units that name them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ class OpenPaths(FactBase[str]):
 
 
 class References(FactBase[dict[str, str]]):
-    """Unit, drop-in or preset file, whoever wrote it -> its lines that name something below the given directories.
+    """Unit, drop-in, preset file or start record -> its lines that name something below the given directories.
 
-    Keys are ``mine.service``, ``mine.service.d/override.conf`` or the path of a preset file. Paths are translated as in
+    Units and drop-ins of anyone. Keys are ``mine.service``, ``mine.service.d/override.conf``, or the path of a preset
+    file or start record. Paths are translated as in
     `OpenPaths`. Path and line, separated by a tab::
 
         /etc/systemd/system/llamarig-tiny.service	ExecStart=/opt/llamarig/llama.cpp/.../bin/llama-server ...
@@ -67,7 +68,7 @@ class References(FactBase[dict[str, str]]):
         names = _for_each(parents, 'set -- "$@" -e "$d/" -e "$r/"; s="${s}s#$e/#$d/#g;"')
         return (
             f"s=; set --; {names}; "
-            f'grep -RHZsIF -D skip "$@" {shlex.join([*UNIT_FILES, layout.PRESETS])} | tr "\\000" "\\t" '
+            f'grep -RHZsIF -D skip "$@" {shlex.join([*UNIT_FILES, layout.PRESETS, layout.PROOFS])} | tr "\\000" "\\t" '
             '| sed -E "/\\t[[:space:]]*[#;]/d;$s"; true'
         )
 
@@ -82,6 +83,6 @@ class References(FactBase[dict[str, str]]):
 
 def _named(path: str) -> str:
     file = PurePosixPath(path)
-    if path.startswith(f"{layout.PRESETS}/"):
+    if path.startswith((f"{layout.PRESETS}/", f"{layout.PROOFS}/")):
         return path
     return f"{file.parent.name}/{file.name}" if file.parent.name.endswith(".d") else file.name

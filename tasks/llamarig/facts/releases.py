@@ -10,6 +10,8 @@ from typing import Any
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.output import json_object, whole_number
+from llamarig.remote.build.release_files import INSTALLED
+from llamarig.render import layout
 
 
 @dataclass
@@ -23,6 +25,11 @@ class Release:
     def flags(self) -> frozenset[str]:
         """All flags that llama-server of this release lists in --help."""
         return frozenset(self.manifest["flags"]) if self.manifest else frozenset()
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The architectures that it serves; empty for a release of an earlier version, which did not record them."""
+        return frozenset(self.manifest.get("models", ())) if self.manifest else frozenset()
 
 
 class Releases(FactBase[dict[str, Release]]):
@@ -60,6 +67,23 @@ class Releases(FactBase[dict[str, Release]]):
                 if (taken := whole_number(size)) is not None:
                     release.files[name] = taken
         return releases
+
+
+class InstalledOrder(FactBase[list[str]]):
+    """Names of the releases in the order in which they were put in place (remote/build/release_files.py).
+
+    Output::
+
+        0c1e57098bba43ac29e6e3b677cdceebdd22334f-a6a0c45d
+    """
+
+    default = list
+
+    def command(self) -> str:
+        return f"cat {layout.RELEASES}/{INSTALLED} 2>/dev/null; true"
+
+    def process(self, output: list[str]) -> list[str]:
+        return output
 
 
 def _is_manifest(manifest: dict[str, Any]) -> bool:

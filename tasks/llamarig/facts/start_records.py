@@ -26,11 +26,24 @@ class PreviousProofs(FactBase[dict[str, StartRecord]]):
         return _each_line("*.previous.json", ".previous.json", "test -f $f")
 
     def process(self, output: list[str]) -> dict[str, StartRecord]:
-        return {
-            unit: record
-            for unit, record in _records(output).items()
-            if record.text and record.job.unit and record.job.text and record.job.commit
-        }
+        return _usable(output)
+
+
+class Proofs(FactBase[dict[str, StartRecord]]):
+    """Unit name -> the start record of its last start that answered.
+
+    Output::
+
+        llamarig-tiny.service	{"text": "# tiny: ..., "proved_at": "2026-11-28T12:46:10Z", ...
+    """
+
+    default = dict
+
+    def command(self) -> str:
+        return _each_line("*.service.json", ".json", "test -f $f")
+
+    def process(self, output: list[str]) -> dict[str, StartRecord]:
+        return _usable(output)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,15 @@ def _each_line(pattern: str, suffix: str, condition: str) -> str:
         f"for f in {layout.PROOFS}/{pattern}; do {condition} || continue; "
         f"printf '%s\\t' $(basename $f {suffix}); tr -d '\\n' <$f; echo; done; true"
     )
+
+
+def _usable(output: list[str]) -> dict[str, StartRecord]:
+    """The records that a switch can be made of."""
+    return {
+        unit: record
+        for unit, record in _records(output).items()
+        if record.text and record.job.unit and record.job.text and record.job.commit
+    }
 
 
 def _records(output: list[str]) -> dict[str, StartRecord]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyinfra.api.facts import FactBase
 
 from llamarig.facts.output import decode_base64, parse_sections, sections_command, whole_number
+from llamarig.remote.shared.gpu_use import DEVICES, FIRST_LINES, NO_GPU, no_gpu_line
 
 # Configuration files that every llama.cpp program reads before its environment and arguments (common/arg.cpp,
 # docs/preset.md).
@@ -39,6 +40,16 @@ def settings_in_files(root: str = "") -> str:
     return f"grep -rHoE -D skip '{_SETS}' {places} | sed -E 's/:.*(LLAMA_[A-Z0-9_]+)[=:]?$/:\\1/'"
 
 
+# What a server has logged: that it found no GPU, and the last prompt that its prompt cache was too small for
+# (tools/server/server-task.cpp of the pinned commit, a warning that is logged at any verbosity).
+_NEWEST = 20_000
+_LOGGED = (
+    'j="journalctl --quiet --boot --output=cat --no-pager _PID=$p"; '
+    f"echo \"no-gpu=$($j | head -n {FIRST_LINES} | grep -aE -m 1 '{NO_GPU}')\"; "
+    f"echo \"too-large=$($j -n {_NEWEST} | grep -a 'exceeds cache size limit' | tail -n 1)\"; "
+)
+_TOO_LARGE = re.compile(r"prompt state size (\d{1,9})\.\d+ MiB exceeds cache size limit (\d{1,9})\.\d+ MiB")
+
 # Names only: a value may be an API key.
 _SERVERS = (
     # The program of a running server may have been deleted: "llama-server (deleted)".
@@ -48,6 +59,7 @@ _SERVERS = (
     "echo \"unit=$(grep -o '[^/]*[.]service' /proc/$p/cgroup | tail -n 1)\"; "
     "echo \"environment=$(tr '\\0' '\\n' </proc/$p/environ "
     "| grep -oE '^(LLAMA_ARG_[A-Z0-9_]*|LLAMA_API_KEY)' | tr '\\n' ' ')\"; "
+    f"echo \"devices=$(ls -l /proc/$p/fd | grep -oE '/{DEVICES}$' | sort -u | tr '\\n' ' ')\"; {_LOGGED}"
     "grep -E '^(Vm(Lck|Swap)|RssShmem):' /proc/$p/status; grep '^Max locked memory' /proc/$p/limits; done; "
     "ss -Hltnp | grep '\"llama-server\"'"
 )
@@ -67,6 +79,13 @@ class ServerProcess:
     listens: tuple[str, ...] = ()
     locked_kib: int = 0
     swapped_kib: int = 0
+    devices: tuple[str, ...] | None = None
+    """Devices of GPUs that it has open, as the last part of their paths; None where unknown."""
+    no_gpu: str = ""
+    """The line of its log that says that it found no GPU; empty where none does."""
+    state_mib: int = 0
+    """The last prompt that its prompt cache of ``cache_mib`` was too small for; 0 for none."""
+    cache_mib: int = 0
     shared_kib: int = 0
     """Shared memory, which includes CUDA's pinned buffers."""
     memlock_limit_kib: int | None = None
@@ -146,7 +165,7 @@ def _servers(lines: list[str]) -> tuple[ServerProcess, ...]:
             words, pids = line.split(), re.findall(r"pid=(\d{1,9})", line)
             if len(words) > 3 and pids:
                 listens.setdefault(int(pids[0]), []).append(words[3])
-        elif (match := re.fullmatch(r"(command|unit|environment)=(.*)", line)) or (
+        elif (match := re.fullmatch(r"(command|unit|environment|devices|no-gpu|too-large)=(.*)", line)) or (
             match := re.match(r"(VmLck|VmSwap|RssShmem):\s+(\d{1,15}) kB", line)
         ):
             values[match[1]] = match[2]
@@ -157,12 +176,17 @@ def _servers(lines: list[str]) -> tuple[ServerProcess, ...]:
 
 def _server(pid: int, values: dict[str, str], listens: list[str]) -> ServerProcess:
     limit = whole_number(values.get("memlock", ""))
+    too_large = _TOO_LARGE.search(values.get("too-large", ""))
     return ServerProcess(
         pid=pid,
         command=tuple(decode_base64(values.get("command", "")).removesuffix("\0").split("\0")),
         unit=values.get("unit", ""),
         llama_environment=tuple(values.get("environment", "").split()),
         listens=tuple(listens),
+        devices=tuple(values["devices"].replace("/", "").split()) if "devices" in values else None,
+        no_gpu=no_gpu_line([values.get("no-gpu", "")]),
+        state_mib=int(too_large[1]) if too_large else 0,
+        cache_mib=int(too_large[2]) if too_large else 0,
         locked_kib=int(values.get("VmLck", 0)),
         swapped_kib=int(values.get("VmSwap", 0)),
         shared_kib=int(values.get("RssShmem", 0)),

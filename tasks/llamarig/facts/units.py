@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,11 +10,27 @@ from pyinfra.api.facts import FactBase
 
 from llamarig.facts.key_files import USABLE_LINE
 from llamarig.facts.output import decimal_number, decode_base64, parse_blocks, whole_number
+from llamarig.remote.serve.first_start import FIRST_START
 from llamarig.remote.serve.key_file import LARGEST
 from llamarig.render import layout
 
 _CREDENTIAL = "\nLoadCredential=api-key:"
-_STATUS = "curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5"
+# Without root's ~/.curlrc, which may add a proxy or follow redirects with the key; -q has to be the first option. A
+# certificate is not checked: the request stays on the box, at an address that the certificate may not name.
+_STATUS = "curl -q -sk -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 5"
+
+
+@dataclass(frozen=True)
+class DropIn:
+    """A file that overrides settings of a unit."""
+
+    path: str
+    text: str
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings that it has, each once."""
+        return tuple(dict.fromkeys(re.findall(r"^\s*(\w+)\s*=", self.text, re.MULTILINE)))
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,8 @@ class Unit:
     needs_reload: bool = False
     arguments: tuple[str, ...] = ()
     """argv of the running process."""
+    drop_ins: tuple[DropIn, ...] = ()
+    """Without those of packages and of llamarig's own first starts."""
     age_s: float | None = None
     """Seconds since its process was started, None where that is unknown."""
     invocation: str = ""
@@ -39,8 +58,8 @@ class Unit:
     proved_inputs: str = ""
     """Digest of the identities of the model's files at that time."""
     key: str = ""
-    """``same`` where the running server was started with the key file as it is now, ``other`` where with another one;
-    empty where it has none, or systemd keeps its copy out of sight."""
+    """``same`` where the running server was started with its key and certificate files as they are now, ``other`` where
+    with another one; empty where it has none, or systemd keeps its copies out of sight."""
     status_without_key: int = 0
     """HTTP status of /props without the key, 0 where there is no answer; read of servers that answer /health."""
     status_with_key: int = 0
@@ -49,6 +68,12 @@ class Unit:
     """sha256 of the last unit text that has answered a completion."""
     proved_directives_sha256: str = ""
     """Of that text's directives alone (remote/shared/unit_directives.py); empty in a proof of an earlier version."""
+    away_s: float = 0.0
+    """Seconds that the last switch to it took, from the stop of what served before; 0 where unknown."""
+    rolled_back_at: str = ""
+    """When tasks/rollback.py was last run for it, in UTC; empty where it was not."""
+    rolled_back_to: str = ""
+    """sha256 of the directives that it was then given."""
     health: int = 0
     """HTTP status of /health, 0 where there is no answer."""
 
@@ -84,9 +109,14 @@ class Units(FactBase[dict[str, Unit]]):
         ProvedFile=1795842009.898784961
         ProvedInvocation=bd9d67bf088340bab83c4d454f19f900
         ProvedInputs=703746c1a50c572618f577e551f4c4d2
+        Away=2.0
+        RolledBackAt=2026-11-28 12:46 UTC
+        RolledBackTo=6ccf5ecde8b2f52253438fbf2ff3c455623328950f553e26fd56cead6042ee47
         Health=200
 
-    Of a unit with a key also::
+    Of one with a drop-in, and of one with a key, also::
+
+        DropIns= /etc/systemd/system/llamarig-tiny.service.d/override.conf:W1NlcnZpY2VdCk1lbW9yeU1heD02NDBN...
 
         Key=same
         WithoutKey=401
@@ -99,28 +129,37 @@ class Units(FactBase[dict[str, Unit]]):
         """:param health: unit name -> URL of its /health"""
         urls = " ".join(f"{unit}) u={url};;" for unit, url in sorted(health.items()))
         return (
+            # The key is piped: in an argument, every user could read it.
+            "ask() { if test -n \"$k\"; then { printf 'Authorization: Bearer '; head -c "
+            f"{LARGEST} \"$k\" | LC_ALL=C grep -a -m 1 -E '{USABLE_LINE}'; }} 2>/dev/null | {_STATUS} -H @- $1; "
+            f"else {_STATUS} $1; fi; }}; "
             f"cd {layout.UNITS} && for f in llamarig-*.service; do test -f $f || continue; "
             'echo "unit=$f"; echo "File=$(stat -c %.9Y $f)"; echo "Uptime=$(cut -d\\  -f1 /proc/uptime)"; '
             'echo "Text=$(base64 -w0 <$f)"; '
             "systemctl show $f -p ActiveState -p UnitFileState -p NeedDaemonReload -p MainPID -p InvocationID "
             "-p ExecMainStartTimestampMonotonic; "
             "p=$(systemctl show $f -p MainPID --value); "
+            "for i in $(systemctl show $f -p DropInPaths --value); do "
+            f'case $i in /usr/*|*/{FIRST_START}) ;; *) o="$o $i:$(base64 -w0 <$i)";; esac; done; '
+            'test -n "$o" && echo "DropIns=$o"; o=; '
             'test "$p" != 0 && echo "Arguments=$(base64 -w0 </proc/$p/cmdline)"; '
             # A changed key needs a restart although the unit file stays the same. Sums of keys are compared, not shown.
-            "k=$(sed -n 's/^LoadCredential=api-key://p' $f); c=/run/credentials/$f/api-key; "
-            'test -n "$k" && test "$p" != 0 && test -r "$c" && '
-            '{ test "$(sha256sum <"$c")" = "$(sha256sum 2>/dev/null <"$k")" && echo Key=same || echo Key=other; }; '
+            "test \"$p\" != 0 && sed -n 's/^LoadCredential=//p' $f | while IFS=: read -r c k; do "
+            'c=/run/credentials/$f/$c; test -r "$c" || continue; '
+            'test "$(sha256sum <"$c")" = "$(sha256sum 2>/dev/null <"$k")" && echo Key=same || echo Key=other; '
+            "done | sort | head -n 1; "
+            "k=$(sed -n 's/^LoadCredential=api-key://p' $f); "
             f"r={layout.PROOFS}/$f.json; test -f $r && {{ {_recorded('Proved', 'text_sha256')}; "
             f"{_recorded('Directives', 'directives_sha256')}; {_recorded('ProvedFile', 'unit_file')}; "
-            f"{_recorded('ProvedInvocation', 'invocation')}; {_recorded('ProvedInputs', 'inputs')}; }}; "
+            f"{_recorded('ProvedInvocation', 'invocation')}; {_recorded('ProvedInputs', 'inputs')}; "
+            "echo \"Away=$(grep -o '\"away_s\": [0-9.]*' $r | cut -d' ' -f2)\"; }; "
+            f"b={layout.PROOFS}/$f.rolled-back; test -f $b && cat $b; "
             f"u=; case $f in {urls} esac; "
             'test -n "$u" && test "$p" != 0 && '
-            f'h=$({_STATUS} $u) && echo "Health=$h" && test "$h" = 200 && test -n "$k" && {{ '
+            # With the key, which /health wants where the API has a prefix.
+            'h=$(ask $u) && echo "Health=$h" && test "$h" = 200 && test -n "$k" && { '
             f'echo "WithoutKey=$({_STATUS} ${{u%/health}}/props)"; '
-            # The key is piped: in an argument, every user could read it.
-            "echo \"WithKey=$({ printf 'Authorization: Bearer '; head -c "
-            f"{LARGEST} \"$k\" | LC_ALL=C grep -a -m 1 -E '{USABLE_LINE}'; }} 2>/dev/null "
-            f'| {_STATUS} -H @- ${{u%/health}}/props)"; }}; '
+            'echo "WithKey=$(ask ${u%/health}/props)"; }; '
             "done; true"
         )
 
@@ -149,6 +188,10 @@ def _unit(values: Mapping[str, str]) -> Unit:
         text=decode_base64(values.get("Text", "")),
         active=values.get("ActiveState", "inactive"),
         enabled=values.get("UnitFileState", ""),
+        drop_ins=tuple(
+            DropIn(path, decode_base64(text))
+            for path, _, text in (one.partition(":") for one in values.get("DropIns", "").split())
+        ),
         needs_reload=values.get("NeedDaemonReload") == "yes",
         arguments=tuple(arguments.removesuffix("\0").split("\0")) if arguments else (),
         age_s=_age_s(values),
@@ -162,5 +205,8 @@ def _unit(values: Mapping[str, str]) -> Unit:
         status_with_key=whole_number(values.get("WithKey", "")) or 0,
         proved_sha256=values.get("Proved", ""),
         proved_directives_sha256=values.get("Directives", ""),
+        away_s=decimal_number(values.get("Away", "")) or 0.0,
+        rolled_back_at=values.get("RolledBackAt", ""),
+        rolled_back_to=values.get("RolledBackTo", ""),
         health=whole_number(values.get("Health", "")) or 0,
     )
