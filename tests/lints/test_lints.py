@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Override
+from llamarig.items.unit_overrides import ACCEPTED
 from llamarig.lints import lint as lint_module
 from llamarig.lints.lint import Lint
 from llamarig.lints.lint_model import coverage_report, needs_header
@@ -16,7 +18,8 @@ from llamarig.lints.memory import state_bytes
 from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.remote.shared.gguf_header import Header
 
-from tests.lints.lint_examples import BOX, GIB, lints, model
+from tests.lints.lint_examples import BOX, CUDA, GIB, lints, model
+from tests.lints.override_patterns import NOT_CPP, NOT_PYTHON
 from tests.placement.example_models import MIB, qwen3_next
 
 GPU0, GPU1 = "GPU-11111111-2222-3333-4444-555555555555", "GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
@@ -51,6 +54,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "cpu-moe-on-several-gpus",
         "stays nearly empty",
     ),
+    "inputs longer than a ubatch": ({"task": "rerank", "context": 4096}, "input-over-ubatch", "has 4096"),
     "no split for two GPUs": ({"gpus": [GPU0, GPU1]}, "split-by-free-memory", "each start"),
     "LLAMA_SET_ROWS": ({"environment": {"LLAMA_SET_ROWS": "1"}}, "environment-unread", "was read for a few weeks"),
     "an order beside UUIDs": (
@@ -85,7 +89,10 @@ def test_a_mistake_is_a_lint(serve: dict[str, Any], rule: str, words: str) -> No
         {"cache_type_k": "q8_0", "cache_type_v": "q8_0", "split_mode": "tensor"},
         {"cache_type_k": "q8_0", "split_mode": "tensor", "accept": {"kv-under-tensor-split": "it was refused once"}},
         {"placement": {"kind": "fit"}},
+        {"task": "embeddings", "pooling": "last", "context": 8192},
+        {"task": "embeddings", "context": 4096, "parallel": 2, "batch": 2048, "ubatch": 2048},
         {"placement": {"kind": "cpu-moe", "layers": 24}, "gpus": [GPU0]},
+        {"placement": {"kind": "cpu-moe", "layers": 24, "split": [30, 19]}, "gpus": [GPU0, GPU1]},
         {"placement": {"kind": "layers", "gpu": [13, 6], "split": [32, 17]}, "gpus": [GPU0, GPU1]},
         {"environment": {"GGML_CUDA_GRAPH_OPT": "1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}},
         {"threads": 10, "threads_batch": 12, "cpu_affinity": "0-11", "priority": 2},
@@ -124,7 +131,7 @@ def test_a_split_has_to_add_up_to_the_models_layers_and_its_output(split: tuple[
 
 def test_mtp_needs_its_layer() -> None:
     declared = model(speculation={"types": ["draft-mtp"]})
-    assert needs_header(declared)
+    assert needs_header(declared, CUDA)
     assert rules(declared, header=qwen3_next(), box=BoxCapacity()) == ["mtp-missing"]
     assert rules(declared, header=qwen3_next(nextn=True), box=BoxCapacity()) == []
 
@@ -182,6 +189,26 @@ def test_an_invalid_regular_expression_is_refused() -> None:
     assert coverage_report(override("blk.(=CPU"), qwen3_next()) == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "severity"),
+    # As std::regex takes or refuses them (tests/box/test_refusals_are_true.py).
+    [*((pattern, "refusal") for pattern in NOT_CPP), *((pattern, "warning") for pattern in NOT_PYTHON)],
+)
+def test_only_what_llama_cpp_refuses_is_refused(pattern: str, severity: str) -> None:
+    (lint,) = lints(override(f"{pattern}=CPU"), header=qwen3_next(), box=BoxCapacity())
+    assert (lint.rule, lint.severity) == ("override-not-a-regex", severity)
+
+
+def test_numbers_of_yarn_are_read_where_yarn_is_on() -> None:
+    declared = {"yarn_original_context": 32768, "yarn_beta_fast": 16.0}
+    assert needs_header(model(**declared), CUDA)
+    assert rules(model(**declared), header=qwen3_next(), box=BoxCapacity()) == ["yarn-unread"]
+    assert rules(model(**declared, yarn_scale=4.0), header=qwen3_next(), box=BoxCapacity()) == []
+    assert rules(model(yarn_attn_factor=0.9), header=qwen3_next(), box=BoxCapacity()) == []
+    trained = replace(qwen3_next(), metadata={**qwen3_next().metadata, "qwen3next.rope.scaling.type": "yarn"})
+    assert rules(model(**declared), header=trained, box=BoxCapacity()) == []
+
+
 def test_weights_and_kv_cache_on_different_gpus_are_a_lint() -> None:
     """Box A's rules with llama.cpp's own split: layers 13-18 are computed on CUDA1, their KV cache is on CUDA0."""
     rules_a = (r"blk\.([0-9]|1[0-2])\.=CUDA0", r"blk\.(1[3-8])\.=CUDA1", "exps=CPU")
@@ -212,7 +239,7 @@ def test_too_little_ram_for_weights_and_caches_is_a_warning() -> None:
     assert "the box swaps" in lint.consequence
     assert lints(model(**declared), header=qwen3_next(), box=BOX) == []
     lower = model(**declared, cache_ram_mib=2048, context_checkpoints=8)
-    assert lints(lower, header=qwen3_next(), box=BoxCapacity(ram=48 * GIB)) == []
+    assert rules(lower, header=qwen3_next(), box=BoxCapacity(ram=48 * GIB)) == ["prompt-cache-too-small"]
     (mapped,) = lints(model(**{**declared, "load_mode": "mmap"}), header=qwen3_next(), box=BoxCapacity(ram=48 * GIB))
     assert "read from the disk again" in mapped.consequence
 
@@ -259,6 +286,21 @@ def test_a_path_that_the_unit_does_not_see_is_refused() -> None:
     assert lints(declared.model_copy(update={"serve": readable})) == []
 
 
+@pytest.mark.parametrize(
+    ("extra", "paths"),
+    [
+        (("--lora", "a.gguf"), "a.gguf"),
+        (("--lora-scaled", "/usr/share/a.gguf:0.5,adapters/b.gguf:1"), "adapters/b.gguf"),
+        (("--chat_template_file", "t.jinja", "-lcs", "c.bin"), "c.bin, t.jinja"),
+    ],
+)
+def test_a_path_from_the_directory_of_a_shell_is_refused(extra: tuple[str, ...], paths: str) -> None:
+    (lint,) = lints(model(extra=extra))
+    assert (lint.rule, lint.severity) == ("path-unseen", "refusal")
+    assert f"would look there for {paths}" in lint.consequence
+    assert lints(model(extra=("--chat-template", "not a path", "--grammar", "root ::= x"))) == []
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -269,4 +311,5 @@ def test_a_lint_needs_a_rule_that_can_be_accepted() -> None:
 
 def test_every_rule_has_a_lint() -> None:
     source = "".join(path.read_text() for path in Path(lint_module.__file__).parent.glob("*.py"))
+    source += f'"{ACCEPTED}"'  # a refusal of an item, which is accepted in the same way
     assert [rule for rule in LINT_RULES if f'"{rule}"' not in source] == []

@@ -17,6 +17,7 @@ from llamarig.placement.dry_run import (
     memory_arguments,
     parse_prediction,
     server_outputs,
+    used_devices_arguments,
     with_candidate,
 )
 
@@ -68,6 +69,20 @@ def test_fit_runs_without_a_placement_and_with_the_same_margins() -> None:
     assert arguments[-4:] == ["--fit", "on", "--fit-target", "384,1024"]
     assert not {"--tensor-split", "--override-tensor", "--n-gpu-layers", "--fit-print"} & set(arguments)
     assert arguments[arguments.index("--device") + 1] == "CUDA0,CUDA1"
+
+
+def test_a_plan_is_for_the_gpus_that_a_model_names() -> None:
+    """But for simulated ones where there are some: llama.cpp would not know the others."""
+    tried, named = with_candidate(model(gpus=["Vulkan1", "Vulkan0"]), CANDIDATE), "Vulkan1,Vulkan0"
+    for arguments in (
+        dry_run_arguments(tried, "/m.gguf", PINNED),
+        fit_arguments(tried, "/m.gguf", PINNED, [384]),
+        used_devices_arguments(tried, "/m.gguf"),
+        draft_arguments(tried, "/d.gguf"),
+    ):
+        assert arguments[arguments.index("--device") + 1] == named
+    simulated = dry_run_arguments(tried, "/m.gguf", PINNED, ["CUDA0"])
+    assert [value for flag, value in pairwise(simulated) if flag == "--device"] == ["CUDA0"]
 
 
 def test_each_argument_is_one_shell_word() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llamarig.declare.placement import Auto, CpuMoe, Layers, Override
 from llamarig.placement.box_capacity import BoxCapacity
@@ -151,9 +151,10 @@ class DryRuns:
         return "\n".join([*rows, f"Host {int(found.ram)} 0 500 ", "exit=0"])
 
 
-def planned(of: Header, free: tuple[int, ...], **auto: Any) -> Plan:
+def planned(of: Header, free: tuple[int, ...], *, speculation: Any = None, **auto: Any) -> Plan:
     """The plan for cards with so many MiB free, without a margin."""
-    declared = model(placement=Auto(margin_mib=0, **auto).model_dump())
+    speculated = {"speculation": speculation} if speculation else {}
+    declared = model(placement=Auto(margin_mib=0, **auto).model_dump(), **speculated)
     belongs = PlanInputs(
         header="a" * 64,
         devices=tuple(device(f"CUDA{index}", "a card", mib, mib) for index, mib in enumerate(free)),
@@ -270,6 +271,7 @@ def test_a_plan_made_before_these_layers_were_counted_has_no_steps_down() -> Non
     assert steps_down(Layers(gpu=(9, 5), split=(24, 18), nextn=1), weights)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(NAMES),
     st.lists(st.integers(0, 30), min_size=1, max_size=4),

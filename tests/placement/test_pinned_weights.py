@@ -68,7 +68,7 @@ def test_without_weights_in_ram_nothing_is_pinned() -> None:
     assert only(rig({}), ServerMemory(pinnable=0, weights=400, rest=9000, left=(10, 10))) == LoadModeChoice("auto")
 
 
-@pytest.mark.parametrize("mode", ["none", "mmap", "mlock", "mmap+mlock"])
+@pytest.mark.parametrize("mode", ["none", "mmap", "mlock", "mmap+mlock", "dio"])
 def test_a_declared_load_mode_is_kept(mode: str) -> None:
     assert only(rig({"load_mode": mode})).mode == mode
 
@@ -146,7 +146,7 @@ def test_a_layer_of_multi_token_prediction_is_not_measured() -> None:
     assert "multi-token prediction" in choice.missing
 
 
-@pytest.mark.parametrize("mode", ["none", "mlock"])
+@pytest.mark.parametrize("mode", ["none", "mlock", "dio"])
 def test_a_declared_mode_with_a_small_margin_is_a_warning(mode: Any) -> None:
     declared = rig({"load_mode": mode})
     memory = replace(EXPERTS, left=(900, 100))

@@ -28,8 +28,9 @@ def test_the_ram_of_box_a() -> None:
 
 def test_too_little_ram_is_refused_or_noted() -> None:
     budget = ram_budget(serve(), memory("Host", 34263, 0, 1056), 75.38, 36000)
-    refusals, _ = ram_shortages(serve(load_mode="mlock"), budget)
-    assert "needs 37367 MiB of RAM at once" in refusals[0]
+    for mode in ("none", "mlock", "mmap+mlock", "dio"):
+        refusals, _ = ram_shortages(serve(load_mode=mode), budget)
+        assert "needs 37367 MiB of RAM at once" in refusals[0]
     refusals, notes = ram_shortages(serve(), budget)
     assert refusals == []
     assert "read from the disk again" in notes[0]

@@ -160,3 +160,10 @@ def test_only_runs_of_this_model_box_build_and_file_are_used() -> None:
     ]
     found = calibration_runs(ledger, box="a", model="x", release=RELEASE, file=file)
     assert found == [(8e8, 20.0), (6e8, 1000 / 60), (4e8, 12.5)]
+
+
+def test_a_placement_without_weights_in_ram_has_no_speed_by_the_ram_alone() -> None:
+    """One timing cannot tell how long anything but the RAM takes. Regression: a division by zero."""
+    lines = speed_lines(calibrate([(2e9, 40.0)]), [("this plan", 0.0), ("the plan before", 2e9)])
+    assert [line.partition(":")[0] for line in lines] == ["the plan before", "calibrated on 1 run"]
+    assert speed_lines(calibrate([(2e9, 40.0)]), [("this plan", 0.0)]) == []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 from llamarig.declare.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Override
+from llamarig.declare.risky_flags import flag_of
 from llamarig.declare.serve import Serve
+from llamarig.declare.serve.context import YARN_ONLY
 from llamarig.lints.lint import Lint
 from llamarig.placement.box_capacity import BoxCapacity, parse_cpu_list
 from llamarig.placement.model_layers import ranges
+from llamarig.remote.shared.gguf_header import Header
 from llamarig.render.sandbox import unseen
 
 _KERNEL_TYPES = ("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
@@ -27,7 +31,7 @@ github.com/stew675/llama-cpp-rdna-boosts/issues/21 (September 2026) reports that
 q5_1 and iq4_nl abort.
 """
 
-_IGNORED_VARIABLES = {
+IGNORED_VARIABLES = {
     "LLAMA_SET_ROWS": "was read for a few weeks of 2025 and by no build since (checked in March 2026)",
     "LLAMA_CURL": "is an option of the build, and of an old one",
     "GGML_CUDA_FA_ALL_QUANTS": "is an option of the build; llamarig compiles the kernels your models need",
@@ -86,12 +90,13 @@ def placement_lints(model: Model) -> Iterator[Lint]:
     if len(serve.gpus) < 2 or serve.split_mode == "none":
         return
     if isinstance(serve.placement, CpuMoe):
-        yield Lint(
-            "cpu-moe-on-several-gpus",
-            "the experts of the first layers stay in RAM, and those are the layers of the first GPU: it stays nearly "
-            "empty while the last one overflows",
-            "declare layers(gpu=..., split=...)",
-        )
+        if serve.placement.split is None:
+            yield Lint(
+                "cpu-moe-on-several-gpus",
+                "the experts of the first layers stay in RAM, and those are the layers of the first GPU: it stays "
+                "nearly empty while the last one overflows",
+                "declare a split with it, which gives the first GPU more layers, or layers(gpu=..., split=...)",
+            )
     elif isinstance(serve.placement, AllOnGpu) or (
         isinstance(serve.placement, Override) and serve.placement.split is None
     ):
@@ -102,10 +107,43 @@ def placement_lints(model: Model) -> Iterator[Lint]:
         )
 
 
+def input_lints(serve: Serve) -> Iterator[Lint]:
+    """Inputs that an embeddings or reranking server refuses although its context would hold them.
+
+    (can_split in tools/server/server-context.cpp, pinned commit: only the last token's embedding is computed in parts.)
+    """
+    slot = serve.context // serve.parallel
+    if serve.task != "completion" and serve.pooling != "last" and slot > serve.ubatch:
+        yield Lint(
+            "input-over-ubatch",
+            f"an input of more than ubatch = {serve.ubatch} tokens is refused unless the model pools by its last token,"
+            f" and a slot's context has {slot}",
+            f"set ubatch and batch to {slot}, or lower the context",
+        )
+
+
+def yarn_lints(serve: Serve, header: Header | None) -> Iterator[Lint]:
+    """Numbers of YaRN that nothing reads: no YaRN is declared, and the model was trained without any scaling.
+
+    Without YaRN, and with a scale of 1, they change nothing (src/llama-context.cpp:165-214 and ggml_rope of the pinned
+    commit). yarn_attn_factor is not among them: it is read in any case.
+    """
+    unread = [field for field in YARN_ONLY if getattr(serve, field) is not None]
+    if header is None or not unread or serve.yarn_scale is not None or serve.rope_freq_scale is not None:
+        return
+    scaling = f"{header.metadata.get('general.architecture')}.rope.scaling."
+    if not any(key.startswith(scaling) for key in header.metadata):
+        yield Lint(
+            "yarn-unread",
+            f"{', '.join(unread)} has no effect: the model was trained without YaRN, and no yarn_scale is declared",
+            "declare yarn_scale, or leave it out",
+        )
+
+
 def environment_lints(serve: Serve) -> Iterator[Lint]:
     """Environment variables without an effect."""
-    for name in sorted(serve.environment.keys() & _IGNORED_VARIABLES.keys()):
-        yield Lint("environment-unread", f"{name} {_IGNORED_VARIABLES[name]}", "remove it")
+    for name in sorted(serve.environment.keys() & IGNORED_VARIABLES.keys()):
+        yield Lint("environment-unread", f"{name} {IGNORED_VARIABLES[name]}", "remove it")
     if serve.gpus and "CUDA_DEVICE_ORDER" in serve.environment:
         yield Lint(
             "cuda-order-unneeded",
@@ -114,8 +152,36 @@ def environment_lints(serve: Serve) -> Iterator[Lint]:
         )
 
 
+_FILE_FLAGS = frozenset(
+    {
+        *("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled", "--grammar-file"),
+        *("--json-schema-file", "-jf", "--chat-template-file", "--ui-config-file", "--webui-config-file"),
+        *("--lookup-cache-static", "-lcs", "--lookup-cache-dynamic", "-lcd"),
+        *("--path", "--media-path", "--mcp-servers-config", "--video-ffmpeg-dir"),
+    }
+)
+"""Flags of the pinned commit whose value is a path, or a list of paths, each perhaps with a scale behind a colon."""
+
+
 def path_lints(serve: Serve, build: Build) -> Iterator[Lint]:
-    """Paths that llama-server would not find, since its unit sees only what it needs."""
+    """Paths that llama-server would not find, since its unit sees only what it needs, from the root directory."""
+    given = ((flag_of(flag), value) for flag, value in pairwise(serve.extra))
+    relative = sorted(
+        {
+            path
+            for flag, value in given
+            if flag in _FILE_FLAGS
+            for part in value.split(",")
+            if not (path := part.partition(":")[0]).startswith("/")
+        }
+    )
+    if relative:
+        yield Lint(
+            "path-unseen",
+            f"a unit starts in /, so llama-server would look there for {', '.join(relative)}",
+            "write the whole path, and declare readable_paths with it in serve",
+            severity="refusal",
+        )
     # Values may be lists, and a path may have a scale behind it: --lora-scaled FILE:SCALE,FILE:SCALE.
     words = [part for text in (*serve.extra, *serve.environment.values()) for part in re.split("[,:;]", text)]
     if paths := sorted(set(unseen(build, serve.readable_paths, words))):

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from llamarig.declare.model import Model
 from llamarig.declare.placement import AllOnGpu, CpuOnly, Fit
+from llamarig.declare.serve.weights import HELD_IN_RAM
 from llamarig.lints.lint import Lint
 from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.placement.ram_budget import RESERVE_MIB, checkpoint_count, prompt_cache_mib
 from llamarig.placement.tensor_overrides import host_bytes
+from llamarig.placement.unified_memory import system_reserve_mib
 from llamarig.remote.shared.gguf_header import Header
 
 GIB = 1 << 30
@@ -58,9 +60,12 @@ def memory_lints(model: Model, box: BoxCapacity, model_bytes: int, header: Heade
     """Weights alone if they are locked, else weights, prompt cache, checkpoints and buffers together."""
     serve = model.serve
     weights = weights_in_ram(model, model_bytes, header, box.vram)
+    shared = box.shared and not isinstance(serve.placement, CpuOnly)
+    if shared:  # wherever they are placed
+        weights = max(model_bytes - box.set_aside, 0)
     if not box.ram or weights is None:
         return
-    if serve.load_mode in ("mlock", "mmap+mlock", "none") and weights > box.ram:
+    if serve.load_mode in HELD_IN_RAM and weights > box.ram:
         yield Lint(
             "memory-lock",
             f"load_mode {serve.load_mode} keeps {weights / GIB:.1f} GiB of weights in RAM, and the box has "
@@ -73,17 +78,20 @@ def memory_lints(model: Model, box: BoxCapacity, model_bytes: int, header: Heade
     checkpoints = checkpoint_count(serve) * state_bytes(header) if header else 0
     # The KQ mask of 16 bits is the largest of the buffers that a GPU reads from pinned RAM.
     pinned = serve.context * serve.ubatch * 2
-    needed = weights + cache * MIB + checkpoints + pinned + _SYSTEM
+    system = system_reserve_mib(box.ram // MIB, RESERVE_MIB) * MIB if shared else _SYSTEM
+    needed = weights + cache * MIB + checkpoints + pinned + system
     if needed > box.ram:
         consequence = {
             "auto": "expert weights fall out of the page cache and are read from the disk again",
             "mmap": "expert weights fall out of the page cache and are read from the disk again",
         }.get(serve.load_mode, "the box swaps, or the kernel ends the server once the caches have grown")
+        if shared:
+            consequence = "the GPU's memory is the same RAM, and such a box freezes when it is full"
         least = "at least " if needs_vram(model) else ""
         yield Lint(
             "memory-budget",
             f"{least}{weights / GIB:.1f} GiB of weights in RAM, {cache / 1024:.1f} GiB prompt cache, "
-            f"{checkpoints / GIB:.1f} GiB checkpoints, {pinned / GIB:.1f} GiB buffers and {_SYSTEM // GIB} GiB for the "
-            f"system make {needed / GIB:.1f} of {box.ram / GIB:.1f} GiB: {consequence}",
+            f"{checkpoints / GIB:.1f} GiB checkpoints, {pinned / GIB:.1f} GiB buffers and {system / GIB:.3g} GiB for "
+            f"the system make {needed / GIB:.1f} of {box.ram / GIB:.1f} GiB: {consequence}",
             "lower cache_ram_mib or context_checkpoints, or put more layers on the GPU",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Fit
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve.weights import HELD_IN_RAM
 from llamarig.lints.lint import Lint
 from llamarig.placement.pinned_weights import (
     PINNED_MARGIN_MIB,
@@ -54,7 +55,7 @@ def memory_max_lints(rig: Rig, model: Model, weights: int | None) -> Iterator[Li
     :param weights: bytes in RAM, or a lower bound; None if unknown
     """
     serve, limit = model.serve, model.serve.memory_max_mib
-    if limit is None or weights is None or serve.load_mode not in ("none", "mlock", "mmap+mlock"):
+    if limit is None or weights is None or serve.load_mode not in HELD_IN_RAM:
         return
     mib = weights >> 20
     if mib > limit:

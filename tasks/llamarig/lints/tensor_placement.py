@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from llamarig.declare.model import Model
 from llamarig.declare.placement import CpuMoe, Layers, Override
 from llamarig.lints.lint import Lint
-from llamarig.placement.model_layers import EXPERTS, LayerCounts, layer_counts, layer_of, loaded_tensors, ranges
+from llamarig.placement.model_layers import (
+    EXPERTS,
+    LayerCounts,
+    layer_counts,
+    layer_of,
+    loaded_tensors,
+    ranges,
+    why_no_mtp,
+)
 from llamarig.placement.tensor_overrides import RuleCoverage, rule_coverage
 from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render.placement_arguments import gpu_of, layers_with_experts_on_cpu
@@ -34,10 +42,10 @@ def weight_lints(model: Model, header: Header) -> Iterator[Lint]:
             "this model has no experts, so nothing stays in RAM",
             "declare all_on_gpu(), or fit()",
         )
-    if model.serve.loads_mtp and model.draft is None and not any(".nextn." in tensor.name for tensor in header.tensors):
+    if model.serve.loads_mtp and model.draft is None and (why := why_no_mtp(header)):
         yield Lint(
             "mtp-missing",
-            "speculation draft-mtp needs a layer for it in the model's file (tensors named nextn), which has none",
+            f"speculation draft-mtp needs a layer for it in the model's file (tensors named nextn), {why}",
             "use a GGUF that has it, declare a draft, or choose another type",
             severity="refusal",
         )
@@ -87,12 +95,9 @@ def _layer_lints(placement: Layers, counts: LayerCounts, *, mtp: bool) -> Iterat
 
 def override_lints(placement: Override, tensors: Sequence[Tensor], counts: LayerCounts) -> Iterator[Lint]:
     """Declared rules that probably do not cover the intended tensors."""
-    broken = [(rule, error) for rule in placement.rules if (error := _compile_error(rule.partition("=")[0]))]
-    for rule, error in broken:
-        yield Lint(
-            "override-not-a-regex", f"{rule!r} is not a regular expression ({error})", "correct it", severity="refusal"
-        )
-    if broken:
+    unread = [lint for rule in placement.rules if (lint := _unread_rule(rule)) is not None]
+    yield from unread
+    if unread:
         return
     found = rule_coverage(placement.rules, tensors)
     for item in found:
@@ -116,12 +121,42 @@ def override_lints(placement: Override, tensors: Sequence[Tensor], counts: Layer
     yield from _away_from_kv(placement, found, counts)
 
 
-def _compile_error(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return str(error)
-    return ""
+_OTHER_GROUP = re.compile(r"(?<!\\)\(\?(?![:=!])")
+"""What Python knows and std::regex does not: names, flags and comments, and looking behind."""
+_ERROR_OF_BOTH = re.compile(
+    r"missing \)|unbalanced|nothing to repeat|character set|character range|min repeat|group reference"
+    r"|incomplete escape|bad escape \(end"
+)
+"""Errors of Python that std::regex has, too; not among them is, for example, an escaped letter that means nothing."""
+
+
+def _unread_rule(rule: str) -> Lint | None:
+    """Why llama.cpp, whose regular expressions are C++'s, refuses a rule, or why it is not understood here."""
+    pattern = rule.partition("=")[0]
+    error, refused = "", False
+    if _OTHER_GROUP.search(pattern):
+        error, refused = "of the groups that begin with (? it knows (?:, (?= and (?! alone", True
+    else:
+        try:
+            re.compile(pattern)
+        except re.error as python:
+            # [] and [^] are sets to C++, and the beginning of one to Python.
+            error = str(python)
+            refused = _ERROR_OF_BOTH.search(error) is not None and not re.search(r"\[\^?\]", pattern)
+    if refused:
+        return Lint(
+            "override-not-a-regex",
+            f"{rule!r} is not a regular expression of llama.cpp ({error}), so the model would not load",
+            "correct it",
+            severity="refusal",
+        )
+    if error:
+        return Lint(
+            "override-not-a-regex",
+            f"{rule!r} is not understood here ({error}), so what it moves was not checked",
+            "write it in another way",
+        )
+    return None
 
 
 def _missed_numbers(item: RuleCoverage, layers: int) -> list[int]:
@@ -189,7 +224,7 @@ def _away_from_kv(placement: Override, found: Sequence[RuleCoverage], counts: La
             )
 
 
-def _homes(split: Sequence[int], counts: LayerCounts, gpu_layers: int) -> dict[int, int]:
+def _homes(split: Sequence[int], counts: LayerCounts, gpu_layers: int | None) -> dict[int, int]:
     """Index of the GPU of each layer by the split, without layers that are entirely in RAM."""
-    first = max(0, counts.positions - gpu_layers)
+    first = 0 if gpu_layers is None else max(0, counts.positions - gpu_layers)
     return {layer: gpu_of(layer - first, split, counts.positions - first) for layer in range(first, counts.all)}

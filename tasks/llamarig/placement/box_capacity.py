@@ -21,6 +21,10 @@ class BoxCapacity:
     gpus: frozenset[str] | None = None
     vram: int = 0
     """Sum over all GPUs; read only when a lint needs it."""
+    shared: bool = False
+    """Whether every GPU of the box has the RAM as its memory."""
+    set_aside: int = 0
+    """Bytes that the firmware keeps for such GPUs, beside ``ram``."""
     kernel: str = ""
     """Kernel release, as printed by ``uname -r``."""
 

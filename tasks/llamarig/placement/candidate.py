@@ -27,7 +27,7 @@ class Prediction:
 
     ``splits``: graph splits of a prompt batch and of one token. ``layer_context``: MiB of KV cache and recurrent state
     by layer; ``layer_state``: MiB of recurrent state alone by layer; both empty if the release does not print them.
-    ``checkpoint_mib``: RAM of one context checkpoint.
+    ``checkpoint_mib``: RAM of one context checkpoint. ``layer_devices``: device of each layer, the output as the last.
     """
 
     gpus: tuple[DeviceMemory, ...]
@@ -36,6 +36,9 @@ class Prediction:
     layer_context: Mapping[int, float] = field(default_factory=dict)
     layer_state: Mapping[int, float] = field(default_factory=dict)
     checkpoint_mib: float = 0.0
+    layer_devices: Mapping[int, str] = field(default_factory=dict)
+    speculation_mib: tuple[int, ...] = ()
+    """Of ``gpus``, the part that no dry run showed (placement/speculation_memory.py)."""
 
     @property
     def totals(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from llamarig.placement.dry_run import (
     memory_arguments,
 )
 from llamarig.placement.llama_cpp_fit import fit_answer
+from llamarig.placement.model_layers import layer_counts
 from llamarig.placement.pinned_weights import pinnable_mib
 from llamarig.placement.planner import PlanRequest
 from llamarig.placement.ram_budget import ram_budget
@@ -71,5 +72,6 @@ def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, P
         margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
         answer = fit_answer((yield fit_arguments(model, request.header_path, flags, margins, names)))
         chosen = [*answer, "--fit", "off"]
-    output = yield dry_run_arguments(model, path, flags, names, placement=chosen)
+    positions = layer_counts(request.header.tensors, request.header.metadata).positions
+    output = yield dry_run_arguments(model, path, flags, names, placement=chosen, positions=positions)
     return request.prediction(output)

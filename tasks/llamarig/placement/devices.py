@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.placement.unified_memory import is_shared, shares_ram
 from llamarig.records.plan_file import PlannedDevice
 
 _DEVICE_LINE = re.compile(
     r"^\s*(?P<name>[A-Za-z]+\d+): (?P<description>.*) \((?P<total>\d{1,9}) MiB, (?P<free>\d{1,9}) MiB free\)\s*$"
 )
+
+
+_UNNAMED = re.compile(r"(?:AMD )?Radeon(?:\(TM\))? Graphics")
+"""What HIP calls a card that it has no name for, and the graphics of many processors."""
 
 
 def parse_device_list(output: str) -> list[PlannedDevice]:
@@ -44,6 +49,36 @@ def simulation_environment(gpus: tuple[SimulatedGpu, ...], library: str) -> dict
 def simulated_devices(gpus: tuple[SimulatedGpu, ...]) -> list[PlannedDevice]:
     """The simulated GPUs as devices."""
     return [device(f"CUDA{index}", gpu.name, gpu.total_mib, gpu.free_mib) for index, gpu in enumerate(gpus)]
+
+
+class _IntegratedGpu(Protocol):
+    """A GPU of AMD (facts/gpus.py): whether it shares the RAM, and the memory that the firmware set aside for it."""
+
+    @property
+    def integrated(self) -> bool: ...
+
+    @property
+    def total_mib(self) -> int: ...
+
+
+def with_set_aside(devices: Sequence[PlannedDevice], amd: Sequence[_IntegratedGpu]) -> list[PlannedDevice]:
+    """The devices, one of AMD's integrated GPUs with the memory that is set aside for it beside MemTotal.
+
+    Of an unnamed one, it is what all of AMD's GPUs of the box are.
+    """
+    set_aside = sum(gpu.total_mib for gpu in amd if gpu.integrated)
+    kinds = {gpu.integrated for gpu in amd}
+    found = []
+    for listed in devices:
+        if len(kinds) == 1 and not listed.uuid and _UNNAMED.fullmatch(listed.description):
+            shared = kinds == {True}
+            # Recorded only where the description does not show it.
+            recorded = None if shared == shares_ram(listed.description) else shared
+            listed = listed.model_copy(update={"shared": recorded})
+        if set_aside and not listed.uuid and is_shared(listed):
+            listed = listed.model_copy(update={"set_aside_mib": min(set_aside, listed.total_mib)})
+        found.append(listed)
+    return found
 
 
 class _Card(Protocol):

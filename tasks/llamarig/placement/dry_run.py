@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from llamarig.declare.flags import memory_flags, rows
 from llamarig.declare.model import Model
+from llamarig.declare.placement import AllOnGpu
 from llamarig.declare.serve import Serve
 from llamarig.placement.candidate import Candidate, Prediction
+from llamarig.placement.speculation_memory import DRAFT_TOKENS
 from llamarig.records.plan_file import DeviceMemory
 from llamarig.render.sandboxed_run import our_program, reading_sandbox, sandboxed
 from llamarig.render.server_arguments import ModelFiles, server_arguments
@@ -16,7 +18,7 @@ from llamarig.render.server_arguments import ModelFiles, server_arguments
 PROGRAM = "llama-fit-params"
 TIMEOUT_S = 60
 """A dry run takes 0.1 to 1 s; one that reaches this timeout hangs."""
-_START_S = 30
+START_S = 30
 """For systemd to start it, and for our program to end it and report that."""
 
 # The arguments of a server that decide memory, and how many values each takes; llama-fit-params refuses the others
@@ -30,6 +32,7 @@ _ROW = re.compile(r"(\w+) (\d+) (\d+) (\d+) ?")
 """``CUDA0 19406 1113 1756``: MiB of weights, of KV cache and state, of compute buffers (common/fit.cpp, pinned
 commit)."""
 _ERROR_LINE = re.compile(r"[Ee]rror|[Ff]ail|\babort\b|exception|not found|invalid")
+_LAYER_DEVICE = re.compile(r"layer +(\d+) assigned to device (\w+)")
 _CACHE_LAYER = re.compile(r"layer +(\d+): dev = ")
 _CACHE_SIZE = re.compile(r"size = +([\d.]+) MiB \( *\d+ cells, +\d+ layers, ")
 _SLIDING_WINDOW = re.compile(r"creating +SWA KV cache")
@@ -70,6 +73,7 @@ def dry_run_arguments(
     devices: Sequence[str] = (),
     *,
     placement: Sequence[str] | None = None,
+    positions: int = 0,
 ) -> list[str]:
     """Arguments of llama-fit-params that measure a model as it would be served.
 
@@ -77,8 +81,9 @@ def dry_run_arguments(
     :param flags: every flag the release supports
     :param devices: names of simulated devices; without them llama.cpp would not load their backend
     :param placement: flags that place the layers, instead of the model's own
+    :param positions: layers of the model and its output, where they are known
     """
-    served = server_arguments(model, ModelFiles(header), flags)
+    served = server_arguments(_on(model, devices), ModelFiles(header, positions=positions), flags)
     kept = memory_arguments(served, placement=placement is None)
     return ["--model", header, *kept, *_common(devices), *(placement or ()), "--fit-print", "on"]
 
@@ -87,13 +92,17 @@ def fit_arguments(
     model: Model, header: str, flags: Collection[str], margins: Sequence[int], devices: Sequence[str] = ()
 ) -> list[str]:
     """Arguments of llama-fit-params that let llama.cpp place the layers itself, with the same margins."""
-    kept = memory_arguments(server_arguments(model, ModelFiles(header), flags), placement=False)
+    served = server_arguments(_on(model, devices), ModelFiles(header), flags)
+    kept = memory_arguments(served, placement=False)
     return ["--model", header, *kept, *_common(devices), "--fit", "on", "--fit-target", ",".join(map(str, margins))]
 
 
+def _on(model: Model, devices: Sequence[str]) -> Model:
+    """The model without the GPUs that it names, where it is planned for simulated ones."""
+    return model.model_copy(update={"serve": model.serve.model_copy(update={"gpus": ()})}) if devices else model
+
+
 _NGRAM_DRAFTS = {"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
-_DEFAULT_DRAFT_TOKENS = 3
-"""llama.cpp's default number of drafted tokens (common/common.h, pinned commit)."""
 
 
 def server_outputs(model: Model) -> int:
@@ -103,10 +112,13 @@ def server_outputs(model: Model) -> int:
     common/speculative.cpp, pinned commit.
     """
     serve, drafted = model.serve, 0
+    if serve.task != "completion":
+        # Every token of a batch, which then has the size of a ubatch (tools/server/server.cpp:150).
+        return min(serve.batch, serve.ubatch)
     if (speculation := serve.speculation) is not None:
         for kind in speculation.types:
             if kind.startswith("draft-"):
-                drafted = max(drafted, speculation.draft_max or _DEFAULT_DRAFT_TOKENS)
+                drafted = max(drafted, speculation.draft_max or DRAFT_TOKENS)
             elif kind == "ngram-mod":
                 drafted = max(drafted, speculation.ngram_mod_max or _NGRAM_DRAFTS[kind])
             else:
@@ -135,15 +147,31 @@ def draft_arguments(model: Model, path: str, devices: Sequence[str] = ()) -> lis
     arguments = ["--model", path, "--ctx-size", str(serve.context), "--parallel", str(serve.parallel)]
     arguments += ["--batch-size", str(serve.batch), "--ubatch-size", str(serve.ubatch), "--n-gpu-layers", str(layers)]
     arguments += ["--cache-type-k", types[0], "--cache-type-v", types[1], "--flash-attn", serve.flash_attention]
-    return [*arguments, "--fit", "off", *_common(devices), "--fit-print", "on"]
+    return [*arguments, "--fit", "off", *_common(devices or serve.device_names), "--fit-print", "on"]
+
+
+def measured_on_last_arguments(
+    model: Model, header: str, flags: Collection[str], gpus: int, devices: Sequence[str] = ()
+) -> list[str]:
+    """Arguments of llama-fit-params that measure a model wholly on the last GPU.
+
+    Without a rule for tensors, as a draft is loaded: on several GPUs its buffers are those of pipeline parallelism.
+    """
+    split = ",".join(["0"] * (gpus - 1) + ["1"])
+    placement = ["--n-gpu-layers", "999", "--fit", "off", "--tensor-split", split]
+    # auto() cannot be rendered; any other placement is replaced by these flags.
+    serve = model.serve.model_copy(update={"placement": AllOnGpu()})
+    placed = model.model_copy(update={"serve": serve})
+    return dry_run_arguments(placed, header, flags, devices, placement=placement)
 
 
 def used_devices_arguments(model: Model, header: str, devices: Sequence[str] = ()) -> list[str]:
     """Arguments with which llama-fit-params prints the devices it would use, with almost nothing on them."""
     serve = model.serve
     minimal = ["--ctx-size", "256", "--batch-size", "32", "--ubatch-size", "32", "--fit", "off"]
+    common = _common(devices or serve.device_names)
     devices_used = ["--split-mode", serve.split_mode, "--main-gpu", str(serve.main_gpu)]
-    return ["--model", header, *minimal, *devices_used, "--n-gpu-layers", "0", *_common(devices), "--fit-print", "on"]
+    return ["--model", header, *minimal, *devices_used, "--n-gpu-layers", "0", *common, "--fit-print", "on"]
 
 
 def _common(devices: Sequence[str]) -> list[str]:
@@ -160,7 +188,7 @@ def dry_run_command(
     # The error messages are enough: no debugger for a backtrace.
     variables = {**environment, "GGML_NO_BACKTRACE": "1"}
     words = our_program("plan.dry_run", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}", *arguments])
-    return sandboxed(sandbox, words, variables, TIMEOUT_S + _START_S)
+    return sandboxed(sandbox, words, variables, TIMEOUT_S + START_S)
 
 
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
@@ -190,6 +218,7 @@ def parse_prediction(output: str, run_name: str) -> Prediction:
         layer_context=_layer_context(lines),
         layer_state=_layer_context([line for line in lines if "recurrent" in line]),
         checkpoint_mib=_checkpoint_mib(lines),
+        layer_devices={int(found[1]): found[2] for line in lines if (found := _LAYER_DEVICE.search(line))},
     )
 
 

@@ -10,7 +10,6 @@ moment: the same box gets the same unit in every run.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,9 +17,11 @@ from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 from llamarig.declare.placement import AllOnGpu, CpuOnly, Fit
 from llamarig.declare.rig import Rig
-from llamarig.declare.serve.weights import LoadMode
+from llamarig.declare.serve.weights import HELD_IN_RAM, UNMAPPED, LoadMode
 from llamarig.placement.box_capacity import BoxCapacity
+from llamarig.placement.model_layers import INPUT_TENSORS
 from llamarig.placement.ram_budget import prompt_cache_mib
+from llamarig.placement.unified_memory import is_shared
 from llamarig.records.plan_file import MeasuredPlacement, Plan, PlannedDevice
 from llamarig.remote.shared.gguf_header import Tensor
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu
@@ -29,13 +30,8 @@ PINNED_MARGIN_MIB = 512
 """MiB that a dry run has to leave free on each GPU. Pinned weights take 40 to 98 MiB of a card that no dry run shows,
 and of a margin of 384 MiB 76 were left after two long prompts (H200, pinned commit: tests/gpu/RESULTS.md)."""
 
-_NOT_EVICTABLE = ("none", "mlock", "mmap+mlock")
 _MIB = 1 << 20
-_INPUT_TENSORS = ("token_embd.", "per_layer_token_embd.", "position_embd.", "token_types.")
-"""Input tensors, which llama.cpp always keeps in RAM and looks up there (src/llama-model.cpp, pinned commit)."""
 KNOWN_TO_FIT = 'declare load_mode="none" where you know that it fits'
-_UNIFIED_MEMORY = re.compile(r"\bGB10\b|\b(?:Tegra|Xavier|Orin|Thor)\b|nvgpu")
-"""Names of GPUs that share the box's RAM. Sizes do not tell: a card may have as much memory of its own as the box."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +94,12 @@ def may_be_pinned(rig: Rig, model: Model) -> bool:
 
 def needs_measurement(rig: Rig, model: Model) -> bool:
     """Whether the size of a model's pinned weights has to be known: they are pinned, or may be."""
-    return model.serve.load_mode in ("auto", "none", "mlock") and _copies_weights(rig, model)
+    return model.serve.load_mode in ("auto", *UNMAPPED) and _copies_weights(rig, model)
 
 
 def pins(rig: Rig, model: Model) -> bool:
     """Whether a model with its final load mode pins its weights in RAM."""
-    return model.serve.load_mode in ("none", "mlock") and _copies_weights(rig, model)
+    return model.serve.load_mode in UNMAPPED and _copies_weights(rig, model)
 
 
 def _serves_on_cuda(rig: Rig, model: Model) -> bool:
@@ -127,7 +123,7 @@ def is_pinned_unit(text: str) -> bool:
 
 
 def _embedding_mib(tensors: Sequence[Tensor]) -> int:
-    size = sum(tensor.size for tensor in tensors if tensor.name.startswith(_INPUT_TENSORS))
+    size = sum(tensor.size for tensor in tensors if tensor.name.startswith(INPUT_TENSORS))
     return -(-size // _MIB)
 
 
@@ -234,7 +230,7 @@ def _pinning_obstacle(box: BoxCapacity, devices: Sequence[PlannedDevice]) -> str
     if "microsoft" in box.kernel.lower():
         return "Windows limits pinned memory under WSL2, where it has not been measured"
     for device in devices:
-        if _UNIFIED_MEMORY.search(device.description):
+        if is_shared(device):
             return (
                 f"{device.name} ({device.description}) shares its memory with the processor, so there is nothing to pin"
             )
@@ -282,7 +278,7 @@ def _resident_mib(model: Model, memory: Mapping[str, ServerMemory], chosen: Mapp
     if own is None:
         return prompt_cache_mib(serve) + 1024  # the buffers, roughly
     mode = chosen[model.name].mode if model.name in chosen else serve.load_mode
-    return own.total if mode in _NOT_EVICTABLE else own.rest
+    return own.total if mode in HELD_IN_RAM else own.rest
 
 
 def raised_margins(margins: Sequence[int]) -> tuple[int, ...]:

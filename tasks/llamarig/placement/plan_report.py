@@ -75,7 +75,9 @@ def _location_lines(plan: Plan) -> Iterator[str]:
             parts.append(f"of layers {ranges(without_experts)} only attention, KV cache and state")
         if placement.nextn and gpu == last:
             extra = ranges(range(layers, layers + placement.nextn))
-            parts.append(f"layer {extra} of multi-token prediction, loaded only with draft-mtp and not counted")
+            loaded = "speculation=draft-mtp" in plan.belongs.flags
+            why = "" if loaded else ", loaded only with draft-mtp and not counted"
+            parts.append(f"layer {extra} of multi-token prediction{why}")
         parts += ["the output"] * (gpu == last)
         yield f"{device.name} {device.description}: {'; '.join(parts) or 'nothing'}"
         start += count

@@ -20,9 +20,12 @@ from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
 from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
 from llamarig.placement.model_layers import layer_weights
 from llamarig.placement.pinned_weights import pinnable_mib, raised_margins
-from llamarig.placement.ram_budget import ram_budget, ram_shortages
-from llamarig.records.plan_file import DeviceMemory, FitResult, Plan, PlanInputs
+from llamarig.placement.ram_budget import RESERVE_MIB, prompt_cache_mib, ram_budget, ram_shortages
+from llamarig.placement.speculation_memory import has_second_context, with_speculation
+from llamarig.placement.unified_memory import is_shared, memory_in_ram, system_reserve_mib
+from llamarig.records.plan_file import DeviceMemory, FitResult, Plan, PlanInputs, PlannedDevice
 from llamarig.remote.shared.gguf_header import Header
+from llamarig.render.placement_arguments import device_of_layers
 
 PlanningSteps = Generator[Sequence[str], str, Plan]
 """Yields arguments for llama-fit-params; the caller sends back the output."""
@@ -56,11 +59,24 @@ class PlanRequest:
 
     @property
     def budgets(self) -> tuple[int, ...]:
-        """MiB per GPU for the model itself: free memory less the margin, the projector and the draft model."""
-        return tuple(
-            device.free_mib - margin - other
-            for device, margin, other in zip(self.inputs.devices, self.inputs.margins_mib, self.others_mib, strict=True)
-        )
+        """MiB per GPU for the model itself: free memory less the margin, the projector and the draft model.
+
+        Of a GPU that shares the RAM, what the prompt cache and the system leave of it.
+        """
+        each = zip(self.inputs.devices, self.inputs.margins_mib, self.others_mib, strict=True)
+        return tuple(max(0, self._free(device) - margin - other) for device, margin, other in each)
+
+    def _free(self, device: PlannedDevice) -> int:
+        if self.simulated or not self.ram_available_mib or not is_shared(device):
+            return device.free_mib
+        room = self.ram_available_mib - self.reserve_mib - prompt_cache_mib(self.model.serve) + device.set_aside_mib
+        return min(device.free_mib, room)
+
+    @property
+    def reserve_mib(self) -> int:
+        """MiB of RAM that stay free for the system."""
+        shared = any(is_shared(device) for device in self.inputs.devices)
+        return system_reserve_mib(self.box_ram_mib, RESERVE_MIB) if shared else RESERVE_MIB
 
     @property
     def simulated_names(self) -> tuple[str, ...]:
@@ -68,14 +84,14 @@ class PlanRequest:
         return tuple(device.name for device in self.inputs.devices) if self.simulated else ()
 
     def prediction(self, output: str) -> Prediction:
-        """Parse the output of a dry run of the model.
+        """Parse the output of a dry run of the model, and add what speculation takes.
 
         :raises DryRunError: if it failed, or used other devices
         """
         found = parse_prediction(output, f"llama-fit-params with model {self.model.name!r}")
         if len(found.gpus) != len(self.inputs.devices):
             raise DryRunError(f"a dry run names {len(found.gpus)} GPUs, the box lists {len(self.inputs.devices)}")
-        return found
+        return with_speculation(found, self.model, self.header)
 
 
 MOST_DRY_RUNS = 40
@@ -117,7 +133,7 @@ def _will_be_pinned(plan: Plan, request: PlanRequest) -> bool:
 def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
     serve, auto = request.model.serve, request.model.serve.placement
     assert isinstance(auto, Auto)
-    weights = layer_weights(request.header)
+    weights = layer_weights(request.header, mtp=serve.loads_mtp)
     any_placement = Layers(gpu=(0,), split=(1,))
     settings = Candidate(any_placement, serve.context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
     budgets = request.budgets
@@ -136,9 +152,18 @@ def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
             break
         budgets = tuple(budget - more for budget, more in zip(budgets, over, strict=True))
     chosen = found.candidate
-    fit = yield from runs.fit(chosen, request.inputs.margins_mib)
-    ram = ram_budget(serve, final.host, final.checkpoint_mib, request.ram_available_mib)
-    refusals, notes = ram_shortages(serve, ram)
+    speculation = final.speculation_mib or (0,) * len(final.gpus)
+    margins = [sum(pair) for pair in zip(request.inputs.margins_mib, speculation, strict=True)]
+    fit = yield from runs.fit(chosen, margins)
+    ram = ram_budget(serve, final.host, final.checkpoint_mib, request.ram_available_mib, request.reserve_mib)
+    used = (total + other for total, other in zip(final.totals, request.others_mib, strict=True))
+    in_ram = memory_in_ram(request.inputs.devices, used)
+    refusals, notes = ram_shortages(serve, ram, in_ram)
+    if in_ram:
+        notes.append(
+            f"the GPU's memory is the RAM of the box: {in_ram} MiB of it beside the {ram.total_mib} of the server and "
+            f"the system, of {ram.available_mib or 'an unknown number of'} MiB available"
+        )
     if request.simulated:
         # The available RAM is that of the box that makes the dry runs, which need not be the box that will serve.
         refusals, notes = [], [*refusals, *notes]
@@ -161,8 +186,21 @@ def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
         given_up=found.given_up,
         fit=fit,
         dry_runs=runs.count,
-        notes=(*notes, *_estimate_notes(request)),
+        notes=(*notes, *_estimate_notes(request), *_misplaced(request, chosen.placement, final)),
     )
+
+
+def _misplaced(request: PlanRequest, placement: Layers, final: Prediction) -> list[str]:
+    """A note where llama.cpp's log has a layer on another device than the plan counts it on."""
+    counted = device_of_layers(placement, [device.name for device in request.inputs.devices])
+    if not final.layer_devices or final.layer_devices == counted:
+        return []
+    layer = min(each for each in {*counted, *final.layer_devices} if counted.get(each) != final.layer_devices.get(each))
+    return [
+        f"llama.cpp puts layer {layer} on {final.layer_devices.get(layer, 'no device')}, this plan counts it on "
+        f"{counted.get(layer, 'no device')}: the memory is as measured, the layers named above are not; please report "
+        "it with the model's name"
+    ]
 
 
 def _estimate_notes(request: PlanRequest) -> list[str]:
@@ -171,6 +209,11 @@ def _estimate_notes(request: PlanRequest) -> list[str]:
     if request.model.mmproj is not None and any(request.inputs.others_mib):
         found.append(
             "the vision projector is counted as its file's size and an estimate of its buffers: no dry run measures it"
+        )
+    if has_second_context(request.model, request.header):
+        found.append(
+            "multi-token prediction is counted with its weights, and with an estimate of its cache and of its compute "
+            "buffers, as large as the model's own: no dry run measures it"
         )
     if request.short_header_path is None and server_outputs(request.model) < min(
         request.model.serve.ubatch, request.model.serve.batch

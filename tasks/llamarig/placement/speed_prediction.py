@@ -76,11 +76,15 @@ class Calibration:
 def speed_lines(calibration: Calibration | None, placements: Sequence[tuple[str, float | None]]) -> list[str]:
     """A line for each placement, the fastest first, and one for the calibration; empty without a calibration.
 
+    None for a placement that reads nothing from RAM, where the calibration assumes that only the RAM takes time.
+
     :param placements: name of each, and the bytes it reads from RAM a token (None if unknown)
     """
     if calibration is None:
         return []
-    known = sorted((reads, name) for name, reads in placements if reads is not None)
+    known = sorted(
+        (reads, name) for name, reads in placements if reads is not None and calibration.ms_per_token(reads) > 0
+    )
     rates = [
         f"{name}: {calibration.tokens_per_second(reads):.1f} tokens/s "
         f"({calibration.ms_per_token(reads):.2f} ms, {reads / 1e6:.0f} MB from RAM a token)"
@@ -110,7 +114,11 @@ def calibration_runs(
     for entry in usable:
         if entry.conditions.prompt_tokens == usable[-1].conditions.prompt_tokens:
             newest[entry.flags] = entry
-    return [(entry.ram_bytes_per_token or 0.0, 1000 / entry.generation.median) for entry in newest.values()]
+    return [
+        (entry.ram_bytes_per_token or 0.0, 1000 / entry.generation.median)
+        for entry in newest.values()
+        if entry.generation is not None
+    ]
 
 
 def calibrate(runs: Sequence[tuple[float, float]]) -> Calibration | None:

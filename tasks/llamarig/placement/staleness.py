@@ -10,6 +10,7 @@ from llamarig.declare.placement import AllOnGpu, Auto
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.placement.dry_run import memory_arguments
 from llamarig.placement.pinned_weights import raised_margins
+from llamarig.placement.speculation_memory import speculation_settings
 from llamarig.records.plan_file import MeasuredPlacement, Plan, PlanInputs, PlannedDevice
 from llamarig.render.server_arguments import ModelFiles, server_arguments
 
@@ -40,7 +41,7 @@ def plan_flags(model: Model, build_flags: Collection[str]) -> tuple[str, ...]:
     arguments = server_arguments(model.model_copy(update={"serve": serve}), ModelFiles("-"), build_flags)
     give_up = [f"give_up={what}" for what in auto.give_up] if isinstance(auto, Auto) else []
     files = [f"{name}={path}" for name, path in (("mmproj", model.mmproj), ("draft", model.draft)) if path]
-    return (*memory_arguments(arguments, placement=False), *give_up, *files)
+    return (*memory_arguments(arguments, placement=False), *give_up, *files, *speculation_settings(model))
 
 
 def staleness(plan: Plan, now: CurrentInputs) -> list[str]:

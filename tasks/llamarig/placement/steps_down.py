@@ -106,6 +106,8 @@ def _one_step(placement: Layers, weights: LayerWeights, gpu: int) -> tuple[Layer
         partial = (*placement.partial[:gpu], (), *placement.partial[gpu + 1 :])
         freed = sum(weights.experts[first + whole].get(kind, 0.0) for kind in placement.partial[gpu])
         return placement.model_copy(update={"partial": partial if any(partial) else ()}), freed
+    while whole and not weights.experts_mib(first + whole - 1):
+        whole -= 1  # a layer without experts among others with them (leading dense layers, every second of Llama 4)
     if not whole:
         return None
     fewer = (*placement.gpu[:gpu], whole - 1, *placement.gpu[gpu + 1 :])

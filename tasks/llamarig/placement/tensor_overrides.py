@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llamarig.declare.placement import CpuMoe, CpuOnly, Layers, Override, Placement
-from llamarig.placement.model_layers import layer_counts, layer_of, loaded_tensors, ranges
+from llamarig.placement.model_layers import INPUT_TENSORS, layer_counts, layer_of, loaded_tensors, ranges
 from llamarig.remote.shared.gguf_header import Header, Tensor
 from llamarig.render.placement_arguments import experts_on_cpu, placement_arguments
 
 MIB = 1 << 20
-EMBEDDING = "token_embd.weight"
-"""Always in RAM (src/llama-model.cpp, pinned commit)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def rule_coverage(rules: Sequence[str], tensors: Sequence[Tensor]) -> list[RuleC
 
 
 def tensors_in_ram(flags: Mapping[str, str], header: Header, *, mtp: bool) -> list[Tensor]:
-    """The tensors whose weights stay in RAM, without the token embedding, which always does.
+    """The tensors whose weights stay in RAM, without those of the input layer, which always do.
 
     :param flags: --n-gpu-layers, and the flags that move single tensors, with their values
     :param mtp: whether the model is served with speculation draft-mtp, which loads more layers
@@ -80,7 +78,7 @@ def tensors_in_ram(flags: Mapping[str, str], header: Header, *, mtp: bool) -> li
         return moved_to.get(tensor.name, "CPU" if position < first_on_gpu else "GPU")
 
     loaded = loaded_tensors(header, mtp=mtp)
-    return [tensor for tensor in loaded if tensor.name != EMBEDDING and device(tensor) == "CPU"]
+    return [tensor for tensor in loaded if not tensor.name.startswith(INPUT_TENSORS) and device(tensor) == "CPU"]
 
 
 def host_bytes(placement: Placement, header: Header, *, mtp: bool = False) -> int | None:
@@ -90,6 +88,7 @@ def host_bytes(placement: Placement, header: Header, *, mtp: bool = False) -> in
     """
     if not isinstance(placement, CpuOnly | Layers | CpuMoe | Override):
         return None
-    flags = {pair[0]: pair[1] for pair in placement_arguments(placement)}
-    embedding = sum(tensor.size for tensor in header.tensors if tensor.name == EMBEDDING)
-    return embedding + sum(tensor.size for tensor in tensors_in_ram(flags, header, mtp=mtp))
+    positions = layer_counts(header.tensors, header.metadata).positions
+    flags = {pair[0]: pair[1] for pair in placement_arguments(placement, positions)}
+    inputs = sum(tensor.size for tensor in header.tensors if tensor.name.startswith(INPUT_TENSORS))
+    return inputs + sum(tensor.size for tensor in tensors_in_ram(flags, header, mtp=mtp))
