@@ -3,7 +3,7 @@
 Python's own audit events tell each operation before it is done, so the Nth is also the moment after the one before.
 LLAMARIG_FAULT_KIND: `count` writes the number of operations to LLAMARIG_FAULT_COUNT; `kill` and `term` send the process
 that signal; `error` makes the operation fail; from that operation on, `full` refuses every file that is opened for
-writing, as a full disk does.
+writing, as a full disk does. With `exit`, the Nth call of systemctl fails (systemctl_stand_in.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Fault:
         self.kind, self.at, self.operations = kind, at, 0
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
+        on_disk = not str(arguments[0]).startswith("/dev/")
+        writes = event == "open" and on_disk and isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
         if not writes and event not in _CHANGES:
             return
         self.operations += 1

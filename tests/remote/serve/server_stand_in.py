@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -15,9 +17,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+STARTED = time.monotonic()
 COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 PROPS = {"build_info": f"b1-{COMMIT[:9]}", "default_generation_settings": {"n_ctx": 8192}, "is_sleeping": False}
 COMPLETION = {"usage": {"completion_tokens": 8}, "timings": {"predicted_per_second": 50.0}}
+EMBEDDING = {"data": [{"embedding": [0.25, -0.5]}], "usage": {"prompt_tokens": 3}}
+RANKING = {"results": [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": -2.5}]}
+PROPS_OF = {
+    "hears": {"modalities": {"vision": False, "audio": True}},
+    "sees": {"modalities": {"vision": True, "audio": False}},
+    "blind": {"modalities": {"vision": True, "audio": False}},
+}
 # Answers of /props in place of PROPS: JSON of another shape.
 SHAPES: dict[str, Any] = {
     "props-list": [PROPS],
@@ -29,6 +39,7 @@ SLOTS: dict[str, Any] = {
     "slots-object": {"slots": 7},
     "slots-of-nonsense": [{"is_processing": [], "id_task": "x", "next_token": [7, {"n_decoded": []}]}, {}],
     "slots-many": [{}] * 1_000_000,
+    "slots-large": [{}] * 2_000_000,
     "slots-stuck": [{"is_processing": True, "id_task": 1, "next_token": [{"n_decoded": 3}]}],
 }
 # Answers of /props that are not JSON, or not what every reader of JSON can read.
@@ -44,23 +55,52 @@ BODIES = {
 class Handler(BaseHTTPRequestHandler):
     mode = ""
     keys: tuple[str, ...] = ()
+    prefix = ""
 
     def do_GET(self) -> None:
-        if self.path == "/health":
-            if self.mode == "health-drip":
+        if not self.path.startswith(f"{self.prefix}/"):
+            self.answer({"error": "File Not Found"}, 404)
+        elif self.path == f"{self.prefix}/health":
+            if self.prefix and self.refused():  # public is only /health itself
+                pass
+            elif self.mode == "health-drip":
                 self.drip()
             else:
-                self.answer({"status": "ok"}, 503 if self.mode == "hangs" else 200)
+                loads = self.mode == "hangs" or (self.mode == "loads-slowly" and time.monotonic() < STARTED + 5)
+                self.answer({"status": "ok"}, 503 if loads else 200)
         elif self.refused():
             pass
-        elif self.path == "/slots":
+        elif self.path == f"{self.prefix}/slots" and self.mode == "slots-silent":
+            print("asked for its slots", file=sys.stderr, flush=True)
+            time.sleep(120)
+        elif self.path == f"{self.prefix}/":
+            self.answer({"error": "File Not Found"}, 404 if self.mode == "no-pages" else 415)
+        elif self.path == f"{self.prefix}/slots":
             self.answer(SLOTS.get(self.mode, []))
         else:
             self.props()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.removeprefix(self.prefix)
         if self.refused():
+            return
+        if path == "/tokenize":
+            content = json.loads(body)["content"]
+            self.answer({"tokens": list(range(len(content) if self.mode == "letter-tokens" else len(content) // 4))})
+            return
+        if self.mode == "letter-tokens" and len(body) > 4096:
+            self.answer({"error": {"message": "request exceeds the available context size", "code": 400}}, 400)
+            return
+        if path == "/v1/embeddings":
+            zeros = {"data": [{"embedding": [0.0, 0.0]}]}
+            self.answer(zeros if self.mode == "zeros" else EMBEDDING)
+            return
+        if path == "/v1/rerank":
+            self.answer({"results": RANKING["results"][:1]} if self.mode == "one-score" else RANKING)
+            return
+        if b"image_url" in body and self.mode in ("blind", "hears"):
+            self.answer({"error": {"message": "failed to process image", "code": 500}}, 500)
             return
         if self.mode == "completion-list":
             self.answer([COMPLETION])
@@ -108,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"400\r\n{")
         else:
-            self.answer(SHAPES.get(self.mode, {**PROPS, "mode": self.mode}))
+            self.answer(SHAPES.get(self.mode, {**PROPS, **PROPS_OF.get(self.mode, {}), "mode": self.mode}))
 
     def endless(self, status: int) -> None:
         """Send a body without an end."""
@@ -142,21 +182,51 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def server(port: int, mode: str, keys: tuple[str, ...] = ()) -> ThreadingHTTPServer:
+def server(
+    port: int, mode: str, keys: tuple[str, ...] = (), prefix: str = "", certificate: tuple[str, str] | None = None
+) -> ThreadingHTTPServer:
     """A server of that mode that does not serve yet."""
-    handler = type("Handler", (Handler,), {"mode": mode, "keys": keys})
-    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+    handler = type("Handler", (Handler,), {"mode": mode, "keys": keys, "prefix": prefix})
+    http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+    return http
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for flag in ("--host", "--port", "--mode", "--api-key-file"):
+    for flag in (
+        "--host",
+        "--port",
+        "--mode",
+        "--api-key-file",
+        "--api-prefix",
+        "--mmproj",
+        "--n-gpu-layers",
+        "--device-file",
+    ):
         parser.add_argument(flag, default="")
+    for flag in ("--ssl-cert-file", "--ssl-key-file"):
+        parser.add_argument(flag)
+    for flag in ("--embeddings", "--rerank"):
+        parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
+    if options.mode == "without-gpu":
+        print("warning: no usable GPU found, --gpu-layers option will be ignored", file=sys.stderr, flush=True)
+    if options.device_file:
+        os.open(options.device_file, os.O_RDONLY)  # until this program ends
     if options.mode == "crashes":
         sys.exit("CUDA error: out of memory (so this stand-in says)")
+    started_before = Path(os.environ.get("LLAMARIG_STAND_IN", "")) / "started-before"
+    if options.mode == "binds-later" and not started_before.exists():
+        started_before.touch()
+        sys.exit("main: couldn't bind HTTP server socket (so this stand-in says)")
+    print("main: model loaded", file=sys.stderr, flush=True)
     lines = Path(options.api_key_file).read_text().split("\n") if options.api_key_file else []
     keys = tuple(line for line in lines if line and not line.startswith("#"))
+    certificate = (options.ssl_cert_file, options.ssl_key_file) if options.ssl_cert_file else None
     if options.mode == "binds-as-before":
         # Without SO_REUSEADDR and SO_REUSEPORT, as the builds of spring 2026.
         ThreadingHTTPServer.allow_reuse_address = False
@@ -167,7 +237,7 @@ def main() -> None:
     deadline = time.monotonic() + 10
     while True:
         try:
-            server(int(options.port), options.mode, keys).serve_forever()
+            server(int(options.port), options.mode, keys, options.api_prefix, certificate).serve_forever()
         except OSError:  # the server before it still holds the port
             if time.monotonic() > deadline:
                 raise

@@ -26,6 +26,14 @@ from tests.remote.serve.server_stand_in import COMMIT
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[2] / "tasks"
 UNIT, PEER = "llamarig-a.service", "llamarig-b.service"
+SYSTEMCTL = f'exec {sys.executable} -I -S -B {HERE}/systemctl_stand_in.py "$@"'
+# Stands in for journalctl as the switch asks it: for the log of a start, of which it has what came before `--sync`.
+JOURNALCTL = """\
+case "$1" in
+    --sync) mkdir -p {root}/journal && cp {root}/logs/* {root}/journal ;;
+    _SYSTEMD_INVOCATION_ID=*) cat "{root}/journal/${{1#*=}}" 2>/dev/null ;;
+esac
+true"""
 # The program as a box runs it, with other directories of unit files.
 RUN = """
 import os, runpy, sys
@@ -35,7 +43,8 @@ if "LLAMARIG_FAULT" in os.environ:
 from llamarig.remote.serve import first_start, model_units
 from llamarig.remote.shared.job_status import run_job
 from llamarig.remote.shared.jobs import SwitchJob
-from llamarig.remote.serve import switch_unit
+from llamarig.remote.serve import switch_checks, switch_unit
+switch_checks.FLAGS_S = float(os.environ.get("LLAMARIG_FLAGS_S", 60))
 model_units.UNITS = Path(sys.argv.pop(1))
 switch_unit._RESTORE_WAIT_S = 2.0
 first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
@@ -63,8 +72,8 @@ class SwitchedBox:
         self.runs = 0
         self.more_environment: dict[str, str] = {}
         self.take_port()
-        self.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
-        self.program("journalctl", f"cat {root}/logs/* 2>/dev/null; true")
+        self.mend_systemctl()
+        self.program("journalctl", JOURNALCTL.format(root=root))
 
     def take_port(self) -> None:
         """Use a free port from now on."""
@@ -78,9 +87,18 @@ class SwitchedBox:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def program(self, name: str, script: str) -> None:
-        path = self.root / "bin" / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
+        # Written by another process: a child that another thread starts meanwhile would have it open for writing, too,
+        # and it could not be run.
+        write = ["/bin/sh", "-c", 'cat >"$1" && chmod 755 "$1"', "sh", str(self.root / "bin" / name)]
+        subprocess.run(write, input=f"#!/bin/sh\n{script}\n", text=True, check=True)
+
+    def break_systemctl(self, command: str) -> None:
+        """Let this command of systemctl fail."""
+        self.program("systemctl", f'test "$1" = {command} && exit 1; {SYSTEMCTL}')
+
+    def mend_systemctl(self) -> None:
+        """Let every command of systemctl work."""
+        self.program("systemctl", SYSTEMCTL)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -93,8 +111,16 @@ class SwitchedBox:
             [str(self.root / "bin" / "systemctl"), *words], env=self.environment, capture_output=True, text=True
         ).stdout
 
+    def pid(self, unit: str) -> str:
+        """Process of a unit's server; 0 where none runs."""
+        return self.systemctl("show", unit, "-p", "MainPID", "--value").strip()
+
+    def log(self) -> str:
+        """What the servers have logged."""
+        return "".join(file.read_text() for file in (self.root / "logs").iterdir())
+
     def text(self, mode: str, *more: str, conflicts: str = "") -> str:
-        program = [sys.executable, "-B", str(HERE / "server_stand_in.py"), "--host", "127.0.0.1"]
+        program = [sys.executable, "-I", "-S", "-B", str(HERE / "server_stand_in.py"), "--host", "127.0.0.1"]
         command = shlex.join([*program, "--port", str(self.port), "--mode", mode, *more])
         return f"[Unit]\nConflicts={conflicts}\n[Service]\nExecStart={command}\n"
 
@@ -152,21 +178,27 @@ class SwitchedBox:
 
     def switch(self, text: str, **job: Any) -> str:
         """Run the switch to a unit with this text; return its state and message."""
-        self.start(text, **job).wait(timeout=120)
+        self.start(text, **job).wait(timeout=600)
         return self.ended()
 
-    def restore(self, when: str) -> str:
-        """Run what systemd runs after a switch (``after-switch``), however that has ended, or ``at-boot``."""
-        job = [str(self.job_directory), str(self.runs)] if when == "after-switch" else []
-        command = [sys.executable, "-B", "-c", RESTORE, str(self.units), when, str(self.records), *job]
-        done = subprocess.run(command, env=self.environment, cwd=self.root, capture_output=True, text=True)
-        assert "Traceback" not in done.stderr, done.stderr
+    @property
+    def restores(self) -> list[str]:
+        """The command that systemd runs after a switch, however that has ended, and at boot."""
+        return [sys.executable, "-B", "-c", RESTORE, str(self.units), str(self.records), str(self.jobs)]
+
+    def restore(self, *, code: int = 0) -> str:
+        """Run that command; return what it printed.
+
+        :param code: the expected exit code
+        """
+        done = subprocess.run(self.restores, env=self.environment, cwd=self.root, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
         return done.stderr
 
     def boots(self) -> None:
         """Lose power, and boot."""
         self.systemctl("power-cut")
-        self.restore("at-boot")
+        self.restore()
         self.systemctl("start-enabled")
 
     def status(self) -> dict[str, Any]:
@@ -179,21 +211,26 @@ class SwitchedBox:
     def ended(self) -> str:
         return f"{self.status().get('state')}: {self.status().get('message')}"
 
-    def answers(self, key: str = "") -> str:
+    def answers(self, key: str = "", *, prefix: str = "", scheme: str = "http") -> str:
         """The mode of the server that answers; empty where none does. Leaves no connection in TIME-WAIT."""
         try:
-            return str(Server(f"http://127.0.0.1:{self.port}", key or None).get("/props", timeout=10)["mode"])
+            server = Server(f"{scheme}://127.0.0.1:{self.port}{prefix}", key or None)
+            return str(server.get("/props", timeout=10)["mode"])
         except (OSError, KeyError):
             return ""
+
+    def enabled(self) -> list[str]:
+        """Units that start at boot."""
+        return sorted(file.name for file in (self.root / "enabled").iterdir())
 
     def left_over(self) -> set[str]:
         """Files left over by switches that have not ended, without temporary ones, which the next write removes."""
         files = (*self.units.iterdir(), *self.records.iterdir())
-        return {file.name for file in files if re.search("before$|journal$", file.name)}
+        return {file.name for file in files if re.search("before$|journal$|replaced$", file.name)}
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.05)

@@ -76,6 +76,15 @@ def test_a_start_with_room_is_compared_with_its_plan(box: SwitchedBox) -> None:
     assert record(box).job.plan is not None
 
 
+def test_the_log_is_read_again_while_journald_is_behind(box: SwitchedBox) -> None:
+    """The server answers already; a stand-in for journalctl shows its lines at the fifth call."""
+    log = "load_tensors: CUDA0 model buffer size = 8999.00 MiB\nmain: model loaded"
+    box.program("journalctl", f"echo >>{box.root}/calls; test $(wc -l <{box.root}/calls) -lt 5 || echo '{log}'")
+    ended = box.switch(box.text("new"), plan=plan())
+    assert "it took what was predicted, within 64 MiB per GPU: CUDA0 " in ended, ended
+    assert record(box).took_mib == {"CUDA0": 8999.0}
+
+
 def test_a_start_without_room_steps_down_and_records_it(box: SwitchedBox) -> None:
     text, first, second = box.text("crashes"), box.text("crashes", "--port", str(box.port)), box.text("new")
     ended = box.switch(text, plan=plan(first, second))

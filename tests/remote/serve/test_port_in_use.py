@@ -24,6 +24,20 @@ def client_of(port: int) -> socket.socket:
     return client
 
 
+def held_client_of(port: int) -> socket.socket:
+    """The same, once the server has accepted it: of a connection that it has not, nothing is left when it ends."""
+    client = client_of(port)
+    wait_for(lambda: accepted(client))
+    return client
+
+
+def accepted(client: socket.socket) -> bool:
+    """Whether the server has accepted the connection: until then its end has no inode in the kernel's table."""
+    own = f":{client.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(remote.endswith(own) and inode != "0" for _, _, remote, *_, inode in (row[:10] for row in rows))
+
+
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_the_process_that_listens_is_found(family: int, address: str) -> None:
     with socket.socket(family) as server:
@@ -73,7 +87,7 @@ def test_connections_of_a_server_that_has_ended_are_counted(tmp_path: Path) -> N
 def test_a_build_that_cannot_bind_beside_left_connections_is_started_once_they_are_gone(box: SwitchedBox) -> None:
     """A rollback from the pinned build to one of spring 2026, while a client of the former holds on."""
     box.serve(UNIT, "old")
-    client = client_of(box.port)
+    client = held_client_of(box.port)
     running = box.start(box.text("binds-as-before"))
     wait_for(lambda: str(box.status().get("step")).startswith(WAITING))
     client.close()
@@ -82,11 +96,23 @@ def test_a_build_that_cannot_bind_beside_left_connections_is_started_once_they_a
     assert box.answers() == "binds-as-before"
 
 
+@pytest.mark.parametrize(("old", "new"), [("old", "binds-later"), ("binds-later", "crashes")])
+def test_a_build_that_could_not_bind_is_started_again_where_no_connection_is_left(
+    box: SwitchedBox, old: str, new: str
+) -> None:
+    """It ended between the failed bind and the look. The new build, and the old one when it is restored."""
+    box.serve(UNIT, "old")
+    (box.units / UNIT).write_text(box.text(old))
+    ended = box.switch(box.text(new))
+    assert box.answers() == ("binds-later"), ended
+    assert ended.startswith("done: ") or f"{UNIT} serves again as before" in ended, ended
+
+
 def test_an_older_build_is_restored_once_it_can_bind(box: SwitchedBox) -> None:
     box.serve(UNIT, "binds-as-before")
     running = box.start(box.text("hangs"), load_timeout_s=3)
     wait_for(lambda: box.status().get("step") == "loading the model" and box.answers() == "hangs")
-    client = client_of(box.port)
+    client = held_client_of(box.port)
     wait_for(lambda: str(box.status().get("step")).startswith(WAITING))
     client.close()
     running.wait(timeout=120)

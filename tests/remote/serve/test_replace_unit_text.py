@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from llamarig.remote.serve import model_units
+from llamarig.remote.serve import model_units, replace_unit_text
 from llamarig.remote.serve.replace_unit_text import main
-from llamarig.remote.serve.switch_journal import read_start_record
+from llamarig.remote.serve.switch_journal import JOURNAL, journal_lock, read_start_record
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.remote.serve.switched_box import UNIT, SwitchedBox
@@ -72,7 +72,7 @@ def test_the_record_of_another_text_is_kept(box: SwitchedBox, installed: Path) -
 def test_a_unit_without_a_record_gets_the_new_text_and_no_record(box: SwitchedBox, installed: Path) -> None:
     assert main(UNIT, box.records / f"{UNIT}.json", NEW) == 0
     assert installed.read_text() == NEW
-    assert list(box.records.iterdir()) == []
+    assert list(box.records.glob("*.json")) == []
 
 
 def test_another_command_line_is_refused(box: SwitchedBox, installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,4 +80,19 @@ def test_another_command_line_is_refused(box: SwitchedBox, installed: Path, caps
     path.write_text(record_of(OLD))
     assert main(UNIT, path, NEW.replace("=/x", "=/y")) == 1
     assert "has changed in more than comments since it was compared: run deploy.py again" in capsys.readouterr().err
+    assert (installed.read_text(), path.read_text()) == (OLD, record_of(OLD))
+
+
+def test_the_record_of_a_unit_that_is_being_switched_is_left_alone(
+    box: SwitchedBox, installed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new record is how a switch ends: what it had stopped would not be restored."""
+    monkeypatch.setattr(replace_unit_text, "_LOCK_WAIT_S", 0.0)
+    path = box.records / f"{UNIT}.json"
+    path.write_text(record_of(OLD))
+    with journal_lock(box.records):
+        assert main(UNIT, path, NEW) == 1
+    (box.records / JOURNAL).touch()
+    assert main(UNIT, path, NEW) == 1
+    assert capsys.readouterr().err.count("under way, or was interrupted: run deploy.py again") == 2
     assert (installed.read_text(), path.read_text()) == (OLD, record_of(OLD))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.remote.serve.switched_box import HERE, UNIT, SwitchedBox, wait_for
+from tests.remote.serve.switched_box import PEER, SYSTEMCTL, UNIT, SwitchedBox, wait_for
 
 KEY = "sesame-0123456789"
 FAULTS = [
@@ -42,6 +41,42 @@ def test_the_old_server_is_restored_after_any_fault_of_the_new_one(box: Switched
     assert box.left_over() == set()
 
 
+def test_a_failure_shows_what_this_start_has_logged(box: SwitchedBox) -> None:
+    """Not what an earlier one has, whatever the clock says; and also the lines that journald has not read yet."""
+    box.serve(UNIT, "crashed-before")
+    box.switch(box.text("crashes"))
+    lines = box.status()["lines"]
+    assert lines == ["CUDA error: out of memory (so this stand-in says)"]
+    box.switch(box.text("props-500"))
+    assert box.status()["lines"] == ["main: model loaded"]
+
+
+def test_a_check_of_flags_that_hangs_in_the_driver_ends_the_switch(box: SwitchedBox) -> None:
+    """A child that keeps the output open stands for a process that the kernel does not let be killed."""
+    old = box.serve(UNIT, "old")
+    box.more_environment = {"LLAMARIG_FLAGS_S": "1"}
+    ended = box.switch(box.text("new"), check=["/bin/sh", "-c", "sleep 40 & sleep 40"])
+    assert ended.startswith("failed: llama-server --help of this build did not end within 1 s"), ended
+    assert ended.endswith("nothing was changed")
+    assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
+
+
+def test_a_server_has_not_ended_where_systemd_does_not_answer_for_a_while(box: SwitchedBox) -> None:
+    """Regression: a switch was undone because systemd reloaded for longer than systemctl waits."""
+    silent = box.root / "silent"
+    box.program(
+        "systemctl",
+        f'test "$1" = start && printf xxx >{silent}\n'
+        f'if test "$1" = show && test -s {silent}; then printf %s "$(cut -c2- {silent})" >{silent}; exit 1; fi\n'
+        f"{SYSTEMCTL}",
+    )
+    box.serve(UNIT, "old")
+    silent.unlink()
+    ended = box.switch(box.text("new"))
+    assert ended.startswith(f"done: {UNIT} answers"), ended
+    assert silent.read_text() == ""
+
+
 def test_a_successful_switch_records_its_start_and_deletes_its_notes(box: SwitchedBox) -> None:
     box.record_start(UNIT, box.serve(UNIT, "old"))
     ended = box.switch(box.text("new"))
@@ -50,6 +85,24 @@ def test_a_successful_switch_records_its_start_and_deletes_its_notes(box: Switch
     assert box.left_over() == set()
     assert "--mode old" in json.loads((box.records / f"{UNIT}.previous.json").read_text())["text"]
     assert "--mode new" in json.loads((box.records / f"{UNIT}.json").read_text())["text"]
+
+
+@pytest.mark.parametrize(("mode", "starts"), [("new", [UNIT]), ("crashes", [PEER])])
+def test_of_models_that_exclude_each_other_the_declared_one_alone_starts_at_boot(
+    box: SwitchedBox, mode: str, starts: list[str]
+) -> None:
+    """Only once it has answered; which of two a boot would start is chance."""
+    box.serve(PEER, "peer")
+    box.systemctl("enable", PEER)
+    box.switch(box.text(mode, conflicts=PEER), peers=[PEER])
+    assert box.enabled() == starts
+
+
+def test_a_switch_to_a_model_that_is_not_the_default_leaves_the_default_enabled(box: SwitchedBox) -> None:
+    box.serve(PEER, "peer")
+    box.systemctl("enable", PEER)
+    assert box.switch(box.text("new", conflicts=PEER), peers=[PEER], enable=False).startswith("done: ")
+    assert box.enabled() == [PEER]
 
 
 def test_a_start_record_identifies_the_unit_file_and_the_start(box: SwitchedBox) -> None:
@@ -113,7 +166,7 @@ def test_the_same_switch_started_twice_continues_and_keeps_its_status(box: Switc
     assert box.start(box.text("hangs"), owner="ben@desktop").wait(timeout=60) == 1
     assert box.answer() == ""
     assert box.status().get("state") == "running"
-    box.restore("after-switch")  # systemd does that after the later program
+    box.restore()  # systemd does that after the later program
     assert box.status().get("state") == "running"
     assert box.answers() == "hangs", "the old server was started in place of the one that loads"
     running.terminate()
@@ -127,8 +180,7 @@ def test_a_switch_is_taken_over_on_request(box: SwitchedBox) -> None:
     box.serve(UNIT, "old")
     running = loading(box)
     # `systemctl stop` of a transient unit.
-    stand_in = f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"'
-    box.program("systemctl", f'case "$2" in llamarig-job-*) kill {running.pid}; exit;; esac; {stand_in}')
+    box.program("systemctl", f'case "$2" in llamarig-job-*) kill {running.pid}; exit;; esac; {SYSTEMCTL}')
     ended = box.switch(box.text("new"), owner="ben@desktop", takeover=True)
     running.wait(timeout=60)
     assert ended.startswith(f"done: {UNIT} answers"), ended
@@ -141,15 +193,14 @@ def test_nothing_is_changed_when_systemd_does_not_answer(box: SwitchedBox) -> No
     box.program("systemctl", "exit 1")
     ended = box.switch(box.text("new"))
     assert ended == f"failed: systemd does not report whether {UNIT} serves (systemctl show); nothing was changed"
-    box.program("systemctl", f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"')
+    box.mend_systemctl()
     assert (box.answers(), (box.units / UNIT).read_text()) == ("old", old)
 
 
 def test_a_failed_daemon_reload_records_no_start(box: SwitchedBox) -> None:
     """systemd would start the old text, and the new one would be recorded as started."""
     old = box.serve(UNIT, "old")
-    stand_in = f'exec {sys.executable} -B {HERE}/systemctl_stand_in.py "$@"'
-    box.program("systemctl", f'test "$1" = daemon-reload && exit 1; {stand_in}')
+    box.break_systemctl("daemon-reload")
     ended = box.switch(box.text("new"))
     assert f"systemd does not reload {UNIT} (systemctl daemon-reload failed)" in ended
     assert "serves again as before" not in ended, "after a failed reload this is not known"
@@ -177,8 +228,8 @@ def test_a_server_with_an_api_key_is_checked_without_and_with_it(box: SwitchedBo
 @pytest.mark.parametrize(
     ("mode", "has_key_file", "reason"),
     [
-        ("new", False, "completes a request without the API key, so anyone's"),
-        ("open", True, "completes a request without the API key, so anyone's"),
+        ("new", False, "answers a request without the API key, so anyone's"),
+        ("open", True, "answers a request without the API key, so anyone's"),
         ("forbidden", True, "does not refuse a request without the API key with HTTP 401 (HTTP 403"),
     ],
 )
@@ -206,3 +257,15 @@ def test_nothing_is_changed_without_a_usable_key(box: SwitchedBox, key_file: Pat
     assert ended.endswith("nothing was changed")
     assert KEY not in ended
     assert (box.systemctl("show", UNIT), (box.units / UNIT).read_text()) == (process, old)
+
+
+def test_the_long_prompt_has_as_many_tokens_as_the_context_takes(box: SwitchedBox) -> None:
+    """Regression: with a tokenizer that has a token for each letter, a context of 4,096 failed its own check."""
+    assert box.switch(box.text("letter-tokens"), context_per_slot=4096).startswith("done: llamarig-a.service answers")
+
+
+def test_a_declared_web_ui_must_be_there(box: SwitchedBox) -> None:
+    ended = box.switch(box.text("no-pages"), web_ui=True)
+    assert "has no web UI at /, and web_ui=True is declared" in ended, ended
+    assert box.switch(box.text("new"), web_ui=True).startswith("done: ")
+    assert box.switch(box.text("no-pages"), web_ui=False).startswith("done: ")

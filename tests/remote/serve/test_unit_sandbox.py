@@ -62,12 +62,12 @@ def test_devices_that_a_unit_does_not_open(tmp_path: Path) -> None:
     ]
 
 
-def switched(box: SwitchedBox, in_sandbox: str) -> str:
+def switched(box: SwitchedBox, in_sandbox: str, text: str = "") -> str:
     """Switch a served unit to one that needs a GPU."""
     box.program("systemd-run", in_sandbox)
     box.program("llama-server", LISTS_A_GPU)
     box.serve(UNIT, "old")
-    return box.switch(box.text("new"), needs_gpu=True, check=[str(box.root / "bin/llama-server")])
+    return box.switch(text or box.text("new"), needs_gpu=True, check=[str(box.root / "bin/llama-server")])
 
 
 def test_a_gpu_that_only_root_sees_stops_nothing(box: SwitchedBox) -> None:
@@ -79,6 +79,27 @@ def test_a_gpu_that_only_root_sees_stops_nothing(box: SwitchedBox) -> None:
     assert box.answers() == "old"
 
 
+def with_device(box: SwitchedBox, mode: str) -> str:
+    """A unit whose server has a file open that is called like a GPU's device."""
+    (box.root / "nvidia0").touch()
+    return box.text(mode, "--device-file", str(box.root / "nvidia0"))
+
+
 def test_a_gpu_in_the_sandbox_lets_the_switch_begin(box: SwitchedBox) -> None:
-    assert switched(box, LISTS_A_GPU).startswith("done: ")
+    assert switched(box, LISTS_A_GPU, with_device(box, "new")).startswith("done: ")
     assert box.answers() == "new"
+
+
+def test_a_server_whose_log_says_that_it_found_no_gpu_is_not_kept(box: SwitchedBox) -> None:
+    ended = switched(box, LISTS_A_GPU, with_device(box, "without-gpu"))
+    assert ended.startswith(
+        f"failed: {UNIT} serves from the CPU, although its model is placed on a GPU (its log: warning: no usable GPU "
+        "found, --gpu-layers option will be ignored): check the driver (nvidia-smi, vulkaninfo, rocminfo)"
+    )
+    assert box.answers() == "old"
+
+
+def test_a_server_that_has_no_device_open_is_not_kept(box: SwitchedBox) -> None:
+    ended = switched(box, LISTS_A_GPU, box.text("new"))
+    assert "serves from the CPU, although its model is placed on a GPU (it has no device of a GPU open)" in ended
+    assert box.answers() == "old"

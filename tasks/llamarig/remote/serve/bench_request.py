@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Sequence
+from typing import Any
 
-from llamarig.remote.serve.model_units import state_of
-from llamarig.remote.serve.probe_servers import SilentError, key_of, slots
+from llamarig.remote.serve.model_units import key_of, state_of
+from llamarig.remote.serve.probe_servers import SilentError, Slot, slots
+from llamarig.remote.serve.proof_requests import longest_input, task_of
 from llamarig.remote.shared.jobs import Timing
-from llamarig.remote.shared.server_client import Server
+from llamarig.remote.shared.server_client import Server, arguments_of
 
 DEFAULT_PROMPT_TOKENS = 2048
 TIMEOUT_S = 3600
+_TOKENS_BESIDE = 16
+"""Room for the tokens that a server adds to an input, and for the query of a reranking."""
 # A prompt without repetition, because a mixture-of-experts model routes each token to experts by its content.
 _WORDS = """
 the a of and to in is was that for it with as his on be at by had not are but from or have an they which one you
@@ -49,18 +55,58 @@ def _prompt_of(server: Server, tokens: int) -> list[int]:
     return (found * (1 + tokens // max(1, len(found))))[:tokens]
 
 
+def _time_input(server: Server, arguments: Sequence[str], prompt_tokens: int) -> Timing:
+    """Time a text that is embedded or ranked; llama-server reports no timings of its own for that."""
+    most = longest_input(arguments, _context(server)) - _TOKENS_BESIDE
+    wanted = prompt_tokens or min(DEFAULT_PROMPT_TOKENS, most)
+    if not 1 <= wanted <= most:
+        raise NotTimedError(
+            f"takes {most} tokens at once (its context, or serve.ubatch), fewer than {wanted}: request fewer with "
+            "--data depth="
+        )
+    before = _idle_slots(server)
+    tokens = _prompt_of(server, wanted)
+    request: dict[str, Any]
+    path, request = "/v1/embeddings", {"input": tokens}
+    if task_of(arguments) == "rerank":
+        ranked = server.post("/detokenize", {"tokens": tokens}, timeout=60)["content"]
+        path, request = "/v1/rerank", {"query": "a", "documents": [ranked]}
+    began = time.monotonic()
+    answer = server.post(path, request, timeout=TIMEOUT_S)
+    seconds = time.monotonic() - began
+    return Timing(
+        prompt_tokens=wanted,
+        prompt_per_second=answer["usage"]["prompt_tokens"] / seconds,
+        alone=_was_alone(before, slots(server)),
+    )
+
+
+def _context(server: Server) -> int:
+    return int(server.get("/props").get("default_generation_settings", {}).get("n_ctx", 0))
+
+
+def _idle_slots(server: Server) -> tuple[Slot, ...] | None:
+    found = slots(server)
+    if any(slot.busy for slot in found or ()):
+        raise NotTimedError("is busy with another request: time it when it is idle")
+    return found
+
+
+def _was_alone(before: tuple[Slot, ...] | None, after: tuple[Slot, ...] | None) -> bool | None:
+    """Whether at most one slot has a new task: this request was the only one. None where slots are hidden."""
+    used = sum(map(lambda old, new: old.task != new.task, before or (), after or ()))
+    return None if before is None or after is None else used <= 1
+
+
 def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> Timing:
-    properties = server.get("/props")
-    context = int(properties.get("default_generation_settings", {}).get("n_ctx", 0))
+    context = _context(server)
     wanted = prompt_tokens or min(DEFAULT_PROMPT_TOKENS, (context - generated_tokens) // 2)
     if wanted < 1 or wanted + generated_tokens > context:
         raise NotTimedError(
             f"a slot holds {context} tokens, fewer than a prompt of {wanted} and {generated_tokens} generated: "
             "request fewer with --data depth="
         )
-    before = slots(server)
-    if any(slot.busy for slot in before or ()):
-        raise NotTimedError("is busy with another request: time it when it is idle")
+    before = _idle_slots(server)
     request = {
         "prompt": _prompt_of(server, wanted),
         "n_predict": generated_tokens,
@@ -77,14 +123,12 @@ def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> 
             f"computed {timings.get('prompt_n')} + {timings.get('predicted_n')} tokens where {wanted} + "
             f"{generated_tokens} were requested"
         )
-    used = sum(map(lambda old, new: old.task != new.task, before or (), after or ()))
     return Timing(
         prompt_tokens=wanted,
         generated_tokens=generated_tokens,
         prompt_per_second=timings["prompt_per_second"],
         generation_per_second=timings["predicted_per_second"],
-        # At most one slot has a new task: this request was the only one.
-        alone=None if before is None or after is None else used <= 1,
+        alone=_was_alone(before, after),
     )
 
 
@@ -94,9 +138,11 @@ def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
     if pid in ("", "0"):
         return Timing(problem="does not run")
     try:
-        server = Server.of_process(pid, key_of(unit))
+        arguments, server = arguments_of(pid), Server.of_process(pid, key_of(unit))
         if not server.is_healthy():
             return Timing(problem="is not ready: it may still be loading")
+        if task_of(arguments) != "completion":
+            return _time_input(server, arguments, prompt_tokens)
         return _time_request(server, prompt_tokens, generated_tokens)
     except NotTimedError as error:
         return Timing(problem=str(error))

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llamarig.remote.serve.model_units import run, systemctl
+from llamarig.remote.serve.model_units import log_of, run, systemctl
 from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.jobs import BackOff, StartPlan, StepDown, SwitchJob
 from llamarig.remote.shared.server_log import ServerLog, compare, read_log, shortfall
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 RUNTIME_UNITS = Path("/run/systemd/system")
-_DROP_IN = "llamarig-first-start.conf"
+FIRST_START = "llamarig-first-start.conf"
+"""Name of a drop-in of one start."""
 _VERBOSE_DROP_IN = """\
 # For one start only: buffer sizes are logged from verbosity 4 on.
 [Service]
@@ -29,6 +31,10 @@ Environment=LLAMA_ARG_LOG_VERBOSITY=4
 # At that verbosity llama-server logs the end of its API key.
 LogFilterPatterns=~api_keys
 """
+_LOADED = "model loaded"
+"""What llama-server logs after its buffers (tools/server/server.cpp of the pinned commit)."""
+_JOURNAL_S = 5.0
+"""Seconds for journald to have that line, which was written before the first answer."""
 _LOG_FILTER_SYSTEMD = 253
 """First systemd version with LogFilterPatterns; older ones ignore it and would log the key."""
 
@@ -75,7 +81,7 @@ def start_as_planned(job: SwitchJob, progress: Progress, attempt: Callable[[Swit
                 answer = attempt(tried)
         except JobFailedError as error:
             failure = error
-        log = read_log(_log_of(job.unit))
+        log = read_log(_whole_log(job.unit, has_loaded=failure is None))
         if failure is None:
             log.shortage = None  # the server works without what it could not allocate (pipeline parallelism)
         missing = shortfall(log, predicted, plan.margins_mib, plan.tolerance_mib)
@@ -179,7 +185,7 @@ def _verbose_log(job: SwitchJob) -> Iterator[None]:
         # The journal must not hold part of a key. Failed allocations are logged at any verbosity.
         yield
         return
-    drop_in = directory / _DROP_IN
+    drop_in = directory / FIRST_START
     try:
         directory.mkdir(parents=True, exist_ok=True)
         drop_in.write_text(_VERBOSE_DROP_IN)
@@ -193,17 +199,23 @@ def _verbose_log(job: SwitchJob) -> Iterator[None]:
 def remove_verbose_log(unit: str) -> None:
     """Undo what one start was logged with; of a switch that was killed, it would stay until the next boot."""
     directory = RUNTIME_UNITS / f"{unit}.d"
-    (directory / _DROP_IN).unlink(missing_ok=True)
+    (directory / FIRST_START).unlink(missing_ok=True)
     if directory.exists() and not any(directory.iterdir()):
         directory.rmdir()
 
 
-def _log_of(unit: str) -> list[str]:
-    """Read everything that the unit's last start has logged."""
-    run(["journalctl", "--sync"])
-    invocation = run(["systemctl", "show", unit, "-p", "InvocationID", "--value"]).strip()
-    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "-o", "cat", "--no-pager", "--quiet"]
-    return run(command).splitlines()
+def _whole_log(unit: str, *, has_loaded: bool) -> list[str]:
+    """Read everything that the unit's last start has logged.
+
+    :param has_loaded: whether it says that the model was loaded. On a busy box, journald may still have to read that:
+        `--sync` does not wait for what it has not received
+    """
+    deadline = time.monotonic() + (_JOURNAL_S if has_loaded else 0)
+    while True:
+        lines = log_of(unit)
+        if any(_LOADED in line for line in lines) or time.monotonic() >= deadline:
+            return lines
+        time.sleep(0.2)
 
 
 def _systemd_version() -> int:

@@ -15,10 +15,8 @@ def is_open(pid: str) -> bool:
     try:
         if b"--api-key-file" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
             return False
-        Server.of_process(pid, None).get("/props")
+        return Server.of_process(pid, None).succeeds("/props")
     except NoAnswerError as error:
-        # Another shape of answer is an answer all the same.
-        return error.answered and not error.status
+        return error.answered  # one that is too large
     except OSError:  # it has ended
         return False
-    return True

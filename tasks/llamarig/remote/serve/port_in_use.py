@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,11 @@ def listeners(port: int) -> list[Listener]:
 def left_connections(port: int) -> int:
     """Count the connections on the port of servers that run or have ended; TIME-WAIT counts, too."""
     return sum(state not in (_LISTEN, _CLOSE) for state, _ in _sockets(port))
+
+
+def could_not_bind(log: Iterable[str]) -> bool:
+    """Whether a server has logged that it could not bind its port: llama-server, or uvicorn of llama-cpp-python."""
+    return any(re.search("couldn't bind|address already in use", line, re.IGNORECASE) for line in log)
 
 
 def await_left_connections(port: int, progress: Progress, longest_s: float = LONGEST_S) -> bool:

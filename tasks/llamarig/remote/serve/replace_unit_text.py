@@ -18,13 +18,31 @@ from pathlib import Path
 
 from llamarig.remote.serve import model_units
 from llamarig.remote.serve.model_units import systemctl
-from llamarig.remote.serve.switch_journal import read_start_record
-from llamarig.remote.shared.durable import locked, replace_file
+from llamarig.remote.serve.switch_journal import JOURNAL, journal_lock, read_start_record
+from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
+
+_LOCK_WAIT_S = 10.0
+"""Seconds for the liveness probe to release the lock of switches."""
 
 
 def main(unit: str, record_path: Path, text: str) -> int:
-    """Replace the text in the unit file and the start record; return 1 where more than comments would change."""
+    """Replace the text in the unit file and the start record.
+
+    :return: 1 where more than comments would change, and while a switch is unfinished
+    """
+    try:
+        with journal_lock(record_path.parent, wait_s=_LOCK_WAIT_S):
+            # The new record would look like the end of that switch.
+            if not (record_path.parent / JOURNAL).exists():
+                return _replace(unit, record_path, text)
+    except BlockingIOError:
+        pass
+    print("a switch of a model is under way, or was interrupted: run deploy.py again", file=sys.stderr)
+    return 1
+
+
+def _replace(unit: str, record_path: Path, text: str) -> int:
     path = model_units.UNITS / unit
     old = path.read_text()
     if directives(old) != directives(text):
@@ -32,8 +50,7 @@ def main(unit: str, record_path: Path, text: str) -> int:
         return 1
     if record_path.exists():
         # Before the unit file: where this program is killed in between, the next deploy replaces the text again.
-        with locked(record_path):
-            _replace_in_record(record_path, unit, old, text)
+        _replace_in_record(record_path, unit, old, text)
     status = path.stat()
     replace_file(path, text)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

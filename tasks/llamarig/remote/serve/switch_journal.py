@@ -4,7 +4,7 @@ A box has at most one journal. It is there exactly while a switch is unfinished:
 the new server (its commit), or by restoring what served, and deletes the journal afterwards. Whatever interrupts it
 (an error, a signal, a power cut) leaves the journal for roll_back.py.
 
-A copy of the old unit file lies beside the unit file: it is restored by a rename, which needs no space on a full disk.
+Copies of the old unit files lie beside them: each is restored by a rename, which needs no space on a full disk.
 """
 
 from __future__ import annotations
@@ -17,29 +17,45 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from llamarig.remote.serve import model_units
-from llamarig.remote.serve.model_units import file_identity, is_healthy, set_identity, state_of
+from llamarig.remote.serve.model_units import credentials_of, file_identity, is_healthy, set_identity, state_of
 from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.jobs import StartRecord, SwitchJob
 from llamarig.remote.shared.record import Record
+from llamarig.remote.shared.server_client import arguments_of
+from llamarig.remote.shared.unit_directives import directives
 
 JOURNAL = "switch-journal"
 """Name of the file, in the directory of the start records."""
 UNREADABLE = f"{JOURNAL}.unreadable"
 
 
+class FileBefore(NamedTuple):
+    """A unit's file. ``text``: None where there was none; ``identity``: empty where it is unknown."""
+
+    unit: str
+    text: str | None
+    identity: str
+
+
 @dataclass(frozen=True)
 class UnitBefore(Record):
-    """A unit that a switch may stop. ``served``: whether it ran; ``enabled``: whether it started at boot."""
+    """A unit that a switch may stop. ``served``: whether it ran; ``enabled``: whether it started at boot.
+
+    ``text``: the unit file that it served with; ``unit_file``: identity of that file. None for the switched unit
+    itself, for one that did not serve, and in the journal of an earlier version: that file is left as it is.
+    """
 
     unit: str
     served: bool
     enabled: bool
+    text: Optional[str] = None
+    unit_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,37 +82,79 @@ class Journal(Record):
         """Names of the units that served."""
         return tuple(one.unit for one in self.units if one.served)
 
+    @property
+    def files(self) -> tuple[FileBefore, ...]:
+        """The unit files to return to, that of the switched unit first."""
+        others = (FileBefore(one.unit, one.text, one.unit_file) for one in self.units if one.text is not None)
+        return (FileBefore(self.unit, self.text, self.unit_file), *others)
 
-def what_serves(job: SwitchJob) -> Journal:
+
+def what_serves(job: SwitchJob, left: Journal | None = None) -> Journal:
     """Find out what serves now, for a switch.
 
-    :raises JobFailedError: where systemd does not report which units are active
+    :param left: the journal of an interrupted switch that has just been undone: what serves may still be loading
+    :raises JobFailedError: where systemd does not report which units are active, or their files cannot be read
     """
-    directory, file = Path(job.proof).parent, model_units.UNITS / job.unit
-    units = [_unit_before(name) for name in dict.fromkeys((job.unit, *job.peers, *job.retired))]
-    record = read_start_record(directory, job.unit)
-    serves = units[0].served and file.exists() and is_healthy(state_of(job.unit)["MainPID"])
-    text, unit_file = None, ""
-    if record is not None and not serves:
-        # A text that answered once is better than one that does not answer now.
-        text, unit_file = record.text, record.unit_file
-    elif file.exists():
-        text, unit_file = file.read_text(), file_identity(file)
-    if record is not None and not any(one.served for one in units):
-        units[0] = UnitBefore(job.unit, True, units[0].enabled)
-    digest = _record_digest(directory, job.unit)
-    return Journal(job.unit, text, unit_file, digest, tuple(units), job.load_timeout_s, job.port)
+    directory = Path(job.proof).parent
+    try:
+        unit, *others = [_unit_before(name) for name in dict.fromkeys((job.unit, *job.peers, *job.retired))]
+        known = {file.unit: file for file in left.files} if left is not None else {}
+        own = known.get(job.unit) or _file_before(directory, unit)
+        files = {one.unit: known.get(one.unit) or _file_before(directory, one) for one in others if one.served}
+        digest = _record_digest(directory, job.unit)
+    except OSError as error:
+        raise JobFailedError(
+            f"what serves now cannot be read ({error.strerror}: {error.filename}); nothing was changed"
+        ) from None
+    if read_start_record(directory, job.unit) is not None and not any(one.served for one in (unit, *others)):
+        unit = replace(unit, served=True)
+    units = (unit, *(_with_file(one, files.get(one.unit)) for one in others))
+    return Journal(job.unit, own.text, own.identity, digest, units, job.load_timeout_s, job.port)
+
+
+def _with_file(unit: UnitBefore, file: FileBefore | None) -> UnitBefore:
+    return unit if file is None else replace(unit, text=file.text, unit_file=file.identity)
+
+
+def _file_before(directory: Path, unit: UnitBefore) -> FileBefore:
+    """The file that the unit serves with. One that has answered is better than one that does not answer now."""
+    path, record, state = model_units.UNITS / unit.unit, read_start_record(directory, unit.unit), state_of(unit.unit)
+    text = path.read_text() if path.exists() else None
+    answers = unit.served and text is not None and is_healthy(unit.unit, state["MainPID"])
+    # The file may have been edited, or replaced, since the process was started with the text of the record.
+    if record is not None and (not answers or _is_recorded_start(unit.unit, record, state, text)):
+        return FileBefore(unit.unit, record.text, record.unit_file)
+    return FileBefore(unit.unit, text, file_identity(path))
+
+
+def _is_recorded_start(unit: str, record: StartRecord, state: dict[str, str], text: str | None) -> bool:
+    """Whether the process was started with the record's text: the same start, or after a boot the same command line.
+
+    :param text: of the file as it is now; another one with the same directives is as good
+    """
+    if record.invocation and record.invocation == state["InvocationID"]:
+        return True
+    if text is None or directives(text) == directives(record.text):
+        return False
+    try:
+        arguments = arguments_of(state["MainPID"])
+    except OSError:  # it has ended
+        return False
+    # What the flags were checked with is the unit's command line with the files of its credentials, and --help.
+    files = {f"/run/credentials/{unit}/{name}": path for name, path in credentials_of(record.text).items()}
+    return [*(files.get(word, word) for word in arguments), "--help"] == list(record.job.check)
 
 
 def write_journal(directory: Path, journal: Journal) -> None:
-    """Write the copy of the unit file and the journal, and wait until both are on the disk.
+    """Write the copies of the unit files and the journal, and wait until all are on the disk.
 
     :raises JobFailedError: when they cannot be written
     """
     try:
-        if journal.text is not None:
-            replace_file(copy_of(journal.unit), journal.text, mode=0o644)
-            set_identity(copy_of(journal.unit), journal.unit_file)
+        for file in journal.files:
+            if file.text is not None:
+                replace_file(copy_of(file.unit), file.text, mode=0o644)
+                set_identity(copy_of(file.unit), file.identity)
         replace_file(directory / JOURNAL, json.dumps(journal.to_json()))
     except OSError as error:
         raise JobFailedError(
@@ -129,7 +187,7 @@ def unfinished_switch(directory: Path) -> Journal | None:
 
 
 def _delete_copies() -> None:
-    """Delete the copy of a switch that was killed before it had written its journal, so before it changed anything."""
+    """Delete the copies. Without a journal they are of a switch that was killed before it changed anything."""
     for copy in model_units.UNITS.glob(copy_of("*").name):
         with contextlib.suppress(OSError):
             copy.unlink()
@@ -137,14 +195,28 @@ def _delete_copies() -> None:
 
 def is_committed(directory: Path, journal: Journal) -> bool:
     """Whether the switch has recorded the start of the new server, its last step."""
-    return _record_digest(directory, journal.unit) != journal.record
+    try:
+        return _record_digest(directory, journal.unit) != journal.record
+    except OSError:  # a record that cannot be read proves nothing
+        return False
 
 
 def delete_journal(directory: Path, journal: Journal) -> None:
-    """Delete the journal, then the copy: the switch has ended."""
-    for path in (directory / JOURNAL, copy_of(journal.unit)):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    """Delete the journal, then the copies: the switch has ended. If it was committed, a rollback can undo it now."""
+    replaced = replaced_record(directory, journal.unit)
+    with contextlib.suppress(OSError):
+        if is_committed(directory, journal):
+            replaced.replace(directory / f"{journal.unit}.previous.json")
+        else:
+            replaced.unlink()
+    with contextlib.suppress(OSError):
+        (directory / JOURNAL).unlink()
+    _delete_copies()
+
+
+def replaced_record(directory: Path, unit: str) -> Path:
+    """Path of the start record that a switch replaces, until its journal is deleted."""
+    return directory / f"{unit}.replaced"
 
 
 def copy_of(unit: str) -> Path:
@@ -161,8 +233,9 @@ def journal_lock(directory: Path, *, wait_s: float = 0) -> Iterator[None]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
-    with (directory / ".switch-lock").open("a") as lock:
-        os.fchmod(lock.fileno(), 0o600)  # who may read a file may lock it
+    # For reading: the liveness probe may not write here. Its mode, because who may read a file may lock it.
+    descriptor = os.open(directory / ".switch-lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor) as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,9 +262,13 @@ def read_start_record(directory: Path, unit: str) -> StartRecord | None:
 
 
 def _record_digest(directory: Path, unit: str) -> str | None:
+    """Return the sha256 of a unit's start record, None where there is none.
+
+    :raises OSError: for one that cannot be read
+    """
     try:
         return hashlib.sha256((directory / f"{unit}.json").read_bytes()).hexdigest()
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

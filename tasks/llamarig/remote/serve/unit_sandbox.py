@@ -9,16 +9,20 @@ import subprocess
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from llamarig.remote.shared.deadline import run_within
+from llamarig.remote.shared.job_status import JobFailedError
 from llamarig.remote.shared.unit_directives import directives
 
 _SECONDS = 60
+_STOPPED_S = 300
+"""Seconds until systemd has given up stopping a process that does not end."""
 _PREFIXES = ("Protect", "Private", "Restrict", "SystemCall", "Device")
 _DIRECTIVES = {
     *("User", "SupplementaryGroups", "RootDirectory", "MountAPIVFS", "TemporaryFileSystem", "BindReadOnlyPaths"),
     *("NoNewPrivileges", "CapabilityBoundingSet", "AmbientCapabilities", "RemoveIPC", "LockPersonality", "UMask"),
     "MemoryDenyWriteExecute",
 }
-_GPU_NODES = re.compile(r"nvidia|kfd|render")
+_GPU_NODES = re.compile(r"nvidia|kfd|render|nvmap|nvhost")
 _ROOT_ONLY = re.compile(r"nvidia-cap\d+|render|kfd")
 """Nodes of MIG, whose modes are meant so, and those that a group opens."""
 _LISTED = re.compile(r"^\s+\w+\d+: ", re.MULTILINE)
@@ -37,6 +41,7 @@ def list_devices(program: str, environment: Mapping[str, str], text: str = "") -
     """Run ``program --list-devices``.
 
     :param text: of the unit in whose sandbox it runs; empty for none, as root
+    :raises JobFailedError: when it does not end
     """
     variables = [f"{name}={value}" for name, value in environment.items()]
     command = ["/usr/bin/env", *variables, program, "--list-devices"]
@@ -44,7 +49,13 @@ def list_devices(program: str, environment: Mapping[str, str], text: str = "") -
         wanted = [*sandbox_properties(text), f"RuntimeMaxSec={_SECONDS}", "IPAddressDeny=any"]
         run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec"]
         command = [*run, *(f"--property={value}" for value in wanted), "--", *command]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    try:
+        return run_within(command, _STOPPED_S if text else _SECONDS)
+    except subprocess.TimeoutExpired as hung:
+        raise JobFailedError(
+            f"{program} --list-devices did not end within {hung.timeout:.0f} s: the GPU driver hangs (see `dmesg`), so "
+            "the box needs a restart; nothing was changed"
+        ) from None
 
 
 def has_gpu(listed: subprocess.CompletedProcess[str]) -> bool:
