@@ -101,6 +101,15 @@ def test_a_damaged_release_of_that_name_is_replaced(sent: Sent) -> None:
     assert [path.name for path in sent.target.parent.iterdir()] == ["commit-key"]
 
 
+def test_a_release_that_another_run_has_just_received_is_left_alone(sent: Sent) -> None:
+    """A server may run from it."""
+    sent.receive(sent.pack())
+    before = sent.target.stat().st_ino
+    assert sent.receive(sent.pack()) == "commit-key is there already"
+    assert sent.target.stat().st_ino == before
+    assert not sent.archive.exists()
+
+
 @pytest.mark.parametrize(
     "damage",
     [

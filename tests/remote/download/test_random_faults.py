@@ -13,7 +13,8 @@ from tests.box.fetch_run import MIB, FetchRun, random_file
 from tests.box.hub import Hub
 from tests.box.hub_faults import Fault
 
-DOWNLOADS = 60
+DOWNLOADS, LONG_DOWNLOADS = 20, 60
+"""Without and with `python3 -m tests long`; the faults of each follow from its number."""
 KILLED_WHILE_RUNNING: list[bool] = []
 
 
@@ -57,7 +58,10 @@ def kill_when_moved(fetching: FetchRun, wanted: float) -> None:
     fetching.kill(running)
 
 
-@pytest.mark.parametrize("seed", range(DOWNLOADS))
+@pytest.mark.parametrize(
+    "seed",
+    [*range(DOWNLOADS), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(DOWNLOADS, LONG_DOWNLOADS))],
+)
 def test_a_download_with_random_kills_and_faults_ends_with_the_right_bytes(
     seed: int, served: Hub, pool: list[Path], tmp_path: Path
 ) -> None:

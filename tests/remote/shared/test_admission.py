@@ -70,6 +70,11 @@ def test_jobs_of_one_owner_run_side_by_side(tmp_path: Path, name: str) -> None:
         ("receive-a", "receive-a", "the installation of a release from another box, llama.cpp a by anna@laptop"),
         ("fetch", "fetch", "a download of models by anna@laptop"),
         ("switch-m", "switch-n", "the switch of model m by anna@laptop"),
+        ("switch-m", "plan", "the switch of model m by anna@laptop"),
+        ("plan", "switch-m", "the planning of models by anna@laptop"),
+        *(("prune", job, "the deletion of leftovers by anna@laptop") for job in ("build-a", "fetch", "switch-m")),
+        ("fetch", "prune", "a download of models by anna@laptop"),
+        ("receive-a", "prune", "the installation of a release from another box, llama.cpp a by anna@laptop"),
     ],
 )
 def test_other_work_of_one_name_and_a_second_switch_are_refused(

@@ -14,6 +14,7 @@ import llamarig
 import pytest
 from llamarig.remote.build import build_release
 from llamarig.remote.build.build_release import fetch_source
+from llamarig.remote.build.release_files import INSTALLED, put_in_place
 from llamarig.remote.shared import durable
 from llamarig.remote.shared.durable import locked, replace_file, replace_files
 from llamarig.remote.shared.job_status import Progress
@@ -135,6 +136,32 @@ def test_a_source_tree_is_on_the_disk_before_it_is_called_whole(
     fetch_source(source, tmp_path / "work/source", tmp_path / "cache", Progress(tmp_path))
     assert marker.read_text() == "c" * 40
     assert calls == ["everything synced, marker absent", "marker synced", "work synced"]
+
+
+def test_a_finished_release_is_on_the_disk_before_a_unit_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    part, release, sync, fsync = tmp_path / "c-1.part", tmp_path / "c-1", os.sync, os.fsync
+    part.mkdir()
+
+    def logged_sync() -> None:
+        calls.append(f"everything synced, release {'there' if release.exists() else 'absent'}")
+        sync()
+
+    def logged_fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.append(f"{name} synced, release {'there' if release.exists() else 'absent'}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "sync", logged_sync)
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    put_in_place(part, release)
+    assert calls == [
+        f"{tmp_path}/{INSTALLED} synced, release absent",
+        "everything synced, release absent",
+        f"{tmp_path} synced, release there",
+    ]
 
 
 def test_a_lock_that_is_never_released_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,14 @@ from llamarig.remote.shared.gguf_header import (
     MAX_TENSORS,
     TYPES,
     UINT32,
+    FirstKeys,
     Header,
     HeaderError,
     HeaderTruncatedError,
     Tensor,
     combined_header,
     padded,
+    read_first_keys,
     read_header,
     tensor_size,
 )
@@ -63,6 +65,12 @@ def test_shards_combine_to_one_header(shards: list[Path]) -> None:
     assert combined.metadata == headers[0].metadata
 
 
+def test_a_tensor_without_dimensions_is_one_number() -> None:
+    """As llama.cpp reads it (ggml/src/gguf.cpp:686, pinned commit)."""
+    (number,) = read_header(header(tensors=1, body=tensor(shape=()))).tensors
+    assert (number.shape, number.size) == ((1,), 4)
+
+
 def test_block_sizes_are_those_of_ggml() -> None:
     # gguf's Python package still has an old size of Q8_1, a type that no file contains.
     others = {kind for kind in GGML_QUANT_SIZES if kind is not GGMLQuantizationType.Q8_1}
@@ -98,7 +106,6 @@ MALFORMED = {
     "a key twice": (header(keys=2, body=(text("a") + struct.pack("<IB", 0, 1)) * 2), "key 'a' twice"),
     "an unknown type of value": (header(keys=1, body=text("a") + struct.pack("<I", 99)), "a value of type 99"),
     "lists of lists": (header(keys=1, body=text("a") + struct.pack("<IIQ", 9, 9, 1)), "a list of elements of type 9"),
-    "a tensor without dimensions": (header(tensors=1, body=text("t") + struct.pack("<I", 0)), "has 0 dimensions"),
     "a tensor of 4 billion dimensions": (
         header(tensors=1, body=text("t") + struct.pack("<I", 0xFFFFFFFF)),
         "has 4294967295 dimensions",
@@ -342,3 +349,20 @@ def test_lists_and_long_strings_are_skipped(tmp_path: Path) -> None:
     writer.close()
     metadata = read_header((tmp_path / "x.gguf").read_bytes()).metadata
     assert metadata == {"general.architecture": "llama", "general.name": "x" * KEPT_STRING, "llama.block_count": 3}
+
+
+def test_the_architecture_is_read_from_the_first_bytes(shards: list[Path]) -> None:
+    data = shards[0].read_bytes()
+    assert read_first_keys(data[:4096]).architecture == "qwen3next"
+    assert read_first_keys(data[:40]).architecture is None, "cut off before it"
+    assert read_first_keys(shards[1].read_bytes()[:4096]).architecture is None, "a later shard has none"
+    assert read_first_keys(b"PK" + data[2:4096]) == FirstKeys()
+    number = header(keys=1, body=text("general.architecture") + struct.pack("<If", 6, 1.0))
+    assert read_first_keys(number).architecture is None
+
+
+def test_the_first_bytes_tell_the_number_of_tensors_and_keys_up_to_their_end(shards: list[Path]) -> None:
+    data = shards[0].read_bytes()
+    whole, first = read_header(data), read_first_keys(data)
+    assert (first.tensors, first.metadata) == (len(whole.tensors), whole.metadata)
+    assert read_first_keys(data[:600]).metadata.items() < whole.metadata.items()

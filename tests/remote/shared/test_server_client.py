@@ -80,7 +80,8 @@ def test_a_key_that_no_header_can_carry_is_not_in_the_message() -> None:
 def test_no_connection_keeps_the_port_from_a_server_that_binds_as_older_ones_do(protocol: str) -> None:
     """They bind without SO_REUSEADDR. With HTTP/1.0 the server hangs up first, with 1.1 it waits for the client to."""
     http = server(0, "ok")
-    http.RequestHandlerClass.protocol_version = protocol  # type: ignore[attr-defined]  # of this server's handler class
+    # typeshed gives the attribute to BaseHTTPRequestHandler alone, and the server's class by its base.
+    http.RequestHandlerClass.protocol_version = protocol  # type: ignore[attr-defined]
     threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
     address = http.server_address[:2]
     client = Server(f"http://127.0.0.1:{address[1]}", None)

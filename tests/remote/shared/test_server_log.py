@@ -69,6 +69,34 @@ def test_the_buffers_of_a_draft_model_are_left_out() -> None:
     assert read_log([*LOADED, *draft]).memory == read_log(LOADED).memory
 
 
+# A model with a layer of multi-token prediction on two simulated cards, with --spec-type draft-mtp.
+WITH_SECOND_CONTEXT = """\
+0.05.603.914 I load_tensors:   CPU_Mapped model buffer size =   125.00 MiB
+0.05.603.915 I load_tensors:        CUDA0 model buffer size =   528.95 MiB
+0.05.603.916 I load_tensors:        CUDA1 model buffer size =  1169.84 MiB
+0.06.375.966 I llama_context:  CUDA_Host  output buffer size =     0.12 MiB
+0.06.376.317 I llama_kv_cache:      CUDA0 KV buffer size =    45.00 MiB
+0.06.376.325 I llama_kv_cache:      CUDA1 KV buffer size =    45.00 MiB
+0.06.395.984 I sched_reserve:      CUDA0 compute buffer size =   100.02 MiB
+0.06.396.018 I sched_reserve:      CUDA1 compute buffer size =   110.09 MiB
+0.06.396.036 I sched_reserve:  CUDA_Host compute buffer size =    52.03 MiB
+0.06.396.889 I llama_context:  CUDA_Host  output buffer size =     0.12 MiB
+0.06.402.241 I llama_kv_cache:      CUDA1 KV buffer size =     9.00 MiB
+0.06.412.231 I sched_reserve:      CUDA1 compute buffer size =    99.53 MiB
+0.06.412.253 I sched_reserve:  CUDA_Host compute buffer size =    48.03 MiB
+0.06.419.399 I sched_reserve:      CUDA1 compute buffer size =    99.53 MiB
+0.06.424.064 I sched_reserve:  CUDA_Host compute buffer size =    48.03 MiB
+""".splitlines()
+
+
+def test_a_second_context_of_the_same_model_is_counted() -> None:
+    """It loads no weights, and its buffers stand beside those of the first one. A draft model after it is left out."""
+    for lines in (WITH_SECOND_CONTEXT, [*WITH_SECOND_CONTEXT, *LOADED[5:]]):
+        log = read_log(lines)
+        assert log.memory["CUDA0"].total == pytest.approx(528.95 + 45 + 100.02)
+        assert log.memory["CUDA1"].total == pytest.approx(1169.84 + 45 + 9 + 110.09 + 99.53)
+
+
 def test_a_compute_buffer_reserved_again_replaces_the_first() -> None:
     again = "0.50.000.000 I sched_reserve:      CUDA0 compute buffer size =  1800.00 MiB"
     assert read_log([*LOADED, again]).memory["CUDA0"].compute == 1800
@@ -143,10 +171,99 @@ def test_failures_unrelated_to_gpu_memory_have_no_shortfall(line: str) -> None:
         ("ggml_gallocr_reserve_n: failed to allocate ROCm0 buffer of size 14822711296", ["ROCm0"]),
         ("alloc_buffer: allocating 144.00 MiB on device 0: cudaMalloc failed: out of memory", ["ROCm0"]),
         ("ggml_vulkan: Device memory allocation of size 1828814848 failed.", ["ROCm0", "ROCm1"]),
+        ("ROCm error: CUBLAS_STATUS_ALLOC_FAILED", ["ROCm0", "ROCm1"]),
+        ("MESA: error: ../src/intel/vulkan/anv_device.c:4237: VK_ERROR_OUT_OF_DEVICE_MEMORY", ["ROCm0", "ROCm1"]),
+        ("terminate called after throwing an instance of 'vk::OutOfDeviceMemoryError'", ["ROCm0", "ROCm1"]),
+        ("Queue 0x7f aborting with error : HSA_STATUS_ERROR_OUT_OF_RESOURCES: ...", ["ROCm0", "ROCm1"]),
     ],
 )  # fmt: skip
 def test_failed_allocations_of_other_backends_are_recognised(line: str, lacks: list[str]) -> None:
     assert list(shortfall(read_log([line]), None, {"ROCm0": 384, "ROCm1": 384})) == lacks
+
+
+@pytest.mark.parametrize(
+    ("block", "device", "mib"),
+    [
+        # llama.cpp #25304: cuBLAS finds no room for its handle.
+        (
+            "CUDA error: the resource allocation failed\n"
+            "  current device: 0, in function cublas_handle at common.cuh:1400\n"
+            "  cublasCreate_v2(&cublas_handles[device])",
+            "0",
+            0.0,
+        ),
+        # The same as other versions of cuBLAS and hipBLAS word it.
+        (
+            "CUDA error: the library was not initialized\n"
+            "  current device: 1, in function cublas_handle at common.cuh:1400\n"
+            "  cublasCreate_v2(&cublas_handles[device])",
+            "1",
+            0.0,
+        ),
+        ("ROCm error: CUBLAS_STATUS_NOT_INITIALIZED\n  current device: 0, in function cublas_handle", "0", 0.0),
+        ("cuMemCreate failed: CUDA_ERROR_OUT_OF_MEMORY (4.50 MiB)", None, 4.5),
+        # llama.cpp #25080 and ollama #18272: memory may have been free, so a step down is a guess.
+        (
+            "radv/amdgpu: Not enough memory for command submission.\n"
+            "terminate called after throwing an instance of 'vk::DeviceLostError'\n"
+            "  what():  vk::Queue::submit: ErrorDeviceLost",
+            None,
+            0.0,
+        ),
+        # radv_amdgpu_bo.c, in bytes.
+        (
+            "radv/amdgpu: Failed to allocate a buffer:\nradv/amdgpu:    size      : 1073741824 bytes\n"
+            "radv/amdgpu:    alignment : 2097152 bytes\nradv/amdgpu:    domains   : 4",
+            None,
+            1024.0,
+        ),
+        # llama.cpp #15009.
+        (
+            "ggml_vulkan: Device memory allocation of size 4757131264 failed.\n"
+            "ggml_vulkan: Requested buffer size exceeds device memory allocation limit: ErrorOutOfDeviceMemory\n"
+            "ggml_gallocr_reserve_n: failed to allocate Vulkan0 buffer of size 4757131264",
+            "Vulkan0",
+            4757131264 / (1 << 20),
+        ),
+        # The virtual memory pool of a HIP build, and a size in the line itself.
+        (
+            "ROCm error: out of memory (hipMalloc of 512.00 MiB)\n  current device: 1, in function alloc at x.cu:580",
+            "1",
+            512.0,
+        ),
+    ],
+)  # fmt: skip
+def test_failures_are_read_with_device_and_size(block: str, device: str | None, mib: float) -> None:
+    shortage = read_log([*LOADED, *block.splitlines()]).shortage
+    assert shortage is not None
+    assert (shortage.message, shortage.device) == (block.splitlines()[0], device)
+    assert shortage.requested_mib == pytest.approx(mib)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # A lost device alone, and what the server does without: RAM that could not be pinned.
+        "terminate called after throwing an instance of 'vk::DeviceLostError'\n  what(): ErrorDeviceLost",
+        "ggml_vulkan: Failed to allocate pinned memory (vk::Device::allocateMemory: ErrorOutOfDeviceMemory)",
+        "ggml_cuda_host_malloc: failed to allocate 512.00 MiB of pinned memory: out of memory",
+        "CUDA error: an illegal memory access was encountered\n  current device: 0, in function x",
+        "CUDA error: an internal operation failed\n  current device: 0, in function cublas_handle",
+        # RAM, and a fault of the program.
+        "terminate called after throwing an instance of 'vk::OutOfHostMemoryError'\n  what(): ErrorOutOfHostMemory",
+        "alloc_tensor_range: failed to allocate Vulkan_Host buffer of size 437944320",
+        "Memory access fault by GPU node-1 on address 0x7f00. Reason: Page not present or supervisor privilege.",
+    ],
+)
+def test_other_failures_are_no_shortage(lines: str) -> None:
+    assert read_log([*LOADED, *lines.splitlines()]).shortage is None
+
+
+def test_sizes_far_from_a_failure_do_not_belong_to_it() -> None:
+    later = [*["srv  load_model: waiting"] * 8, "srv load_model: prompt cache limit 8192 MiB"]
+    shortage = read_log([OUT_OF_MEMORY_AT_WORK[-3], *later]).shortage
+    assert shortage is not None
+    assert shortage.requested_mib == 0
 
 
 def test_devices_are_matched_by_name_and_number() -> None:

@@ -22,8 +22,10 @@ Environment=A=1
         ("llamarig/remote/serve/wait", "tasks/files/wait"),
         (" \\\n  --port", "  --port"),
         ("Environment", "\n  Environment"),
+        ("Environment", "ExecStartPost=/p -I /x.py http://127.0.0.1:8080 300\nTimeoutStartSec=360\nEnvironment"),
+        ("Environment", "DefaultDependencies=no\nAfter=sysinit.target basic.target\nEnvironment"),
     ],
-    ids=["comment", "path of a helper", "line break", "blanks"],
+    ids=["comment", "path of a helper", "line break", "blanks", "what ends a start", "what comes before it"],
 )
 def test_a_change_that_needs_no_restart(change: tuple[str, str]) -> None:
     changed = UNIT.replace(*change)

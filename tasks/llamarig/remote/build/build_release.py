@@ -15,17 +15,19 @@ import subprocess
 import tarfile
 import tempfile
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from llamarig.remote.build import binary_needs, fatbin
+from llamarig.remote.build.archive_commit import check_commit
 from llamarig.remote.build.release_files import put_in_place
-from llamarig.remote.build.source_tree import build_number, definitions_for
+from llamarig.remote.build.source_archive import download
+from llamarig.remote.build.source_tree import build_number, definitions_for, known_architectures
+from llamarig.remote.build.web_pages import compile_pages
 from llamarig.remote.download.verified_files import sha256_of
 from llamarig.remote.shared.durable import replace_file
-from llamarig.remote.shared.job_status import JobFailedError, Progress, own_unit, run_job
+from llamarig.remote.shared.job_status import JobFailedError, Progress, StoppedError, own_unit, run_job
 from llamarig.remote.shared.jobs import BuildJob, Source
 
 BYTES_PER_COMPILER = 2 * 1024**3
@@ -38,36 +40,47 @@ def build(job: BuildJob, progress: Progress) -> str:
     work, release = Path(job.work), Path(job.release)
     source, objects = work / "source", work / "build"
     work.mkdir(parents=True, exist_ok=True)
-    fetch_source(job.source, source, Path(job.cache), progress)
+    remark = fetch_source(job.source, source, Path(job.cache), progress, job.pip)
     job = replace(job, cmake=definitions_for(source, numbered(job.cmake, work)))
     configure(source, objects, job, progress)
+    compile_pages(source, objects, job.cmake, progress)
+    compile_first_object(objects, job, progress)
     _compile_targets(objects, job, progress)
     install(objects, release, job, progress, seconds=time.monotonic() - started)
-    return f"built {release.name} in {time.monotonic() - started:.0f} s"
+    return "; ".join(filter(None, (f"built {release.name} in {time.monotonic() - started:.0f} s", remark)))
 
 
 # --- source ---------------------------------------------------------------------------------------------------------
 
 
-def fetch_source(source: Source, target: Path, cache: Path, progress: Progress) -> None:
-    """Fetch the source tree of the pinned commit into ``target``, unless it is there."""
-    marker = target.parent / "source.commit"
+def fetch_source(source: Source, target: Path, cache: Path, progress: Progress, pip: str = "") -> str:
+    """Fetch the source tree of the pinned commit into ``target``, unless it is there.
+
+    :param pip: a Python that has pip, for an archive of a package
+    :returns: a remark for the owner, or an empty text
+    """
+    marker, remark = target.parent / "source.commit", ""
     if target.is_dir() and marker.exists() and marker.read_text() == source.commit:
-        return
+        return remark
     shutil.rmtree(target, ignore_errors=True)
     number = 0
     progress.step(f"fetching llama.cpp {source.commit[:12]}")
     if source.kind == "git":
-        _fetch_commit(source.url, source.commit, target)
-        number = build_number(source.url, source.commit)
+        _fetch_commit(source.url or "", source.commit, target)
+        number = build_number(source.url or "", source.commit)
     else:
-        unpack(download(source, cache, progress), source.subdirectory or "", target)
+        archive = download(source, cache, progress, pip)
+        remark = check_commit(source, archive)
+        unpack(archive, source.subdirectory or "", target)
     if not (target / "CMakeLists.txt").exists():
-        raise JobFailedError(f"{source.url} holds no llama.cpp source (no CMakeLists.txt): check the declared source")
+        raise JobFailedError(
+            f"{source.url or source.package} holds no llama.cpp source (no CMakeLists.txt): check the declared source"
+        )
     (target.parent / "source.number").write_text(str(number))
     # The tree is on the disk before the marker says that it is whole: a power cut in between must not leave both.
     os.sync()
     replace_file(marker, source.commit)
+    return remark
 
 
 def numbered(cmake: dict[str, str], work: Path) -> dict[str, str]:
@@ -92,35 +105,6 @@ def _fetch_commit(url: str, commit: str, target: Path) -> None:
             fetched.stderr.splitlines(),
         )
     run(["git", "-C", str(target), "checkout", "--quiet", "--force", "--detach", commit], "git checkout")
-
-
-def download(source: Source, cache: Path, progress: Progress) -> Path:
-    """Return the source archive, from the cache or its URL, with the declared sha256.
-
-    :raises JobFailedError: when it cannot be downloaded, or has another sha256
-    """
-    archive = cache / "sources" / (source.sha256 or "")
-    if archive.exists() and sha256_of(archive) == source.sha256:
-        return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.with_suffix(".part")
-    try:
-        with urllib.request.urlopen(source.url, timeout=60) as response, part.open("wb") as out:
-            total, done = int(response.headers.get("Content-Length") or 0), 0
-            while block := response.read(1 << 20):
-                out.write(block)
-                done += len(block)
-                progress.step("downloading the source archive", done=done, total=total, unit="bytes")
-    except urllib.error.URLError as error:
-        raise JobFailedError(
-            f"{source.url} could not be downloaded ({error.reason}): check this box's network"
-        ) from None
-    found = sha256_of(part)
-    if found != source.sha256:
-        part.unlink()
-        raise JobFailedError(f"{source.url} has sha256 {found}, declared {source.sha256}: not used")
-    part.replace(archive)
-    return archive
 
 
 def unpack(archive: Path, subdirectory: str, target: Path) -> None:
@@ -173,6 +157,46 @@ def _compiler_count() -> int:
     return max(1, min(cores, memory // BYTES_PER_COMPILER))
 
 
+def compile_first_object(objects: Path, job: BuildJob, progress: Progress) -> None:
+    """Compile one CUDA object before all others: a toolkit that does not fit the box fails in seconds.
+
+    :raises JobFailedError: if the toolkit does not compile it with this box's C++ compiler and C library
+    """
+    if job.backend != "cuda":
+        return
+    name = first_object(run(["ninja", "-C", str(objects), "-t", "targets", "all"], "ninja"))
+    if name is None:
+        return
+    progress.step("compiling the first CUDA object")
+    command = ["ninja", "-C", str(objects), name]
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=compiler_environment(job),
+    )
+    if done.returncode:
+        print(done.stdout)
+        compiler = run([_cached(objects, "CMAKE_CXX_COMPILER"), "--version"], "the compiler").splitlines()[0]
+        raise JobFailedError(
+            f"CUDA {toolkit(job.cmake)['version']} does not compile {Path(name).name} with {compiler}: declare another "
+            "cuda_toolkit, or another commit if its source is at fault; the compiler's complete output is in "
+            f"`journalctl -u {own_unit()}` on the box",
+            [line for line in done.stdout.splitlines() if "error" in line.lower()][:12],
+        )
+
+
+def first_object(targets: str) -> str | None:
+    """The CUDA object to compile first, from the output of ``ninja -t targets all``; None if there is none.
+
+    acc.cu takes the fewest seconds (7 for two architectures) and includes the headers that all others include.
+    """
+    names = sorted(line.partition(":")[0] for line in targets.splitlines() if ".cu.o:" in line)
+    return next((name for name in names if name.endswith("/acc.cu.o")), names[0] if names else None)
+
+
 def _compile_targets(objects: Path, job: BuildJob, progress: Progress) -> None:
     command = ["cmake", "--build", str(objects), "--parallel", str(_compiler_count()), "--target", *job.targets]
     process = subprocess.Popen(
@@ -184,21 +208,33 @@ def _compile_targets(objects: Path, job: BuildJob, progress: Progress) -> None:
         env=compiler_environment(job),
     )
     assert process.stdout is not None
-    failing: list[str] = []
+    last, failing = "", list[str]()
     for line in process.stdout:
         if match := re.match(r"\[(\d+)/(\d+)\]", line):
             progress.step("compiling", done=int(match[1]), total=int(match[2]), unit="objects")
         if line.startswith("FAILED:") or failing:
             failing.append(line.rstrip())
         print(line, end="", flush=True)
+        last = line
     if process.wait():
-        # Without the failing command, which is long and is in the journal.
-        shown = [line for line in failing if "error" in line.lower() or line.startswith("FAILED:")]
-        raise JobFailedError(
-            f"llama.cpp {job.source.commit[:12]} did not compile: declare another commit or another cmake "
-            f"setting; the compiler's complete output is in `journalctl -u {own_unit()}` on the box",
-            (shown or failing)[:12],
-        )
+        raise compiler_failure(job.source.commit, failing, last)
+
+
+def compiler_failure(commit: str, failing: Sequence[str], last: str) -> BaseException:
+    """What a build raises that ended with an error.
+
+    :param failing: the compiler's output from the first failure on
+    :param last: the last line of all output: ninja ends with an error, too, where the box is shut down
+    """
+    if not failing and "interrupted by user" in last:
+        return StoppedError("stopped before it was finished")
+    # Without the failing command, which is long and is in the journal.
+    shown = [line for line in failing if "error" in line.lower() or line.startswith("FAILED:")]
+    return JobFailedError(
+        f"llama.cpp {commit[:12]} did not compile: declare another commit or another cmake "
+        f"setting; the compiler's complete output is in `journalctl -u {own_unit()}` on the box",
+        list(shown or failing)[:12],
+    )
 
 
 # --- install --------------------------------------------------------------------------------------------------------
@@ -238,6 +274,7 @@ def install(objects: Path, release: Path, job: BuildJob, progress: Progress, *, 
         "needs": binary_needs.needs(objects, binaries),
         "flags": sorted(flags_of(help_text)),
         "features": features(binaries / "llama-server"),
+        "models": known_architectures(Path(job.work) / "source"),
         "files": files,
         "build_seconds": round(seconds, 1),
         "built_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -34,7 +34,7 @@ def build(job: SimulationJob, progress: Progress) -> str:
     started = time.monotonic()
     tree, target = Path(job.work) / "source", Path(job.directory)
     tree.parent.mkdir(parents=True, exist_ok=True)
-    fetch_source(job.source, tree, Path(job.cache), progress)
+    fetch_source(job.source, tree, Path(job.cache), progress, job.pip)
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

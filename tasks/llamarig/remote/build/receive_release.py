@@ -24,6 +24,10 @@ def receive(job: ReceiveJob, progress: Progress) -> str:
     :raises JobFailedError: when it is damaged or does not run here
     """
     archive, release = Path(job.archive), Path(job.release)
+    if _is_whole(release):
+        # Of another run, which was under way when this one was started. A server may run from it.
+        _delete(archive)
+        return f"{release.name} is there already"
     progress.step("checking the archive")
     found = sha256_of(archive)
     if found != job.sha256:
@@ -45,10 +49,21 @@ def receive(job: ReceiveJob, progress: Progress) -> str:
         shutil.rmtree(part, ignore_errors=True)
         raise
     put_in_place(part, release)
-    archive.unlink()
+    _delete(archive)
+    return f"received {release.name} from {job.builder}"
+
+
+def _is_whole(release: Path) -> bool:
+    try:
+        return not damaged(release, json.loads((release / "manifest.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _delete(archive: Path) -> None:
+    archive.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         archive.parent.rmdir()
-    return f"received {release.name} from {job.builder}"
 
 
 def unpack(archive: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from llamarig.remote.shared.companion_files import ARCHITECTURES
 from llamarig.remote.shared.job_status import JobFailedError
 
 FA_QUANTS = "GGML_CUDA_FA_QUANTS"
@@ -32,6 +33,20 @@ def definitions_for(source: Path, cmake: dict[str, str]) -> dict[str, str]:
             "cache types f16 or q8_0, or a newer commit"
         )
     return {name: value for name, value in cmake.items() if name != FA_QUANTS} | {FA_ALL_QUANTS: "ON"}
+
+
+def known_architectures(source: Path) -> list[str]:
+    """The model architectures that this tree serves: what general.architecture of a GGUF file may be.
+
+    Empty for a tree with another list than src/llama-arch.cpp of the pinned commit has. Those of files that are loaded
+    with a model are left out.
+    """
+    try:
+        text = (source / "src" / "llama-arch.cpp").read_text(errors="replace")
+    except FileNotFoundError:
+        return []
+    found = re.findall(r'\{\s*LLM_ARCH_\w+,\s*"([\w.-]+)"\s*\}', text)
+    return sorted(set(found) - ARCHITECTURES.keys())
 
 
 def _has_option(source: Path, option: str) -> bool:

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import errno
-import fcntl
 import os
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from llamarig.remote.download.file_download import WAITING, FileDownload, Session
 from llamarig.remote.download.hub_client import Hub, RefusedError, read_token, refused
 from llamarig.remote.download.range_download import RateLimit
+from llamarig.remote.download.store_lock import exclusive_use, refuse_links
 from llamarig.remote.download.transfer import CancelledError, RetryableError
 from llamarig.remote.download.verified_files import install_verified, is_verified, record_path, sha256_of
+from llamarig.remote.download.wanted_architectures import check_architectures
 from llamarig.remote.shared.job_status import JobFailedError, Progress, run_job
 from llamarig.remote.shared.jobs import FetchJob
-
-_LOCK_WAIT_S = 10
 
 
 class Fetch:
@@ -40,10 +36,13 @@ class Fetch:
     def run(self) -> str:
         """Fetch the files that are not there; returns the closing line."""
         store = Path(self.job.files[0].partial).parent
+        refuse_links(store.parent, [download.file.target for download in self.downloads])
         store.mkdir(parents=True, exist_ok=True)
-        with _exclusive_use(store) as lock:
+        with exclusive_use(store) as lock:
             self.missing = self._find_missing()
             self._raise_refusals()
+            if self.missing:
+                check_architectures(self.job.wanted, self.progress)
             rate = self.job.bytes_per_s
             session = Session(
                 job=self.job,
@@ -170,25 +169,6 @@ class Fetch:
             active = sorted(steps, key=lambda text: not text.startswith("downloading"))
             step = active[0] if active else "downloading"
         self.progress.step(step, done=done, total=total, unit="bytes")
-
-
-@contextmanager
-def _exclusive_use(store: Path) -> Iterator[int]:
-    """Hold the store's lock; yields its descriptor, which child processes keep open, so that an orphan holds it too."""
-    descriptor = os.open(store / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise JobFailedError(f"another download is at work in {store}: wait for it, or stop it") from None
-                time.sleep(0.5)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def fetch(job: FetchJob, progress: Progress) -> str:

@@ -30,18 +30,20 @@ def sha256_of(path: Path, progress: Callable[[int], None] = lambda hashed: None)
     return hasher.hexdigest()
 
 
-def install_verified(part: Path, target: Path, sha256: str, group: str | None) -> None:
+def install_verified(part: Path, target: Path, sha256: str, group: str | None, *, keep_mode: bool = False) -> None:
     """Sync a verified file to the disk, rename it, and only then write its record.
 
     A crash in between leaves a file without a record, which is hashed again.
 
     :param group: may read the file, besides root; None leaves its group unchanged
+    :param keep_mode: leave its mode, too: it has another name elsewhere
     """
     descriptor = os.open(part, os.O_RDONLY)
     try:
         if group is not None:
             os.fchown(descriptor, -1, grp.getgrnam(group).gr_gid)
-        os.fchmod(descriptor, 0o640)
+        if not keep_mode:
+            os.fchmod(descriptor, 0o640)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

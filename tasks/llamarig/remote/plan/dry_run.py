@@ -27,7 +27,7 @@ _LOG_IDLE_S = 5
 """Seconds without a new line after which a log is taken for complete although the last line is missing."""
 _LAST_LINE = re.compile(rb"splits = \d+")
 _RELEVANT = re.compile(
-    rb"splits = |layer +\d+: dev = |\d+ layers, |SWA KV|"
+    rb"splits = |layer +\d+: dev = |layer +\d+ assigned to device |\d+ layers, |SWA KV|"
     rb"[Ee]rror|[Ff]ail|\babort\b|exception|terminate|not found|invalid"
 )
 

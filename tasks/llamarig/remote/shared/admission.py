@@ -1,8 +1,9 @@
 """Admits the jobs of a box: those of one owner at a time, and never two that use the same thing.
 
-An owner is a user on a control machine. The builds and downloads of one owner run side by side. A job is refused while
-another owner's runs, while another one of its name runs with other work, and as a switch while another switch runs. The
-same work is not refused and not started twice: both runs wait for the first.
+An owner is a user on a control machine, by name and by an identity that was drawn there. The builds and downloads of
+one owner run side by side. A job is refused while another owner's runs, while another one of its name runs with other
+work, as a switch or a planning while one of these runs, and as or beside a deletion of what is not used. The same work
+is not refused and not started twice: both runs wait for the first.
 
 Each job holds a lock on a file of its directory for as long as its process lives, with `owner.json` beside it. Jobs are
 admitted one after another, under a lock of their own.
@@ -36,12 +37,22 @@ _KINDS = {
     "receive": "the installation of a release from another box, llama.cpp",
     "pack": "the packing of a release, llama.cpp",
     "simulate": "the build of simulated GPUs for llama.cpp",
+    "plan": "the planning of models",
+    "prune": "the deletion of leftovers",
+    "import": "the import of model files that lie on the box",
 }
+_ALONE = ("switch-", "plan")
+"""Beginnings of the names of jobs of which one runs at a time: each changes or counts the memory of the servers."""
+_BESIDE_NONE = "prune"
+"""Name of the job beside which none runs: each of the others may begin to use what this one deletes."""
 
 
 @dataclass(frozen=True)
 class JobRequest(Record):
-    """A job to start. ``job``: text of its job.json; ``owner``: user@machine; ``takeover``: stop what is in its way."""
+    """A job to start.
+
+    ``job``: text of its job.json; ``owner``: user@machine (identity); ``takeover``: stop what is in its way.
+    """
 
     job: str
     owner: str
@@ -96,7 +107,8 @@ def jobs_in_the_way(directory: Path, request: JobRequest) -> list[str]:
         name
         for name in running_jobs(directory.parent)
         if name == directory.name
-        or (name.startswith("switch-") and directory.name.startswith("switch-"))
+        or _BESIDE_NONE in (name, directory.name)
+        or (name.startswith(_ALONE) and directory.name.startswith(_ALONE))
         or owner_of(directory.parent / name).owner != request.owner
     ]
 
@@ -115,10 +127,15 @@ def owner_of(directory: Path) -> JobOwner:
     return JobOwner.from_stored(value)
 
 
+def job_words(name: str) -> str:
+    """A job in words, by its name."""
+    kind, _, of = name.partition("-")
+    return f"{_KINDS[kind]} {of}".strip() if kind in _KINDS else "a download of models"
+
+
 def refusal(directory: Path) -> str:
     """Say whose job runs, since when, and what to do."""
-    kind, _, of = directory.name.partition("-")
-    what = f"{_KINDS[kind]} {of}" if kind in _KINDS else "a download of models"
+    what, kind = job_words(directory.name), directory.name.partition("-")[0]
     owner = owner_of(directory)
     whose, since = owner.owner or "another run", owner.since or "an unknown time"
     consequence = "what served before then serves again" if kind == "switch" else "what it has done so far is kept"

@@ -101,8 +101,18 @@ def _remove_left_over(path: Path) -> None:
     """Remove the temporary files of writers that were killed."""
     for part in path.parent.glob(f".{escape(path.name)}.*.part"):
         writer = re.search(r"\.(\d+)-[0-9a-f]{16}\.part$", part.name)
-        if writer is None or not Path(f"/proc/{writer[1]}").exists():
+        if writer is None or not _runs(int(writer[1])):
             part.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # of another user
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def sync_directory(directory: Path) -> None:

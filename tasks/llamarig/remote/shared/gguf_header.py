@@ -118,6 +118,20 @@ class Header:
         return sum(padded(size, self.alignment) for size in parts[:-1]) + parts[-1]
 
 
+@dataclass(frozen=True)
+class FirstKeys:
+    """The beginning of a header: the number of tensors that it claims, and the keys that were read."""
+
+    tensors: int = 0
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str | None:
+        """general.architecture, which is the first key in practice; None if it was not read."""
+        value = self.metadata.get("general.architecture")
+        return value if isinstance(value, str) else None
+
+
 def padded(size: int, alignment: int) -> int:
     """Return the size, rounded up to a multiple of the alignment."""
     return -(-size // alignment) * alignment
@@ -178,6 +192,28 @@ def read_header(data: bytes, file_size: int | None = None) -> Header:
     return header
 
 
+def read_first_keys(data: bytes) -> FirstKeys:
+    """What the first bytes of a file tell, as far as they go; nothing where they are not GGUF.
+
+    :param data: the file's first bytes; keys about the model come before its vocabulary in practice
+    """
+    reader = _Reader(data, None)
+    metadata: dict[str, Value] = {}
+    tensors = 0
+    try:
+        if reader.take(4) != b"GGUF" or reader.number("<I") not in (2, 3):
+            return FirstKeys()
+        tensors, keys = reader.number("<Q"), reader.number("<Q")
+        for _ in range(keys):
+            key = reader.name("key", 1 << 10)
+            value = reader.value(reader.number("<I"))
+            if value is not None:
+                metadata[key] = value
+    except HeaderError:
+        pass
+    return FirstKeys(tensors, metadata)
+
+
 def _keys(reader: _Reader, count: int) -> tuple[dict[str, Value], dict[str, tuple[int, int]]]:
     """The values that are kept, and where each key begins and ends."""
     metadata: dict[str, Value] = {}
@@ -211,9 +247,10 @@ def _tensor(reader: _Reader) -> tuple[Tensor, int]:
     """The next tensor, and the offset of its data."""
     name = reader.name("tensor", MAX_NAME - 1)
     dimensions = reader.number("<I")
-    if not 1 <= dimensions <= 4:
-        raise HeaderError(f"tensor {name!r} has {dimensions} dimensions; ggml supports 1 to 4")
-    shape = tuple(reader.number("<Q") for _ in range(dimensions))
+    if dimensions > 4:
+        raise HeaderError(f"tensor {name!r} has {dimensions} dimensions; ggml supports at most 4")
+    # A single number has none, and llama.cpp takes those that a file leaves out as 1 (ggml/src/gguf.cpp:686).
+    shape = tuple(reader.number("<Q") for _ in range(dimensions)) or (1,)
     kind = reader.number("<I")
     offset = reader.number("<Q")
     if kind not in TYPES:

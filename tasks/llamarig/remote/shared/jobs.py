@@ -16,16 +16,19 @@ from llamarig.remote.shared.record import Record
 
 @dataclass(frozen=True)
 class Source(Record):
-    """Where llama.cpp's source comes from. ``kind``: ``git``, or ``sdist`` with the two optional fields.
+    """Where llama.cpp's source comes from. ``kind``: ``git``, or ``sdist`` with the optional fields.
 
-    ``subdirectory``: path of llama.cpp in the archive, below its top directory.
+    ``subdirectory``: path of llama.cpp in the archive, below its top directory; ``package`` and ``version``: in the
+    index of pip, where the archive has no ``url``.
     """
 
     kind: str
-    url: str
+    url: Optional[str]
     commit: str
     sha256: Optional[str] = None
     subdirectory: Optional[str] = None
+    package: Optional[str] = None
+    version: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class BuildJob(Record):
     """Work of build/build_release.py.
 
     ``release``: directory to install into; ``work``: directory of source and objects; ``cache``: directory of the
-    compiler cache and source archives; ``cmake``: -D definitions; ``targets``: programs to build.
+    compiler cache and source archives; ``cmake``: -D definitions; ``targets``: programs to build; ``pip``: a Python
+    that has pip.
     """
 
     release: str
@@ -43,6 +47,7 @@ class BuildJob(Record):
     backend: str
     cmake: dict[str, str]
     targets: tuple[str, ...]
+    pip: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,17 @@ class ReceiveJob(Record):
 
 @dataclass(frozen=True)
 class SimulationJob(Record):
-    """Work of build/build_simulated_gpu.py: build the library into ``directory``, try it with ``release``."""
+    """Work of build/build_simulated_gpu.py: build the library into ``directory``, try it with ``release``.
+
+    ``pip``: as in BuildJob.
+    """
 
     directory: str
     work: str
     cache: str
     source: Source
     release: str
+    pip: str = ""
 
 
 # --- model files ----------------------------------------------------------------------------------------------------
@@ -98,13 +107,27 @@ class FetchFile(Record):
 
 
 @dataclass(frozen=True)
+class WantedArchitecture(Record):
+    """An architecture that a build has to know: general.architecture of the first of a model's files.
+
+    ``work``: directory of the build's source on the box, as in BuildJob.
+    """
+
+    model: str
+    architecture: str
+    commit: str
+    work: str
+
+
+@dataclass(frozen=True)
 class FetchJob(Record):
     """Work of download/fetch_shards.py: the files, and the limits that all of them share.
 
     ``bytes_per_s``: rate limit, None for none; ``group``: group that may read the files, None to leave it unchanged;
     ``connections``: of all files together; ``chunk``: bytes per request of hf_transfer; ``patience_s``: seconds
     without data before a connection is given up; ``backoff_s``: first wait before a retry; ``give_up_after_s``:
-    seconds without progress before the job fails; ``refetch_bytes``: bytes of a file that may be downloaded twice.
+    seconds without progress before the job fails; ``refetch_bytes``: bytes of a file that may be downloaded twice;
+    ``wanted``: what is compared with the source of builds that have just begun.
     """
 
     endpoint: str
@@ -119,6 +142,47 @@ class FetchJob(Record):
     give_up_after_s: float
     refetch_bytes: int
     files: tuple[FetchFile, ...]
+    wanted: tuple[WantedArchitecture, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportFile(Record):
+    """A model file that may already lie on the box.
+
+    ``directories``: where; ``move``: whether it is taken away from there; the others as in FetchFile.
+    """
+
+    size: int
+    sha256: str
+    target: str
+    partial: str
+    directories: tuple[str, ...]
+    move: bool
+
+
+@dataclass(frozen=True)
+class ImportJob(Record):
+    """Work of download/import_files.py.
+
+    ``store``: the model store; ``group``: may read the files, None to leave it unchanged; ``reserve``: bytes that
+    copies leave free there.
+    """
+
+    store: str
+    group: Optional[str]
+    reserve: int
+    files: tuple[ImportFile, ...]
+
+
+# --- plans ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReservationJob(Record):
+    """Work of plan/reserve_box.py: be there until the file ``touched`` has not changed for ``idle_s`` seconds."""
+
+    touched: str
+    idle_s: float
 
 
 # --- switches -------------------------------------------------------------------------------------------------------
@@ -174,11 +238,11 @@ class BackOff(Record):
 class SwitchJob(Record):
     """Work of serve/switch_unit.py: install the unit ``text`` as ``unit`` and, where ``start``, switch to it.
 
-    ``check``: llama-server command whose flags are checked first; ``peers``: units to stop before it starts;
-    ``retired``: those of them to disable afterwards; ``environment``: for listing GPUs; ``model_bytes``: size of the
-    model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord; ``pinned_mib``: RAM that
-    should be locked, None where none should; ``backed_off``: set by the program when it took a step down; ``inputs``:
-    digest of the identities of the model's files.
+    ``check``: llama-server command whose flags are checked first; ``peers``: units to stop before it starts, and with
+    ``enable`` to disable; ``retired``: those of them to disable in any case; ``environment``: for listing GPUs;
+    ``model_bytes``: size of the model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord;
+    ``pinned_mib``: RAM that should be locked, None where none should; ``backed_off``: set by the program when it took a
+    step down; ``inputs``: digest of the identities of the model's files; ``web_ui``: its pages should be there.
     """
 
     unit: str
@@ -201,6 +265,7 @@ class SwitchJob(Record):
     pinned_mib: Optional[int]
     backed_off: Optional[BackOff] = None
     inputs: str = ""
+    web_ui: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,8 +274,8 @@ class StartRecord(Record):
 
     ``build_info``, ``n_ctx`` and ``tokens_per_second``: as the server reported; ``took_mib``: device name -> MiB,
     for a planned model; ``directives_sha256``: of the text's directives (unit_directives.py); ``unit_file``: identity
-    of the unit file (its modification time); ``invocation``: systemd's id of the start. The last three are empty in a
-    record of an earlier version.
+    of the unit file (its modification time); ``invocation``: systemd's id of the start; ``away_s``: seconds from the
+    stop of what served before to the answers. The last four are empty in a record of an earlier version.
     """
 
     text: str
@@ -225,6 +290,7 @@ class StartRecord(Record):
     directives_sha256: str = ""
     unit_file: str = ""
     invocation: str = ""
+    away_s: float = 0.0
 
 
 # --- status ---------------------------------------------------------------------------------------------------------

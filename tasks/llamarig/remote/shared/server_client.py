@@ -10,13 +10,18 @@ import http.client
 import io
 import json
 import socket
+import ssl
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llamarig.remote.shared.server_url import server_url
+from llamarig.remote.shared.server_url import url_of
+
+T = TypeVar("T")
 
 LARGEST_ANSWER = 8 << 20
 """Bytes; far more than llama-server's answers to the requests here."""
@@ -24,6 +29,8 @@ _SHOWN = 200
 """Most characters of an unexpected answer in a message."""
 _MOST_DIGITS = 40
 """Of an integer in an answer: Python converts longer ones in quadratic time."""
+_PARSING = Lock()
+"""Held while an answer is parsed: 8 MiB may become 300 MiB, and the probe asks many servers at once."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: on, 0 s."""
 
@@ -40,24 +47,34 @@ class NoAnswerError(OSError):
         self.answered = answered
 
 
+def arguments_of(pid: str) -> list[str]:
+    """Return the command line of a process.
+
+    :raises OSError: when it has ended
+    """
+    return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
+
+
 class Server:
     """One running llama-server. No proxy is used and no redirect is followed, so the key goes to this server alone."""
 
     def __init__(self, address: str, key: str | None) -> None:
-        """:param address: ``http://HOST:PORT``"""
+        """:param address: ``http://HOST:PORT/PREFIX``, or https"""
         url = urlsplit(address)
-        self._host, self._port = url.hostname or "", url.port or 80
+        self._host, self._port, self._prefix = url.hostname or "", url.port or 80, url.path
+        self._tls = _unverified() if url.scheme == "https" else None
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     @classmethod
     def of_process(cls, pid: str, key: str | None) -> Server:
-        """Return the server of a process, from --host and --port of its command line.
+        """Return the server of a process, at the address of its command line.
 
-        :raises OSError: when the process has ended
+        :param pid: may be empty, where systemd did not answer
+        :raises OSError: when the process has ended, or is not known
         """
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-        flags = {flag: words[words.index(flag) + 1] for flag in ("--host", "--port") if flag in words[:-1]}
-        return cls(server_url(flags.get("--host", "127.0.0.1"), flags.get("--port", "8080")), key)
+        if not pid:  # /proc//cmdline is the kernel's
+            raise ProcessLookupError("systemd does not report the process of the server")
+        return cls(url_of(arguments_of(pid)), key)
 
     def is_healthy(self) -> bool:
         """Whether /health answers 200 within 5 s."""
@@ -72,28 +89,56 @@ class Server:
         :param timeout: seconds for connecting, the request and the whole answer together
         :raises NoAnswerError: when the server answers with anything else, or not in time
         """
-        return _object(self._json("GET", path, None, timeout))
+        return self.take(path, object_of, timeout)
 
-    def get_list(self, path: str, timeout: float = 30) -> list[dict[str, Any]]:
-        """Get a JSON list of objects, with the timeout and the errors of `get`."""
-        answer = self._json("GET", path, None, timeout)
-        if not isinstance(answer, list):
-            raise NoAnswerError(f"not a list: {_start(answer)}", answered=True)
-        return [_object(item) for item in answer]
+    def take(
+        self, path: str, wanted: Callable[[Any], T], timeout: float = 30, *, body: dict[str, Any] | None = None
+    ) -> T:
+        """Get JSON, and keep what ``wanted`` returns of it; with the timeout and the errors of `get`.
+
+        Of several threads one at a time has the whole answer in memory.
+
+        :param wanted: may raise NoAnswerError for an answer of another shape
+        :param body: posted, if given
+        """
+        if body is None:
+            return self._json("GET", path, None, timeout, wanted)
+        return self._json("POST", path, json.dumps(body).encode(), timeout, wanted)
+
+    def succeeds(self, path: str, timeout: float = 30) -> bool:
+        """Whether it is answered with success, whatever the content; with the timeout and the errors of `get`."""
+        return 200 <= self._response("GET", path, None, timeout)[0] < 300
+
+    def status(self, path: str, timeout: float = 30) -> int:
+        """Get something and return the HTTP status alone; 0 where there is no answer in time."""
+        try:
+            return self._response("GET", path, None, timeout)[0]
+        except NoAnswerError:
+            return 0
+
+    def text(self, path: str, timeout: float = 30) -> str:
+        """Get a text; empty where the server does not answer with 200, or not in time."""
+        try:
+            status, content = self._response("GET", path, None, timeout)
+        except NoAnswerError:
+            return ""
+        return content.decode(errors="replace") if status == 200 else ""
 
     def post(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Post a JSON object and return the JSON object of the answer, with the timeout and the errors of `get`."""
-        return _object(self._json("POST", path, json.dumps(body).encode(), timeout))
+        return self.take(path, object_of, timeout, body=body)
 
-    def _json(self, method: str, path: str, body: bytes | None, timeout: float) -> Any:
+    def _json(self, method: str, path: str, body: bytes | None, timeout: float, wanted: Callable[[Any], T]) -> T:
         status, content = self._response(method, path, body, timeout)
         if not 200 <= status < 300:
             text = content[:_SHOWN].decode(errors="replace")
             raise NoAnswerError(f"HTTP {status}: {text or 'without a body'}", status=status, answered=True)
-        try:
-            return json.loads(content.decode(), parse_int=_integer, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise NoAnswerError(f"not JSON: {str(error)[:_SHOWN]}", answered=True) from None
+        with _PARSING:
+            try:
+                answer = json.loads(content.decode(), parse_int=_integer, parse_constant=_no_constant)
+            except (ValueError, RecursionError) as error:
+                raise NoAnswerError(f"not JSON: {str(error)[:_SHOWN]}", answered=True) from None
+            return wanted(answer)
 
     def _response(self, method: str, path: str, body: bytes | None, timeout: float) -> tuple[int, bytes]:
         """Return status and body of the response.
@@ -105,10 +150,10 @@ class Server:
         """
         deadline = time.monotonic() + timeout
         try:
-            with _connect(self._host, self._port, deadline) as connection:
+            with _connect(self._host, self._port, deadline, self._tls) as connection:
                 sender = http.client.HTTPConnection(self._host, self._port)
                 sender.sock = connection
-                sender.request(method, path, body, self._headers)
+                sender.request(method, f"{self._prefix}{path}", body, self._headers)
                 # HTTPResponse needs only makefile() of a socket, which _connect's connection has.
                 with http.client.HTTPResponse(connection, method=method) as response:  # type: ignore[arg-type]
                     response.begin()
@@ -156,11 +201,25 @@ class _TimedConnection(io.RawIOBase):
         super().close()
 
 
-def _connect(host: str, port: int, deadline: float) -> _TimedConnection:
+def _connect(host: str, port: int, deadline: float, tls: ssl.SSLContext | None) -> _TimedConnection:
     connected = socket.create_connection((host, port), _until(deadline))
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        try:
+            connected = tls.wrap_socket(connected)
+        except (OSError, ValueError):
+            connected.close()
+            raise
     return _TimedConnection(connected, deadline)
+
+
+def _unverified() -> ssl.SSLContext:
+    """Without checking the certificate: the request stays on the box, at an address that it may not name."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _until(deadline: float) -> float:
@@ -188,10 +247,24 @@ def _content(response: http.client.HTTPResponse) -> bytes:
     return content
 
 
-def _object(answer: Any) -> dict[str, Any]:
+def object_of(answer: Any) -> dict[str, Any]:
+    """Return an answer that is an object.
+
+    :raises NoAnswerError: for any other
+    """
     if not isinstance(answer, dict):
         raise NoAnswerError(f"not an object: {_start(answer)}", answered=True)
     return answer
+
+
+def objects_of(answer: Any) -> list[dict[str, Any]]:
+    """Return an answer that is a list of objects.
+
+    :raises NoAnswerError: for any other
+    """
+    if not isinstance(answer, list):
+        raise NoAnswerError(f"not a list: {_start(answer)}", answered=True)
+    return [object_of(item) for item in answer]
 
 
 def _start(answer: Any) -> str:

@@ -1,8 +1,8 @@
 """Parser for the memory lines of llama-server's log: buffer sizes, free memory, and failed allocations.
 
 Performs no I/O. The lines are those of the pinned commit: src/llama-model.cpp (load_tensors), llama-kv-cache.cpp,
-llama-memory-recurrent.cpp, llama-context.cpp (sched_reserve), common/common.cpp (device_info), ggml-cuda.cu and
-ggml-alloc.c. Sizes are logged from verbosity 4 on, failures always.
+llama-memory-recurrent.cpp, llama-context.cpp (sched_reserve), common/common.cpp (device_info), ggml-cuda.cu,
+ggml-vulkan-buffers.cpp and ggml-alloc.c. Sizes are logged from verbosity 4 on, failures always.
 """
 
 from __future__ import annotations
@@ -21,26 +21,51 @@ _BUFFER = re.compile(
     r"(?P<name>\S+) +(?P<kind>model|KV|RS|compute) buffer size = +(?P<mib>\d+\.\d+) MiB"
 )
 _DEVICE = re.compile(r"- +(?P<name>[A-Za-z]+\d+) *: .*\((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)")
-_REQUESTED = re.compile(r"allocating (?P<mib>\d+\.\d+) MiB on device (?P<device>\d+): cudaMalloc failed: out of memory")
-_NO_BUFFER = re.compile(r"(?:failed|unable) to allocate (?P<name>[A-Za-z]+\d+) buffer(?: of size (?P<bytes>\d+))?")
-_VULKAN = re.compile(r"ErrorOutOfDeviceMemory|Device memory allocation of size \d+ failed")
-# An allocation while a request is computed. CUDA prints the error first and the device in the next line.
-_AT_WORK = re.compile(r"(?:CUDA|ROCm) error: out of memory")
+# Failures for lack of GPU memory, as each library words them. Where a pattern has no device, the start may have been
+# short on any of them.
+_SHORTAGES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # Buffers (ggml-cuda.cu, also in HIP builds; ggml-alloc.c for every backend).
+        r"allocating (?P<mib>\d+\.\d+) MiB on device (?P<device>\d+): cudaMalloc failed: out of memory",
+        r"(?:failed|unable) to allocate (?P<name>[A-Za-z]+\d+) buffer(?: of size (?P<bytes>\d+))?",
+        # An allocation while a request is computed (ggml_cuda_error): the texts of cudaGetErrorString, cuGetErrorString
+        # and cublasGetStatusString; builds without the last, HIP's among them, print the name of the status.
+        r"(?:CUDA|ROCm|HIP|MUSA) error\b.*(?:out of memory|resource allocation failed|BLAS_STATUS_ALLOC_FAILED)",
+        # cuBLAS and hipBLAS that find no room for a context of their own (cublas_handle, before their first use).
+        r"(?:CUDA|ROCm|HIP|MUSA) error\b.*(?:library was not initialized|BLAS_STATUS_NOT_INITIALIZED)",
+        r"\b(?:cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY)\b",
+        r"hipErrorOutOfMemory|HSA_STATUS_ERROR_OUT_OF_RESOURCES|rocblas_status_memory_error",
+        # ggml-vulkan-buffers.cpp, and the text of the exception where it ends the program.
+        r"emory allocation of size (?P<bytes>\d+) failed",
+        r"OutOfDeviceMemory|VK_ERROR_OUT_OF_DEVICE_MEMORY",
+        # Mesa's radv (radv_amdgpu_cs.c, radv_amdgpu_bo.c); ErrorDeviceLost follows, which alone says nothing of memory.
+        r"amdgpu: Not enough memory for command submission",
+        r"amdgpu: Failed to allocate a buffer",
+    )
+)
+# Memory in RAM, which the program does without if it gets none (ggml-cuda.cu, ggml-vulkan.cpp).
+_PINNED = re.compile(r"pinned memory")
+# Lines after a failure that add to it: CUDA's device, and a size in the next few lines.
 _CURRENT_DEVICE = re.compile(r"current device: (?P<device>\d+)")
+_SIZE = re.compile(r"(?P<mib>\d+(?:\.\d+)?) MiB\b|\b(?P<bytes>\d{4,18}) bytes|\bsize *[:=]? *(?P<size>\d{4,18})\b")
+_BLOCK_LINES = 6
+"""How many lines after a failure may still belong to it: CUDA prints two, radv five."""
 
 
 @dataclass
 class Memory:
-    """Buffers of one device, in MiB."""
+    """Buffers of one device, in MiB. ``second``: compute buffers of a second context of the same model."""
 
     model: float = 0.0
     context: float = 0.0
     compute: float = 0.0
+    second: float = 0.0
 
     @property
     def total(self) -> float:
         """Sum of all buffers."""
-        return self.model + self.context + self.compute
+        return self.model + self.context + self.compute + self.second
 
 
 @dataclass(frozen=True)
@@ -68,23 +93,29 @@ class ServerLog:
 def read_log(lines: Iterable[str]) -> ServerLog:
     """Parse the log of one start of one server, from its first line on.
 
-    The buffers of a draft model, which is loaded after the main model, are left out, as they are in plans.
+    The buffers of a draft model, which is loaded after the main model, are left out, as they are in plans. Those of a
+    second context of the main model, for its own layers of multi-token prediction, are counted, as they are in plans.
     """
     found = ServerLog()
-    complete = second = False
-    failing = None
+    complete = second = again = False
+    failing, left = None, 0
     for line in lines:
+        left -= 1
         if (device := _DEVICE.search(line)) is not None:
             found.free_mib.setdefault(device["name"], int(device["free"]))
         elif (buffer := _BUFFER.search(line)) is not None:
-            second = second or (complete and buffer["kind"] == "model")
-            complete = complete or buffer["kind"] == "compute"
+            kind = buffer["kind"]
+            second = second or (complete and kind == "model")
+            again = again or (complete and kind in ("KV", "RS"))
+            complete = complete or kind == "compute"
             if not second:
-                _add(found.memory.setdefault(buffer["name"], Memory()), buffer["kind"], float(buffer["mib"]))
+                memory = found.memory.setdefault(buffer["name"], Memory())
+                _add(memory, "second" if again and kind == "compute" else kind, float(buffer["mib"]))
         elif (shortage := _shortage(line)) is not None:
-            failing = _merged(failing, shortage)
-        elif failing is not None and failing.device is None and (current := _CURRENT_DEVICE.search(line)) is not None:
-            failing = Shortage(failing.message, current["device"], failing.requested_mib)
+            failing, left = _merged(failing, shortage), _BLOCK_LINES
+        elif failing is not None and left > 0:
+            current = _CURRENT_DEVICE.search(line)
+            failing = _merged(failing, Shortage(line, current["device"] if current else None, _size(line)))
     found.shortage = failing
     return found
 
@@ -92,20 +123,32 @@ def read_log(lines: Iterable[str]) -> ServerLog:
 def _add(memory: Memory, kind: str, mib: float) -> None:
     if kind == "model":
         memory.model += mib
-    elif kind == "compute":
-        memory.compute = mib  # reserved again several times, each replacing the one before
+    elif kind in ("compute", "second"):
+        setattr(memory, kind, mib)  # reserved again several times, each replacing the one before
     else:
         memory.context += mib
 
 
 def _shortage(line: str) -> Shortage | None:
-    if (requested := _REQUESTED.search(line)) is not None:
-        return Shortage(line.strip(), requested["device"], float(requested["mib"]))
-    if (buffer := _NO_BUFFER.search(line)) is not None:
-        return Shortage(line.strip(), buffer["name"], int(buffer["bytes"] or 0) / (1 << 20))
-    if _AT_WORK.search(line) or _VULKAN.search(line):
-        return Shortage(line.strip())
+    """The failed allocation that a line reports; None for any other line."""
+    if _PINNED.search(line):
+        return None
+    for pattern in _SHORTAGES:
+        if (match := pattern.search(line)) is not None:
+            named = match.groupdict()
+            return Shortage(line.strip(), named.get("device") or named.get("name"), _size_of(named) or _size(line))
     return None
+
+
+def _size(line: str) -> float:
+    """The size that a line has, in MiB; 0 where it has none."""
+    match = _SIZE.search(line)
+    return _size_of(match.groupdict()) if match is not None else 0.0
+
+
+def _size_of(named: Mapping[str, str | None]) -> float:
+    mib, size = named.get("mib"), named.get("bytes") or named.get("size")
+    return float(mib) if mib else int(size or 0) / (1 << 20)
 
 
 def _merged(first: Shortage | None, later: Shortage) -> Shortage:

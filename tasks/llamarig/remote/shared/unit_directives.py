@@ -9,17 +9,22 @@ import re
 # -m tasks.files.probe_servers.
 _HELPER_PATH = re.compile(r"/opt/llamarig/lib/\S*/(\w+\.py)")
 _HELPER_MODULE = re.compile(r"-m (?:tasks\.files|llamarig\.remote\.\w+)\.(\w+)")
+_OF_A_START = re.compile(r"(ExecStartPost|TimeoutStartSec|DefaultDependencies)=|\w+=(sysinit|shutdown)\.target\b")
+"""Settings that decide how a start or a stop of the box goes, and nothing of a server that runs."""
 
 
 def directives(text: str) -> tuple[str, ...]:
     """Return the sections and settings of a unit file in order, with helpers by their names alone.
 
-    A service needs no restart for a unit file with the directives that it was started with.
+    Left out is what concerns a start alone. A service needs no restart for a unit file with the directives that it was
+    started with.
     """
     joined = re.sub(r"\\\n\s*", " ", text)
     lines = (line.strip() for line in joined.splitlines())
     return tuple(
-        _HELPER_MODULE.sub(r"-m \1", _HELPER_PATH.sub(r"\1", line)) for line in lines if line and line[0] not in "#;"
+        _HELPER_MODULE.sub(r"-m \1", _HELPER_PATH.sub(r"\1", line))
+        for line in lines
+        if line and line[0] not in "#;" and not _OF_A_START.match(line)
     )
 
 
