@@ -6,8 +6,8 @@ import re
 
 import pytest
 from llamarig import declare
-from llamarig.declare.base import Declaration
-from llamarig.declare.field_reference import constructor, declarations, field_reference, meanings
+from llamarig.declare.base import Declaration, constructor, declarations
+from llamarig.declare.field_reference import field_reference, meanings
 from llamarig.declare.flags import rows, setting_of
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.model import Model

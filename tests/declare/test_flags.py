@@ -133,7 +133,7 @@ def test_flags_of_a_memory_dry_run() -> None:
         *("--ctx-size", "--parallel", "--batch-size", "--ubatch-size", "--cache-type-k", "--cache-type-v"),
         *("--flash-attn", "--rope-freq-base", "--rope-freq-scale", "--rope-scaling", "--rope-scale"),
         *("--yarn-orig-ctx", "--n-gpu-layers", "--fit", "--fit-target", "--fit-ctx", "--tensor-split"),
-        *("--override-tensor", "--n-cpu-moe", "--split-mode", "--main-gpu", "--threads", "--threads-batch"),
+        *("--override-tensor", "--n-cpu-moe", "--split-mode", "--main-gpu", "--threads", "--threads-batch", "--device"),
     }
     none = {"--op-offload", "--no-op-offload", "--kv-offload", "--no-kv-offload", "--swa-full"}
     assert memory_flags(TABLE) == {**dict.fromkeys(one, 1), **dict.fromkeys(none, 0)}
@@ -179,4 +179,4 @@ def test_no_flag_is_written_twice_in_the_sources() -> None:
     for path in sorted(Path(server_arguments.__file__).parent.glob("*.py")):
         words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         # render/presets.py leaves these to the router.
-        assert words & simple <= {"--host", "--port", "--alias", "--api-key-file"}, path
+        assert words & simple <= {"--host", "--port", "--alias", "--api-key-file", "--api-prefix"}, path

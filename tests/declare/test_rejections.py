@@ -46,20 +46,26 @@ def cuda(**fields: Any) -> Any:
 REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "unknown field of serve": (
         lambda: serve(contxt=4096),
-        ("serve: ", "contxt = 4096", "no such field", "see the fields"),
+        ("serve: ", "contxt = 4096", "no such field (did you mean context?)"),
     ),
-    "unknown field of rig": (lambda: rig([model()], modls=[]), ("rig: ", "modls = []", "no such field")),
-    "missing field": (lambda: d.serve(port=8080), ("context", "Field required", "add this field")),  # type: ignore[call-arg]
-    "missing models": (lambda: d.rig(builds=[build()]), ("rig: models = ()", "at least 1")),
+    "unknown field of rig": (
+        lambda: rig([model()], modls=[]),
+        ("rig: ", "modls = []", "no such field (did you mean models?)"),
+    ),
+    "missing field": (lambda: d.serve(port=8080), ("serve: context: is missing: add context=32768",)),  # type: ignore[call-arg]
+    "missing models": (lambda: d.rig(builds=[build()]), ("rig: models = ()", "has to have at least 1 entry")),
     "value without a name": (
         lambda: d.sampling(0.7),  # type: ignore[call-arg]
         ("sampling: ", "positional argument", "write sampling(field=value"),
     ),
-    "value of another type": (lambda: serve(port="http"), ("serve: ", "port = 'http'", "valid integer")),
+    "value of another type": (
+        lambda: serve(port="http"),
+        ("serve: ", "port = 'http'", "write a whole number from 1 to 65535, for example port=8080"),
+    ),
     "port out of range": (lambda: serve(port=70000), ("port = 70000", "65535")),
     "something unknown given up": (
         lambda: d.auto(give_up=("quant",)),  # type: ignore[arg-type]
-        ("auto: ", "give_up.0 = 'quant'", "ubatch"),
+        ("auto: ", "give_up[0] = 'quant'", 'write one of "ubatch", "context"'),
     ),
     "the same given up twice": (
         lambda: d.auto(give_up=("context", "context")),
@@ -69,7 +75,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: serve(placement=d.auto(), split_mode="tensor"),
         ("auto() places whole layers", 'split_mode = "tensor"', "choose one"),
     ),
-    "a margin below nothing": (lambda: d.auto(margin_mib=-1), ("margin_mib = -1", "greater than or equal to 0")),
+    "a margin below nothing": (lambda: d.auto(margin_mib=-1), ("margin_mib = -1", "write a number, at least 0")),
     "partial layers for other GPUs": (
         lambda: d.layers(gpu=(1,), split=(4,), partial=((), ("up",))),
         ("layers: ", "partial is for 2 GPUs", "split for 1"),
@@ -81,7 +87,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "no layer on any GPU": (lambda: d.layers(gpu=(0,), split=(0,)), ("gives no GPU a layer", "cpu_only()")),
     "a simulated GPU's name that cannot be said": (
         lambda: d.simulated_gpu(name="a:b", total_mib=2, free_mib=1),
-        ("simulated_gpu 'a:b'", "name = 'a:b'"),
+        ("simulated_gpu 'a:b'", "name = 'a:b'", 'a name without a colon or comma, for example name="RTX 5090"'),
     ),
     "short commit": (
         lambda: d.git_source(commit=COMMIT[:7]),
@@ -118,6 +124,18 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.sdist_source(url="x.tar.gz", sha256="0" * 64, commit=COMMIT),
         ("url = 'x.tar.gz'", "not the URL of an archive", "use https://"),
     ),
+    "archive of no name": (
+        lambda: d.sdist_source(sha256="0" * 64, commit=COMMIT),
+        ("sdist_source: which archive? declare package and version, or its url",),
+    ),
+    "archive of two names": (
+        lambda: d.sdist_source(package="a", version="1", url="https://host/x.tar.gz", sha256="0" * 64, commit=COMMIT),
+        ("which archive? declare package and version, or its url, and not both",),
+    ),
+    "package without a version": (
+        lambda: d.sdist_source(package="a", sha256="0" * 64, commit=COMMIT),
+        ("which archive? declare package and version",),
+    ),
     "login in a mirror's URL": (
         lambda: d.host_policy(python_mirror="https://me:sesame@host/mirror"),
         ("host_policy: ", "a login in a URL", "file:///directory"),
@@ -150,6 +168,22 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.build(name="cuda", architectures=("70-real",), cuda_toolkit="13.0"),
         ("build 'cuda': ", "CUDA 13.0 no longer compiles for 70-real", "install a CUDA 12 toolkit", "declare its path"),
     ),
+    "architecture that has another number": (
+        lambda: d.build(name="cuda", architectures=("101a-real",), cuda_toolkit="13.5"),
+        ("build 'cuda': ", "CUDA 13.5 calls 101a-real 110", "declare 110a-real"),
+    ),
+    "architecture that no toolkit has": (
+        lambda: d.build(name="cuda", architectures=("95-real",), cuda_toolkit="13.0"),
+        ("build 'cuda': ", "CUDA 13.0 knows no architecture 95-real", "it compiles for 75, 80, 86,"),
+    ),
+    "architecture of a newer toolkit": (
+        lambda: d.build(name="cuda", architectures=("107a-real",), cuda_toolkit="13.2"),
+        ("CUDA 13.2 cannot compile for 107a-real", "declare 13.4 or newer"),
+    ),
+    "architecture with a suffix that it does not have": (
+        lambda: cuda(architectures=("89a-real",)),
+        ("architectures = ('89a-real',)", "the suffix a from 90 on"),
+    ),
     "architecture by another name": (
         lambda: cuda(architectures=("sm_89",)),
         ("architectures = ('sm_89',)", "write 89-real"),
@@ -160,7 +194,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "driver by its whole version": (
         lambda: d.nvidia_driver(series="580.95.05"),
-        ("nvidia_driver: series = '580.95.05'", "pattern"),
+        ("nvidia_driver: series = '580.95.05'", "write three digits", 'for example series="580-server"'),
     ),
     "cuda toolkit by another name": (
         lambda: cuda(cuda_toolkit="cuda13"),
@@ -174,7 +208,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: cuda(kv_cache_pairs=("q4_1-iq4_nl",)),
         ("kv_cache_pairs = ('q4_1-iq4_nl',)", "is not a K-V pair with kernels", "write q4_1-q4_1"),
     ),
-    "name no unit can have": (lambda: model(name="Qwen 3"), ("model 'Qwen 3': name = 'Qwen 3'", "pattern")),
+    "name no unit can have": (
+        lambda: model(name="Qwen 3"),
+        ("model 'Qwen 3': name = 'Qwen 3'", "write lower-case letters", 'name="qwen3-coder"'),
+    ),
     "quant and files": (
         lambda: model(files=("a.gguf",)),
         ("model 'm': ", "either quant or files, not both and not neither"),
@@ -184,7 +221,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: model(quant=None, files=("../../etc/x.gguf",)),
         ("files = ('../../etc/x.gguf',)", "not the path of a file in a Hub repository"),
     ),
-    "repository without its owner": (lambda: model(repo="Qwen3"), ("repo = 'Qwen3'", "pattern")),
+    "repository without its owner": (
+        lambda: model(repo="Qwen3"),
+        ("repo = 'Qwen3'", "write OWNER/NAME as on the Hub, for example repo="),
+    ),
     "owned flag as extra": (
         lambda: serve(extra=("--ctx-size", "4096")),
         ("extra = ('--ctx-size', '4096')", "--ctx-size is rendered by llamarig: declare serve.context in its place"),
@@ -193,10 +233,6 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "flag that fetches an unpinned model": (
         lambda: serve(extra=("--gpt-oss-20b-default",)),
         ("a model that is not pinned",),
-    ),
-    "a factor of yarn without a scale": (
-        lambda: serve(yarn_beta_fast=32.0),
-        ("yarn_beta_fast does nothing without yarn_scale",),
     ),
     "owned flag with its value": (
         lambda: serve(extra=("-ngl=99",)),
@@ -210,6 +246,18 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: serve(host="0.0.0.0"),
         ("host 0.0.0.0 is open to the network", "set api_key_file", "or keep 127.0.0.1"),
     ),
+    "API key and a log that shows its end": (
+        lambda: serve(api_key_file="/k", log_verbosity=4),
+        ("log_verbosity = 4", "logs the last four characters of its API key", "declare 3 or less"),
+    ),
+    "most verbose log as a flag": (
+        lambda: serve(extra=("-v",)),
+        ("-v is rendered by llamarig: declare serve.log_verbosity = 5",),
+    ),
+    "most verbose log as a flag with underscores": (
+        lambda: serve(extra=("--log_verbose",)),
+        ("--log-verbose is rendered by llamarig: declare serve.log_verbosity = 5",),
+    ),
     "open IPv6 host without a key": (lambda: serve(host="::"), ("host :: is open", "set api_key_file")),
     "host that is a name": (lambda: serve(host="localhost"), ("host = 'localhost'", "not an IP address", "127.0.0.1")),
     "key file of nowhere": (
@@ -220,16 +268,74 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: serve(cache_type_v="q8_0", flash_attention="off"),
         ("quantized cache_type_v", "set flash_attention to on"),
     ),
-    "KV type that does not exist": (lambda: serve(cache_type_k="q6_0"), ("cache_type_k = 'q6_0'", "'q8_0'")),
+    "KV type that does not exist": (
+        lambda: serve(cache_type_k="q6_0"),
+        ("cache_type_k = 'q6_0'", '"q8_0"', "did you mean q8_0?"),
+    ),
     "split mode that no longer loads": (
         lambda: serve(split_mode="row"),
         ("split_mode = 'row'", "no longer has it", "choose 'layer'"),
     ),
-    "GPU by number": (lambda: serve(gpus=("0", "1")), ("'0' is no GPU's UUID", "nvidia-smi -L")),
+    "GPU by number": (lambda: serve(gpus=("0", "1")), ("'0' names no GPU", "nvidia-smi -L", "--list-devices")),
     "a GPU twice": (lambda: serve(gpus=(UUID, UUID)), ("the same GPU twice",)),
-    "NVIDIA's UUIDs for another backend": (
+    "GPUs of a build for the CPU": (
         lambda: rig([model(serve=serve(gpus=(UUID,)))]),
-        ("model 'm': gpus are NVIDIA's UUIDs", "is for cpu", "leave gpus out"),
+        ("model 'm': gpus has 'GPU-11111111-", "build 'cpu' is for cpu, whose GPUs are none"),
+    ),
+    "NVIDIA's UUIDs for another backend": (
+        lambda: rig([model(serve=serve(gpus=(UUID,)))], [build(backend="vulkan")]),
+        ("is for vulkan, whose GPUs are names as `llama-server --list-devices` prints them: Vulkan0",),
+    ),
+    "devices of another backend": (
+        lambda: rig([model(serve=serve(gpus=("Vulkan1",)))], [build(backend="hip", architectures=("gfx1100",))]),
+        ("gpus has 'Vulkan1'", "is for hip", "ROCm0"),
+    ),
+    "names of CUDA's devices": (
+        lambda: rig([model(serve=serve(gpus=("CUDA0",)))], [cuda()]),
+        ("gpus has 'CUDA0'", "is for cuda", "UUIDs as `nvidia-smi -L` prints them"),
+    ),
+    "a split of cpu_moe without a share": (lambda: d.cpu_moe(layers=2, split=(0, 0)), ("split gives no GPU a layer",)),
+    "a number that JSON does not have": (
+        lambda: serve(chat_template_kwargs={"share": [float("nan")]}),
+        ("JSON has no infinite number and no NaN",),
+    ),
+    "pooling of completions": (
+        lambda: serve(pooling="mean"),
+        ('pooling is for task = "embeddings", and completions have none', "leave it out"),
+    ),
+    "pooling of a reranking": (lambda: serve(task="rerank", pooling="cls"), ("reranking has one of its own",)),
+    "embeddings as extra": (
+        lambda: serve(extra=("--embedding",)),
+        ("--embedding is rendered by llamarig", 'declare serve.task = "embeddings" in its place'),
+    ),
+    "a prefix with a slash at its end": (lambda: serve(api_prefix="/llama/"), ("api_prefix = '/llama/'", "as /llama")),
+    "a certificate without its key": (
+        lambda: serve(tls_certificate_file="/etc/llamarig/tls/chain.pem"),
+        ("TLS needs both a certificate and its key",),
+    ),
+    "a certificate that is no path": (
+        lambda: serve(tls_certificate_file="chain.pem", tls_key_file="/k"),
+        ("tls_certificate_file = 'chain.pem'", "write the absolute path"),
+    ),
+    "TLS of a build without it": (
+        lambda: rig([model(serve=serve(tls_certificate_file="/c", tls_key_file="/k"))]),
+        ("model 'm' has a certificate", "compiled without TLS", "tls=True"),
+    ),
+    "a directory to write to": (
+        lambda: serve(extra=("--slot_save_path", "/srv")),
+        ("--slot-save-path: the unit has no writable directory but a /tmp of its own",),
+    ),
+    "tools in containers": (
+        lambda: serve(extra=("--tools-runtime", "docker:debian"), accept={"--tools": "my own"}),
+        ("--tools-runtime: the sandbox of the unit has neither",),
+    ),
+    "real-time threads behind the declaration's back": (
+        lambda: serve(extra=("--prio-batch", "2")),
+        ("--prio-batch: the unit allows real-time threads only with serve.priority",),
+    ),
+    "a context of each slot": (
+        lambda: serve(extra=("--kv-unified-per-slot", "4096")),
+        ("--kv-unified-per-slot: it is read only without a context",),
     ),
     "GPUs behind the declaration's back": (
         lambda: serve(environment={"CUDA_VISIBLE_DEVICES": "1,0"}),
@@ -275,12 +381,12 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "risky flag by another name": (lambda: serve(extra=("-ag",)), ("extra: --agent: it switches on all of --tools",)),
     "risky flag with underscores": (
-        lambda: serve(extra=("--slot_save_path", "/srv")),
-        ("extra: --slot-save-path: clients of the API can write files",),
+        lambda: serve(extra=("--media_path", "/srv")),
+        ("extra: --media-path: clients of the API can have every file",),
     ),
     "risky flag without a reason": (
-        lambda: serve(extra=("--props",), accept={"--props": " "}),
-        ("--props is accepted without a reason",),
+        lambda: serve(extra=("--path", "/srv"), accept={"--path": " "}),
+        ("--path is accepted without a reason",),
     ),
     "risky flag by its environment variable": (
         lambda: serve(environment={"LLAMA_ARG_TOOLS": "all"}, accept={"--tools": "my own agents"}),
@@ -310,8 +416,8 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.speculation(types=("ngram-mod",), draft_max=16),
         ("draft_max is read by none of the types ngram-mod", "remove it"),
     ),
-    "speculation by magic": (lambda: d.speculation(types=("magic",)), ("types.0 = 'magic'", "'ngram-mod'")),  # type: ignore[arg-type]
-    "sleep after no time": (lambda: serve(sleep_idle_s=0), ("sleep_idle_s = 0", "greater than 0")),
+    "speculation by magic": (lambda: d.speculation(types=("magic",)), ("types[0] = 'magic'", '"ngram-mod"')),  # type: ignore[arg-type]
+    "sleep after no time": (lambda: serve(sleep_idle_s=0), ("sleep_idle_s = 0", "write a number, more than 0")),
     "control character in the environment": (
         lambda: serve(environment={"A": "\x1b[0m"}),
         ("A: systemd refuses the control character U+001B",),
@@ -326,7 +432,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "CPU list backwards": (lambda: serve(cpu_affinity="11-0"), ("cpu_affinity = '11-0'", "write 0-11")),
     "LLAMA_ARG_ environment": (
         lambda: serve(environment={"LLAMA_ARG_CTX_SIZE": "4096"}),
-        ("environment = ", "LLAMA_ARG_CTX_SIZE", "in place of a declared flag", "declare serve.context"),
+        ("environment = ", "LLAMA_ARG_CTX_SIZE", "llama-server reads it as a flag", "declare serve.context"),
     ),
     "negated LLAMA_ARG_ environment": (
         lambda: serve(environment={"LLAMA_ARG_NO_KV_OFFLOAD": "1"}),
@@ -338,11 +444,11 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "file of the model as extra": (
         lambda: model(serve=serve(extra=("--model", "/x.gguf"))),
-        ("model 'm': serve.extra: --model is rendered by llamarig", "declare files in its place"),
+        ("serve: extra = ", "--model is rendered by llamarig: declare files in its place"),
     ),
     "Hub token as extra": (
         lambda: model(serve=serve(extra=("--hf-token", "hf_s3cret"))),
-        ("serve.extra: --hf-token", "declare hub.token_env"),
+        ("--hf-token is rendered by llamarig: declare hub.token_env",),
     ),
     "environment name with a dash": (lambda: serve(environment={"A-B": "1"}), ("'A-B' is no environment variable",)),
     "line break in the environment": (
@@ -350,11 +456,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("A: a systemd unit cannot contain a line",),
     ),
     "line break in an argument": (lambda: serve(extra=("a\nb",)), ("a systemd unit cannot contain a line break",)),
-    "yarn without a scale": (
-        lambda: serve(yarn_original_context=262144),
-        ("yarn_original_context does nothing without yarn_scale", "set both or neither"),
-    ),
-    "yarn that scales nothing": (lambda: serve(yarn_scale=1), ("yarn_scale = 1", "greater than 1")),
+    "yarn that scales nothing": (lambda: serve(yarn_scale=1), ("yarn_scale = 1", "write a number, more than 1")),
     "split for another number of GPUs": (
         lambda: d.layers(gpu=(13, 6), split=(49,)),
         ("layers: ", "gpu names 2 GPUs, split 1", "one number per GPU"),
@@ -362,6 +464,22 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "more whole layers than the split gives": (
         lambda: d.layers(gpu=(13, 17), split=(32, 17)),
         ("gpu[1] = 17 whole layers", "split gives GPU 1 only 16", "lower gpu[1] or raise split[1]"),
+    ),
+    "override of nothing": (
+        lambda: d.override(),
+        ("override() places nothing: give rules, gpu_layers or split, or declare all_on_gpu()",),
+    ),
+    "override without a share": (
+        lambda: d.override(split=(0, 0)),
+        ("split gives no GPU a layer: declare cpu_only()",),
+    ),
+    "import from a relative path": (
+        lambda: model(import_from=("models",)),
+        ("'models': write the absolute path of a directory on the box",),
+    ),
+    "import from a directory above": (
+        lambda: model(import_from=("/models/../etc",)),
+        ("'/models/../etc': write the absolute path of a directory on the box",),
     ),
     "override that is no rule": (
         lambda: d.override(rules=("exps",)),
@@ -396,6 +514,53 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "finding accepted of no check": (lambda: d.host_policy(accepted={"gpus": "it is fine"}), ("not a check", "list=1")),
     "GPU by a short id": (lambda: d.gpu_card(name="RTX 4090", uuid="GPU-1"), ("uuid = 'GPU-1'", "nvidia-smi -L")),
+    "a flag as a field": (lambda: serve(temp=0.7), ("temp = 0.7", "did you mean sampling.temperature?")),
+    "a field of another declaration": (
+        lambda: model(context=4096),
+        ("context = 4096: no such field: it belongs to d.serve(context=...)",),
+    ),
+    "a field of another declaration, misspelt": (
+        lambda: serve(temperatur=1),
+        ("no such field (did you mean temperature of d.sampling(...)?)",),
+    ),
+    "a text in place of a tuple": (
+        lambda: cuda(architectures="89-real"),
+        ('write them in round brackets, a comma after each: architectures=("89-real",)',),
+    ),
+    "a number in place of a text": (
+        lambda: build(cuda_toolkit=13.5),
+        ('write a text, in quotes: cuda_toolkit="13.5"',),
+    ),
+    "a text in place of a placement": (lambda: serve(placement="cpu-only"), ("write d.cpu_only(...)",)),
+    "a list in place of pairs": (
+        lambda: serve(environment=["A"]),
+        ('write pairs in curly brackets: environment={"NAME": "VALUE"}',),
+    ),
+    "a word in place of yes or no": (lambda: serve(metrics="please"), ("write True or False",)),
+    "one build in place of a list": (
+        lambda: d.rig(builds=build(), models=[]),
+        ("rig: builds is no list: write builds=[d.build(...)]",),
+    ),
+    "a text in place of a model": (
+        lambda: d.rig(builds=[build()], models=["qwen3-coder"]),  # type: ignore[list-item]
+        ("rig: models[0] = 'qwen3-coder': write d.model(...)",),
+    ),
+    "a declaration that does not exist": (lambda: d.modle(name="m"), ("d.modle: there is no", "did you mean model?")),
+    "override rules as extra": (
+        lambda: serve(extra=("-ot", "exps=CPU")),
+        ("placement = override(rules=...)", "`llamarig adopt` translates a whole command line"),
+    ),
+    "many owned flags as extra": (
+        lambda: serve(extra=("-c", "4096", "-hf", "o/r:Q4", "--no-mmap", "--mlock", "--slot-save-path", "/srv")),
+        (
+            "-c is rendered by llamarig: declare serve.context",
+            "-hf is rendered by llamarig: declare repo and revision",
+            '--no-mmap is rendered by llamarig: declare serve.load_mode = "mlock" in its place',
+            '--mlock is rendered by llamarig: declare serve.load_mode = "mlock" in its place',
+            "--slot-save-path: the unit has no writable directory",
+            "`llamarig adopt` translates a whole command line",
+        ),
+    ),
     "memory speed in GT/s": (lambda: d.host_policy(memory_mts=6), ("memory_mts = 6", "800")),
 }
 
@@ -447,10 +612,16 @@ def test_every_mistake_is_listed_at_once() -> None:
 
 
 def test_a_risky_flag_is_accepted_by_its_name() -> None:
-    accepted = serve(extra=("-ag", "--slot_save_path", "/srv"), accept={"--agent": "mine", "--slot-save-path": "mine"})
-    assert accepted.extra == ("-ag", "--slot_save_path", "/srv")
-    with pytest.raises(DeclarationError, match="--props"):
-        serve(extra=("-ag", "--props"), accept={"--agent": "mine"})
+    accepted = serve(extra=("-ag", "--media_path", "/srv"), accept={"--agent": "mine", "--media-path": "mine"})
+    assert accepted.extra == ("-ag", "--media_path", "/srv")
+    with pytest.raises(DeclarationError, match="--rpc"):
+        serve(extra=("-ag", "--rpc", "lan:1"), accept={"--agent": "mine"})
+
+
+@pytest.mark.parametrize("flag", ["--props", "--lookup-cache-dynamic"])
+def test_a_flag_that_gives_clients_nothing_needs_no_acceptance(flag: str) -> None:
+    """POST /props sets nothing, and the dynamic cache is never saved (pinned commit: tests/refusals/EVIDENCE.md)."""
+    assert serve(extra=(flag,)).extra == (flag,)
 
 
 def test_models_that_exclude_each_other_may_share_a_port() -> None:
@@ -474,12 +645,36 @@ def test_a_secret_is_not_repeated(declare: Callable[[], object]) -> None:
     assert "s3cret" not in str(refused.value)
 
 
+TOKEN = "hf_" + "s3cret" * 6
+
+
+@pytest.mark.parametrize(
+    ("declare", "words"),
+    [
+        (lambda: d.build(name="cpu", backend="cpu", cmake={"X": "https://me:s3cret@h/x"}), "cmake holds a login"),
+        (lambda: d.hub(token_command=("echo", TOKEN)), "token_command holds a token"),
+        (lambda: d.git_source(url=f"https://h/{TOKEN}/l.git", commit="a" * 40), "url holds a token"),
+        (lambda: model(repo=f"org/{TOKEN}"), "repo holds a token"),
+        (lambda: serve(extra=("--mcp-servers-json", '{"env": {"API_TOKEN": "s3cret"}}')), "looks like a secret"),
+    ],
+)
+def test_a_secret_in_any_field_is_refused_and_not_repeated(declare: Callable[[], object], words: str) -> None:
+    with pytest.raises(DeclarationError, match=words) as refused:
+        declare()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_names_that_only_begin_like_tokens_are_accepted() -> None:
+    model(repo="hf_internal/hf_tiny_random_model", files=("sk-tiny-model.gguf",), quant=None)
+    d.git_source(url="ssh://git@host/llama.cpp.git", commit="a" * 40)
+
+
 @pytest.mark.parametrize(
     ("host_data", "words"),
     [
         ("d.serve(port=8080, context=4096, ubatch=4096)", ("serve: ubatch 4096 is larger than batch 2048", "lower it")),
         ('d.git_source(commit="b8149")', ("git_source: commit = 'b8149'", "not a full commit")),
-        ("d.rig(build=())", ("rig: ", "build = ()", "no such field")),
+        ("d.rig(build=())", ("rig: ", "build = ()", "no such field (did you mean builds?)")),
     ],
 )
 def test_pyinfra_stops_before_any_connection(tmp_path: Path, host_data: str, words: tuple[str, ...]) -> None:

@@ -47,7 +47,7 @@ def test_a_path_that_is_no_file_of_a_repository_is_refused(tmp_path: Path, path:
     lock = str(tmp_path / "models.lock.json")
     lock_model(lock, "m", locked_model(path=path))
     with pytest.raises(
-        RecordError, match=r"is not a valid model lock \(models\.m\.shards\.0\.path: .*is not the path of a file in"
+        RecordError, match=r"is not a valid model lock \(models\.m\.shards\[0\]\.path: .*is not the path of a file in"
     ):
         read_model_lock(lock)
 
@@ -56,5 +56,5 @@ def test_an_invalid_digest_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "models.lock.json"
     lock_model(str(path), "m", locked_model())
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "x'))
-    with pytest.raises(RecordError, match=r"\(models\.m\.shards\.0\.sha256: .*\): restore it from git"):
+    with pytest.raises(RecordError, match=r"\(models\.m\.shards\[0\]\.sha256: .*\): restore it from git"):
         read_model_lock(str(path))

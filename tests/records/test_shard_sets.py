@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llamarig.records.shard_sets import NoSuchFilesError, companion, of_quant, shard_sets
 
@@ -23,8 +23,6 @@ MODELS = (
     "my-assistant-7B",
     "assistant",
     "assistants-3B",
-    "commproj-7B",
-    "x2mmproj",
     "m-imatrix",
     "imatrixed-not",
     "eagle3000-7B",
@@ -51,6 +49,10 @@ def projectors(draw: st.DrawFn) -> str:
                 f"{model}.{mmproj}-{quant}",
                 f"{model}.{mmproj}.{quant}",
                 f"{model}-{quant}-{mmproj}",
+                f"{model}{mmproj}-{quant}",
+                f"mm-projector-{quant}",
+                f"{model}-vision-encoder-{quant}",
+                f"{mmproj}/{model}-{quant}",
                 mmproj,
             ]
         )
@@ -74,28 +76,40 @@ def draft_heads(draw: st.DrawFn) -> str:
                 f"{model}-assistant",
                 f"eagle3-{model}-{quant}",
                 f"dflash-{model}-{quant}",
+                f"{model}-EAGLE3-{quant}",
+                f"{model}_eagle3-{quant}",
+                f"{model}-DFlash.{quant}",
+                f"{model}-{quant}-dspark",
+                f"{model}-{mtp}-head-{quant}",
+                f"{model}-nextn-only-{quant}",
+                f"dflash/{model}-{quant}",
             ]
         )
     )
 
 
+@settings(deadline=None)
 @given(FOLDERS, projectors(), ENDINGS)
 def test_projectors_are_recognised_in_any_spelling(folder: str, name: str, ending: str) -> None:
     assert companion(f"{folder}{name}{ending}") == "vision projector"
     assert shard_sets([f"{folder}{name}{ending}"]) == {}
 
 
+@settings(deadline=None)
 @given(FOLDERS, draft_heads(), ENDINGS)
 def test_draft_heads_are_recognised_in_any_spelling(folder: str, name: str, ending: str) -> None:
     assert companion(f"{folder}{name}{ending}") == "draft head"
     assert shard_sets([f"{folder}{name}{ending}"]) == {}
 
 
-@pytest.mark.parametrize("name", ["imatrix", "imatrix_unsloth", "imatrix-m", "m-imatrix", "m.imatrix", "a/M.IMATRIX"])
+@pytest.mark.parametrize(
+    "name", ["imatrix/m-Q8_0", "imatrix", "imatrix_unsloth", "imatrix-m", "m-imatrix", "m.imatrix", "a/M.IMATRIX"]
+)
 def test_importance_matrices_are_recognised(name: str) -> None:
     assert companion(f"{name}.gguf") == "importance matrix"
 
 
+@settings(deadline=None)
 @given(
     FOLDERS,
     st.sampled_from(MODELS),
@@ -112,6 +126,7 @@ def test_models_with_such_letters_in_their_names_are_models(
     assert companion(f"{folder}{model}{joint}{quant}-imatrix{ending}") is None, "a model quantized with one"
 
 
+@settings(deadline=None)
 @given(st.sampled_from(QUANTS), st.lists(st.one_of(projectors(), draft_heads()), max_size=6))
 def test_a_quant_selects_the_model_and_no_companion(quant: str, beside: list[str]) -> None:
     path = f"{quant}/gem-12B-it-{quant}.gguf"
@@ -142,8 +157,8 @@ def test_a_model_is_selected_without_its_projector(quant: str, paths: tuple[str,
             "f16",
             ORN,
             "o/r has f16 only in files that are loaded with a model: Orn-9B.mmproj-f16.gguf (vision projector); its "
-            "models are Orn-9B.Q4_K_M, Orn-9B.Q8_0: set quant to the end of one of these names, or list the model's "
-            "files in files",
+            "models are Orn-9B.Q4_K_M, Orn-9B.Q8_0: set quant to the end of one of these names or of its folder, or "
+            "list the model's files in files",
         ),
         (
             "Q8_0",
@@ -152,7 +167,9 @@ def test_a_model_is_selected_without_its_projector(quant: str, paths: tuple[str,
             "mtp-gem-12B-it-Q8_0.gguf (draft head); its models are gem-12B-it-UD-Q4_K_XL: ",
         ),
         ("F16", ("mmproj-F16.gguf",), "mmproj-F16.gguf (vision projector); it has no GGUF file of a model: "),
-        ("Q4_K_M", ("Q4_K_M/model.gguf", "Q8_0/model.gguf"), "its models are Q4_K_M/model, Q8_0/model: "),
+        ("Q6_K", ("Q4_K_M/model.gguf", "Q8_0/model.gguf"), "its models are Q4_K_M/model, Q8_0/model: "),
+        ("q8_0", ("Q8_0/model.gguf",), "has no quant q8_0; its models are Q8_0/model (in other letter case): "),
+        ("Q8_0", ("Q8_0/m-Q4_K_M.gguf",), "has no quant Q8_0; its models are m-Q4_K_M: "),
         ("Q8_0", ("README.md",), "has no quant Q8_0; it has no GGUF file of a model: "),
         ("MXFP4", ("gpt-mxfp4-00001-of-00001.gguf",), "its models are gpt-mxfp4 (in other letter case): "),
     ],
@@ -161,6 +178,26 @@ def test_no_match_lists_models_and_companions(quant: str, paths: tuple[str, ...]
     with pytest.raises(NoSuchFilesError) as refused:
         of_quant(quant, paths, "o/r")
     assert message in str(refused.value)
+
+
+FOLDERS_OF_QUANTS = ("Q4_K_M/model-00001-of-00002.gguf", "Q4_K_M/model-00002-of-00002.gguf", "Q8_0/model.gguf")
+SMOL = "smol-IQ2_KS/G-smol-IQ2_KS-00001-of-00001.gguf"
+
+
+def test_a_folder_may_name_the_quant() -> None:
+    assert of_quant("Q4_K_M", FOLDERS_OF_QUANTS, "o/r") == list(FOLDERS_OF_QUANTS[:2])
+    assert of_quant("Q8_0", ["v1/model.gguf", "m-Q8_0/model.gguf"], "o/r") == ["m-Q8_0/model.gguf"]
+    with pytest.raises(NoSuchFilesError, match=r"several sets of o/r: Q8_0/a.gguf, Q8_0/b.gguf; name one in files"):
+        of_quant("Q8_0", ["Q8_0/a.gguf", "Q8_0/b.gguf"], "o/r")
+
+
+def test_a_folder_may_name_a_way_of_quantizing_that_is_part_of_the_quant() -> None:
+    with pytest.raises(NoSuchFilesError, match="has no quant IQ2_KS; its models are G-smol-IQ2_KS: "):
+        of_quant("IQ2_KS", [SMOL], "o/r")
+    for quant in ("smol-IQ2_KS", "G-smol-IQ2_KS"):
+        assert of_quant(quant, [SMOL], "o/r") == [SMOL]
+    for path in ("M-7B-Q8_0/M-7B-Q8_0.gguf", "gemma-Q8_0/gemma-Q8_0.gguf", "M-Q8_0/by-M-Q8_0.gguf"):
+        assert of_quant("Q8_0" if "by" not in path else "M-Q8_0", [path], "o/r") == [path]
 
 
 # --- shard sets ------------------------------------------------------------------------------------------------------

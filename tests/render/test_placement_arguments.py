@@ -131,10 +131,22 @@ def test_llama_cpp_splits_layers_the_same_way(split: tuple[int, ...]) -> None:
         (CpuOnly(), {"--n-gpu-layers": "0", "--fit": "off"}),
         (AllOnGpu(), {"--n-gpu-layers": "99", "--fit": "off"}),
         (CpuMoe(layers=24), {"--n-gpu-layers": "99", "--fit": "off", "--n-cpu-moe": "24"}),
+        (
+            CpuMoe(layers=24, split=(30, 10)),
+            {"--n-gpu-layers": "99", "--fit": "off", "--tensor-split": "30,10", "--n-cpu-moe": "24"},
+        ),
         (Fit(), {"--fit": "on", "--fit-target": "1024"}),
         (
             Fit(target_mib=(128, 1024), minimum_context=131072),
             {"--fit": "on", "--fit-target": "128,1024", "--fit-ctx": "131072"},
+        ),
+        (
+            Override(gpu_layers=20),
+            {"--n-gpu-layers": "20", "--fit": "off"},
+        ),
+        (
+            Override(split=(3, 0, 1)),
+            {"--n-gpu-layers": "99", "--fit": "off", "--tensor-split": "3,0,1"},
         ),
         (
             Override(rules=("blk[.]1[.]=CUDA0", "exps=CPU"), gpu_layers=40, split=(3, 1)),

@@ -21,7 +21,9 @@ def model(**serve: Any) -> Model:
 
 
 def text(declared: Model) -> str:
-    return preset_text([(declared, server_arguments(declared, ModelFiles("/m.gguf"), PINNED, "/k"))], "m")
+    return preset_text(
+        [(declared, server_arguments(declared, ModelFiles("/m.gguf"), PINNED, {"api_key_file": "/k"}))], "m"
+    )
 
 
 def test_flags_become_keys_and_switches_become_true() -> None:

@@ -61,6 +61,8 @@ def test_the_name_is_the_same_on_every_machine_and_day() -> None:
         pytest.param(Build(name="cuda", backend="cpu"), [_model()], id="backend"),
         pytest.param(_cuda(), [_q4_1()], id="KV types of its model"),
         pytest.param(_cuda(), [_model(), _q4_1(name="n")], id="KV types of one more model"),
+        pytest.param(_cuda(), [_model(serve={"web_ui": True})], id="pages of the web UI"),
+        pytest.param(_cuda(web_ui=True), [_model()], id="pages of the web UI for another box"),
     ],
 )
 def test_the_name_changes_with(build: Build, models: list[Model]) -> None:
@@ -93,6 +95,7 @@ def test_the_name_changes_with_the_recipe(monkeypatch: pytest.MonkeyPatch) -> No
         pytest.param(_cuda(), [_model(name="n", repo="o/s", quant="Q8_0")], id="another model"),
         pytest.param(_cuda(), [_model(serve={"port": 9, "context": 8192, "ubatch": 64})], id="how it is served"),
         pytest.param(_cuda(), [_q4_1(build="other")], id="KV types of another build's model"),
+        pytest.param(_cuda(), [_model(build="other", serve={"web_ui": True})], id="web UI of another build's model"),
         pytest.param(
             _cuda(),
             [_model(serve={"cache_type_k": "q8_0", "cache_type_v": "q8_0"})],

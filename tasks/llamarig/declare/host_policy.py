@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from llamarig.declare.base import Declaration
+from llamarig.declare.base import Declaration, Form
 from llamarig.declare.secrets import url_secret
 
 
@@ -32,7 +32,9 @@ class GpuCard(Declaration):
 class NvidiaDriver(Declaration):
     """The NVIDIA kernel driver from the distribution's packages, without the parts that only a desktop needs."""
 
-    series: str | None = Field(default=None, pattern=r"^\d{3}(-server)?$")
+    series: Annotated[str | None, Form("three digits, or these and -server", "580-server")] = Field(
+        default=None, pattern=r"^\d{3}(-server)?$"
+    )
     """580, or 580-server: one of the series in Ubuntu; elsewhere, the series that must be available."""
     kernel_module: Literal["open", "proprietary"] = "open"
     """``open`` for RTX 20xx and newer (RTX 50xx need it), ``proprietary`` for GTX 10xx and older."""

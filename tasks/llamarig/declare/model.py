@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llamarig.declare.base import Declaration, Name
-from llamarig.declare.flags import OWNER, Flag, Setting, owned_flags, rows
-from llamarig.declare.risky_flags import flag_of
+from llamarig.declare import model_settings
+from llamarig.declare.base import Declaration, Form, Name
+from llamarig.declare.flags import Setting
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
 
-Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+Repo = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"),
+    Form("OWNER/NAME as on the Hub", "unsloth/Qwen3-Coder-Next-GGUF"),
+]
 
 
 def hub_path(value: str) -> str:
@@ -30,64 +34,25 @@ def hub_path(value: str) -> str:
 class Model(Declaration):
     """One model of a box. Its files are either a quant's shard set (``quant``) or named one by one (``files``)."""
 
-    name: Annotated[Name, Setting("llamarig-NAME.service")]
+    name: Annotated[Name, model_settings.NAME]
     """Lower-case letters, digits and dashes: it becomes part of a systemd unit's name."""
-    repo: Annotated[
-        Repo,
-        Setting(
-            "the repository of the model lock",
-            instead={
-                **dict.fromkeys(
-                    ("-hf", "-hfr", "--hf-repo", "-mu", "--model-url", "-dr", "--docker-repo"), "repo and revision"
-                ),
-                **dict.fromkeys(("-hft", "--hf-token"), "hub.token_env (a command line can be read in `ps`)"),
-            },
-        ),
-    ]
+    repo: Annotated[Repo, model_settings.REPO]
     """OWNER/NAME on the Hub."""
-    revision: Annotated[str, Setting("the revision of the model lock", source="the Hub's default branch")] = "main"
+    revision: Annotated[str, model_settings.REVISION] = "main"
     """A full commit of the Hub repository, or a branch, frozen by the model lock."""
-    quant: Annotated[str | None, Setting("the files of the model lock", default="files")] = None
+    quant: Annotated[str | None, model_settings.QUANT] = None
     """For example UD-Q6_K_XL: the one shard set of that name."""
-    files: Annotated[
-        tuple[str, ...],
-        Flag(
-            "--model -m",
-            "paths",
-            default="quant",
-            source=OWNER,
-            instead=dict.fromkeys(("-hff", "--hf-file"), "files"),
-            rendered_by="file_arguments",
-        ),
-    ] = ()
+    files: Annotated[tuple[str, ...], model_settings.FILES] = ()
     """Paths in the repository."""
-    mmproj: Annotated[
-        str | None,
-        Flag(
-            "--mmproj -mm",
-            "path",
-            default="no images",
-            source=OWNER,
-            instead=dict.fromkeys(
-                ("-mmu", "--mmproj-url", "--mmproj-auto", "--no-mmproj", "--no-mmproj-auto"), "mmproj"
-            ),
-            rendered_by="file_arguments",
-        ),
-    ] = None
+    mmproj: Annotated[str | None, model_settings.MMPROJ] = None
     """Path of the vision projector in the same repository."""
-    draft: Annotated[
-        str | None,
-        Flag(
-            "--model-draft -md --spec-draft-model",
-            "path",
-            default="no draft model",
-            source=OWNER,
-            instead=dict.fromkeys(("-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"), "draft"),
-            rendered_by="file_arguments",
-        ),
-    ] = None
+    draft: Annotated[str | None, model_settings.DRAFT] = None
     """Path of a draft model in the same repository."""
-    build: Annotated[Name, Setting("the release that serves")]
+    import_from: Annotated[tuple[str, ...], Setting("the model store", "paths", default="the Hub alone")] = ()
+    """Directories of the box where its files may already lie: found by size, proved by sha256, cloned or copied."""
+    import_by: Annotated[Literal["copy", "move"], Setting("the model store")] = "copy"
+    """Whether files found there stay, or are taken away."""
+    build: Annotated[Name, model_settings.BUILD]
     """Name of a build of the box."""
     serve: Serve
     """How it is served: address, context, placement, sampling, ..."""
@@ -105,6 +70,16 @@ class Model(Declaration):
     @classmethod
     def _path(cls, value: str | None) -> str | None:
         return None if value is None else hub_path(value)
+
+    @field_validator("import_from")
+    @classmethod
+    def _are_directories(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not re.fullmatch(r"(/[A-Za-z0-9_.@+-]+)+", path) or ".." in path.split("/"):
+                raise ValueError(
+                    f"{path!r}: write the absolute path of a directory on the box, in letters, digits and ./_@+-"
+                )
+        return value
 
     @field_validator("revision")
     @classmethod
@@ -124,14 +99,6 @@ class Model(Declaration):
     def _either_quant_or_files(self) -> Model:
         if (self.quant is None) == (not self.files):
             raise ValueError("which files? declare either quant or files, not both and not neither")
-        return self
-
-    @model_validator(mode="after")
-    def _no_files_in_extra(self) -> Model:
-        owned = owned_flags(rows(type(self))) if self.serve.extra else {}
-        for argument in self.serve.extra:
-            if (flag := flag_of(argument)) in owned:
-                raise ValueError(f"serve.extra: {flag} is rendered by llamarig: declare {owned[flag]} in its place")
         return self
 
     @model_validator(mode="after")

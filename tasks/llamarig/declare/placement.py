@@ -15,10 +15,21 @@ GiveUp = Literal["ubatch", "context", "cache_type", "layers"]
 ``layers``: the first layers wholly in RAM, attention and KV cache too."""
 
 
+_SPLIT_SOURCE = "llama.cpp: src/llama-model.cpp:1556-1576"
 _flag = functools.partial(Flag, source=OWNER, decides_memory=True, rendered_by="placement_arguments")
 
 Experts = Literal["up", "gate", "down", "gate_up"]
 """Expert tensors of a layer, as in blk.N.ffn_<this>_exps.weight."""
+
+
+def _with_a_share(split: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return a split.
+
+    :raises ValueError: where it gives no GPU a layer
+    """
+    if split is not None and not any(split):
+        raise ValueError("split gives no GPU a layer: declare cpu_only()")
+    return split
 
 
 class CpuOnly(Declaration):
@@ -143,6 +154,16 @@ class CpuMoe(Declaration):
     kind: Literal["cpu-moe"] = "cpu-moe"
     layers: Annotated[PositiveInt, _flag("--n-cpu-moe -ncmoe", "layers")]
     """The first layers, whose experts stay in RAM."""
+    split: Annotated[
+        tuple[NonNegativeInt, ...] | None,
+        _flag("--tensor-split -ts", "shares", default="free memory at the start", source=_SPLIT_SOURCE),
+    ] = None
+    """Share of the layers that each GPU holds; larger on the first GPUs, whose layers have their experts in RAM."""
+
+    @field_validator("split")
+    @classmethod
+    def _names_a_gpu(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return _with_a_share(value)
 
 
 class Fit(Declaration):
@@ -160,23 +181,19 @@ class Fit(Declaration):
 
 
 class Override(Declaration):
-    """The owner's own ``--override-tensor`` rules, passed on unchanged and in order."""
+    """The owner's own numbers and ``--override-tensor`` rules, passed on unchanged and in order.
+
+    ``override(gpu_layers=20)`` is a dense model of which 20 layers fit; ``override(split=(3, 1))`` one on two GPUs.
+    """
 
     kind: Literal["override"] = "override"
-    rules: Annotated[tuple[str, ...], Field(min_length=1), _flag("--override-tensor -ot")]
+    rules: Annotated[tuple[str, ...], _flag("--override-tensor -ot", default="no rules")] = ()
     """REGEX=DEVICE; the first that matches a tensor decides."""
-    gpu_layers: Annotated[
-        NonNegativeInt, _flag("--n-gpu-layers", "layers", source="llamarig: more than any model has")
-    ] = 99
+    gpu_layers: Annotated[NonNegativeInt | None, _flag("--n-gpu-layers", "layers", default="all", source=GGUF)] = None
     """How many of the last layers are on GPUs."""
     split: Annotated[
-        tuple[PositiveInt, ...] | None,
-        _flag(
-            "--tensor-split -ts",
-            "shares",
-            default="free memory at the start",
-            source="llama.cpp: src/llama-model.cpp:1556-1576",
-        ),
+        tuple[NonNegativeInt, ...] | None,
+        _flag("--tensor-split -ts", "shares", default="free memory at the start", source=_SPLIT_SOURCE),
     ] = None
     """Share of the layers that each GPU holds."""
 
@@ -190,6 +207,17 @@ class Override(Declaration):
             if "," in rule:
                 raise ValueError(f"{rule!r}: llama.cpp splits at every comma; give each rule on its own")
         return value
+
+    @field_validator("split")
+    @classmethod
+    def _gives_a_gpu_layers(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return _with_a_share(value)
+
+    @model_validator(mode="after")
+    def _overrides_something(self) -> Override:
+        if not self.rules and self.split is None and self.gpu_layers is None:
+            raise ValueError("override() places nothing: give rules, gpu_layers or split, or declare all_on_gpu()")
+        return self
 
 
 Placement = Annotated[CpuOnly | AllOnGpu | Auto | Layers | CpuMoe | Fit | Override, Field(discriminator="kind")]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from llamarig.declare.base import Declaration, Name
+from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.build import Build
 from llamarig.declare.host_policy import HostPolicy
 from llamarig.declare.model import Model
+from llamarig.declare.serve.weights import GPU_UUID
 from llamarig.declare.simulated_gpu import SimulatedGpu
 
 
@@ -22,13 +24,19 @@ def _repeated(names: Iterable[str]) -> list[str]:
 class Hub(Declaration):
     """Source of the models. The token is referred to, never written here."""
 
-    endpoint: str = Field(default="https://huggingface.co", pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    endpoint: Annotated[str, Form("a URL without a login and without a query", "https://hub.lan")] = Field(
+        default="https://huggingface.co", pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$"
+    )
     """The Hub or a mirror, without a login: declarations are kept in git and appear in messages."""
-    token_env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    token_env: Annotated[str | None, Form("the name of an environment variable", "HF_TOKEN")] = Field(
+        default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$"
+    )
     """Environment variable of the control machine that holds the Hub token."""
     token_command: tuple[str, ...] = ()
     """Command of the control machine that prints the Hub token: ('pass', 'show', 'hub')."""
-    proxy: str | None = Field(default=None, pattern=r"^http://[^\s/@]+/?$")
+    proxy: Annotated[str | None, Form("http://HOST:PORT without a login", "http://proxy.lan:3128")] = Field(
+        default=None, pattern=r"^http://[^\s/@]+/?$"
+    )
     """Proxy of the box to the Hub, http://host:port; none where left out, whatever its environment has."""
     max_mb_s: float | None = Field(default=None, ge=0.1)
     """Limit for all downloads of the box together, in MB/s; no limit where left out."""
@@ -97,10 +105,12 @@ class Rig(Declaration):
                     f"model {model.name!r}: build = {model.build!r} is not declared; "
                     f"name one of {', '.join(sorted(builds))}, or add it to builds"
                 )
-            if model.serve.gpus and self.build_of(model).backend != "cuda":
+            if refusal := _gpus_refusal(model, self.build_of(model)):
+                raise ValueError(f"model {model.name!r}: {refusal}")
+            if model.serve.tls_key_file is not None and not self.build_of(model).tls:
                 raise ValueError(
-                    f"model {model.name!r}: gpus are NVIDIA's UUIDs, and build {model.build!r} is for "
-                    f"{self.build_of(model).backend}: leave gpus out, or name a cuda build"
+                    f"model {model.name!r} has a certificate, and build {model.build!r} is compiled without TLS: "
+                    "declare tls=True in that build"
                 )
         if self.presets is not None and self.presets not in {model.build for model in self.models}:
             raise ValueError(
@@ -132,6 +142,29 @@ class Rig(Declaration):
     def default_model(self) -> Model:
         """The model that is started at boot."""
         return next((model for model in self.models if model.name == self.default), self.models[0])
+
+
+_DEVICES = {"vulkan": "Vulkan", "hip": "ROCm"}
+"""How llama.cpp names the devices of a backend (ggml-vulkan.cpp, and ggml-cuda.h where it is compiled for HIP)."""
+
+
+def _gpus_refusal(model: Model, build: Build) -> str | None:
+    """Why a build cannot select a model's GPUs by these names; None where it can."""
+    of_cuda = build.backend == "cuda"
+    wrong = [gpu for gpu in model.serve.gpus if of_cuda != bool(GPU_UUID.fullmatch(gpu))]
+    if not wrong and not of_cuda:
+        prefix = _DEVICES.get(build.backend, "")
+        wrong = [gpu for gpu in model.serve.gpus if not prefix or gpu.rstrip("0123456789") != prefix]
+    if not wrong:
+        return None
+    names = (
+        "UUIDs as `nvidia-smi -L` prints them, which stay with their cards"
+        if of_cuda
+        else f"names as `llama-server --list-devices` prints them: {_DEVICES[build.backend]}0"
+        if build.backend in _DEVICES
+        else "none, since it has no GPU backend"
+    )
+    return f"gpus has {wrong[0]!r}, and build {model.build!r} is for {build.backend}, whose GPUs are {names}"
 
 
 def _overlap(one: Model, other: Model) -> bool:

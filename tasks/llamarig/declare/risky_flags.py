@@ -30,11 +30,6 @@ RISKY_FLAGS = (
         environment="LLAMA_ARG_TOOLS",
     ),
     RiskyFlag(
-        "--tools-runtime",
-        "it starts containers in which clients of the API run commands",
-        environment="LLAMA_ARG_TOOLS_RUNTIME",
-    ),
-    RiskyFlag(
         "--agent",
         "it switches on all of --tools, so clients of the API can run shell commands on the box, and --ui-mcp-proxy",
         ("-ag",),
@@ -64,23 +59,9 @@ RISKY_FLAGS = (
     ),
     RiskyFlag("--media-path", "clients of the API can have every file below that directory read"),
     RiskyFlag(
-        "--slot-save-path",
-        "clients of the API can write files into that directory, and load the conversations of other clients from it",
-    ),
-    RiskyFlag(
-        "--lookup-cache-dynamic",
-        "it keeps what clients wrote in a file, and guesses the answers of other clients with it",
-        ("-lcd",),
-    ),
-    RiskyFlag(
         "--path",
         "clients of the API can read every file below that directory",
         environment="LLAMA_ARG_STATIC_PATH",
-    ),
-    RiskyFlag(
-        "--props",
-        "clients of the API can change settings that hold for all of them",
-        environment="LLAMA_ARG_ENDPOINT_PROPS",
     ),
     RiskyFlag(
         "--video-ffmpeg-dir",

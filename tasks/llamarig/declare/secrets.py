@@ -13,6 +13,13 @@ _TOKEN = re.compile(
     r"\b(hf_\w{8,}|sk-[\w-]{8,}|gh[opsur]_\w{8,}|github_pat_\w{8,}|glpat-[\w-]{8,}|xox[abprs]-[\w-]{8,}|AKIA[0-9A-Z]{12,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
+# As long as those that are given out, since names of repositories and files begin so, too.
+_WHOLE_TOKEN = re.compile(
+    r"\b(hf_\w{30,}|sk-[\w-]{30,}|gh[opsur]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{20,}"
+    r"|AKIA[0-9A-Z]{16}|eyJ[\w-]{20,}\.[\w-]{20,}\.[\w-]*)|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+_JSON_PAIR = re.compile(r"\"([^\"]+)\"\s*:\s*\"([^\"]*)\"")
 _LOGIN = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^/\s'\"]*@")
 _QUERY_NAME = re.compile(r"(?i)(token|secret|passw|signature|credential|auth|^sig$|^key|key$)")
 
@@ -44,8 +51,24 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def text_is_secret(text: str) -> bool:
-    """Whether a text contains a token or the login of a URL."""
-    return is_secret("", text)
+    """Whether a text contains a token, the login of a URL, or JSON with a value whose name is that of a secret."""
+    return is_secret("", text) or any(is_secret(name, value) for name, value in _JSON_PAIR.findall(text))
+
+
+def secret_in(value: object) -> str | None:
+    """Return what the texts of a value hold, "a token" or "a login"; None where they hold neither.
+
+    :param value: a text, or a list or mapping of such values; anything else holds none
+    """
+    if isinstance(value, Mapping):
+        return next(filter(None, map(secret_in, (*value.keys(), *value.values()))), None)
+    if isinstance(value, (tuple, list)):
+        return next(filter(None, map(secret_in, value)), None)
+    if not isinstance(value, str):
+        return None
+    if _WHOLE_TOKEN.search(value):
+        return "a token"
+    return "a login" if any(url_secret(url) == "a login" for url in _URL.findall(value)) else None
 
 
 def shown(field: str, value: object) -> str:
@@ -63,7 +86,8 @@ def _shown_item(name: str, item: object) -> str:
 
 
 def _hidden(value: object) -> str:
-    return _HIDDEN.sub(lambda found: f"{found[1] or found[2] or found[3] or found[4]}...", repr(value))
+    text = _JSON_PAIR.sub(lambda pair: f'"{pair[1]}": "..."' if is_secret(pair[1], pair[2]) else pair[0], repr(value))
+    return _HIDDEN.sub(lambda found: f"{found[1] or found[2] or found[3] or found[4]}...", text)
 
 
 def _shortened(text: str) -> str:

@@ -40,7 +40,7 @@ class Conditions(Declaration):
     cards: tuple[TimedGpu, ...] = ()
     ram_mts: int | None = Field(default=None, description="MT/s of the slowest module; None where unknown")
     prompt_tokens: int = Field(ge=1)
-    generated_tokens: int = Field(ge=2)
+    generated_tokens: int = Field(ge=0)
     beside: tuple[str, ...] = Field(default=(), description="other models that were running on the box")
 
 
@@ -55,7 +55,7 @@ class BenchEntry(StoredRecord):
     flags: tuple[str, ...]
     runs: int = Field(ge=1, description="without the first run, which is a warm-up")
     prompt: TokenRate
-    generation: TokenRate
+    generation: TokenRate | None = Field(default=None, description="None for embeddings and reranking")
     ram_bytes_per_token: float | None = Field(
         default=None,
         ge=0,

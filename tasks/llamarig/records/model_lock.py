@@ -12,6 +12,7 @@ from llamarig.declare.model import Model, Repo, hub_path
 from llamarig.declare.rig import Rig
 from llamarig.records import store
 from llamarig.records.base import StoredRecord
+from llamarig.remote.shared.gguf_header import KEPT_STRING
 
 
 class LockedFile(Declaration):
@@ -30,6 +31,8 @@ class LockedModel(Declaration):
     shards: tuple[LockedFile, ...] = Field(min_length=1)
     mmproj: LockedFile | None = None
     draft: LockedFile | None = None
+    architecture: str | None = Field(default=None, max_length=KEPT_STRING)
+    """general.architecture of the first shard; None in older entries, and where the Hub did not send it."""
 
     @property
     def files(self) -> list[LockedFile]:

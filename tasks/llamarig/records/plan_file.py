@@ -26,6 +26,12 @@ class PlannedDevice(Declaration):
     total_mib: Mib
     free_mib: Mib
     uuid: str = ""
+    set_aside_mib: Mib = Field(
+        default=0, description="of a GPU that shares the box's RAM: what the firmware keeps for it beside MemTotal"
+    )
+    shared: bool | None = Field(
+        default=None, description="whether its memory is the box's RAM, where its driver tells otherwise than its name"
+    )
 
 
 class PlanInputs(Declaration):

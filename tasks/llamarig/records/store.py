@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from llamarig.declare.base import mistakes
+from llamarig.declare.mistakes import mistakes
 from llamarig.records.base import VERSION_KEY, StoredRecord
 from llamarig.remote.shared.durable import LockHeldError, locked, replace_file
 

@@ -34,6 +34,21 @@ def exec_start(arguments: Sequence[str]) -> str:
     return " ".join(_quoted(argument.replace("%", "%%").replace("$", "$$")) for argument in arguments)
 
 
+def split_exec_start(value: str) -> list[str]:
+    """Return the arguments that a value of ExecStart= was made of: the inverse of ``exec_start``.
+
+    A value that somebody else has written is split at blanks outside double quotes.
+    """
+    words = re.findall(r'"(?:[^"\\]|\\.)*"|\S+', value)
+    return [_unquoted(word).replace("%%", "%").replace("$$", "$") for word in words]
+
+
+def _unquoted(word: str) -> str:
+    if len(word) < 2 or word[0] != '"' or word[-1] != '"':
+        return word
+    return re.sub(r"\\(.)", lambda escaped: "\t" if escaped[1] == "t" else escaped[1], word[1:-1])
+
+
 def path_list(paths: Sequence[str]) -> str:
     """Return paths in the syntax of BindReadOnlyPaths= and the like, where a colon would begin another path.
 

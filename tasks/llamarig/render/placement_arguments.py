@@ -9,6 +9,10 @@ from llamarig.declare.placement import AllOnGpu, Auto, CpuMoe, CpuOnly, Experts,
 _EXPERTS = "ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Expert tensors of a layer, the fused gate_up and chunked experts included (common/common.h, pinned commit)."""
 
+_EVERYTHING = 99
+"""Layers that are rendered where all are to be on GPUs. Most models have fewer, and llama.cpp takes more for all; a
+number as small as that of each model would restart servers that an earlier version has started."""
+
 
 def experts_on_cpu(layers: Iterable[int]) -> str:
     """Return an --override-tensor rule that keeps the experts of these layers, and no other tensors, in RAM.
@@ -34,6 +38,17 @@ def gpu_of(position: int, shares: Sequence[int], positions: int) -> int:
         if reached / total > position / positions:
             return gpu
     return len(shares) - 1
+
+
+def device_of_layers(placement: Layers, names: Sequence[str]) -> dict[int, str]:
+    """Device of each layer by the split, with the output as a last layer after all others.
+
+    :param names: of the GPUs, in device order
+    """
+    homes = dict.fromkeys(range(placement.in_ram), "CPU")
+    for name, share in zip(names, placement.split, strict=True):
+        homes |= dict.fromkeys(range(len(homes), len(homes) + share), name)
+    return homes
 
 
 def layers_with_experts_on_cpu(placement: Layers) -> list[int]:
@@ -68,18 +83,20 @@ def _override(placement: Layers) -> str:
     return ",".join(rules)
 
 
-def placement_arguments(placement: Placement) -> Sequence[Sequence[str]]:
+def placement_arguments(placement: Placement, positions: int = 0) -> Sequence[Sequence[str]]:
     """Flags with their values, one tuple per flag, in their long spelling.
 
+    :param positions: layers of the model and its output, where they are known: what has to be on GPUs where all is
     :raises ValueError: for auto(), which is rendered from its plan
     """
+    everything = str(max(_EVERYTHING, positions))
     match placement:
         case CpuOnly():
             return [("--n-gpu-layers", "0"), ("--fit", "off")]
         case AllOnGpu():
-            return [("--n-gpu-layers", "99"), ("--fit", "off")]
+            return [("--n-gpu-layers", everything), ("--fit", "off")]
         case Layers():
-            on_gpu = str(sum(placement.split)) if placement.in_ram else "99"
+            on_gpu = str(sum(placement.split)) if placement.in_ram else str(max(_EVERYTHING, sum(placement.split)))
             flags = [
                 ("--n-gpu-layers", on_gpu),
                 ("--fit", "off"),
@@ -90,13 +107,17 @@ def placement_arguments(placement: Placement) -> Sequence[Sequence[str]]:
         case Auto():
             raise ValueError("auto() is rendered from its plan")
         case CpuMoe():
-            return [("--n-gpu-layers", "99"), ("--fit", "off"), ("--n-cpu-moe", str(placement.layers))]
+            flags = [("--n-gpu-layers", everything), ("--fit", "off")]
+            if placement.split is not None:
+                flags.append(("--tensor-split", ",".join(str(share) for share in placement.split)))
+            return [*flags, ("--n-cpu-moe", str(placement.layers))]
         case Fit():
             flags = [("--fit", "on"), ("--fit-target", ",".join(str(mib) for mib in placement.target_mib))]
             minimum = placement.minimum_context
             return [*flags, ("--fit-ctx", str(minimum))] if minimum is not None else flags
         case Override():
-            flags = [("--n-gpu-layers", str(placement.gpu_layers)), ("--fit", "off")]
+            on_gpu = everything if placement.gpu_layers is None else str(placement.gpu_layers)
+            flags = [("--n-gpu-layers", on_gpu), ("--fit", "off")]
             if placement.split is not None:
                 flags.append(("--tensor-split", ",".join(str(share) for share in placement.split)))
-            return [*flags, ("--override-tensor", ",".join(placement.rules))]
+            return [*flags, ("--override-tensor", ",".join(placement.rules))] if placement.rules else flags

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from llamarig.declare.model import Model
 
 # The router passes these to its children itself (server-models.cpp, unset_reserved_args and update_args).
-_ROUTERS_OWN = {"--host", "--port", "--alias", "--api-key-file"}
+_ROUTERS_OWN = {"--host", "--port", "--alias", "--api-key-file", "--api-prefix"}
 _FLAG = re.compile(r"--?[a-zA-Z]")
 
 

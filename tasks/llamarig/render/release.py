@@ -30,8 +30,14 @@ def kv_pairs(build: Build, models: Iterable[Model]) -> list[str]:
     return sorted((used | set(build.kv_cache_pairs)) - set(_DEFAULT_KV_PAIRS))
 
 
+def has_pages(build: Build, models: Iterable[Model]) -> bool:
+    """Whether the pages of the web UI are compiled into a release."""
+    return build.web_ui or any(model.serve.web_ui for model in models if model.build == build.name)
+
+
 def cmake_definitions(build: Build, models: Iterable[Model]) -> dict[str, str]:
     """All -D definitions of a build, in a fixed order."""
+    models = tuple(models)
     definitions = {
         "CMAKE_BUILD_TYPE": "Release",
         # Libraries are found beside the binary, so that a release needs nothing outside its directory.
@@ -41,11 +47,11 @@ def cmake_definitions(build: Build, models: Iterable[Model]) -> dict[str, str]:
         "LLAMA_BUILD_TESTS": "OFF",
         "LLAMA_BUILD_EXAMPLES": "OFF",
         "LLAMA_BUILD_APP": "OFF",
-        # The prebuilt web UI is an unpinned download at build time, and building it needs npm.
-        "LLAMA_BUILD_UI": "OFF",
+        "LLAMA_BUILD_UI": "ON" if has_pages(build, models) else "OFF",
+        # Would be an unpinned download at build time.
         "LLAMA_USE_PREBUILT_UI": "OFF",
-        # Only needed for HTTPS downloads by llama-server, which a unit does not do.
-        "LLAMA_OPENSSL": "OFF",
+        # Without a certificate only needed for HTTPS downloads by llama-server, which a unit does not do.
+        "LLAMA_OPENSSL": "ON" if build.tls else "OFF",
         # Without these two, a binary from a shallow fetch or an archive reports its commit as "unknown".
         "LLAMA_BUILD_COMMIT": build.source.commit,
         # Counted on the box where the source has its history (remote/build/source_tree.py).
@@ -83,11 +89,11 @@ def cuda_root(build: Build) -> str:
 def release_id(build: Build, models: Iterable[Model]) -> str:
     """``<commit>-<build key>``, equal for two builds exactly when their results are.
 
-    The URL of the source is not part of it: the commit, or the sha256 of the archive, identifies the source.
+    Where the source comes from is not part of it: the commit, or the sha256 of the archive, identifies the source.
     """
     shape = {
         "recipe": _RECIPE,
-        "source": build.source.model_dump(mode="json", exclude={"url"}),
+        "source": build.source.model_dump(mode="json", exclude={"url", "package", "version"}),
         "cmake": cmake_definitions(build, models),
     }
     key = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
@@ -110,4 +116,5 @@ def build_job(build: Build, models: Iterable[Model]) -> BuildJob:
         backend=build.backend,
         cmake=cmake_definitions(build, models),
         targets=TARGETS,
+        pip=f"{layout.HUB_VENV}/bin/python" if build.source.kind == "sdist" and build.source.package else "",
     )

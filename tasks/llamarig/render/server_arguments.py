@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from llamarig.declare.flags import Flag, setting_of
 from llamarig.declare.model import Model
 from llamarig.declare.serve import Serve
+from llamarig.declare.serve.endpoint import CREDENTIALS
 from llamarig.declare.serve.speculation import SIZED_NGRAMS, Speculation
 from llamarig.render.build_flags import BuildFlags, FlagRefusedError, field_arguments, simple_arguments
 from llamarig.render.placement_arguments import placement_arguments
@@ -22,6 +24,8 @@ class ModelFiles:
     mmproj: str | None = None
     draft: str | None = None
     other_shards: tuple[str, ...] = ()
+    positions: int = 0
+    """Layers of the model and its output, as llama.cpp counts them; 0 where they are not known."""
 
     @property
     def all(self) -> list[str]:
@@ -30,18 +34,20 @@ class ModelFiles:
 
 
 def server_arguments(
-    model: Model, files: ModelFiles, flags: Collection[str], api_key_file: str | None = None
+    model: Model, files: ModelFiles, flags: Collection[str], credentials: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
     """The arguments of llama-server, without the program itself.
 
     They stand in the order of the fields of Serve, after the model's files.
 
     :param flags: every flag that the ``--help`` of the release lists
-    :param api_key_file: where the unit finds its key file; None for a model without one
+    :param credentials: field of serve (key and certificate files) -> where the program finds the file; the flags of
+        others are left out
     :raises FlagRefusedError: when the build cannot do what is declared
     """
     build = BuildFlags(flags)
-    serve = model.serve.model_copy(update={"alias": model.serve.alias or model.name, "api_key_file": api_key_file})
+    named = {"alias": model.serve.alias or model.name}
+    serve = model.serve.model_copy(update={**named, **dict.fromkeys(CREDENTIALS), **credentials})
     arguments = file_arguments(build, files)
     if serve.speculation is not None:
         arguments += speculation_arguments(serve.speculation, build)
@@ -49,6 +55,8 @@ def server_arguments(
         setting = setting_of(info)
         if field == "sampling":
             arguments += simple_arguments(build, serve.sampling, "sampling.")
+        elif field == "placement":
+            arguments += _placement(build, serve, files.positions)
         elif isinstance(setting, Flag) and setting.rendered_by:
             arguments += RENDERERS[setting.rendered_by](build, serve)
         elif isinstance(setting, Flag):
@@ -108,12 +116,25 @@ def yarn_arguments(build: BuildFlags, serve: Serve) -> list[str]:
     ]
 
 
-def _placement(build: BuildFlags, serve: Serve) -> list[str]:
+def _placement(build: BuildFlags, serve: Serve, positions: int = 0) -> list[str]:
     return [
         word
-        for flag, *value in placement_arguments(serve.placement)
+        for flag, *value in placement_arguments(serve.placement, positions)
         for word in build.option("placement", flag, *value)
     ]
+
+
+def task_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """The flag of a server for embeddings or reranking; remote/serve/proof_requests.py reads it back."""
+    if serve.task == "completion":
+        return []
+    return build.option("task", "--embeddings" if serve.task == "embeddings" else "--rerank")
+
+
+def device_arguments(build: BuildFlags, serve: Serve) -> list[str]:
+    """GPUs by their names; those of CUDA are selected by UUID, in the environment (render/unit_text.py)."""
+    names = serve.device_names
+    return build.option("gpus", "--device", ",".join(names)) if names else []
 
 
 def load_mode_arguments(build: BuildFlags, serve: Serve) -> list[str]:
@@ -130,7 +151,14 @@ def load_mode_arguments(build: BuildFlags, serve: Serve) -> list[str]:
             )
         return ["--load-mode", mode]
     # Builds before b10114 have two independent switches; mmap is their default.
-    switches = {"none": ["--no-mmap"], "mlock": ["--no-mmap", "--mlock"], "mmap": [], "mmap+mlock": ["--mlock"]}
+    switches = {
+        "none": ["--no-mmap"],
+        "mlock": ["--no-mmap", "--mlock"],
+        "mmap": [],
+        "mmap+mlock": ["--mlock"],
+        # It had priority over mmap.
+        "dio": ["--direct-io"],
+    }
     return [word for flag in switches[mode] for word in build.option("load_mode", flag)]
 
 
@@ -169,6 +197,8 @@ def cors_arguments(build: BuildFlags, serve: Serve) -> list[str]:
 RENDERERS: Mapping[str, Callable[[BuildFlags, Serve], list[str]]] = {
     "yarn_arguments": yarn_arguments,
     "placement_arguments": _placement,
+    "task_arguments": task_arguments,
+    "device_arguments": device_arguments,
     "load_mode_arguments": load_mode_arguments,
     "chat_arguments": chat_arguments,
     "web_ui_arguments": web_ui_arguments,

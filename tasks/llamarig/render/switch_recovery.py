@@ -1,4 +1,4 @@
-"""The command that restores what served before an interrupted switch, and the unit that runs it at boot."""
+"""The command that restores what served before an interrupted switch, and the unit that does, at once or at boot."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from llamarig.render import layout
 
 SERVICE = "llamarig_restore.service"
 """With an underscore, which no model's name has: `llamarig-*` are the units of models."""
-RESTORE = f"{layout.PYTHON} -B -m llamarig.remote.serve.restore_served"
-"""The command, to be run in layout.PROGRAMS; its arguments are in remote/serve/restore_served.py."""
+RESTORE = f"{layout.PYTHON} -B -m llamarig.remote.serve.restore_served {layout.PROOFS} {layout.JOBS}"
+"""The command, to be run in layout.PROGRAMS."""
 
 _TEXT = """\
 # Written by llamarig; the next deploy overwrites edits.
 [Unit]
-Description=Undo a switch of model servers that a power cut has interrupted
-# The journal is there only while a switch is unfinished.
-ConditionPathExists={records}/switch-journal
-RequiresMountsFor={programs} {records}
-# Before every ordinary service, so before any model: systemd would start a unit file that has not been proved. No model
-# is named here, or each change of a rig's models would be one of this unit too.
+Description=Undo an interrupted switch of model servers
+# The journal is there only while a switch is unfinished; copies of unit files alone are of one that changed nothing.
+ConditionPathExists=|{records}/switch-journal
+ConditionPathExistsGlob=|{units}/*.llamarig-before
+RequiresMountsFor={programs} {records} {jobs}
+# At boot, before every ordinary service, so before any model: systemd would start a unit file that has not been proved.
+# No model is named here, or each change of a rig's models would be one of this unit too.
 DefaultDependencies=no
 After=local-fs.target
 Before=basic.target shutdown.target
@@ -26,9 +27,9 @@ Conflicts=shutdown.target
 [Service]
 Type=oneshot
 WorkingDirectory={programs}
-ExecStart={command} at-boot {records}
-# The models start even where this fails.
-TimeoutStartSec=60
+ExecStart={command}
+# At boot, the models start even where this fails. The start of one may wait for GPU memory.
+TimeoutStartSec=120
 # Runs as root to restore unit files.
 NoNewPrivileges=yes
 ProtectHome=yes
@@ -46,6 +47,8 @@ def service_text() -> str:
     """Text of the unit."""
     return _TEXT.format(
         records=layout.PROOFS,
+        units=layout.UNITS,
+        jobs=layout.JOBS,
         programs=layout.PROGRAMS,
         command=RESTORE,
     )

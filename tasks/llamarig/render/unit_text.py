@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 from llamarig.declare.placement import CpuOnly
+from llamarig.declare.serve.endpoint import CREDENTIALS
+from llamarig.remote.shared.server_url import server_url
 from llamarig.render import layout
 from llamarig.render.escaping import environment, exec_start
 from llamarig.render.sandbox import network_lines, sandbox_lines
@@ -33,11 +35,44 @@ _CHECK_KEY = (
 )
 
 
-def api_key_credential(model: Model) -> str | None:
-    """Path of the API key file inside the model's unit, a systemd credential; None for a model without a key."""
-    if model.serve.api_key_file is None:
-        return None
-    return f"/run/credentials/{layout.unit_name(model.name)}/api-key"
+# What follows in _BOOT_LINES and start_lines decides how a start goes and nothing of a server that runs, so that
+# remote/shared/unit_directives.py leaves it out: a change of it restarts no server.
+_BOOT_LINES = (
+    "# A boot does not wait until the model answers: without the default dependencies, multi-user.target comes before.",
+    "DefaultDependencies=no",
+    "Requires=sysinit.target",
+    "After=sysinit.target basic.target",
+    "Conflicts=shutdown.target",
+    "Before=shutdown.target",
+)
+_STOP_AND_VRAM_S = 60
+"""Seconds of a start beside the load: the wait for GPU memory takes 30 at most."""
+
+
+def start_lines(model: Model, seconds: int) -> list[str]:
+    """Directives by which a start has succeeded when the model answers.
+
+    :param seconds: that a load may take
+    """
+    serve = model.serve
+    url = server_url(serve.host, serve.port, prefix=serve.api_prefix or "", tls=serve.tls_key_file is not None)
+    program = f"{layout.PYTHON} -I -B {layout.PROGRAMS}/llamarig/remote/serve/wait_until_ready.py"
+    return [
+        "# systemctl start returns when the model answers, or fails; journalctl -u has the server's last lines.",
+        f"ExecStartPost={program} {exec_start([url, str(seconds)])}",
+        f"TimeoutStartSec={seconds + _STOP_AND_VRAM_S}",
+    ]
+
+
+def declared_credentials(model: Model) -> dict[str, str]:
+    """Field of serve -> path on the box of a file that the unit gets as a systemd credential."""
+    return {field: path for field in CREDENTIALS if (path := getattr(model.serve, field)) is not None}
+
+
+def credentials_in_unit(model: Model) -> dict[str, str]:
+    """Field of serve -> path of its file inside the model's unit."""
+    directory = f"/run/credentials/{layout.unit_name(model.name)}"
+    return {field: f"{directory}/{CREDENTIALS[field]}" for field in declared_credentials(model)}
 
 
 def load_timeout(model: Model, model_bytes: int) -> int:
@@ -75,6 +110,7 @@ def unit_text(
         f"# {model.name}: {model.repo}. Written by llamarig; the next deploy overwrites edits.",
         "[Unit]",
         f"Description=llama.cpp server for {model.name}",
+        *_BOOT_LINES,
         "After=network.target",
         *(_AFTER_DEVICES if build.backend == "cuda" else ()),
         *([f"Conflicts={' '.join(peers)}"] if peers else []),
@@ -91,12 +127,10 @@ def unit_text(
         *(_WAIT_FOR_VRAM if build.backend == "cuda" and not isinstance(serve.placement, CpuOnly) else ()),
         *([line.format(path=serve.api_key_file) for line in _CHECK_KEY] if serve.api_key_file is not None else ()),
         f"ExecStart={_command_line([f'{release}/bin/llama-server', *arguments])}",
+        *start_lines(model, load_timeout(model, model_bytes)),
         *(f"Environment={environment(name, value)}" for name, value in unit_environment(model, build).items()),
-        *(
-            [f"LoadCredential=api-key:{serve.api_key_file}"]
-            if serve.api_key_file is not None
-            else ["# No API key: the server listens on loopback only."]
-        ),
+        *([] if key else ["# No API key: the server listens on loopback only."]),
+        *(f"LoadCredential={CREDENTIALS[field]}:{path}" for field, path in declared_credentials(model).items()),
         *([f"CPUAffinity={serve.cpu_affinity}"] if serve.cpu_affinity is not None else []),
         *_limits(model, pinned),
         *network_lines(serve),
@@ -127,13 +161,14 @@ def _command_line(words: Sequence[str]) -> str:
 
 def unit_environment(model: Model, build: Build) -> dict[str, str]:
     """Environment variables of a model's server."""
+    uuids = model.serve.gpus if build.backend == "cuda" else ()
     own = {
         # GPU libraries and llama.cpp keep caches there; the service user has no home directory.
         "HOME": "/tmp",
         # The numbering of nvidia-smi; CUDA's own default is by speed.
         **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if build.backend == "cuda" else {}),
         # Only these cards, in this order, whichever slots they are in; the first is CUDA0.
-        **({"CUDA_VISIBLE_DEVICES": ",".join(model.serve.gpus)} if model.serve.gpus else {}),
+        **({"CUDA_VISIBLE_DEVICES": ",".join(uuids)} if uuids else {}),
     }
     return own | model.serve.environment
 

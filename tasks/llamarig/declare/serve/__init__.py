@@ -8,6 +8,7 @@ import re
 from pydantic import field_validator, model_validator
 
 from llamarig.declare.flags import owned_environment, owned_flags, rows
+from llamarig.declare.model_settings import file_flags
 from llamarig.declare.refused_flags import REFUSED_FLAGS
 from llamarig.declare.risky_flags import flag_of, risky_environment, risky_flags
 from llamarig.declare.serve.chat import Chat
@@ -18,6 +19,9 @@ from llamarig.declare.serve.operation import Operation
 from llamarig.declare.serve.weights import Weights
 from llamarig.declare.unit_syntax import unit_syntax_error
 
+_PLACING = {"-ot", "--override-tensor"}
+"""Flags whose values say what is meant: whole layers, or rules of the owner's own."""
+
 
 # pydantic takes the fields of the last base first, and flags are rendered in the order of the fields.
 class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
@@ -26,15 +30,19 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
     @field_validator("extra")
     @classmethod
     def _have_no_field(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        owned = owned_flags(rows(cls, "serve.{}")) if value else {}
-        for argument in value:
-            flag = flag_of(argument)
-            if flag in owned:
-                raise ValueError(f"{flag} is rendered by llamarig: declare {owned[flag]} in its place")
-            if flag in REFUSED_FLAGS:
-                raise ValueError(f"{flag}: {REFUSED_FLAGS[flag]}")
-            if reason := unit_syntax_error(argument):
-                raise ValueError(f"{argument!r}: {reason}")
+        owned = {**dict(file_flags()), **owned_flags(rows(cls, "serve.{}"))} if value else {}
+        flags = list(dict.fromkeys(map(flag_of, value)))
+        remedies = {flag: owned[flag] for flag in flags if flag in owned}
+        if {"--no-mmap", "--mlock"} <= remedies.keys():
+            # Together they are one load mode of today's llama-server.
+            remedies["--no-mmap"] = remedies["--mlock"]
+        found = [f"{flag} is rendered by llamarig: declare {remedy} in its place" for flag, remedy in remedies.items()]
+        found += [f"{flag}: {REFUSED_FLAGS[flag]}" for flag in flags if flag in REFUSED_FLAGS]
+        found += [f"{one!r}: {reason}" for one in value if (reason := unit_syntax_error(one))]
+        if len(remedies) > 1 or remedies.keys() & _PLACING:
+            found.append("`llamarig adopt` translates a whole command line")
+        if found:
+            raise ValueError("; ".join(found))
         return value
 
     @field_validator("environment")
@@ -50,7 +58,7 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
                 owned = owned_environment(rows(cls, "serve.{}"))
                 remedy = owned.get(key) or owned.get(key.replace("LLAMA_ARG_NO_", "LLAMA_ARG_"))
                 raise ValueError(
-                    f"{key}: llama-server would read it in place of a declared flag; "
+                    f"{key}: llama-server reads it as a flag, where none is on its command line; "
                     + (f"declare {remedy}" if remedy else "use a typed field, or the flag in serve.extra")
                 )
             if key == "CUDA_VISIBLE_DEVICES":
@@ -89,5 +97,15 @@ class Serve(Operation, Chat, Compute, Weights, Context, Endpoint):
             raise ValueError(
                 'cors_origins = ("*",) lets every web page that you open use this server: set api_key_file, or name '
                 "the page's origin"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_log_has_the_key(self) -> Serve:
+        # tools/server/server-http.cpp of the pinned commit: SRV_TRC, which is verbosity 4.
+        if self.api_key_file is not None and (self.log_verbosity or 0) >= 4:
+            raise ValueError(
+                f"log_verbosity = {self.log_verbosity}: from 4 on, llama-server logs the last four characters of its"
+                " API key: declare 3 or less, or look at this log without api_key_file, on host 127.0.0.1"
             )
         return self

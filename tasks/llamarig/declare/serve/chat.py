@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
-from llamarig.declare.flags import Flag
+from llamarig.declare.flags import GGUF, OWNER, Flag
 from llamarig.declare.serve.sampling import Sampling
 from llamarig.declare.serve.speculation import Speculation
 from llamarig.declare.unit_syntax import unit_syntax_error
@@ -16,6 +17,24 @@ from llamarig.declare.unit_syntax import unit_syntax_error
 class Chat(Declaration):
     """What shapes the answers."""
 
+    task: Annotated[
+        Literal["completion", "embeddings", "rerank"],
+        Flag(
+            "--embeddings",
+            also=("--rerank",),
+            source=OWNER,
+            instead={
+                **dict.fromkeys(("--embedding", "--embeddings"), 'serve.task = "embeddings"'),
+                **dict.fromkeys(("--rerank", "--reranking"), 'serve.task = "rerank"'),
+            },
+            rendered_by="task_arguments",
+        ),
+    ] = "completion"
+    """What it is for and has to answer: completions, /v1/embeddings, or /v1/rerank."""
+    pooling: Annotated[Literal["mean", "cls", "last"] | None, Flag("--pooling", default="the model's", source=GGUF)] = (
+        None
+    )
+    """How the embeddings of a text's tokens become one."""
     sampling: Sampling = Sampling()
     """For requests that do not say how to sample."""
     speculation: Speculation | None = None
@@ -47,10 +66,10 @@ class Chat(Declaration):
     ] = None
     """Reasoning of earlier answers stays in the history."""
     chat_template_kwargs: Annotated[
-        dict[str, str | int | float | bool],
+        dict[str, JsonValue],
         Flag("--chat-template-kwargs", source="the chat template", rendered_by="chat_arguments"),
     ] = Field(default={})
-    """Arguments of the chat template besides the messages: {'enable_thinking': False}."""
+    """Arguments of the chat template besides the messages, as JSON has them: {'enable_thinking': False}."""
 
     @property
     def loads_mtp(self) -> bool:
@@ -60,10 +79,20 @@ class Chat(Declaration):
         """
         return self.speculation is not None and "draft-mtp" in self.speculation.types
 
+    @model_validator(mode="after")
+    def _pooling_is_read(self) -> Chat:
+        if self.pooling is not None and self.task != "embeddings":
+            reason = "reranking has one of its own" if self.task == "rerank" else "completions have none"
+            raise ValueError(f'pooling is for task = "embeddings", and {reason}: leave it out')
+        return self
+
     @field_validator("chat_template_kwargs")
     @classmethod
-    def _fit_into_a_unit(cls, value: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
-        for word in (*value, *(text for text in value.values() if isinstance(text, str))):
-            if reason := unit_syntax_error(word):
-                raise ValueError(f"{word!r}: {reason}")
+    def _fit_into_a_unit(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            raise ValueError("JSON has no infinite number and no NaN") from None
+        if reason := unit_syntax_error(text):
+            raise ValueError(reason)
         return value

@@ -13,13 +13,16 @@ from llamarig.declare.kv_cache import CacheType
 
 _of_rope = partial(Flag, default="the model's", source=GGUF, digits=9)
 _UNQUANTIZED = ("f32", "f16", "bf16")
-_NEED_YARN_SCALE = ("yarn_original_context", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_slow", "yarn_beta_fast")
+YARN_ONLY = ("yarn_original_context", "yarn_ext_factor", "yarn_beta_slow", "yarn_beta_fast")
+"""Fields that are read where YaRN is on: by yarn_scale, or by the model's own metadata."""
 
 
 class Context(Declaration):
     """How much a server keeps of a conversation, in which types, and how many tokens it computes at once."""
 
-    context: Annotated[int, Field(ge=256), Flag("--ctx-size -c", "tokens", source=OWNER, decides_memory=True)]
+    context: Annotated[
+        int, Field(ge=256, examples=[32768]), Flag("--ctx-size -c", "tokens", source=OWNER, decides_memory=True)
+    ]
     """Always rendered: llama.cpp shrinks a context that is not set."""
     parallel: Annotated[
         int,
@@ -115,7 +118,4 @@ class Context(Declaration):
             raise ValueError(f"ubatch {self.ubatch} is larger than batch {self.batch}: lower it or raise batch")
         if self.cache_type_v not in _UNQUANTIZED and self.flash_attention == "off":
             raise ValueError("a quantized cache_type_v needs flash attention: set flash_attention to on")
-        for field in _NEED_YARN_SCALE:
-            if getattr(self, field) is not None and self.yarn_scale is None:
-                raise ValueError(f"{field} does nothing without yarn_scale: set both or neither")
         return self

@@ -6,12 +6,14 @@ import ipaddress
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llamarig.declare.base import Declaration
 from llamarig.declare.flags import OWNER, Flag, Setting
 from llamarig.declare.unit_syntax import unit_syntax_error
 
+CREDENTIALS = {"api_key_file": "api-key", "tls_certificate_file": "tls-certificate", "tls_key_file": "tls-key"}
+"""Field that names a file -> name of the systemd credential as which the unit gets it."""
 PRIVATE_NETWORKS = (
     *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
     # Link-local, and the range that providers and VPNs such as Tailscale share (RFC 6598).
@@ -34,7 +36,9 @@ class Endpoint(Declaration):
         str, Flag("--host", "IP address", source="llamarig: closed unless declared otherwise; llama.cpp has the same")
     ] = "127.0.0.1"
     """An address of the box; any but loopback needs api_key_file."""
-    port: Annotated[int, Field(ge=1, le=65535), Flag("--port", "TCP port", source=OWNER, also=("--reuse-port",))]
+    port: Annotated[
+        int, Field(ge=1, le=65535, examples=[8080]), Flag("--port", "TCP port", source=OWNER, also=("--reuse-port",))
+    ]
     """Models that exclude each other may share one, so that clients keep it."""
     api_key_file: Annotated[
         str | None,
@@ -49,6 +53,28 @@ class Endpoint(Declaration):
     ] = None
     """Absolute path on the box of a file of root's, mode 0600, with one key a line."""
 
+    api_prefix: Annotated[str | None, Flag("--api-prefix", "path", default="none")] = None
+    """Path before every path of the API, /llama for /llama/v1/chat/completions; /health then wants the key, too."""
+    tls_certificate_file: Annotated[
+        str | None,
+        Flag(
+            "--ssl-cert-file",
+            "path",
+            default="HTTP without TLS",
+            source="llama.cpp: tools/server; the unit hands the file over as a credential",
+        ),
+    ] = None
+    """Absolute path on the box of a certificate with its chain (PEM); with tls_key_file, the API is HTTPS."""
+    tls_key_file: Annotated[
+        str | None,
+        Flag(
+            "--ssl-key-file",
+            "path",
+            default="HTTP without TLS",
+            source="llama.cpp: tools/server; the unit hands the file over as a credential",
+        ),
+    ] = None
+    """Absolute path on the box of its private key (PEM, without a passphrase), which only root may read."""
     clients: Annotated[
         tuple[str, ...] | None,
         Setting(
@@ -108,7 +134,7 @@ class Endpoint(Declaration):
             raise ValueError("not an IP address: write 127.0.0.1 for the box alone, or an address of the box") from None
         return value
 
-    @field_validator("api_key_file")
+    @field_validator("api_key_file", "tls_certificate_file", "tls_key_file")
     @classmethod
     def _is_an_absolute_path(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"/[A-Za-z0-9_./@+-]+", value):
@@ -117,6 +143,19 @@ class Endpoint(Declaration):
                 "/etc/llamarig/keys/api"
             )
         return value
+
+    @field_validator("api_prefix")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", value):
+            raise ValueError("write a path with a slash at its beginning and none at its end, as /llama")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_needs_both_files(self) -> Endpoint:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS needs both a certificate and its key: set tls_certificate_file and tls_key_file")
+        return self
 
     @field_validator("alias")
     @classmethod

@@ -30,18 +30,26 @@ class Operation(Declaration):
     """Gives its memory back after so long without a request; the next request loads again."""
     request_timeout_s: Annotated[PositiveInt | None, Flag("--timeout -to", "s", default="3600")] = None
     """Longest read or write of a connection."""
-    log_verbosity: Annotated[int | None, Field(ge=0, le=5), Flag("--verbosity -lv --log-verbosity", default="3")] = None
-    """3 is info, 4 adds buffer sizes."""
+    log_verbosity: Annotated[
+        int | None,
+        Field(ge=0, le=5),
+        Flag(
+            "--verbosity -lv --log-verbosity",
+            default="3",
+            instead=dict.fromkeys(("-v", "--verbose", "--log-verbose"), "serve.log_verbosity = 5"),
+        ),
+    ] = None
+    """3 is info, 4 adds buffer sizes, and the end of the API key: not with api_key_file."""
     web_ui: Annotated[
         bool,
         Flag(
             "--no-ui --ui --webui",
             older="--no-webui",
-            source="llamarig: its pages would be an unpinned download (render/release.py)",
+            source="llamarig: a server for programs alone",
             rendered_by="web_ui_arguments",
         ),
     ] = False
-    """The web UI; releases are built without its pages."""
+    """The web UI at the address of the API; its pages are compiled from the pinned source (npm ci)."""
     coexists: Annotated[bool, Setting("Conflicts=", source="llamarig: models share GPUs, so one at a time")] = False
     """May run beside the other models of the box."""
     load_timeout_s: Annotated[

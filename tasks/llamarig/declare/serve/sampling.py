@@ -33,8 +33,8 @@ class Sampling(Declaration):
     """For tokens by how often they have occurred."""
     repeat_penalty: Annotated[PositiveFloat | None, _gguf_flag("--repeat-penalty", default="1")] = None
     """1 switches it off."""
-    repeat_last_n: Annotated[int | None, Field(ge=-1), _gguf_flag("--repeat-last-n", "tokens", default="64")] = None
-    """How far back the penalties look; -1 is the whole context."""
+    repeat_last_n: Annotated[NonNegativeInt | None, _gguf_flag("--repeat-last-n", "tokens", default="64")] = None
+    """How far back the penalties look; 0 switches them off."""
     typical_p: Annotated[float | None, Field(gt=0, le=1), Flag("--typical-p --typical", "probability", default="1")] = (
         None
     )
@@ -51,8 +51,8 @@ class Sampling(Declaration):
     """Growth of the penalty with each token of a repetition."""
     dry_allowed_length: Annotated[NonNegativeInt | None, Flag("--dry-allowed-length", "tokens", default="2")] = None
     """Longest repetition without a penalty."""
-    dry_penalty_last_n: Annotated[int | None, Field(ge=-1), Flag("--dry-penalty-last-n", "tokens", default="64")] = None
-    """How far back repetitions are looked for; -1 is the whole context."""
+    dry_penalty_last_n: Annotated[NonNegativeInt | None, Flag("--dry-penalty-last-n", "tokens", default="64")] = None
+    """How far back repetitions are looked for; 0 switches it off."""
     dynatemp_range: Annotated[NonNegativeFloat | None, Flag("--dynatemp-range", default="0")] = None
     """0 switches dynamic temperature off."""
     dynatemp_exponent: Annotated[NonNegativeFloat | None, Flag("--dynatemp-exp", default="1")] = None

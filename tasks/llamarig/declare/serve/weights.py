@@ -11,11 +11,16 @@ from llamarig.declare.base import Declaration
 from llamarig.declare.flags import GGUF, Flag, Setting
 from llamarig.declare.placement import AllOnGpu, Placement
 
-LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock"]
+LoadMode = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
 """``auto``: pinned (``none``) where a CUDA GPU computes prompts from weights in RAM and they fit, else llama.cpp's own
-default, which maps the file."""
+default, which maps the file. ``dio``: as ``none``, and read past the page cache (O_DIRECT)."""
+UNMAPPED: tuple[LoadMode, ...] = ("none", "mlock", "dio")
+"""Modes that read the weights into buffers, which a GPU backend may pin (src/llama-model-loader.cpp:559 and 1271)."""
+HELD_IN_RAM: tuple[LoadMode, ...] = (*UNMAPPED, "mmap+mlock")
+"""Modes that need RAM for all weights in RAM at once."""
 
-_GPU_UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+GPU_UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+DEVICE_NAME = re.compile(r"[A-Za-z]+\d+")
 
 
 class Weights(Declaration):
@@ -35,14 +40,16 @@ class Weights(Declaration):
     """Which layers go where."""
     gpus: Annotated[
         tuple[str, ...],
-        Setting(
-            "Environment=CUDA_VISIBLE_DEVICES",
+        Flag(
+            "--device -dev",
             default="every GPU",
-            source="CUDA",
             instead=dict.fromkeys(("-dev", "--device"), "serve.gpus or serve.placement = cpu_only()"),
+            decides_memory=True,
+            rendered_by="device_arguments",
         ),
     ] = ()
-    """UUIDs as `nvidia-smi -L` prints them: the server sees only these, the first as CUDA0."""
+    """For a CUDA build, UUIDs as `nvidia-smi -L` prints them: the server sees only these, the first as CUDA0
+    (CUDA_VISIBLE_DEVICES). For another build, names as `llama-server --list-devices` prints them: ("Vulkan1",)."""
     split_mode: Annotated[
         Literal["layer", "none", "tensor"], Flag("--split-mode -sm", decides_memory=True, omit_default=True)
     ] = "layer"
@@ -84,7 +91,7 @@ class Weights(Declaration):
             "MemoryMax=", "MiB", default="the RAM that the plan of auto() counts, else none", source="the plan file"
         ),
     ] = None
-    """The kernel ends a server that takes more RAM."""
+    """The kernel ends a server that takes more RAM. Nothing else bounds it: a text takes up to 90 times its size."""
 
     @field_validator("split_mode", mode="before")
     @classmethod
@@ -97,13 +104,21 @@ class Weights(Declaration):
 
     @field_validator("gpus")
     @classmethod
-    def _are_uuids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _name_gpus(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for uuid in value:
-            if not _GPU_UUID.fullmatch(uuid):
-                raise ValueError(f"{uuid!r} is no GPU's UUID: take it from `nvidia-smi -L` on the box")
+            if not GPU_UUID.fullmatch(uuid) and not DEVICE_NAME.fullmatch(uuid):
+                raise ValueError(
+                    f"{uuid!r} names no GPU: take the UUID from `nvidia-smi -L` on the box, or for a build that is not "
+                    "for CUDA the name from `llama-server --list-devices`, such as Vulkan0"
+                )
         if len(set(value)) < len(value):
             raise ValueError("the same GPU twice: name each once")
         return value
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """GPUs by llama.cpp's names; those of a CUDA build are UUIDs."""
+        return tuple(gpu for gpu in self.gpus if not GPU_UUID.fullmatch(gpu))
 
     @model_validator(mode="after")
     def _split_mode_fits_the_placement(self) -> Weights:
