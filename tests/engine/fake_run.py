@@ -41,9 +41,9 @@ class FakeRun:
         return self.state.inventory.get_host(name)
 
     def commands_on(self, name: str) -> list[str]:
-        """Every command sent to this host, including facts, in order."""
+        """Every command sent to this host, in order; of a fact that was asked alone its own, without the deadline."""
         commands: list[str] = self.host(name).connector.executed_commands  # type: ignore[attr-defined]  # only @fake
-        return commands
+        return [_own(command) for command in commands]
 
     @property
     def commands(self) -> list[str]:
@@ -65,6 +65,12 @@ class FakeRun:
             for op in self.state.get_op_order()  # type: ignore[no-untyped-call]
             if self.state.ops[host][op].operation_meta._maybe_is_change
         ]
+
+
+def _own(command: str) -> str:
+    if "@@question" not in command:
+        return command
+    return command.partition("<<'@@end'\n")[2].partition("\n@@end\n")[0]
 
 
 class OperationFailedError(AssertionError):

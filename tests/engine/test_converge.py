@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import pytest
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import compare, converge, look
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
-from llamarig.engine.run import read_fact, run
+from llamarig.engine.refuse import refuse
+from llamarig.engine.run import HostRun, of_host, read_fact, run
 from llamarig.items.all_items import ITEMS
 from llamarig.items.model_units import unit_query
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
+from pyinfra.context import state
 from pyinfra.facts.server import Command
 
 from tests.engine.fake_run import OperationFailedError, converged_commands, fake_run
@@ -61,6 +66,32 @@ class Third(Thing):
 class OnlyOwnerCanFix(Thing):
     name = "Manual"
     by_deploy = False
+
+
+class AtLeisure(Thing):
+    name = "Leisure"
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        return [replace(one, by_deploy=False, stops_deploy=False) for one in super().differences(rig, seen)]
+
+
+class AfterLeisure(Thing):
+    name = "Second"
+    needs = (AtLeisure,)
+
+
+class Begun(Thing):
+    begins_work = True
+
+
+class Awaited(Thing):
+    name = "Second"
+    awaits_work = True
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        yield from (
+            refuse("the disk is full") if differences[0].found == "stuck" else super().fix(rig, seen, differences)
+        )
 
 
 class WithNotes(Thing):
@@ -121,6 +152,63 @@ def test_a_dry_run_prints_every_difference_and_what_follows_from_it(logged: pyte
         "Third: follows from Second",
     ):
         assert line in logged.text
+
+
+def test_what_the_owner_may_leave_keeps_no_item_from_being_compared() -> None:
+    items = (AtLeisure(), AfterLeisure())
+    replies = alone({"look Leisure": "bad", "look Second": "worse"})
+    compared: dict[str, list[Difference]] = {}
+
+    def deploy() -> None:
+        converge(items, RIG)
+        compared.update(compare(items, RIG))
+
+    with fake_run(replies=replies, deploys=[deploy]) as this:
+        assert this.changes == ["Second"]
+        known = of_host(this.host())
+    assert set(compared) == {"Leisure", "Second"}
+    assert known.would_change == ["Second: worse -> good"]
+    assert known.changes == ["Second: good"]
+
+
+@pytest.mark.parametrize(
+    ("then", "changes"), [("good", ["First: good"]), ("under way", ["First: good"]), ("stuck", [])]
+)
+def test_work_that_was_begun_is_a_change_once_it_has_ended(then: str, changes: list[str]) -> None:
+    replies = alone({"look First": "bad", "look Second": then})
+    known: list[HostRun] = []
+
+    def deploy() -> None:
+        known.append(of_host())
+        converge((Begun(), Awaited()), RIG)
+
+    with suppress(OperationFailedError), fake_run(replies=replies, deploys=[deploy]):
+        pass
+    assert known[-1].changes == changes
+
+
+def test_of_an_item_with_many_changes_the_closing_block_names_the_first() -> None:
+    replies = alone({"look First": "a and b and c and d"})
+    with fake_run(replies=replies, deploys=[lambda: converge([Thing()], RIG)]) as this:
+        assert of_host(this.host()).would_change == ["First: a -> good", "First: b -> good", "First: 2 more"]
+
+
+def test_diff_shows_what_changes_in_a_text(logged: pytest.LogCaptureFixture) -> None:
+    class Text(Thing):
+        def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+            return [Difference("a file", "other", "old", texts=("a\nb\nc\n", "a\nx\nc\n"))]
+
+    for wanted, count in ((False, 0), (True, 1)):
+        logged.clear()
+
+        def deploy(wanted: bool = wanted) -> None:
+            state.config.DIFF = wanted
+            converge([Text()], RIG)
+
+        with fake_run(replies=alone(GOOD), deploys=[deploy], only_prepare=True):
+            pass
+        text = click.unstyle(logged.text)
+        assert [text.count(line) for line in ("    -b", "    +x")] == [count, count]
 
 
 def test_a_dry_run_prints_refusals(logged: pytest.LogCaptureFixture) -> None:
@@ -264,7 +352,7 @@ def test_a_dry_run_of_all_items_names_the_model_it_would_restart(rig: Rig, logge
     box.outputs[unit] = box.outputs[unit].replace("ActiveState=active", "ActiveState=failed")
     with fake_run(replies=box.replies(), deploys=[lambda: converge(ITEMS, rig)], only_prepare=True) as this:
         assert this.changes == ["Models served"]
-    assert "llamarig-m.service: failed, expected running (restarts m)" in logged.text
+    assert "m: failed; starts it" in logged.text
 
 
 def test_items_come_after_what_they_need() -> None:

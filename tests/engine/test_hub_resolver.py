@@ -86,8 +86,8 @@ def test_a_quant_that_only_a_draft_head_has_is_refused(served: Hub, files: dict[
         resolve(model(repo="acme/gem-GGUF", quant="Q8_0"), served.endpoint, None)
     assert str(refused.value) == (
         "model 'm': acme/gem-GGUF has Q8_0 only in files that are loaded with a model: MTP/gem-12B-it-MTP-Q8_0.gguf "
-        "(draft head); its models are gem-12B-it-UD-Q4_K_XL: set quant to the end of one of these names, or list the "
-        "model's files in files"
+        "(draft head); its models are gem-12B-it-UD-Q4_K_XL: set quant to the end of one of these names or of its "
+        "folder, or list the model's files in files"
     )
 
 

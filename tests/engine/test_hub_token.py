@@ -62,13 +62,13 @@ def test_the_output_of_a_token_command_is_not_repeated(tmp_path: Path) -> None:
     ("fields", "words"),
     [
         ({"token_env": "hf_abcdef"}, "looks like a token itself"),
-        ({"token_env": "HF TOKEN"}, "pattern"),
+        ({"token_env": "HF TOKEN"}, "write the name of an environment variable"),
         ({"token_env": "A", "token_command": ("true",)}, "two tokens"),
-        ({"proxy": "http://me:s3cret@proxy:3128"}, "pattern"),
-        ({"endpoint": "https://me:s3cret@hub.lan"}, "pattern"),
-        ({"endpoint": "https://s3cret@hub.lan/hf"}, "pattern"),
-        ({"endpoint": "https://hub.lan/hf?user=me@home"}, "pattern"),
-        ({"max_mb_s": 0}, "greater than or equal to 0.1"),
+        ({"proxy": "http://me:s3cret@proxy:3128"}, "write http://HOST:PORT without a login"),
+        ({"endpoint": "https://me:s3cret@hub.lan"}, "write a URL without a login"),
+        ({"endpoint": "https://s3cret@hub.lan/hf"}, "write a URL without a login"),
+        ({"endpoint": "https://hub.lan/hf?user=me@home"}, "write a URL without a login"),
+        ({"max_mb_s": 0}, "write a number, at least 0.1"),
     ],
 )
 def test_invalid_declarations_are_refused_without_repeating_the_secret(fields: dict[str, Any], words: str) -> None:

@@ -35,7 +35,7 @@ def box(name: str, *capabilities: str, kv: str = "f16", **build: Any) -> tuple[s
         models=[d.model(name="m", repo="o/r", quant="Q4_K_M", build="cuda", serve=serve)],
     )
     cards = [CARD.replace(", 9.0,", f", {capability},") for capability in capabilities]
-    output = "\n".join(["== nvidia", *(cards or ["none"])])
+    output = "\n".join(["@@llamarig 0", "== nvidia", *(cards or ["none"]), "", "@@llamarig ok"])
     return name, {"rig": rig, "fake_responses": {"nvidia-smi": output}, "fake_delay": 0, "fake_delay_jitter": 0}
 
 
@@ -73,6 +73,16 @@ def test_a_shared_release_has_one_name_for_the_cards_and_models_of_all() -> None
         assert {rig.builds[0].kv_cache_pairs for rig in rigs} == {("q4_1-q4_1",)}
         assert len({release_id(rig.builds[0], rig.models) for rig in rigs}) == 1
         assert [card_reads(host) for host in hosts] == [1, 1, 1]
+
+
+def test_a_driver_that_hangs_is_one_message_of_the_box_whose_driver_it_is() -> None:
+    """Also where another box of the run shares the build, and so needs the architectures of that box's cards."""
+    name, data = box(BIG, "8.9")
+    hangs = data | {"fake_responses": {"nvidia-smi": "== nvidia\n\n@@question late"}}
+    with connected([(name, hangs), box(SMALL, "12.0")]) as hosts:
+        for host in hosts:
+            with pytest.raises(PyinfraError, match=r"@fake/big: reading its gpus did not end within 60 s.* driver may"):
+                rig_on(host)
 
 
 def test_declared_architectures_need_no_card_to_be_read() -> None:

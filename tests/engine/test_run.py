@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.item import Commands, Query, query
+from llamarig.engine.jobs import await_jobs
+from llamarig.engine.refuse import while_answered
 from llamarig.engine.run import of_host, read_all, read_fact, run
 from llamarig.facts import fact_batch
-from llamarig.facts.fact_batch import BatchOutput, FactBatch
+from llamarig.facts.disk_use import DirectorySizes
+from llamarig.facts.fact_batch import Answer, BatchOutput, FactBatch, Question
 from llamarig.facts.files import Sha256Sums
 from llamarig.records.plan_file import record_plan
 from pyinfra.api.command import StringCommand
@@ -183,6 +186,29 @@ def test_a_command_that_not_even_sigkill_ends_is_late_and_the_others_are_read(
     assert FactBatch().process(done.stdout.splitlines()) == BatchOutput({0: ["fine"], 2: ["fine"]}, frozenset({1}))
 
 
+def test_a_question_alone_runs_in_a_shell_as_its_command_would_and_has_a_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fact_batch, "QUESTION_S", 1)
+    os.mkfifo(tmp_path / "fifo")
+    asked = {
+        "printf 'no end'": Answer(["no end"]),
+        "printf 'one\n\ntwo\n'": Answer(["one", "", "two"]),
+        "true": Answer([]),
+        "echo half; exit 3": Answer(None),
+        f"echo half; cat {tmp_path}/fifo": Answer(None, late=True),
+        f"trap '' TERM; cat {tmp_path}/fifo": Answer(None, late=True),
+        "cat; echo after": Answer(["after"]),  # stdin is no terminal that somebody could type at
+    }
+    for command, answer in asked.items():
+        question = Question().command(Command, {"command": command})
+        with subprocess.Popen(["sh", "-c", question], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sh:
+            assert sh.stdout is not None
+            assert Question().process(sh.stdout.read().decode().splitlines()) == answer, command
+    left = [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if f"{tmp_path}/fifo" in _content(path)]
+    assert left == []
+
+
 def _content(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
@@ -207,6 +233,69 @@ def test_a_fact_that_does_not_end_is_one_message_of_its_host(caplog: pytest.LogC
         assert "@fake/hangs" in messages[0]
         assert "reading its rpm packages, sha256 sums did not end within 60 s: a disk, a network mount" in messages[0]
         assert "on the box, then run this again" in messages[0]
+
+
+@operation()
+@while_answered
+def changes_what_it_has_read() -> Commands:
+    value = read_fact(Command, command="look")
+    yield StringCommand(f"change {value}")
+    value = read_fact(Command, fresh=True, command="look")
+    yield StringCommand(f"change {value} again")
+
+
+def test_nothing_is_changed_by_a_fact_that_alone_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a driver that begins to hang while a deploy changes the box."""
+    late, answers = ["half", "@@question late"], {"@@question": "fine"}
+    boxes: dict[str, dict[str, Any]] = {"@fake/hangs": {"look": late}, "@fake/fine": answers}
+    with fake_run((changes_what_it_has_read, {}), (reads, {}), hosts=boxes) as this:
+        assert this.failed == {"@fake/hangs"}
+        assert not [command for command in this.commands_on("@fake/hangs") if "change" in command]
+        assert this.commands_on("@fake/fine")[1:] == ["look", "change fine", "look", "change fine again", "look"]
+        messages = [record.getMessage() for record in caplog.records if "did not end" in record.getMessage()]
+        assert len(messages) == 1
+        assert "@fake/hangs" in messages[0]
+        assert "reading its command did not end within 60 s: a disk, a network mount or a driver may" in messages[0]
+
+
+def test_a_fact_that_reads_a_whole_disk_has_a_deadline_of_its_own() -> None:
+    command = Question().command(DirectorySizes, {"parents": ["/var"]})
+    assert f"timeout -k 5 {DirectorySizes.ends_within_s} sh" in command
+    assert f"sleep {DirectorySizes.ends_within_s + 6} &" in command
+
+
+def test_a_box_that_no_longer_tells_of_its_jobs_fails_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As where the disk of one begins to hang while a build runs."""
+    done = 'job=build-a\nstatus={"state": "done", "message": "built"}'
+    boxes: dict[str, dict[str, Any]] = {
+        "@fake/hangs": {"build-a": ["@@question late"]},
+        "@fake/fine": {"build-a": done},
+    }
+    with fake_run((waits, {}), hosts=boxes) as this:
+        assert this.failed == {"@fake/hangs"}
+    messages = [record.getMessage() for record in caplog.records if "did not end" in record.getMessage()]
+    assert len(messages) == 1
+    assert "reading its jobs did not end within 60 s" in messages[0]
+
+
+@operation()
+def waits() -> Commands:
+    yield await_jobs({"build-a": "build a"}, poll_s=0.01)
+
+
+@operation()
+@while_answered
+def asks_alone() -> Commands:
+    read_fact(Command, command="fails")
+    yield from ()
+
+
+def test_a_fact_that_fails_alone_is_reported_by_pyinfra_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    replies = {"@@question": "@@question failed", "fails": {"success": False, "stderr": "why it failed"}}
+    boxes: dict[str, dict[str, Any]] = {"@fake/a": replies, "@fake/b": {"look": "b"}}
+    with fake_run((asks_alone, {}), hosts=boxes) as this:
+        assert this.failed == {"@fake/a"}
+    assert any("could not load fact: server.Command command=fails" in record.getMessage() for record in caplog.records)
 
 
 @operation()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -180,7 +181,7 @@ def test_every_source_of_a_box(tmp_path: Path, name: str, command: tuple[str, ..
     inventory.write_text(
         f"import json\n_all = json.load(open({str(tmp_path / 'replies.json')!r}))\n"
         "boxes = [('@fake/box', {'fake_delay': 0, 'fake_delay_jitter': 0, 'rig': _all['rig'],"
-        " 'fake_responses': _all['replies']})]\n"
+        " 'fake_responses': {'id -u; id -un': '0\\nroot', **_all['replies']}})]\n"
     )
     files = {"json": tmp_path / "report.json", "prometheus": tmp_path / "audit.prom"}
     data = [word for key, file in files.items() for word in ("--data", f"{key}={file}")]
@@ -196,6 +197,32 @@ def test_every_source_of_a_box(tmp_path: Path, name: str, command: tuple[str, ..
             assert forbidden(file.read_text()) == set()
 
 
+UNEXPECTED = f"""
+from pyinfra.api.operation import operation
+from pyinfra.context import state
+
+@operation()
+def unexpected():
+    if state.is_executing:
+        raise ValueError({HOSTILE.replace(ATTACKS["surrogate"], "")!r})
+    yield "true"
+
+unexpected()
+"""
+
+
+def test_an_unexpected_error_leaves_a_log_that_can_be_shown(tmp_path: Path) -> None:
+    """pyinfra writes it by itself, in the directory that it runs in."""
+    shutil.copy(ROOT / "config.py", tmp_path)
+    (tmp_path / "unexpected.py").write_text(UNEXPECTED)
+    done = run_pyinfra("-y", "--chdir", tmp_path, "@fake/box", "unexpected.py", timeout=300)
+    assert "pyinfra-debug.log" in done.stderr
+    assert forbidden(done.stdout + done.stderr) == set()
+    log = (tmp_path / "pyinfra-debug.log").read_text()
+    assert printable(ATTACKS["OSC: clipboard"]) in log
+    assert forbidden(log) == set()
+
+
 def test_a_job_of_a_box_reports_text(tmp_path: Path) -> None:
     Progress(tmp_path).end("failed", HOSTILE, [HOSTILE])
     status = json.loads((tmp_path / "status.json").read_text())
@@ -208,7 +235,8 @@ def test_every_source_of_a_file(tmp_path: Path) -> None:
     content = ModelLock().model_dump(mode="json")
     (tmp_path / "lock.json").write_text(json.dumps({**content, HOSTILE: HOSTILE}))
     inventory = tmp_path / "inventory.py"
-    declared = {"rig": rig.model_dump(mode="json"), "fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": {}}
+    declared = {"rig": rig.model_dump(mode="json"), "fake_delay": 0, "fake_delay_jitter": 0}
+    declared["fake_responses"] = {"id -u; id -un": "0\nroot"}
     inventory.write_text(f"boxes = [('@fake/box', {declared!r})]\n")
     done = run_pyinfra("-y", inventory, "tasks/audit.py", timeout=300)
     output = done.stdout + done.stderr

@@ -28,13 +28,15 @@ def build(**fields: Any) -> Build:
     return Build(**given)
 
 
-def rig(*builds: Build, kv: str = "f16") -> Rig:
+def rig(*builds: Build, kv: str = "f16", web_ui: bool = False) -> Rig:
     model = Model(
         name="m",
         repo="o/r",
         quant="Q4_K_M",
         build=builds[0].name,
-        serve=Serve.model_validate({"port": 8080, "context": 4096, "cache_type_k": kv, "cache_type_v": kv}),
+        serve=Serve.model_validate(
+            {"port": 8080, "context": 4096, "cache_type_k": kv, "cache_type_v": kv, "web_ui": web_ui}
+        ),
     )
     return Rig(builds=builds, models=(model,))
 
@@ -57,6 +59,12 @@ def test_architectures_are_those_of_all_boxes_that_share_it() -> None:
     assert len({name_on(host, rigs) for host in ("big", "small", "other")}) == 1
     assert shared_builds("alone", rigs).builds[0].architectures == ("75-real",)
     assert shared_builds("elsewhere", rigs).builds[0].architectures == ("75-real",)
+
+
+def test_the_pages_of_the_web_ui_are_compiled_in_if_one_box_has_it() -> None:
+    rigs = {"small": rig(build(), web_ui=True), "big": rig(build())}
+    assert shared_builds("big", rigs).builds[0].web_ui
+    assert name_on("big", rigs) == name_on("small", rigs)
 
 
 @pytest.mark.parametrize("host", ["big", "small"])
@@ -104,6 +112,9 @@ def test_a_build_that_is_not_shared_is_unchanged() -> None:
             {"small": rig(build()), "big": rig(build(cmake={"A": "1"}, source=GitSource(commit="1" * 40)))},
             ("is not declared as on big", "(source, cmake)"),
             id="another build",
+        ),
+        pytest.param(
+            {"small": rig(build()), "big": rig(build(tls=True))}, ("is not declared as on big", "(tls)"), id="TLS"
         ),
     ],
 )

@@ -114,9 +114,18 @@ def test_a_pair_that_is_not_known_to_fail_is_accepted(toolkit: str, box: Compile
     assert refusal(toolkit, box) == ""
 
 
-@pytest.mark.parametrize("distribution", ["bookworm", "trixie", "sid", "arch"])
+DISTRIBUTIONS = {
+    **{name: answered(name) for name in ("bookworm", "trixie", "sid")},
+    "ubuntu 24.04": Compilers((2, 39), 13),
+    "ubuntu 26.04": Compilers((2, 43), 15),
+    "arch": ARCH,
+    "fedora 43": Compilers((2, 42), 15),
+}
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_every_group_compiles_on_every_distribution_of_the_readme(distribution: str) -> None:
-    box = ARCH if distribution == "arch" else answered(distribution)
+    box = DISTRIBUTIONS[distribution]
     for group, rig in rigs().items():
         assert compile_differences(rig.builds, box, {}) == [], group
         # PTX needs a driver as new as the toolkit; machine code (-real) runs on 580.

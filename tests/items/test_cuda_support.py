@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from llamarig.declare.build import Build
+from llamarig.declare.build import CUDA_FROM_PYPI, Build
 from llamarig.facts.gpus import Gpu, GpuState
 from llamarig.items.cuda_support import declared_toolkits, gpu_differences, runs_on
 
@@ -40,6 +42,28 @@ def test_an_unsuitable_driver_and_architecture_are_two_differences() -> None:
     assert "driver 575" in driver.remedy
     assert "120a-real" in architecture.remedy
     assert gpu_differences([cuda("120a-real")], GpuState((gpu("12.0"),), "580.95.05")) == []
+
+
+DATA = Path(__file__).parents[1] / "facts/data/toolkits/gpu_codes.txt"
+
+
+@pytest.mark.parametrize("line", DATA.read_text().splitlines())
+def test_architectures_are_those_of_the_wheels_nvcc(line: str) -> None:
+    version, *codes = line.split()
+    build = Build(name="cuda", cuda_toolkit=version)
+    accepted = [str(number) for number in range(50, 140) if build.toolkit_refusal([f"{number}-real"]) is None]
+    assert accepted == codes
+
+
+def test_every_lock_has_its_architectures() -> None:
+    assert tuple(line.split()[0] for line in DATA.read_text().splitlines()) == CUDA_FROM_PYPI
+
+
+def test_an_architecture_that_a_toolkit_by_path_may_know_is_not_refused() -> None:
+    build = cuda("95-real", toolkit="/usr/local/cuda-14.0")
+    assert build.toolkit_refusal(build.architectures, (14, 0)) is None
+    assert "calls 101a-real 110" in str(build.toolkit_refusal(["101a-real"], (13, 1)))
+    assert build.toolkit_refusal(["101a-real"], (12, 8)) is None
 
 
 def test_a_toolkit_by_path_is_compared_by_its_installed_version() -> None:

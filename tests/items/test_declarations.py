@@ -11,14 +11,21 @@ from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import converge
-from llamarig.engine.item import Difference, Query, query
+from llamarig.engine.item import Difference, Query, Seen, query
 from llamarig.facts.capacity import Capacity
+from llamarig.facts.gpus import Gpus
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
+from llamarig.facts.releases import Releases
 from llamarig.items.all_items import ITEMS
-from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
+from llamarig.items.declarations import (
+    WorkableDeclarations,
+    WorkableDeclarationsFetched,
+    WorkableDeclarationsLocked,
+)
 from llamarig.items.model_files import FetchedModels
-from llamarig.items.releases import WholeReleases
+from llamarig.items.model_lock import LockedModels
+from llamarig.items.releases import WholeReleases, release_directories
 from llamarig.render.model_paths import target
 
 from tests.commands.audited import audited
@@ -54,6 +61,33 @@ def test_a_probable_mistake_is_a_note_and_no_difference() -> None:
     (note,) = item.notes(mistaken.rig, mistaken.seen(item))
     assert note.startswith("model 'm': ")
     assert "declare serve.context instead" in note
+
+
+def test_a_build_with_a_known_fault_is_a_note() -> None:
+    item, pinned = WorkableDeclarationsFetched(), box()
+    directories = release_directories(pinned.rig)
+    releases = query(Releases, directories=directories)
+    manifest = json.dumps({"commit": "7bed317", "build_number": 7380, "flags": [], "files": {}})
+    pinned.outputs[releases] = f"release\t{directories[0]}\nmanifest\t{manifest}\n"
+    (note,) = item.notes(pinned.rig, pinned.seen(item))
+    assert note.startswith("model 'm': known-bad-build: llama.cpp b7380")
+    accepted = box(accept={"known-bad-build": "the prompts are short"})
+    accepted.outputs[releases] = pinned.outputs[releases]
+    assert list(item.notes(accepted.rig, accepted.seen(item))) == []
+
+
+@pytest.mark.parametrize("backend", ["cuda", "vulkan"])
+def test_a_gpu_of_wsl2_is_refused_first_and_once(backend: str) -> None:
+    item = WorkableDeclarations()
+    assert ITEMS.index(next(one for one in ITEMS if type(one) is WorkableDeclarations)) < 3
+    of = cuda_rig({"placement": {"kind": "all-on-gpu"}}, backend=backend)
+    file = Path(__file__).parents[1] / "facts/data/documented/Gpus.wsl2.txt"
+    here = control_machine(of, locked=None)
+    values: dict[Query[Any], Any] = {each: each.fact().default() for each in item.queries(of, here)}
+    values[query(Gpus)] = Gpus().process(file.read_text().splitlines())
+    (refused,) = item.differences(of, Seen("box", here, values))
+    assert "this box is WSL2, whose GPU llamarig does not serve" in refused.refusal
+    assert "or declare a build with backend cpu" in refused.refusal
 
 
 def test_before_the_models_are_locked_no_model_file_is_read() -> None:
@@ -97,8 +131,21 @@ def test_a_dry_run_refuses_it_on_a_fresh_box(tmp_path: Path, caplog: pytest.LogC
     items = [item for item in ITEMS if isinstance(item, kinds)]
     replies = {"@@llamarig": "", "MemTotal": MEMORY}
     with fake_run(replies=replies, deploys=[lambda: converge(items, rig)], only_prepare=True) as this:
-        assert this.changes == ["Declarations", "Releases", "Model files", "Declarations and model files"]
+        names = ["Declarations", "Releases", "Declarations and model lock", "Model files"]
+        assert this.changes == [*names, "Declarations and model files"]
     assert "keeps 14.0 GiB of weights in RAM" in caplog.text
+
+
+def test_it_is_known_once_the_first_deploy_has_locked_the_models_and_before_it_fetches_them(tmp_path: Path) -> None:
+    """Sizes are in the lock. ``tests/box/test_memory_limit.py`` makes such a deploy."""
+    names = [type(item) for item in ITEMS]
+    item = WorkableDeclarationsLocked()
+    assert names.index(LockedModels) < names.index(type(item)) < names.index(FetchedModels)
+    of = locked_in_ram(tmp_path)
+    there = Box(of, control_machine(of), {query(Capacity): MEMORY})
+    assert there.differences(item, locked=None) == []
+    (refused,) = there.differences(item)
+    assert "keeps 14.0 GiB of weights in RAM" in refused.refusal
 
 
 def test_a_missing_gpu_is_known_before_the_models_are_locked() -> None:

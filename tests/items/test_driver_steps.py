@@ -31,7 +31,7 @@ FRESH = DriverState(
 ENABLED = replace(
     FRESH,
     components=frozenset({"main", "contrib", "non-free", "non-free-firmware"}),
-    offered={"libcuda1": DEBIAN_13, "nvidia-open-kernel-dkms": DEBIAN_13},
+    offered=dict.fromkeys(("libcuda1", "nvidia-open-kernel-dkms", "nvidia-kernel-dkms"), DEBIAN_13),
 )
 PARTS = ("nvidia-open-kernel-dkms", "libcuda1", "nvidia-smi", "nvidia-alternative")
 INSTALLED = replace(
@@ -53,7 +53,7 @@ UBUNTU = DriverState(
     release="noble",
     cards=1,
     kernels=("generic-hwe-24.04",),
-    offered={"libnvidia-compute-580": "580.178.04-0ubuntu0.24.04.1"},
+    offered=dict.fromkeys(("libnvidia-compute-580", "nvidia-dkms-580-open"), "580.178.04-0ubuntu0.24.04.1"),
 )
 SERIES_580 = NvidiaDriver(series="580")
 
@@ -120,7 +120,7 @@ def test_a_driver_too_old_for_the_toolkit_is_refused(state: DriverState) -> None
         (DriverState(), {}, "neither Debian, Ubuntu nor Arch"),
         (replace(FRESH, container=True), {}, "a container runs on its host's driver"),
         (replace(FRESH, cards=0), {}, "no NVIDIA card on its PCI bus"),
-        (replace(ENABLED, kernels=()), {}, "no kernel of the distribution's own packages"),
+        (replace(ENABLED, kernels=()), {}, "the running kernel is not of the distribution's own packages"),
         (replace(ENABLED, secure_boot=True), {}, "Secure Boot is on"),
         (replace(ENABLED, module="580.95.05"), {}, "580.95.05 is loaded, and not from this distribution's packages"),
         (ENABLED, {"series": "580"}, "offers driver 550.163.01, declared is series 580"),
@@ -143,6 +143,18 @@ def test_what_cannot_be_installed_is_refused_with_the_remedy(
 
 def test_package_lists_are_refreshed_once_for_a_missing_driver() -> None:
     assert step(replace(UBUNTU, offered={}), series="580").kind == "refresh"
+
+
+def test_a_kind_of_the_module_that_the_distribution_does_not_have() -> None:
+    """Refreshed once, and then refused with this message."""
+    proprietary = replace(ENABLED, offered=dict.fromkeys(("libcuda1", "nvidia-kernel-dkms"), DEBIAN_13))
+    refused = step(proprietary)
+    assert refused.kind == "refresh"
+    assert "have no nvidia-open-kernel-dkms: declare kernel_module=" in refused.message
+    assert "(an RTX 50xx needs the open one)" in refused.message
+    assert step(proprietary, kernel_module="proprietary").kind == "install"
+    neither = step(replace(ENABLED, offered={"libcuda1": DEBIAN_13}))
+    assert "have no nvidia-open-kernel-dkms: install the driver by hand" in neither.message
 
 
 def test_packages_of_ubuntu() -> None:

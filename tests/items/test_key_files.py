@@ -9,6 +9,7 @@ from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Seen, query
+from llamarig.facts.files import Ownership
 from llamarig.facts.key_files import KeyFile, KeyFiles
 from llamarig.items.all_items import ITEMS
 from llamarig.items.key_files import UsableKeyFiles, key_paths
@@ -108,3 +109,33 @@ def test_a_deploy_fixes_owner_and_mode_of_each_file() -> None:
 
 def test_key_files_come_before_everything_else() -> None:
     assert isinstance(ITEMS[0], UsableKeyFiles)
+
+
+def with_tls() -> Rig:
+    chain, key = "/etc/tls/chain.pem", "/etc/tls/key.pem"
+    serve = d.serve(port=8080, context=4096, tls_certificate_file=chain, tls_key_file=key)
+    models = [d.model(name="m", repo="o/r", quant="Q4", build="cpu", serve=serve)]
+    return Rig.model_validate(d.rig(builds=[d.build(name="cpu", backend="cpu", tls=True)], models=models))
+
+
+@pytest.mark.parametrize(
+    ("lines", "messages"),
+    [
+        (["/etc/tls/chain.pem\troot root 644 regular file", "/etc/tls/key.pem\troot ssl-cert 640 regular file"], []),
+        (
+            ["/etc/tls/chain.pem\troot root 644 regular file", "/etc/tls/key.pem\troot root 644 regular file"],
+            ["tls_key_file /etc/tls/key.pem can be read by every user of the box: chmod 600"],
+        ),
+        (
+            [],
+            ["tls_certificate_file /etc/tls/chain.pem is missing", "tls_key_file /etc/tls/key.pem is missing"],
+        ),
+    ],
+)
+def test_a_certificate_is_there_and_its_key_is_private(lines: list[str], messages: list[str]) -> None:
+    of, item, paths = with_tls(), UsableKeyFiles(), ["/etc/tls/chain.pem", "/etc/tls/key.pem"]
+    here = ControlMachine()
+    assert list(item.queries(of, here)) == [query(Ownership, paths=paths)]
+    seen = Seen("box", here, {query(Ownership, paths=paths): Ownership().process(lines)})
+    found = [one.message for one in item.differences(of, seen)]
+    assert [message.startswith(start) for message, start in zip(found, messages, strict=True)] == [True] * len(messages)

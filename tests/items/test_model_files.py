@@ -14,12 +14,17 @@ from llamarig.engine.converge import converge
 from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import FileHashes, ModelStore
+from llamarig.facts.releases import Releases
 from llamarig.items.download_job import fetch_job, missing_files
+from llamarig.items.model_architectures import wanted_architectures
 from llamarig.items.model_files import FetchedModels
+from llamarig.items.releases import release_directories
 from llamarig.records import store
-from llamarig.records.model_lock import ModelLock, lock_key
+from llamarig.records.model_lock import LockedModel, ModelLock, lock_key
+from llamarig.remote.shared.jobs import FetchJob
 from llamarig.render import layout
 from llamarig.render.model_paths import record_of, target
+from llamarig.render.release import build_job
 
 from tests.engine.fake_run import OperationFailedError, fake_run
 from tests.items.converged_box import LOCKED as ALL_LOCKED
@@ -219,3 +224,61 @@ def test_no_token_is_read_where_nothing_is_fetched(rig: Rig, tmp_path: Path) -> 
     assert not runs.exists(), "there is no room to fetch anything"
     assert commands_sent(prompting, {**whole, f"find -H {layout.MODELS}": f"free\t{1 << 50}"})
     assert runs.read_text() == "x\n", "once for both stages"
+
+
+# --- the architecture of a model -------------------------------------------------------------------------------------
+
+
+def seen_with(rig: Rig, locked: LockedModel, models: list[str] | None, *, arrived: bool) -> Seen:
+    """The facts of a box with a release that serves these architectures.
+
+    :param models: None for a release that is not there
+    """
+    (directory,) = release_directories(rig)
+    manifest: dict[str, Any] = {"commit": "c" * 40, "flags": [], "files": {}, "models": models}
+    output = [f"release\t{directory}", *([f"manifest\t{json.dumps(manifest)}"] if models is not None else [])]
+    stored = store_output([ALL_LOCKED]).splitlines() if arrived else [f"free\t{1 << 50}"]
+    values: dict[Query[Any], Any] = {
+        query(ModelStore): ModelStore().process(stored),
+        query(RunningJobs): {},
+        query(Releases, directories=[directory]): Releases().process(output),
+    }
+    return Seen("box", ControlMachine(locked=[locked]), values)
+
+
+def compared_with(rig: Rig, architecture: str | None, models: list[str] | None, *, arrived: bool) -> list[Any]:
+    """The comparison of a model that is locked with this architecture."""
+    locked = LOCKED.model_copy(update={"architecture": architecture})
+    return FetchedModels().differences(rig, seen_with(rig, locked, models, arrived=arrived))
+
+
+@pytest.mark.parametrize("arrived", [False, True])
+def test_a_model_that_the_release_does_not_know_is_refused(rig: Rig, *, arrived: bool) -> None:
+    refused, *files = compared_with(rig, "qwen9", ["llama", "qwen3"], arrived=arrived)
+    assert (refused.by_deploy, refused.stops_deploy) == (False, True)
+    assert "model 'm' is of the architecture qwen9, which llama.cpp 0c1e57098bba does not know" in refused.refusal
+    assert len(files) == (0 if arrived else 2)
+    assert {file.remedy for file in files} <= {"declare a llama.cpp that knows the model, then run deploy.py"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "models"), [("qwen3", ["llama", "qwen3"]), ("qwen9", []), ("qwen9", None), (None, ["llama"])]
+)
+def test_a_model_is_not_refused_where_nothing_is_known(
+    rig: Rig, architecture: str | None, models: list[str] | None
+) -> None:
+    """A release of an earlier version recorded no architectures, an older lock entry has none."""
+    assert compared_with(rig, architecture, models, arrived=True) == []
+
+
+@pytest.mark.parametrize("models", [None, ["llama", "qwen9"]])
+def test_a_download_compares_with_the_source_of_a_build_that_has_just_begun(rig: Rig, models: list[str] | None) -> None:
+    """Only where no release tells it yet."""
+    known = LOCKED.model_copy(update={"architecture": "qwen9"})
+    seen = seen_with(rig, known, models, arrived=False)
+    wanted = wanted_architectures(rig, seen, [known])
+    assert [(each.model, each.architecture) for each in wanted] == ([("m", "qwen9")] if models is None else [])
+    assert [each.work for each in wanted] == [build_job(rig.builds[0], rig.models).work] * len(wanted)
+    assert wanted_architectures(rig, seen, []) == ()
+    job = fetch_job(missing_files([known], {}), rig.hub, {}, wanted)
+    assert FetchJob.from_json(job.to_json()) == job

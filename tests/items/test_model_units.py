@@ -21,6 +21,7 @@ from llamarig.facts.releases import Releases
 from llamarig.facts.start_records import BackOffs
 from llamarig.items.model_units import ServedModels, unit_query, wanted_units
 from llamarig.items.releases import release_directories
+from llamarig.items.unit_differences import unproved_units
 from llamarig.items.wanted_unit import staying_units
 from llamarig.placement.staleness import plan_flags
 from llamarig.records.plan_file import Proposal
@@ -184,6 +185,114 @@ def test_a_unit_that_does_not_start_at_boot_is_enabled_without_a_restart(box: Bo
     commands = converged_commands([ServedModels()], box.rig, box.replies())
     assert "systemctl --quiet enable llamarig-m.service" in commands
     assert not [command for command in commands if "systemd-run" in command]
+
+
+@pytest.fixture
+def exclusive(rig: Rig) -> Box:
+    """A box whose models exclude each other; m, the default, starts at boot and runs, and n does not."""
+    models = [
+        model.model_copy(update={"serve": model.serve.model_copy(update={"coexists": False})}) for model in rig.models
+    ]
+    box = converged_box(rig.model_copy(update={"models": tuple(models)}))
+    reported(box, "n", active="inactive", enabled="disabled")
+    assert box.differences(ServedModels()) == []
+    return box
+
+
+def reported(box: Box, model: str, *, active: str, enabled: str) -> None:
+    """Change what systemd reports of a model's unit."""
+    head, found, rest = box.outputs[unit_query(box.rig)].partition(f"unit=llamarig-{model}.service\n")
+    rest = re.sub("ActiveState=.*", f"ActiveState={active}", rest, count=1)
+    box.outputs[unit_query(box.rig)] = (
+        head + found + re.sub("UnitFileState=.*", f"UnitFileState={enabled}", rest, count=1)
+    )
+
+
+def as_default(box: Box, model: str) -> Box:
+    """The box, declared with another default. No unit's text depends on it."""
+    return replace(box, rig=box.rig.model_copy(update={"default": model}))
+
+
+def test_another_default_is_started_at_boot_once_it_has_answered(exclusive: Box) -> None:
+    """Else a switch that fails would leave a box that starts nothing at boot."""
+    box = as_default(exclusive, "n")
+    assert {one.what for one in box.differences(ServedModels())} == {"llamarig-m.service", "llamarig-n.service"}
+    done = '{"state": "done", "message": "llamarig-n.service answers"}'
+    sent = converged_commands([ServedModels()], box.rig, {"echo job=": f"job=switch-n\nstatus={done}", **box.replies()})
+    (start,) = [number for number, command in enumerate(sent) if "systemd-run" in command]
+    (boot,) = [number for number, command in enumerate(sent) if "disable" in command]
+    assert start < boot
+    lost = {"echo job=": 'job=switch-n\nstatus={"state": "failed"}', **box.replies()}
+    with pytest.raises(OperationFailedError) as failed:
+        converged_commands([ServedModels()], box.rig, lost)
+    assert not [command for command in failed.value.commands if "disable" in command]
+
+
+def of_an_older_commit(box: Box) -> None:
+    """Both units run another release than the declared one."""
+    for wanted in wanted_units(box.rig, box.seen(ServedModels())):
+        old = wanted.text.replace("ExecStart=", "ExecStart=/older")
+        changed(box, base64.b64encode(wanted.text.encode()).decode(), base64.b64encode(old.encode()).decode())
+
+
+def started(commands: list[str]) -> list[str]:
+    """Models whose switches were started, in order."""
+    return [found[1] for found in map(re.compile(r"--unit=\S*switch-(\w+)_").search, commands) if found is not None]
+
+
+@pytest.mark.parametrize("default", ["m", "n"])
+def test_the_model_that_is_to_serve_is_switched_before_the_others_change(exclusive: Box, default: str) -> None:
+    """If it fails, the model that serves again is still the one that has answered, in its file and at boot."""
+    box = as_default(exclusive, default)
+    of_an_older_commit(box)
+    done = 'job=switch-m\nstatus={"state": "done"}\n\njob=switch-n\nstatus={"state": "done"}'
+    commands = converged_commands([ServedModels()], box.rig, {"echo job=": done, **box.replies()})
+    assert started(commands) == sorted("mn", key=lambda name: name != default)
+    with pytest.raises(OperationFailedError) as failed:
+        converged_commands([ServedModels()], box.rig, {"echo job=": done.replace("done", "failed"), **box.replies()})
+    assert started(failed.value.commands) == [default]
+    assert not [command for command in failed.value.commands if "able llamarig-" in command]
+
+
+def test_a_model_started_by_hand_beside_a_default_that_coexists_is_switched_and_not_only_installed(rig: Rig) -> None:
+    """Its file would otherwise be replaced by one that has not answered, while it serves."""
+    first, second = rig.models
+    alone = second.model_copy(update={"serve": second.serve.model_copy(update={"coexists": False})})
+    box = converged_box(rig.model_copy(update={"models": (first, alone)}))
+    reported(box, "n", active="active", enabled="disabled")
+    of_an_older_commit(box)
+    assert [one.restarts for one in box.differences(ServedModels())] == [("m",), ("n",)]
+
+
+def test_a_model_that_does_not_run_is_unproved_until_it_has_answered_with_its_file(exclusive: Box) -> None:
+    def unproved() -> tuple[str, ...]:
+        query_of_units = unit_query(exclusive.rig)
+        return unproved_units(exclusive.rig, exclusive.value(query_of_units))
+
+    assert unproved() == ()
+    of_an_older_commit(exclusive)
+    assert unproved() == ("llamarig-n.service",), "the other one runs"
+
+
+def test_of_two_models_that_exclude_each_other_one_starts_at_boot(exclusive: Box) -> None:
+    """Both were enabled, as by hand: which of them a boot would start is chance."""
+    reported(exclusive, "n", active="inactive", enabled="enabled")
+    (difference,) = exclusive.differences(ServedModels())
+    assert difference.what == "llamarig-n.service"
+    assert difference.restarts == ()
+    commands = converged_commands([ServedModels()], exclusive.rig, exclusive.replies())
+    assert [command for command in commands if "able llamarig-" in command] == [
+        "systemctl --quiet disable llamarig-n.service"
+    ]
+
+
+def test_a_default_chosen_by_hand_before_is_changed_in_one_command(exclusive: Box) -> None:
+    box = as_default(exclusive, "n")
+    reported(box, "n", active="active", enabled="disabled")
+    reported(box, "m", active="inactive", enabled="enabled")
+    commands = converged_commands([ServedModels()], box.rig, box.replies())
+    assert not [command for command in commands if "systemd-run" in command], "it answers already"
+    assert "systemctl --quiet enable llamarig-n.service && systemctl --quiet disable llamarig-m.service" in commands
 
 
 def test_comments_are_replaced_while_the_server_runs_on(box: Box) -> None:

@@ -9,17 +9,18 @@ import pytest
 from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.items.packages import FAMILIES, Packages, wanted_packages
+from llamarig.render.release import cmake_definitions
 
 from tests.engine.fake_run import OperationFailedError, converged_commands
 from tests.items.converged_box import HOST
 from tests.items.package_managers import MANAGERS, package_replies
 
 
-def rig(backend: Literal["cpu", "vulkan"], built_by: str | None = None) -> Rig:
+def rig(backend: Literal["cpu", "vulkan"], built_by: str | None = None, *, tls: bool = False) -> Rig:
     serve = d.serve(port=8080, context=4096)
     return Rig.model_validate(
         d.rig(
-            builds=[d.build(name="b", backend=backend, built_by=built_by)],
+            builds=[d.build(name="b", backend=backend, built_by=built_by, tls=tls)],
             models=[d.model(name="m", repo="o/r", quant="Q4_K_M", build="b", serve=serve)],
         )
     )
@@ -51,6 +52,16 @@ def test_package_names_are_those_of_the_distribution_family() -> None:
     assert "python3-venv" not in WANTED["fedora"]
     names = [name for names in wanted_packages(rig("cpu"), HOST).values() for name in names]
     assert not [name for name in names if "vulkan" in name]
+
+
+def test_openssl_is_compiled_in_only_for_a_certificate() -> None:
+    with_tls = rig("cpu", tls=True)
+    wanted = wanted_packages(with_tls, HOST)
+    assert "libssl-dev" in wanted["debian"]
+    assert "openssl-devel" in wanted["fedora"]
+    assert "libssl-dev" not in WANTED["debian"]
+    assert cmake_definitions(with_tls.builds[0], ())["LLAMA_OPENSSL"] == "ON"
+    assert "libssl-dev" not in wanted_packages(rig("cpu", "other", tls=True), HOST)["debian"]
 
 
 def test_a_box_that_receives_its_release_gets_no_compiler() -> None:

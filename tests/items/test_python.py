@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 from llamarig.engine.item import query
@@ -13,8 +16,11 @@ from llamarig.items.python import (
     UV_VERSION,
     UV_WHEELS,
     Python,
+    UvError,
+    Wheel,
     install_command,
     install_failed,
+    uv_program,
 )
 from llamarig.render import layout
 from pyinfra.facts.server import Arch
@@ -95,3 +101,20 @@ def test_a_processor_without_a_uv_is_known_before_a_deploy_starts() -> None:
     assert [one.by_deploy for one in box.differences(Python())] == [True]
     box.outputs.update({interpreters: interpreters_output(SYSTEM_PYTHON), query(Arch): "riscv64"})
     assert [one.by_deploy for one in box.differences(Python())] == [True], "the distribution's is linked"
+
+
+def test_a_server_that_does_not_speak_http_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of another kind inside an operation would end the run of every host."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_answer_nonsense, args=[listening], daemon=True).start()
+        wheel = Wheel(f"http://127.0.0.1:{listening.getsockname()[1]}/uv.whl", "0" * 64)
+        with pytest.raises(UvError, match=r"uv\.whl cannot be downloaded to the control machine"):
+            uv_program(wheel)
+
+
+def _answer_nonsense(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"nonsense\r\n\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -45,7 +46,28 @@ def test_a_deploy_restores_what_served_before_an_interrupted_switch(box: Box) ->
     (difference,) = box.differences(InterruptedSwitches())
     assert difference.what == f"switch of {UNIT}"
     (restored,) = commands(box)
-    assert restored.endswith(f"restore_served after-switch {layout.PROOFS}")
+    assert f"restore_served {layout.PROOFS} {layout.JOBS};" in restored
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        (0, f"[@fake] {UNIT}, which served before, was started again"),
+        (2, "what served before an interrupted switch is not wholly restored"),
+    ],
+)
+def test_a_deploy_shows_what_became_of_what_served(
+    box: Box, caplog: pytest.LogCaptureFixture, code: int, shown: str
+) -> None:
+    """And goes on also where it does not serve again: the switches that follow may mend that."""
+    caplog.set_level("INFO", logger="pyinfra")
+    box.outputs[query(UnfinishedSwitch)] = JOURNAL
+    message = f"{UNIT}, which served before, was started again"
+    answer = {"stdout": f"code={code}", "stderr": message}
+    converged_commands([InterruptedSwitches()], box.rig, {re.compile("restore_served"): answer, **box.replies()})
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if shown in line]
+    assert [line for line in lines if message in line]
 
 
 def test_a_switch_that_runs_is_not_undone(box: Box) -> None:
@@ -70,8 +92,10 @@ def test_the_unit_comes_before_every_model_and_names_none() -> None:
     """Services start after basic.target. A name would make each change of a rig's models one of this unit."""
     text = service_text()
     assert {"DefaultDependencies=no", "Before=basic.target shutdown.target"} <= set(text.splitlines())
-    assert "llamarig-" not in text
-    assert f"ConditionPathExists={layout.PROOFS}/{switch_journal.JOURNAL}" in text
+    assert "llamarig-" not in text.replace(".llamarig-before", "")
+    assert f"ConditionPathExists=|{layout.PROOFS}/{switch_journal.JOURNAL}" in text
+    # After a power cut before the journal is written.
+    assert f"ConditionPathExistsGlob=|{layout.UNITS}/{switch_journal.copy_of('*').name}" in text
 
 
 def found(directory: Path) -> str:

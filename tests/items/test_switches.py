@@ -10,6 +10,7 @@ import pytest
 from llamarig.engine.item import Commands
 from llamarig.items.switches import run_switch, switches_awaited
 from llamarig.remote.shared.jobs import SwitchJob
+from llamarig.render.switch_recovery import SERVICE
 from pyinfra.api.operation import operation
 
 from tests.engine.fake_run import OperationFailedError, fake_run
@@ -92,7 +93,8 @@ def test_starting_a_switch_stops_no_other_one() -> None:
     commands = commands_sent(None, DONE)
     assert [command for command in commands if "systemctl stop" in command] == []
     (start,) = [command for command in commands if "systemd-run" in command]
-    assert "restore_served after-switch" in start
+    assert "ExecStopPost=" in start
+    assert f"OnFailure={SERVICE}" in start
 
 
 def test_another_switch_is_left_to_the_box_on_request() -> None:

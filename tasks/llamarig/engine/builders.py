@@ -6,7 +6,7 @@ from pyinfra.api.host import Host
 from pyinfra.context import state
 
 from llamarig.engine.control_machine import Builder
-from llamarig.engine.run import of_host
+from llamarig.engine.run import of_host, read_in_time
 from llamarig.facts.platform import HostPlatform
 
 
@@ -20,7 +20,7 @@ def read_builder(name: str) -> Builder:
         return Builder(absence)
     cached = of_host(builder)
     if cached.platform is None:
-        cached.platform = builder.get_fact(HostPlatform)
+        cached.platform = read_in_time(builder, HostPlatform)
     return Builder(platform=cached.platform)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import unified_diff
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
@@ -12,9 +13,12 @@ from pyinfra.context import host, state
 from llamarig.declare.rig import Rig
 from llamarig.engine.comparison_inputs import read_here, read_inputs
 from llamarig.engine.item import Commands, Difference, Item, Seen
-from llamarig.engine.refuse import refuse
-from llamarig.engine.run import of_host, read_all
+from llamarig.engine.refuse import refuse, while_answered
+from llamarig.engine.run import HostRun, of_host, read_all
 from llamarig.engine.screen import say
+
+_MOST_SENTENCES = 3
+"""Of one item in the closing block."""
 
 
 def converge(items: Sequence[Item], rig: Rig) -> None:
@@ -24,6 +28,7 @@ def converge(items: Sequence[Item], rig: Rig) -> None:
 
 
 @operation()
+@while_answered
 def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
     """Fix what differs.
 
@@ -36,6 +41,8 @@ def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
     if waits_for and not state.is_executing:
         _log(f"{item.name}: follows from {', '.join(waits_for)}")
         known.differing.add(item.name)
+        if type(item).foresee is not Item.foresee:
+            _foresee(known, list(item.foresee(rig, read_inputs(item, rig))))
         yield _placeholder()
         return
     seen = look(item, items, rig)
@@ -47,20 +54,51 @@ def converged(item: Item, items: Sequence[Item], rig: Rig) -> Commands:
         for note in item.notes(rig, seen):
             say(host, note, fg="yellow", log_func=logger.warning)
     if not differences:
+        if item.awaits_work:
+            _end_work(known)
         host.noop(f"{item.name} is as declared")
         return
-    known.differing.add(item.name)
+    if any(map(_blocks, differences)):
+        known.differing.add(item.name)
     refused = [difference for difference in differences if not difference.by_deploy and difference.stops_deploy]
     if not (refused and state.is_executing):
         for difference in differences:
             _show(difference)
+    fixable = [difference for difference in differences if difference.by_deploy]
+    if not state.is_executing:
+        _note(known.would_fail, item, [difference.refusal for difference in refused])
+        _note(known.would_change, item, [difference.plan for difference in fixable])
     if refused:
         yield from refuse(_refusal(refused))
         return
-    if fixable := [difference for difference in differences if difference.by_deploy]:
+    if fixable:
         yield from item.fix(rig, seen, fixable)
+        # Reached where no command of it has failed.
+        if item.awaits_work:
+            _end_work(known)
+        else:
+            _note(known.begun if item.begins_work else known.changes, item, list(item.done(rig, fixable)))
     else:
         host.noop(f"{item.name}: only the owner can change that")
+
+
+def _end_work(known: HostRun) -> None:
+    known.changes += known.begun
+    known.begun.clear()
+
+
+def _note(sentences: list[str], item: Item, new: list[str]) -> None:
+    """Keep sentences for the end of the run; of an item with many, the first, and how many there are."""
+    shown = new if len(new) <= _MOST_SENTENCES or item.names_each_change else new[: _MOST_SENTENCES - 1]
+    sentences.extend(shown)
+    if len(shown) < len(new):
+        sentences.append(f"{item.name}: {len(new) - len(shown)} more")
+
+
+def _foresee(known: HostRun, sentences: list[str]) -> None:
+    for sentence in sentences:
+        _log(sentence)
+    known.would_change += sentences
 
 
 def look(item: Item, items: Sequence[Item], rig: Rig, *, fresh: bool = False) -> Seen:
@@ -88,11 +126,16 @@ def compare(items: Sequence[Item], rig: Rig) -> dict[str, list[Difference]]:
     for item in items:
         if not item.audited:
             continue
-        if any(found.get(need.name) or need.name in left_out for need in item.needs):
+        if any(any(map(_blocks, found.get(need.name, ()))) or need.name in left_out for need in item.needs):
             left_out.add(item.name)
             continue
         found[item.name] = item.differences(rig, read_inputs(item, rig))
     return found
+
+
+def _blocks(difference: Difference) -> bool:
+    """Whether an item that needs this one cannot be compared: not for what the owner alone may change, at leisure."""
+    return difference.by_deploy or difference.stops_deploy
 
 
 def _refusal(refused: Sequence[Difference]) -> str:
@@ -100,11 +143,19 @@ def _refusal(refused: Sequence[Difference]) -> str:
 
 
 def _show(difference: Difference) -> None:
-    restart = f" (restarts {', '.join(difference.restarts)})" if difference.restarts else ""
+    restart = f" (restarts {', '.join(difference.restarts)})" if difference.restarts and not difference.will else ""
     if difference.by_deploy:
-        _log(difference.finding + restart)
+        _log((difference.will or difference.finding) + restart)
     else:
         say(host, difference.refusal + restart, fg="yellow", log_func=logger.warning)
+    if state.config.DIFF and difference.texts is not None:
+        _show_texts(*difference.texts)
+
+
+def _show_texts(before: str, after: str) -> None:
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in list(unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm=""))[2:]:
+        say(host, f"    {line}", fg=colours.get(line[:1]))
 
 
 def _log(line: str) -> None:

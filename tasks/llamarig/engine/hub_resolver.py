@@ -11,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.hf_api import RepoSibling
 from pydantic import ValidationError
 
-from llamarig.declare.base import mistakes
+from llamarig.declare.mistakes import mistakes
 from llamarig.declare.model import Model
 from llamarig.engine.hub_token import HubError
 from llamarig.records.model_lock import LockedFile, LockedModel

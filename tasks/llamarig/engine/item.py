@@ -56,6 +56,12 @@ class Difference:
     """The value could not be read; ``found`` gives the reason."""
     message: str = ""
     """The sentence with which a deploy refuses, remedy included; empty if it is made of the fields above."""
+    will: str = ""
+    """What a deploy does about it, as a sentence for the owner; empty if it is made of the fields above."""
+    did: str = ""
+    """The same in the past tense."""
+    texts: tuple[str, str] | None = None
+    """Of a text file: its content as it is and as it will be, for --diff."""
 
     @classmethod
     def refusal_of(cls, what: str, expected: str, message: str) -> Difference:
@@ -70,6 +76,16 @@ class Difference:
     def refusal(self) -> str:
         """The message with which a deploy stops because of this."""
         return self.message or str(self)
+
+    @property
+    def plan(self) -> str:
+        """What a deploy would do about it."""
+        return self.will or f"{self.what}: {self.found} -> {self.expected}"
+
+    @property
+    def past(self) -> str:
+        """What a deploy has done about it."""
+        return self.did or f"{self.what}: {self.expected}"
 
     @property
     def finding(self) -> str:
@@ -143,6 +159,12 @@ class Item(ABC):
     severity: ClassVar[Severity] = Severity.WARNING
     covered_by: ClassVar[tuple[str, ...]] = ()
     """Ids of checks that report the same cause: if one of them has a finding, an audit leaves this item out."""
+    names_each_change: ClassVar[bool] = False
+    """Whether each of its changes is named at the end of a run, however many there are."""
+    begins_work: ClassVar[bool] = False
+    """Whether its fixes only begin jobs, whose end a later item awaits."""
+    awaits_work: ClassVar[bool] = False
+    """Whether it awaits the jobs that items before it have begun."""
     audited: ClassVar[bool] = True
     """False for an item whose differences another item reports."""
 
@@ -161,6 +183,14 @@ class Item(ABC):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Commands that remove exactly these differences."""
         yield from ()
+
+    def foresee(self, rig: Rig, seen: Seen) -> Iterable[str]:
+        """Sentences of what a deploy would do here, as far as can be told while a need of this item differs."""
+        return ()
+
+    def done(self, rig: Rig, differences: list[Difference]) -> Iterable[str]:
+        """What ``fix`` has done about these differences, one sentence each."""
+        return [difference.past for difference in differences]
 
     def notes(self, rig: Rig, seen: Seen) -> Iterable[str]:
         """Warnings that every deploy prints and does nothing about."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
-import os
 import secrets
-import socket
 import time
 from collections.abc import Sequence
 
@@ -16,9 +13,11 @@ from pyinfra.api.command import FunctionCommand, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from llamarig.engine.control_identity import owner
 from llamarig.engine.item import Commands
 from llamarig.engine.progress import progress_line
-from llamarig.engine.refuse import report
+from llamarig.engine.refuse import false_if_unanswered, report
+from llamarig.engine.run import HostRun, ask, of_host, run
 from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.jobs import Job, Jobs
@@ -33,7 +32,7 @@ SWITCH = "switch-"
 _POLL_S = 0.5
 _MOST_UNNAMED = 20
 """Polls in a row whose output does not name a job, after which waiting for it ends: 10 s."""
-_LOG_EVERY_S = 5.0
+_LOG_EVERY_S = 10.0
 
 # Sandbox of every job. Each job adds the paths that it may write.
 _SANDBOX = (
@@ -73,15 +72,6 @@ def is_running(job: Job | None, requested: Record) -> bool:
     return job is not None and job.running and job.sha256 == hashlib.sha256(job_text(requested).encode()).hexdigest()
 
 
-def owner() -> str:
-    """Who starts the jobs of this run: user@machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no name for this user ID
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
 def start_job(
     name: str,
     program: str,
@@ -98,7 +88,7 @@ def start_job(
     The box decides whether it may start (remote/shared/admission.py); the command fails with its reason.
 
     :param takeover: whether jobs that are in its way are stopped, also those of other people
-    :param properties: of the unit; ``{run}`` in them stands for the name of this start
+    :param properties: of the unit
     :param secret: name and value of a credential that only this job may read. It is sent on a command's stdin and kept
         in RAM only; an upload with sudo would be readable by all in /tmp for a moment
     """
@@ -123,7 +113,7 @@ def start_job(
     words: list[str | QuoteString] = ["systemd-run", "--quiet", "--collect", "--service-type=notify", f"--unit={unit}"]
     # Where it takes over, it waits for jobs that restore what served.
     wanted.append("TimeoutStartSec=infinity")
-    words += [QuoteString(f"--property={value.replace('{run}', run)}") for value in wanted]
+    words += [QuoteString(f"--property={value}") for value in wanted]
     words += [python, "-B", "-m", f"llamarig.remote.{program}", directory, run]
     yield StringCommand(*words, _ANSWER.format(directory=directory, run=run, credential=credential))
 
@@ -137,20 +127,34 @@ def await_jobs(labels: dict[str, str], poll_s: float = _POLL_S) -> FunctionComma
     return FunctionCommand(_watch, [labels, poll_s], {})
 
 
+@false_if_unanswered
 def _watch(state: State, host: Host, labels: dict[str, str], poll_s: float) -> bool:
+    known = of_host(host)
+    known.awaited = dict(labels)
+    try:
+        return _watched(host, labels, poll_s, known)
+    finally:
+        known.awaited = {}
+        run().live_line.of_hosts.pop(host.name, None)
+
+
+def _watched(host: Host, labels: dict[str, str], poll_s: float, known: HostRun) -> bool:
     logged: dict[str, tuple[float, str]] = {}
     waiting, unnamed = dict(labels), dict.fromkeys(labels, 0)
     while waiting:
-        jobs = host.get_fact(Jobs, names=sorted(waiting))
+        jobs = ask(Jobs, names=sorted(waiting))
         for name in sorted(waiting):
             unnamed[name] = 0 if name in jobs else unnamed[name] + 1
             if 0 < unnamed[name] < _MOST_UNNAMED:
                 continue
             ended = _ended(jobs[name], name) if name in jobs else _unknown(name)
             if ended is None:
+                known.progress[name] = f"{labels[name]}: {progress_line(jobs[name].status)}"
                 _log_progress(host, labels[name], jobs[name].status, logged, name)
                 continue
             message, lines = ended
+            known.ended[name] = message
+            known.progress.pop(name, None)
             if lines is None:
                 say(host, f"{labels[name]}: {message}")
                 del waiting[name]
@@ -160,6 +164,7 @@ def _watch(state: State, host: Host, labels: dict[str, str], poll_s: float) -> b
                 say(host, f"{labels[other]} continues on the box; the next deploy waits for it")
             return False
         if waiting:
+            run().live_line.of_hosts[host.name] = ", ".join(known.progress[name] for name in sorted(known.progress))
             gevent.sleep(poll_s)
     return True
 
@@ -191,7 +196,9 @@ def _unknown(name: str) -> tuple[str, list[str]]:
 
 
 def _log_progress(host: Host, label: str, status: JobStatus, logged: dict[str, tuple[float, str]], name: str) -> None:
-    """Log a line when the step changes, and every few seconds while only its numbers change."""
+    """Log a line when the step changes, and every few seconds while only its numbers change; not beside a live line."""
+    if run().live_line.is_drawn:
+        return
     line = progress_line(status)
     last_time, last_line = logged.get(name, (0.0, ""))
     step_changed = line.split(":")[0] != last_line.split(":")[0]

@@ -10,9 +10,9 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.context import host, state
 
-from llamarig.declare.base import explain
+from llamarig.declare.mistakes import explain
 from llamarig.declare.rig import Rig
-from llamarig.engine.run import of_host, read_fact
+from llamarig.engine.run import of_host, read_in_time
 from llamarig.engine.shared_builds import SharingError, shared_builds
 from llamarig.facts.gpus import Gpu, Gpus
 
@@ -59,7 +59,7 @@ def _rig(declared: dict[str, Any], name: str) -> Rig:
     try:
         return Rig.model_validate(declared)
     except ValidationError as error:
-        raise PyinfraError(explain(error, "rig", name)) from None
+        raise PyinfraError(explain(error, Rig, "rig", name)) from None
 
 
 def _with_cards(box: Host, rig: Rig) -> Rig:
@@ -68,7 +68,7 @@ def _with_cards(box: Host, rig: Rig) -> Rig:
         return rig
     cached = of_host(box)
     if cached.cards is None:
-        cached.cards = read_fact(Gpus) if box.name == host.name else box.get_fact(Gpus)
+        cached.cards = read_in_time(box, Gpus)
     return with_architectures_of(cached.cards.gpus, rig)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pyinfra import logger
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 from pyinfra.context import host, state
@@ -17,9 +18,10 @@ from pyinfra.context import host, state
 from llamarig.engine.control_machine import SentFile
 from llamarig.engine.hub_token import HubTokens
 from llamarig.engine.item import Query
+from llamarig.engine.live_line import LiveLine
 from llamarig.engine.package_files import programs, requirements
 from llamarig.engine.screen import say
-from llamarig.facts.fact_batch import QUESTION_S, FactBatch
+from llamarig.facts.fact_batch import Answer, FactBatch, Question, limit_s
 from llamarig.facts.gpus import GpuState
 from llamarig.facts.model_store import FileHashes, ModelStore, file_versions
 from llamarig.facts.platform import Platform
@@ -41,6 +43,7 @@ class Run:
     """Release directory -> hosts that need it from the box that builds it."""
     archives: dict[str, Any] = field(default_factory=dict)
     """Release directory -> the packed release on the control machine."""
+    live_line: LiveLine = field(default_factory=LiveLine)
 
     @property
     def scratch(self) -> Path:
@@ -68,17 +71,50 @@ class HostRun:
     """Facts whose commands did not end."""
     platform: Platform | None = None
     """The host's platform, once a box that receives a release from it has needed it."""
+    failure: str = ""
+    """The first message with which this host failed, or could not be reached."""
+    would_change: list[str] = field(default_factory=list)
+    """What a deploy would change on the host, as found while pyinfra prepared, one sentence each."""
+    would_fail: list[str] = field(default_factory=list)
+    """Why a deploy would be refused."""
+    changes: list[str] = field(default_factory=list)
+    """What this run has changed on the host, one sentence each."""
+    begun: list[str] = field(default_factory=list)
+    """What it will have changed once the jobs that it has begun have succeeded."""
+    result: list[str] = field(default_factory=list)
+    """What a command has found out: one line that sums it up, then further ones."""
+    awaited: dict[str, str] = field(default_factory=dict)
+    """Jobs that this run waits for: name -> what it is in words."""
+    progress: dict[str, str] = field(default_factory=dict)
+    """Of those jobs that run: name -> its step, how much of it is done, and the time left."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Jobs that this run has waited for: name -> its last message."""
 
     @property
     def unanswered(self) -> str:
         """Why this host can be neither compared nor changed, and what to do; empty where all facts were read."""
         if not self.late:
             return ""
-        names = sorted({re.sub(r"(?<!^)(?=[A-Z])", " ", query.fact.__name__).lower() for query in self.late})
-        return (
-            f"reading its {', '.join(names)} did not end within {QUESTION_S} s: a disk, a network mount or a driver may"
-            " hang; see `ps -eo pid,stat,wchan:32,args` on the box, then run this again"
-        )
+        return _hangs(query.fact for query in self.late)
+
+
+def _hangs(facts: Iterable[type[FactBase[Any]]]) -> str:
+    facts = list(facts)
+    names = sorted({re.sub(r"(?<!^)(?=[A-Z])", " ", fact.__name__).lower() for fact in facts})
+    limit = max(map(limit_s, facts))
+    return (
+        f"reading its {', '.join(names)} did not end within {limit} s: a disk, a network mount or a driver may hang;"
+        " see `ps -eo pid,stat,wchan:32,args` on the box, then run this again"
+    )
+
+
+def conclude(this: Host, headline: str, *lines: str) -> None:
+    """Keep what a command has found out about a host, for the closing block: one line that sums it up, and more."""
+    of_host(this).result = [headline, *lines]
+
+
+class NoAnswerError(PyinfraError):
+    """A question to the current host did not end. It has been reported; nothing may be decided on this host."""
 
 
 def run() -> Run:
@@ -125,9 +161,60 @@ def read_fact(fact: type[FactBase[T]], *, fresh: bool = False, **arguments: Any)
     if not fresh and requested in cached and cached[requested][0] == now:
         value: T = cached[requested][1]
         return value
-    value = host.get_fact(fact, **arguments)
+    value = ask(fact, **arguments)
     cached[requested] = (now, value)
     return value
+
+
+def ask(fact: type[FactBase[T]], **arguments: Any) -> T:
+    """A fact of the current host, not cached.
+
+    :raises NoAnswerError: if its command does not end, which has then been reported. While pyinfra prepares, nothing is
+        changed by a wrong answer: then it is the fact's default, and `HostRun.unanswered` says so
+    """
+    answer = _answer(host, fact, arguments)
+    requested, late = Query(fact, arguments), of_host().late
+    if not answer.late:
+        late.discard(requested)
+        return _value(answer, host, fact, arguments)
+    if requested not in late:
+        late.add(requested)
+        _report_unanswered()
+    if state.is_executing:
+        raise NoAnswerError(of_host().unanswered)
+    return fact.default()
+
+
+def read_in_time(box: Host, fact: type[FactBase[T]]) -> T:
+    """A fact of any host of the run, not cached.
+
+    :raises PyinfraError: if its command does not end; the message names the host
+    """
+    answer = _answer(box, fact, {})
+    if answer.late:
+        raise PyinfraError(f"{box.name}: {_hangs([fact])}")
+    return _value(answer, box, fact, {})
+
+
+def _answer(box: Host, fact: type[FactBase[T]], arguments: Mapping[str, Any]) -> Answer:
+    answer: Answer = box.get_fact(Question, fact=fact, arguments=arguments)
+    return answer
+
+
+def _value(answer: Answer, box: Host, fact: type[FactBase[T]], arguments: Mapping[str, Any]) -> T:
+    if answer.lines is None:
+        return _pyinfra_reports(box, fact, arguments)
+    return fact().process(answer.lines) if answer.lines else fact.default()
+
+
+def _pyinfra_reports(box: Host, fact: type[FactBase[T]], arguments: Mapping[str, Any]) -> T:
+    """Ask with pyinfra alone, which ends the host where the command fails, and shows how."""
+    value: T = box.get_fact(fact, **arguments)
+    return value
+
+
+def _report_unanswered() -> None:
+    say(state.inventory.get_host(host.name), of_host().unanswered, fg="red", log_func=logger.error)
 
 
 def read_all(queries: Iterable[Query[Any]]) -> None:
@@ -154,7 +241,7 @@ def read_all(queries: Iterable[Query[Any]]) -> None:
             late.add(query)
             cached[query] = (now, fact.default())
     if late - before:
-        say(state.inventory.get_host(host.name), of_host().unanswered, fg="red", log_func=logger.error)
+        _report_unanswered()
 
 
 def _valid_for(requested: Query[Any]) -> object:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 import click
@@ -72,6 +75,29 @@ def use_printable_streams() -> None:
         sys.stdout = cast("TextIO", PrintableStream(sys.stdout))
     if not isinstance(sys.stderr, PrintableStream):
         sys.stderr = cast("TextIO", PrintableStream(sys.stderr))
+
+
+def keep_printable(file: Path) -> None:
+    """Make a file printable at the end of this process, if it is written until then.
+
+    pyinfra writes the traceback of an unexpected error to its own file, with whatever a box has sent.
+    """
+    before = _written(file)
+
+    def rewrite() -> None:
+        if _written(file) != before:
+            with suppress(OSError):
+                file.write_text(_shown(file.read_text(errors="replace")))
+
+    atexit.register(rewrite)
+
+
+def _written(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino
 
 
 def _shown(text: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 from llamarig.declare.build import Build
 from llamarig.declare.rig import Rig
 from llamarig.facts.platform import Platform
-from llamarig.render.release import kv_pairs
+from llamarig.render.release import has_pages, kv_pairs
 
-_SAME = ("source", "backend", "cuda_toolkit", "cmake")
+_SAME = ("source", "backend", "cuda_toolkit", "tls", "cmake")
 """Fields of a build that must be equal on all boxes that share it."""
 
 
@@ -28,8 +28,8 @@ def is_received(build: Build, host: str) -> bool:
 def shared_builds(host: str, rigs: Mapping[str, Rig]) -> Rig:
     """The host's rig, with each shared build completed for all boxes that share it.
 
-    It gets the architectures of all their cards and the cache type pairs of all their models. So its release has the
-    same name on each of them.
+    It gets the architectures of all their cards, the cache type pairs of all their models, and the pages of the web UI
+    if one of these has it. So its release has the same name on each of them.
 
     :param rigs: host -> rig, of all hosts of the inventory, with the architectures of its cards in builds without any
     :raises SharingError: if the boxes declare the build differently
@@ -71,7 +71,9 @@ def _for_all(build: Build, host: str, rigs: Mapping[str, Rig]) -> Build:
     if refusal := build.toolkit_refusal(architectures):
         raise SharingError(f"build {build.name!r}, shared by {', '.join(sharing)}: {refusal}")
     pairs = {pair for own, rig in sharing.values() for pair in kv_pairs(own, rig.models)}
-    return build.model_copy(update={"architectures": architectures, "kv_cache_pairs": tuple(sorted(pairs))})
+    pages = any(has_pages(own, rig.models) for own, rig in sharing.values())
+    shared = {"architectures": architectures, "kv_cache_pairs": tuple(sorted(pairs)), "web_ui": pages}
+    return build.model_copy(update=shared)
 
 
 def expected_requirements(build: Build, builder: Platform) -> Platform:

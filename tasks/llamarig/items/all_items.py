@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from llamarig.engine.item import Item
+from llamarig.items.abandoned_jobs import NoAbandonedJobs
 from llamarig.items.base_system import Directories, Programs, ServiceUser
 from llamarig.items.compilers import CompilableToolkits, CompilableToolkitsInstalled
 from llamarig.items.cuda_toolkits import CudaToolkits
-from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
+from llamarig.items.declarations import (
+    WorkableDeclarations,
+    WorkableDeclarationsFetched,
+    WorkableDeclarationsLocked,
+)
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.gpu_setup import GpuSetup
 from llamarig.items.graphics_cards import SupportedCards
@@ -26,13 +31,17 @@ from llamarig.items.shared_releases import PackedReleases, ReceivedReleases, Req
 from llamarig.items.simulated_gpus import SimulatedGpus
 from llamarig.items.swappiness import Swappiness
 from llamarig.items.switch_recovery import InterruptedSwitches
+from llamarig.items.unit_overrides import NoUnitOverrides
 from llamarig.items.virtual_environments import HubClient
+from llamarig.items.web_ui_tools import NodeInstalled
 
 ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
     ReadablePlanFile(),
     WorkableDeclarations(),
+    NoUnitOverrides(),
+    NoAbandonedJobs(),
     Swappiness(),
     GpuSetup(),
     ServiceUser(),
@@ -42,6 +51,7 @@ ITEMS: tuple[Item, ...] = (
     NvidiaDriverInstalled(),
     Packages(),
     Python(),
+    NodeInstalled(),
     # Before long work: what an interrupted deploy had stopped must not be down until the builds of this one end.
     InterruptedSwitches(),
     RocmInstalled(),
@@ -53,6 +63,7 @@ ITEMS: tuple[Item, ...] = (
     RequestedReleases(),
     WholeReleases(),
     LockedModels(),
+    WorkableDeclarationsLocked(),
     FetchedModels(),
     FinishedWork(),
     PackedReleases(),

@@ -45,8 +45,8 @@ def declared_cards(rig: Rig, vendor: Vendor) -> list[GpuCard]:
 
 
 def large(cards: Sequence[Gpu]) -> list[Gpu]:
-    """The cards without integrated graphics, which are not for models. A card whose size is unknown (0 MiB) is kept."""
-    return [card for card in cards if not 0 < card.total_mib < _SMALL_MIB]
+    """The cards without integrated graphics. A card whose size is unknown (0 MiB) is kept."""
+    return [card for card in cards if not card.integrated and not 0 < card.total_mib < _SMALL_MIB]
 
 
 def cards_in_use(rig: Rig, state: GpuState) -> list[Gpu]:
@@ -56,7 +56,9 @@ def cards_in_use(rig: Rig, state: GpuState) -> list[Gpu]:
         cards += state.gpus
     wanted = declared_cards(rig, "amd")
     if backends & {"hip", "vulkan"} or wanted:
-        kept = large(state.amd)
+        # As llama.cpp does: integrated graphics are used where there is no other GPU.
+        alone = not cards and len(state.amd) >= state.on_bus.count(AMD_ON_BUS)
+        kept = large(state.amd) or (list(state.amd) if alone else [])
         cards += [card for card in state.amd if card in kept or any(is_amd_card(want, card) for want in wanted)]
     return cards
 

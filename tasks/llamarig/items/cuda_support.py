@@ -129,10 +129,15 @@ LOST_REMEDY = (
 )
 
 
+WSL_REMEDY = "install Debian, Ubuntu or Arch on the machine itself, or declare a build with backend cpu"
+
+
 def driver_remedy(state: GpuState) -> str:
     """What to do when NVIDIA's driver shows no card."""
     if is_lost(state.problem):
         return LOST_REMEDY
+    if state.wsl:
+        return WSL_REMEDY
     if HANGS in state.problem:
         return "a card or its driver hangs: look for Xid or NVRM in `dmesg`, then restart the box"
     if state.module:

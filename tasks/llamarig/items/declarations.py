@@ -10,21 +10,22 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Difference, Item, Query, Seen, Severity, query
 from llamarig.facts.capacity import Capacity
-from llamarig.facts.gpus import Gpus
-from llamarig.facts.model_headers import ModelHeaders
-from llamarig.facts.model_store import ModelStore
+from llamarig.facts.gpus import WSL, Gpus
+from llamarig.facts.releases import Release
 from llamarig.facts.units import Units
-from llamarig.items.download_job import missing_files
+from llamarig.items.cuda_support import WSL_REMEDY
 from llamarig.items.model_files import FetchedModels
+from llamarig.items.model_headers import header_queries, read_headers
+from llamarig.items.model_lock import LockedModels
 from llamarig.items.placements import PlanError, chosen_load_modes
 from llamarig.items.releases import WholeReleases, release_queries, releases_of
 from llamarig.items.wanted_unit import health_addresses
+from llamarig.lints.known_bad_builds import known_bad_lints
 from llamarig.lints.lint import Lint
-from llamarig.lints.lint_model import coverage_report, lint_model, needs_header, without_accepted
+from llamarig.lints.lint_model import coverage_report, lint_model, without_accepted
 from llamarig.lints.memory import needs_vram, weights_in_ram
 from llamarig.lints.pinned_weights import memory_max_lints, pinned_lints
-from llamarig.remote.shared.gguf_header import Header, combined_header
-from llamarig.render.model_paths import target
+from llamarig.render.release import release_path
 
 
 class WorkableDeclarations(Item):
@@ -39,21 +40,31 @@ class WorkableDeclarations(Item):
     severity = Severity.ERROR
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The box's capacity, its model files, and the headers of the models with rules that need them."""
+        """The box's capacity and cards, its model files, and the headers of the models with rules that need them."""
         yield query(Capacity)
-        if any(needs_vram(model) for model in rig.models):
+        if _has_gpu_build(rig) or any(needs_vram(model) for model in rig.models):
             yield query(Gpus)
-        if paths := _shards(rig, here):
-            yield query(ModelStore)
-            yield query(ModelHeaders, paths=sorted({shard for shards in paths.values() for shard in shards}))
+        yield from header_queries(rig, here)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One for each refusal."""
+        """One for each refusal; on WSL2 one for all builds for a GPU."""
+        if _has_gpu_build(rig) and seen.get(Gpus).wsl:
+            names = ", ".join(build.name for build in rig.builds if build.backend != "cpu")
+            refusal = f"build {names}: {WSL}; {WSL_REMEDY}"
+            return [Difference.refusal_of("builds for a GPU", "builds that serve on this box", refusal)]
         return [
             Difference.refusal_of(f"model {name!r}", "a declaration that works on this box", f"model {name!r}: {lint}")
             for name, lint in _found(rig, seen)
             if lint.severity == "refusal"
         ]
+
+
+class WorkableDeclarationsLocked(WorkableDeclarations):
+    """The same once a first deploy has locked the models, whose sizes are known then: nothing is fetched yet."""
+
+    name = "Declarations and model lock"
+    needs = (WorkableDeclarations, LockedModels)
+    audited = False
 
 
 class WorkableDeclarationsFetched(WorkableDeclarations):
@@ -64,7 +75,7 @@ class WorkableDeclarationsFetched(WorkableDeclarations):
     audited = False
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The same, and what the load modes of weights depend on."""
+        """The same, the releases and cards, and what the load modes of weights depend on."""
         yield from super().queries(rig, here)
         if here.locked is not None:
             yield query(Units, health=health_addresses(rig))
@@ -72,7 +83,7 @@ class WorkableDeclarationsFetched(WorkableDeclarations):
 
     def notes(self, rig: Rig, seen: Seen) -> Iterable[str]:
         """Warnings, and which tensors of a model the declared overrides match."""
-        found = [*_found(rig, seen), *_found_of_load_modes(rig, seen)]
+        found = [*_found(rig, seen), *_found_of_builds(rig, seen), *_found_of_load_modes(rig, seen)]
         yield from (f"model {name!r}: {lint}" for name, lint in found if lint.severity != "refusal")
         headers = read_headers(rig, seen)
         for model in rig.models:
@@ -80,32 +91,8 @@ class WorkableDeclarationsFetched(WorkableDeclarations):
             yield from (f"model {model.name!r}: {line}" for line in (coverage_report(model, header) if header else ()))
 
 
-def _shards(rig: Rig, here: ControlMachine) -> dict[str, list[str]]:
-    """Model name -> paths of its shards, of the models with rules that need their headers."""
-    return {
-        model.name: [target(lock, shard) for shard in lock.shards]
-        for model, lock in zip(rig.models, here.locked or (), strict=False)
-        if needs_header(model)
-    }
-
-
-def read_headers(rig: Rig, seen: Seen) -> dict[str, Header]:
-    """Model name -> header of all its shards, of the models with rules that need it and with all files as locked.
-
-    Another file under the name of a locked one says nothing of the declaration: a deploy replaces it.
-    """
-    paths = _shards(rig, seen.here)
-    if not paths:
-        return {}
-    stored = seen.get(ModelStore).files
-    read = seen.get(ModelHeaders, paths=sorted({shard for shards in paths.values() for shard in shards}))
-    return {
-        model.name: combined_header(headers)
-        for model, lock in zip(rig.models, seen.here.locked or (), strict=False)
-        if model.name in paths
-        and not missing_files([lock], stored)
-        and (headers := read.of(paths[model.name])) is not None
-    }
+def _has_gpu_build(rig: Rig) -> bool:
+    return any(build.backend != "cpu" for build in rig.builds)
 
 
 def _found(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
@@ -123,6 +110,23 @@ def _found(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
             weights = weights_in_ram(model, size, header, box.vram)
             lints += without_accepted(model, memory_max_lints(rig, model, weights))
         found += [(model.name, lint) for lint in lints]
+    return found
+
+
+def _found_of_builds(rig: Rig, seen: Seen) -> list[tuple[str, Lint]]:
+    """Pairs of a model's name and a known fault of the build that serves it."""
+    if seen.here.locked is None:
+        return []
+    cards = [card.name for card in rig.host.gpus]
+    if _has_gpu_build(rig):
+        cards += [card.name for card in seen.get(Gpus).cards]
+    releases = releases_of(rig, seen)
+    found: list[tuple[str, Lint]] = []
+    for model in rig.models:
+        build = rig.build_of(model)
+        manifest = releases.get(release_path(build, rig.models), Release()).manifest or {}
+        lints = known_bad_lints(model, build, int(manifest.get("build_number", 0)), cards)
+        found += [(model.name, lint) for lint in without_accepted(model, lints)]
     return found
 
 

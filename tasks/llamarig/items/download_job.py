@@ -8,7 +8,7 @@ from llamarig.declare.rig import Hub, Rig
 from llamarig.engine.item import Difference
 from llamarig.facts.model_store import StoredFile
 from llamarig.records.model_lock import LockedFile, LockedModel
-from llamarig.remote.shared.jobs import FetchFile, FetchJob
+from llamarig.remote.shared.jobs import FetchFile, FetchJob, WantedArchitecture
 from llamarig.render import layout
 from llamarig.render.model_paths import GIB, partial, target
 
@@ -48,7 +48,9 @@ def missing_files(
                 remedy = f"look for errors of the disk in the box's dmesg, then delete {path} and run deploy.py"
                 found[path] = (model, file, Difference(about, expected, "cannot be read", remedy, by_deploy=False))
             elif state is not None:
-                found[path] = (model, file, Difference(about, expected, state))
+                size = f"{file.size / GIB:.2f} GiB"
+                will, did = f"{name}: downloads {size} ({state})", f"{name}: downloaded, {size}"
+                found[path] = (model, file, Difference(about, expected, state, will=will, did=did))
     return list(found.values())
 
 
@@ -115,9 +117,15 @@ def _present(stored: Mapping[str, StoredFile], part: str, path: str, file: Locke
 
 
 def fetch_job(
-    files: Iterable[tuple[LockedModel, LockedFile, Difference]], hub: Hub, stored: Mapping[str, StoredFile]
+    files: Iterable[tuple[LockedModel, LockedFile, Difference]],
+    hub: Hub,
+    stored: Mapping[str, StoredFile],
+    wanted: tuple[WantedArchitecture, ...] = (),
 ) -> FetchJob:
-    """Describe a download for remote/download/fetch_shards.py, with its limits on connections, memory and rate."""
+    """Describe a download for remote/download/fetch_shards.py, with its limits on connections, memory and rate.
+
+    :param wanted: architectures to compare with the source of builds that have just begun
+    """
     return FetchJob(
         endpoint=hub.endpoint,
         proxy=hub.proxy,
@@ -143,4 +151,5 @@ def fetch_job(
             )
             for model, file, _ in files
         ),
+        wanted=wanted,
     )

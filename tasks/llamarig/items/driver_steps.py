@@ -11,6 +11,7 @@ from typing import Literal
 from llamarig.declare.build import Build
 from llamarig.declare.host_policy import NvidiaDriver
 from llamarig.facts.cuda_toolkits import Version
+from llamarig.facts.gpus import WSL
 from llamarig.facts.nvidia_packages import DriverState, Family
 from llamarig.items.cuda_support import oldest_driver, toolkit_version
 
@@ -32,31 +33,56 @@ DEBIAN_COMPONENTS = ("contrib", "non-free", "non-free-firmware")
 """Debian's components with the driver: kernel module in contrib, libraries in non-free, firmware in the last."""
 
 
-def packages(driver: NvidiaDriver, family: Family, kernels: Iterable[str] = ()) -> tuple[str, ...]:
+def packages(
+    driver: NvidiaDriver, family: Family, kernels: Iterable[str] = (), module_package: str = "", utils: str = ""
+) -> tuple[str, ...]:
     """What compute needs: the module's source for DKMS, headers of the kernels, CUDA and NVML libraries, nvidia-smi.
 
     DKMS builds the module for every new kernel, so the driver can be held while kernels are upgraded. Prebuilt modules
-    would have to follow each kernel.
+    have to follow each kernel. Where one is installed, it is kept.
+
+    :param module_package: the installed package with the module
+    :param utils: the installed package of Arch or a relative with the libraries
     """
     is_open = driver.kernel_module == "open"
     if family == "debian":
         module = "nvidia-open-kernel-dkms" if is_open else "nvidia-kernel-dkms"
         # With the kernels, since the archive may no longer have the headers of an installed, older kernel.
-        kernel_packages = [f"linux-{part}-{kernel}" for kernel in kernels for part in ("headers", "image")]
+        kernel_packages = [
+            f"linux-{part}-{kernel}" for kernel in kernels if kernel != "pve" for part in ("headers", "image")
+        ]
+        if "pve" in kernels:
+            kernel_packages.append("proxmox-default-headers")
         return (module, "libcuda1", "nvidia-smi", "nvidia-persistenced", *kernel_packages)
     if family == "ubuntu":
         module = f"nvidia-dkms-{driver.series}{'-open' if is_open else ''}"
+        prebuilt = f"linux-modules-nvidia-{driver.series}{'-open' if is_open else ''}-"
+        if re.match(rf"{prebuilt}(?!open-|server-)", module_package):
+            module, kernels = module_package, ()
         libraries = (
             f"{name}-{driver.series}" for name in ("libnvidia-compute", "nvidia-utils", "nvidia-compute-utils")
         )
         return (module, *libraries, *(f"linux-headers-{kernel}" for kernel in kernels))
-    return ("nvidia-open-dkms", "nvidia-utils", *(f"{kernel}-headers" for kernel in kernels))
+    module = module_package or "nvidia-open-dkms"
+    headers = (f"{kernel}-headers" for kernel in kernels) if is_dkms(module) else ()
+    return (module, utils or "nvidia-utils", *headers)
+
+
+def is_dkms(package: str) -> bool:
+    """Whether a package has the source of the module, which DKMS compiles; other packages have it ready."""
+    return "dkms" in package
 
 
 def queried_packages(driver: NvidiaDriver) -> tuple[str, ...]:
-    """The packages of all distributions whose offered versions have to be read."""
+    """The packages of all distributions whose offered versions have to be read: with either kind of the module."""
     families: tuple[Family, ...] = ("debian", "ubuntu", "arch") if driver.series else ("debian", "arch")
-    return tuple(name for family in families for name in packages(driver, family))
+    kinds = (driver, _with_other_module(driver))
+    return tuple(dict.fromkeys(name for kind in kinds for family in families for name in packages(kind, family)))
+
+
+def _with_other_module(driver: NvidiaDriver) -> NvidiaDriver:
+    other = "proprietary" if driver.kernel_module == "open" else "open"
+    return driver.model_copy(update={"kernel_module": other})
 
 
 def next_step(
@@ -71,6 +97,8 @@ def next_step(
         return _refused(
             "this box is neither Debian, Ubuntu nor Arch: install the driver by hand and leave it undeclared"
         )
+    if state.wsl:
+        return _refused(f"{WSL}: remove the declaration of nvidia_driver")
     if state.container:
         return _refused("a container runs on its host's driver: declare nvidia_driver for the host, and not here")
     if not state.cards:
@@ -80,7 +108,7 @@ def next_step(
         )
     if state.family == "ubuntu" and driver.series is None:
         return _refused('Ubuntu offers several drivers side by side: name one as series, for example "580-server"')
-    if state.family == "arch" and driver.kernel_module == "proprietary":
+    if state.family == "arch" and driver.kernel_module == "proprietary" and not state.module_package:
         return _refused(
             "Arch's packages have only the open kernel module; for a GTX 10xx or older install nvidia-580xx-dkms "
             "from the AUR by hand and leave nvidia_driver undeclared"
@@ -91,13 +119,14 @@ def next_step(
             "/var/lib/dkms/nvidia*/*/build/make.log: install a newer one by hand (from Debian's backports), or remove "
             "the newest kernel and its headers; then `dpkg --configure --pending`, and deploy again"
         )
-    wanted = packages(driver, state.family, state.kernels)
+    wanted = packages(driver, state.family, state.kernels, state.module_package, state.utils_package)
     missing = tuple(name for name in wanted if name not in state.installed)
     if missing:
         return _installation(driver, state, missing, needs)
     if too_old := _too_old(state.library or state.installed[_library(driver, state)], needs, state):
         return _refused(too_old)
-    if loose := tuple(sorted(state.parts - state.held)):
+    # A module that is not compiled by DKMS, and the libraries with it, have to follow the kernel.
+    if is_dkms(wanted[0]) and (loose := tuple(sorted(state.parts - state.held))):
         return Step("hold", loose)
     return _loaded(driver, state)
 
@@ -108,10 +137,11 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
             f"driver {state.module} is loaded, and not from this distribution's packages: uninstall it with the tool "
             "that installed it, or leave nvidia_driver undeclared"
         )
-    if not state.kernels:
+    if not state.kernels and not state.has_headers:
         return _refused(
-            "no kernel of the distribution's own packages is installed, so its headers are not known and the driver's "
-            "module cannot be built: install one (linux-image-amd64, linux-generic), or the driver by hand"
+            f"the running kernel {state.running}".rstrip() + " is not of the distribution's own packages, and its "
+            "headers are not installed, so the driver's module cannot be built: install the headers from where the "
+            "kernel comes from, or start one of the distribution's (linux-image-amd64, linux-generic)"
         )
     if state.secure_boot:
         return _refused(
@@ -120,9 +150,12 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
         )
     if state.family == "debian" and (more := tuple(name for name in DEBIAN_COMPONENTS if name not in state.components)):
         return Step("components", more)
-    offered = state.offered.get(_library(driver, state), "")
+    library = _library(driver, state)
+    offered = state.offered.get(library) or state.installed.get(library, "")
     if not offered:
         return Step("refresh", message=f"this distribution's packages have no driver {driver.series or ''}".rstrip())
+    if (lacking := _module_not_offered(driver, state, missing)) is not None:
+        return lacking
     if driver.series and upstream_version(offered).partition(".")[0] != driver.series.removesuffix("-server"):
         return _refused(
             f"this distribution offers driver {upstream_version(offered)}, declared is series {driver.series}: declare "
@@ -131,6 +164,24 @@ def _installation(driver: NvidiaDriver, state: DriverState, missing: tuple[str, 
     if too_old := _too_old(offered, needs, state):
         return _refused(too_old)
     return Step("install", missing)
+
+
+def _module_not_offered(driver: NvidiaDriver, state: DriverState, missing: tuple[str, ...]) -> Step | None:
+    """Where the distribution has the libraries and not this kind of the module, as Debian testing of November 2026."""
+    module = packages(driver, state.family or "debian")[0]
+    if state.family == "arch" or module not in missing or module in state.offered:
+        return None
+    other = _with_other_module(driver)
+    offers_other = packages(other, state.family or "debian")[0] in state.offered
+    declare = f'declare kernel_module="{other.kernel_module}", which it has'
+    limits = "needs the open one" if driver.kernel_module == "open" else "needs the proprietary one"
+    kind = "an RTX 50xx" if driver.kernel_module == "open" else "a GTX 10xx or older"
+    remedy = f"{declare} ({kind} {limits}), or " if offers_other else ""
+    return Step(
+        "refresh",
+        message=f"this distribution's packages have no {module}: {remedy}install the driver by hand and leave "
+        "nvidia_driver undeclared",
+    )
 
 
 def _loaded(driver: NvidiaDriver, state: DriverState) -> Step | None:
@@ -182,7 +233,8 @@ def upstream_version(version: str) -> str:
 
 
 def _library(driver: NvidiaDriver, state: DriverState) -> str:
-    names = {"debian": "libcuda1", "ubuntu": f"libnvidia-compute-{driver.series}", "arch": "nvidia-utils"}
+    arch = state.utils_package or "nvidia-utils"
+    names = {"debian": "libcuda1", "ubuntu": f"libnvidia-compute-{driver.series}", "arch": arch}
     return names[state.family or "debian"]
 
 

@@ -22,6 +22,7 @@ class FinishedWork(Item):
 
     name = "Builds and downloads"
     needs = (WholeReleases, FetchedModels)
+    awaits_work = True
     audited = False
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:

@@ -12,7 +12,8 @@ from pyinfra.context import host
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Seen
-from llamarig.engine.refuse import report
+from llamarig.engine.refuse import false_if_unanswered, report
+from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.start_records import BackOffs
@@ -37,7 +38,7 @@ def first_start(item: Wanted, lock: LockedModel, rendered: Callable[[Model], Wan
     if item.plan is None or not item.running:
         return None
     shards = [target(lock, shard) for shard in lock.shards]
-    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
+    headers = ask(ModelHeaders, paths=shards).of(shards)
     if headers is None:
         return None  # the server reports what is wrong with its files
     model, weights = item.model, layer_weights(combined_header(headers))
@@ -62,11 +63,12 @@ def not_recorded(seen: Seen, item: Wanted) -> bool:
     return recorded is not None and item.plan is not None and recorded.proposals != item.plan.proposals
 
 
+@false_if_unanswered
 def record_back_off(state: State, host: Host, rig: Rig, item: Wanted) -> bool:
     """Write the step down that the last start had to take into the plan file, as a proposal to the owner."""
     if item.plan is None:
         return True
-    plan = with_back_off(item.plan, host.get_fact(BackOffs).get(item.unit), item.text)
+    plan = with_back_off(item.plan, ask(BackOffs).get(item.unit), item.text)
     try:
         if not record_proposals(rig.plan_file, host.name, item.model.name, plan.proposals):
             return True

@@ -15,7 +15,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import report
-from llamarig.engine.run import read_fact
+from llamarig.engine.run import NoAnswerError, read_fact
 from llamarig.engine.upload import upload
 from llamarig.facts.gpus import Gpu, Gpus, GpuState
 from llamarig.facts.unit_files import UnitFile, UnitFiles
@@ -52,7 +52,8 @@ class GpuSetup(Item):
         found = power_differences(limits)
         if unit.text != gpus_unit_text(limits, bool(cuda_builds(rig))):
             found_text = "differs" if unit.text else "missing"
-            found.append(Difference(layout.GPUS_UNIT, "the unit that this version writes", found_text))
+            texts = (unit.text, gpus_unit_text(limits, bool(cuda_builds(rig))))
+            found.append(Difference(layout.GPUS_UNIT, "the unit that this version writes", found_text, texts=texts))
         elif wrong := [
             *(() if unit.active else ("inactive",)),
             *(() if unit.enabled else ("disabled",)),
@@ -100,6 +101,8 @@ def _read_back(state: State, host: Host, rig: Rig) -> bool:
         still = power_differences(power_limits(rig.host.gpus, read_fact(Gpus, fresh=True)))
     except PowerLimitError as error:
         report(host, str(error))
+        return False
+    except NoAnswerError:  # it has been reported
         return False
     if still:
         see = f"see `journalctl -u {layout.GPUS_UNIT}`"

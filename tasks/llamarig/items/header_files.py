@@ -12,7 +12,7 @@ from pyinfra.context import host
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_token import HubError
-from llamarig.engine.run import run
+from llamarig.engine.run import ask, run
 from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.files import FileSizes
@@ -54,12 +54,12 @@ def header_files(rig: Rig, model: Model, locked: LockedModel) -> Generator[Pyinf
     """
     paths, fetched = [target(locked, shard) for shard in locked.shards], 0
     weights = locked.model_copy(update={"mmproj": None, "draft": None})
-    if missing_files([weights], host.get_fact(ModelStore).files):
+    if missing_files([weights], ask(ModelStore).files):
         paths = sparse_paths(locked)
-        sizes = host.get_fact(FileSizes, paths=paths)
+        sizes = ask(FileSizes, paths=paths)
         if [sizes.get(path) for path in paths] != [shard.size for shard in locked.shards]:
             fetched = yield from _write_sparse_files(rig, model, locked, paths)
-    found = host.get_fact(ModelHeaders, paths=paths)
+    found = ask(ModelHeaders, paths=paths)
     headers = found.of(paths)
     if headers is None:
         raise HubError(

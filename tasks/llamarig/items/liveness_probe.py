@@ -32,7 +32,12 @@ class LivenessProbe(Item):
         if not rig.host.liveness_probe:
             return [Difference(TIMER, "stopped and disabled", "running or enabled")] * (timer.active or timer.enabled)
         differences = [
-            Difference(unit, "the unit that this version writes", "missing or different")
+            Difference(
+                unit,
+                "the unit that this version writes",
+                "missing or different",
+                texts=(found.get(unit, UnitFile()).text, text),
+            )
             for unit, text in _texts(rig).items()
             if found.get(unit, UnitFile()).text != text
         ]

@@ -12,13 +12,16 @@ from pyinfra.context import host
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
-from llamarig.engine.jobs import start_job
-from llamarig.engine.run import run
+from llamarig.engine.jobs import await_jobs, start_job
+from llamarig.engine.refuse import refuse
+from llamarig.engine.run import read_fact, run
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.facts.model_store import FileHashes, ModelStore
 from llamarig.items.download_conflicts import missing_from_running, running_download_refusal
 from llamarig.items.download_job import fetch_job, missing_files, names_of, room_missing
+from llamarig.items.import_job import IMPORT, PROPERTIES, import_job, not_imported
+from llamarig.items.model_architectures import architecture_queries, unknown_architectures, wanted_architectures
 from llamarig.items.model_lock import PROVIDE_TOKEN, LockedModels, hub_token_refusal
 from llamarig.records.model_lock import LockedFile, LockedModel
 from llamarig.remote.shared.jobs import FetchJob
@@ -35,15 +38,17 @@ class FetchedModels(Item):
     """Every locked file has the size, time and inode of its verification; --data deep=1 reads every byte."""
 
     name = "Model files"
+    begins_work = True
     check = "llama.model-files"
     severity = Severity.ERROR
     needs = (LockedModels,)
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """The model store and running jobs; with ``deep`` also the sha256 of every locked file, from the disk."""
+        """The model store, running jobs, releases; with ``deep`` also the sha256 of every locked file on the disk."""
         if here.locked is not None:
             yield query(ModelStore)
             yield query(RunningJobs)
+            yield from architecture_queries(rig, here)
             if here.deep:
                 yield query(FileHashes, paths=_paths(here.locked))
 
@@ -54,12 +59,15 @@ class FetchedModels(Item):
         return MoreInputs(hub_token=starts and _room_missing(rig, seen, missing) is None)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
-        """One for each file, after the reason for which a deploy would refuse to fetch them.
+        """One for each file, after the reason for which a deploy would refuse to fetch or serve them.
 
         A deploy does not replace a file that the disk cannot read. It waits for a running download that brings all.
         """
         missing = files_to_fetch(seen)
         found = [difference for _, _, difference in missing]
+        if unknown := unknown_architectures(rig, seen):
+            first = "declare a llama.cpp that knows the model, then run deploy.py"
+            return [*unknown, *(replace(one, remedy=first) if one.by_deploy else one for one in found)]
         refused = _refusal(rig, seen, missing) if any(one.by_deploy for one in found) else None
         if refused is None:
             return found
@@ -75,6 +83,20 @@ class FetchedModels(Item):
         if _running_instead(rig, seen, missing):
             say(host, "the download is already running on the box")
             return
+        job = import_job(rig, missing, seen.here.locked or (), store.files)
+        if job.files:
+            takeover = seen.here.takeover
+            yield from start_job(
+                IMPORT, "download.import_files", job, sandboxed=False, properties=PROPERTIES, takeover=takeover
+            )
+            yield await_jobs({IMPORT: "files on the box"})
+            store = read_fact(ModelStore, fresh=True)
+            missing = not_imported(missing, job, store.files)
+            if not missing:
+                return
+            if store.free is not None and (short := room_missing(missing, store.files, store.free, rig)) is not None:
+                yield from refuse(short.refusal)
+                return
         token = run().hub_tokens.of(rig.hub)  # the comparison has read it, and would have refused
         # Without its record a file is not served until it has been fetched again.
         untrusted = sorted(record_of(path) for path in _targets(missing) | names_of(_again(seen, missing), store.files))
@@ -82,7 +104,9 @@ class FetchedModels(Item):
         yield from start_job(
             FETCH,
             "download.fetch_shards",
-            fetch_job(missing, rig.hub, store.files),
+            fetch_job(
+                missing, rig.hub, store.files, wanted_architectures(rig, seen, [model for model, _, _ in missing])
+            ),
             python=f"{layout.HUB_VENV}/bin/python",
             properties=[f"ReadWritePaths={layout.MODELS}"],
             secret=("hub-token", token) if token else None,
@@ -129,8 +153,11 @@ def _refusal(rig: Rig, seen: Seen, missing: Missing) -> tuple[Difference, str] |
 
 
 def _room_missing(rig: Rig, seen: Seen, missing: Missing) -> Difference | None:
+    """The missing disk space, without files that may already lie on the box: that is known after the import."""
     store = seen.get(ModelStore)
-    return room_missing(missing, store.files, store.free, rig) if store.free is not None else None
+    imported = {file.target for file in import_job(rig, missing, seen.here.locked or (), store.files).files}
+    fetched = [one for one in missing if target(one[0], one[1]) not in imported]
+    return room_missing(fetched, store.files, store.free, rig) if store.free is not None else None
 
 
 def _targets(missing: Missing) -> set[str]:

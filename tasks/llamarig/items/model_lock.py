@@ -47,7 +47,9 @@ class LockedModels(Item):
                 )
             ]
         if here.locked is None:
-            missing = Difference(rig.model_lock, "an entry for every declared model", "an entry is missing")
+            expected, did = "an entry for every declared model", f"{rig.model_lock}: entries added, commit it"
+            will = f"{rig.model_lock}: adds the missing entries, from the Hub"
+            missing = Difference(rig.model_lock, expected, "an entry is missing", will=will, did=did)
             if not here.hub_token_problem:
                 return [missing]
             return [hub_token_refusal(seen), replace(missing, remedy=f"{PROVIDE_TOKEN}, then run deploy.py")]
@@ -65,6 +67,7 @@ def hub_token_refusal(seen: Seen) -> Difference:
 
 def _resolve_missing(state: State, host: Host, rig: Rig) -> bool:
     # Importing the Hub's client takes a third of the time of a no-change run, which never uses it.
+    from llamarig.engine.hub_headers import with_architecture
     from llamarig.engine.hub_resolver import resolve
 
     try:
@@ -73,7 +76,7 @@ def _resolve_missing(state: State, host: Host, rig: Rig) -> bool:
             # Several boxes may declare the same model: the first one resolves it for all.
             if lock_key(model) in read_model_lock(rig.model_lock).models:
                 continue
-            entry = resolve(model, rig.hub.endpoint, token)
+            entry = with_architecture(model, resolve(model, rig.hub.endpoint, token), rig.hub.endpoint, token)
             if lock_model(rig.model_lock, lock_key(model), entry) is entry:
                 say(
                     host,

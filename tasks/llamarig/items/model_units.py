@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,9 @@ from llamarig.declare.serve.weights import LoadMode
 from llamarig.engine.comparison_inputs import read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
+from llamarig.engine.jobs import SWITCH
 from llamarig.engine.refuse import refuse
+from llamarig.engine.run import of_host
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJobs
 from llamarig.facts.model_store import ModelStore, Store
@@ -27,6 +29,7 @@ from llamarig.facts.units import Unit, Units
 from llamarig.items.declarations import WorkableDeclarations, WorkableDeclarationsFetched
 from llamarig.items.first_starts import first_start, not_recorded, record_back_off
 from llamarig.items.model_files import FetchedModels
+from llamarig.items.model_headers import header_queries, served_files
 from llamarig.items.placements import (
     PlanError,
     as_planned,
@@ -47,13 +50,15 @@ from llamarig.items.unit_differences import (
     switch_job,
     unit_differences,
 )
+from llamarig.items.unit_overrides import NoUnitOverrides
+from llamarig.items.unit_words import model_of, release_change, started, was_started
 from llamarig.items.wanted_unit import Wanted, health_addresses, wanted_unit
 from llamarig.placement.pinned_weights import expected_pinned_mib, with_load_mode
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import Plan
 from llamarig.render import layout
 from llamarig.render.build_flags import FlagRefusedError
-from llamarig.render.model_paths import model_files, target
+from llamarig.render.model_paths import target
 
 
 class NotReadyError(Exception):
@@ -66,15 +71,20 @@ class ServedModels(Item):
     name = "Models served"
     check = "llama.units"
     severity = Severity.ERROR
-    needs = (WholeReleases, FetchedModels, ValidPlans, WorkableDeclarations, WorkableDeclarationsFetched)
+    names_each_change = True
+    needs = (
+        *(NoUnitOverrides, WholeReleases, FetchedModels),
+        *(ValidPlans, WorkableDeclarations, WorkableDeclarationsFetched),
+    )
 
     def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
-        """Units, running switches, releases, the model store, and what plans depend on."""
+        """Units, running switches, releases, the model store with headers, and what plans depend on."""
         if here.locked is not None:
             yield unit_query(rig)
             yield query(RunningJobs)
             yield from release_queries(rig)
             yield query(ModelStore)
+            yield from header_queries(rig, here)
             yield from placement_queries(rig)
             if planned_models(rig):
                 yield query(BackOffs)
@@ -87,10 +97,7 @@ class ServedModels(Item):
         if seen.here.locked is None:
             return []
         units = seen.get(Units, health=health_addresses(rig))
-        found = [
-            Difference(name, "stopped, since no declared model has this unit", "running or started at boot")
-            for name in retired_units(rig, units)
-        ]
+        found = [_retired(name) for name in retired_units(rig, units)]
         try:
             wanted = wanted_units(rig, seen)
         except NotReadyError as error:
@@ -98,7 +105,7 @@ class ServedModels(Item):
             return [refusal, *(_retired_by_hand(one) for one in found)]
         for item in wanted:
             unit = units.get(item.unit)
-            found += [*unit_differences(item, unit), *boot_differences(item, unit)][:1]
+            found += [*unit_differences(item, unit, _stops(item, units)), *boot_differences(item, unit)][:1]
             if not_recorded(seen, item):
                 found.append(
                     Difference(rig.plan_file, "a proposal for it", f"lacks the step down of {item.model.name}")
@@ -110,8 +117,34 @@ class ServedModels(Item):
         refusal = Difference.refusal_of("switches", "none but to a declared unit", "; ".join(refusals))
         return [refusal, *(replace(one, remedy="let the running switch end, then run deploy.py") for one in found)]
 
+    def foresee(self, rig: Rig, seen: Seen) -> Iterable[str]:
+        """What becomes of each model while its release is not built yet, or its files are not there."""
+        if seen.here.locked is None:
+            return
+        units = seen.get(Units, health=health_addresses(rig))
+        yield from (_retired(name).plan for name in retired_units(rig, units))
+        running = running_models(rig, units)
+        for model in sorted(rig.models, key=lambda model: model.name not in running):
+            unit, release = units.get(layout.unit_name(model.name)), release_of(rig, model)
+            then = f"; {started(unit)}" if model.name in running else "; it does not run, and is not started"
+            if unit is None or not unit.text:
+                yield f"{model.name}: installs its unit{then}"
+            elif (change := release_change(unit.text, release)) is not None:
+                yield f"{model.name}: {change}{then}"
+
+    def done(self, rig: Rig, differences: list[Difference]) -> Iterable[str]:
+        """With how long each model was away, as its switch has reported."""
+        ended = of_host().ended
+        for one in differences:
+            message = ended.get(f"{SWITCH}{model_of(one.what)}", "")
+            yield was_started(one.plan, message) if one.will else one.past
+
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
-        """Switch each unit that differs, running ones last, after waiting for a switch that is already running."""
+        """Switch each unit that differs, after waiting for a switch that is already running.
+
+        Those that should run come first. If one of them does not answer, this ends: until then nothing of the other
+        models has changed, of which one may serve, and which would otherwise be units of a release that has failed.
+        """
         texts = {item.unit: item.text for item in wanted_units(rig, seen)}
         waited = yield from switches_awaited(texts, takeover=seen.here.takeover)
         if waited is None:
@@ -127,6 +160,9 @@ class ServedModels(Item):
         retired = retired_units(rig, units)
         for item in wanted:
             yield from self._unit(rig, seen, item, units.get(item.unit), retired)
+        # Last: until the declared default has answered, what was started at boot still is. Then that one alone.
+        boot = [item for item in wanted if boot_differences(item, units.get(item.unit))]
+        yield from _set_what_starts_at_boot(boot)
         for name in retired:
             say(host, f"{name} belongs to no declared model: stopped and disabled; its file is kept")
             yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
@@ -145,8 +181,24 @@ class ServedModels(Item):
             yield from _text_replaced(item)
         if item.plan is not None and (is_switched or not_recorded(seen, item)):
             yield FunctionCommand(record_back_off, [rig, item], {})
-        if not (is_switched and item.running) and boot_differences(item, unit):
-            yield StringCommand("systemctl", "--quiet", "enable" if item.enabled else "disable", item.unit)
+
+
+def _retired(unit: str) -> Difference:
+    expected, found = "stopped, since no declared model has this unit", "running or started at boot"
+    will = f"{model_of(unit)}: stopped, no longer declared; its unit and its files stay"
+    return Difference(unit, expected, found, will=will)
+
+
+def _stops(item: Wanted, units: Mapping[str, Unit]) -> list[str]:
+    """Models that stop where this one is started."""
+    return [model_of(peer) for peer in item.peers if peer in units and units[peer].is_active]
+
+
+def _set_what_starts_at_boot(items: list[Wanted]) -> Commands:
+    """One command, so that a lost connection leaves neither two models nor none to start at boot."""
+    commands = {f"systemctl --quiet {'enable' if item.enabled else 'disable'} {item.unit}" for item in items}
+    if commands:
+        yield StringCommand(" && ".join(sorted(commands, reverse=True)))  # the new default first
 
 
 def _retired_by_hand(retired: Difference) -> Difference:
@@ -169,7 +221,7 @@ def unit_query(rig: Rig) -> Query[dict[str, Unit]]:
 
 
 def wanted_units(rig: Rig, seen: Seen) -> list[Wanted]:
-    """Every model's unit as it should be on this box; those that should run come last, after all others are in place.
+    """Every model's unit as it should be on this box; those that should run come first.
 
     :raises NotReadyError: when a model has no valid plan, or its build refuses a flag
     """
@@ -193,7 +245,7 @@ def wanted_units(rig: Rig, seen: Seen) -> list[Wanted]:
         raise NotReadyError(f"model {model.name!r}: {error}; nothing was changed") from None
     except PlanError as error:
         raise NotReadyError(f"{error}; nothing was changed") from None
-    return sorted(wanted, key=lambda item: item.running)
+    return sorted(wanted, key=lambda item: not item.running)
 
 
 def _by_plan(
@@ -223,7 +275,7 @@ def render(rig: Rig, model: Model, *, seen: Seen, lock: LockedModel, running: Co
         model,
         release=path,
         flags=releases_of(rig, seen).get(path, Release()).flags,
-        files=model_files(lock),
+        files=served_files(rig, seen, model, lock),
         inputs=_identities(store, [target(lock, file) for file in lock.files]),
         model_bytes=sum(file.size for file in lock.files),
         running=model.name in running,

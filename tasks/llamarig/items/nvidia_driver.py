@@ -46,6 +46,8 @@ class NvidiaDriverInstalled(Item):
         if driver is None:
             return []
         box = seen.get(NvidiaPackages, packages=queried_packages(driver))
+        if box.wsl and any(build.backend != "cpu" for build in rig.builds):
+            return []  # Declarations refuses the build, and so the whole deploy
         step = next_step(driver, box, rig.builds, read_versions(rig, seen))
         if step is None:
             return []

@@ -42,6 +42,8 @@ _BACKENDS = {
     ("arch", "vulkan"): ("vulkan-headers", "vulkan-icd-loader", "shaderc", "spirv-headers"),
     ("fedora", "vulkan"): ("vulkan-loader-devel", "glslc", "spirv-headers-devel"),
 }
+_TLS = {"debian": ("libssl-dev",), "arch": ("openssl",), "fedora": ("openssl-devel",)}
+"""The libraries themselves are there wherever ca-certificates is, which needs the program openssl."""
 # Libraries that a release from another box is linked with. On the box that builds it, the compilers depend on them.
 _LIBRARIES = {
     "debian": ("libgomp1", "libstdc++6"),
@@ -69,11 +71,13 @@ def wanted_packages(rig: Rig, name: str) -> dict[str, list[str]]:
 def _of_family(family: str, rig: Rig, name: str) -> list[str]:
     built = sorted({build.backend for build in rig.builds if not is_received(build, name)})
     received = sorted({build.backend for build in rig.builds if is_received(build, name)})
+    with_tls = any(build.tls and not is_received(build, name) for build in rig.builds)
     return [
         *_EVERYWHERE,
         *_BASE[family],
         *((*_COMPILERS_EVERYWHERE, *_COMPILERS[family]) if built else ()),
         *(package for backend in built for package in _BACKENDS.get((family, backend), ())),
+        *(_TLS[family] if with_tls else ()),
         *(_LIBRARIES[family] if received else ()),
         *(package for backend in received for package in _BACKEND_LIBRARIES.get((family, backend), ())),
     ]
@@ -118,7 +122,11 @@ def package_differences(wanted: Mapping[str, Sequence[str]], seen: Seen) -> list
         )
         return [Difference.refusal_of("package manager", "apt, pacman or dnf", message)]
     missing = _missing(family, wanted, seen)
-    return [Difference("packages", "all that are needed", f"missing {', '.join(missing)}")] if missing else []
+    if not missing:
+        return []
+    names = ", ".join(missing)
+    will, did = f"packages: installs {names}", f"packages: installed {names}"
+    return [Difference("packages", "all that are needed", f"missing {names}", will=will, did=did)]
 
 
 def install_missing(wanted: Mapping[str, Sequence[str]], seen: Seen) -> Commands:

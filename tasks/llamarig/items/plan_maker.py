@@ -8,15 +8,14 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
-from pyinfra.api.command import StringCommand
-from pyinfra.context import host, state
+from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Query, Seen, query
+from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.files import FileSizes
@@ -25,17 +24,19 @@ from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.model_store import ModelStore
 from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, PlannableDevices
 from llamarig.facts.releases import Release
+from llamarig.items.box_reservation import run_reserved
 from llamarig.items.header_files import sparse_paths
 from llamarig.items.placements import PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.items.wanted_unit import staying_units
 from llamarig.placement.declared_placement import declared_flags, measure_declared
-from llamarig.placement.devices import simulated_devices, simulation_environment, with_uuids
+from llamarig.placement.devices import simulated_devices, simulation_environment, with_set_aside, with_uuids
 from llamarig.placement.dry_run import (
     DryRunError,
     draft_arguments,
     dry_run_command,
+    measured_on_last_arguments,
     parse_prediction,
     server_outputs,
     short_vocabulary_command,
@@ -45,6 +46,7 @@ from llamarig.placement.dry_run import (
 from llamarig.placement.fallbacks import MIN_UBATCH, NothingFitsError
 from llamarig.placement.pinned_weights import may_be_pinned, needs_measurement, pinned_ram_mib
 from llamarig.placement.planner import PlanRequest, TooManyDryRunsError, make_plan
+from llamarig.placement.speculation_memory import dependent_draft_mib, needs_its_model
 from llamarig.placement.staleness import plan_flags
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import MeasuredPlacement, Plan, PlanInputs, PlannedDevice
@@ -116,7 +118,7 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
         request = _plan_request(rig, model, given, runs, _pinned_ram_mib(rig, seen, model))
         return runs.perform(make_plan(request))
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
-        full = full_gpus(error, host.get_fact(HeldByServers))
+        full = full_gpus(error, ask(HeldByServers))
         raise PlanError(f"model {model.name!r} cannot be planned{full or f': {error}'}") from None
     finally:
         _run(f"rm -rf {runs.directory}")
@@ -133,7 +135,7 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
         request = _plan_request(rig, model, given, runs)
         return runs.perform(measure_declared(request))
     except DryRunError as error:
-        if full := full_gpus(error, host.get_fact(HeldByServers)):
+        if full := full_gpus(error, ask(HeldByServers)):
             raise PlanError(f"model {model.name!r} cannot be measured{full}") from None
         if re.search(r"CUDA error|exit status 124", str(error)):
             raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
@@ -216,14 +218,12 @@ def _pinned_ram_mib(rig: Rig, seen: Seen, model: Model) -> int | None:
         return sys.maxsize  # the owner declares the load mode, and so that the weights fit into the RAM
     locked = seen.here.locked
     memory = server_memory(rig, seen, releases_of(rig, seen), locked) if locked is not None else {}
-    return pinned_ram_mib(rig, model, memory, host.get_fact(Capacity))
+    return pinned_ram_mib(rig, model, memory, ask(Capacity))
 
 
 def _run(line: str) -> str:
-    """The output of a command on the box, run with the operation's global arguments (``_sudo`` ...)."""
-    arguments, _ = pop_global_arguments(state, host, {})
-    rights = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
-    _, output = host.run_shell_command(StringCommand(line), **rights)
+    """The output of a command on the reserved box."""
+    output = run_reserved(line)
     if "No module named" in output.stderr:
         raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
     return str(output.stdout)
@@ -246,18 +246,22 @@ def _devices(rig: Rig, model: Model, runs: _DryRuns, vram: dict[str, int]) -> li
         names = [device.name for device in devices] if rig.simulated_gpus else []
         output = runs.run(used_devices_arguments(model, runs.shards[0], names))
         used = parse_prediction(output, f"llama-fit-params with model {model.name!r}")
-        devices = [device for device in devices if device.name in {row.name for row in used.gpus}]
+        listed = {device.name: device for device in devices}
+        # In the order in which it fills them: that of serve.gpus, where it names them.
+        devices = [listed[row.name] for row in used.gpus if row.name in listed]
     if not devices:
         raise PlanError(
             f"model {model.name!r} cannot be planned: its release sees no GPU here; install the driver, choose a "
             "build with a GPU backend, or declare cpu_only(); or plan for GPUs that are not here with "
             "rig(simulated_gpus=...)"
         )
-    return with_uuids(devices, host.get_fact(Gpus).gpus, model.serve.gpus, vram)
+    gpus = ask(Gpus)
+    matched = with_uuids(devices, gpus.gpus, model.serve.gpus, vram)
+    return matched if rig.simulated_gpus else with_set_aside(matched, gpus.amd)
 
 
 def _listed_devices(runs: _DryRuns, sandbox: Sequence[str] | None) -> list[PlannedDevice]:
-    found: list[PlannedDevice] = host.get_fact(
+    found: list[PlannedDevice] = ask(
         PlannableDevices, release=runs.release, environment=runs.environment, sandbox=sandbox
     )
     return found
@@ -267,14 +271,14 @@ def _plan_request(
     rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, pinned_ram_mib: int | None = None
 ) -> PlanRequest:
     auto, shards = model.serve.placement, runs.shards
-    read = host.get_fact(ModelHeaders, paths=shards)
+    read = ask(ModelHeaders, paths=shards)
     headers = read.of(shards)
     if headers is None:
         raise PlanError(
             f"model {model.name!r} cannot be planned: llama.cpp would not read {read.problem(shards)}; "
             "run deploy.py --data deep=1, which verifies every byte of the model files and fetches damaged ones again"
         )
-    held = host.get_fact(HeldByServers)
+    held = ask(HeldByServers)
     # Beside a model that coexists with others these keep what they hold: only replaced servers make room.
     staying = staying_units(rig, model)
     freed = {} if rig.simulated_gpus else held.freed_vram_mib(staying)
@@ -283,12 +287,13 @@ def _plan_request(
         margins = auto.margins(len(devices)) if isinstance(auto, Auto) else (0,) * len(devices)
     except ValueError as error:
         raise PlanError(f"model {model.name!r}: {error}") from None
+    short = _short(model, runs)
     inputs = PlanInputs(
         header=digest_of(headers),
         shards=tuple(shard.sha256 for shard in given.locked.shards),
         devices=tuple(devices),
         margins_mib=margins,
-        others_mib=_others(rig, model, given, runs, devices),
+        others_mib=_others(rig, model, given, runs, devices, short),
         flags=_flags(model, given.release),
         release=release_id(rig.build_of(model), rig.models),
     )
@@ -297,12 +302,12 @@ def _plan_request(
         flags=given.release.flags,
         header=combined_header(headers),
         header_path=shards[0],
-        short_header_path=_short(model, runs),
+        short_header_path=short,
         simulated=bool(rig.simulated_gpus),
         inputs=inputs,
         ram_available_mib=held.available_mib(staying),
         pinned_ram_mib=pinned_ram_mib,
-        box_ram_mib=host.get_fact(Capacity).ram >> 20,
+        box_ram_mib=ask(Capacity).ram >> 20,
     )
 
 
@@ -318,12 +323,12 @@ def _shards(model: Model, locked: LockedModel) -> list[str]:
 
     :raises PlanError: if the box has neither
     """
-    stored = host.get_fact(ModelStore).files
+    stored = ask(ModelStore).files
     shards = [target(locked, shard) for shard in locked.shards]
     if all(shard in stored for shard in shards):
         return shards
     copies = sparse_paths(locked)
-    sizes = host.get_fact(FileSizes, paths=copies)
+    sizes = ask(FileSizes, paths=copies)
     if [sizes.get(copy) for copy in copies] == [shard.size for shard in locked.shards]:
         return copies
     raise PlanError(f"model {model.name!r} cannot be planned: neither its files nor their headers are on the box")
@@ -350,9 +355,12 @@ def _short(model: Model, runs: _DryRuns) -> str | None:
 
 
 def _others(
-    rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, devices: list[PlannedDevice]
+    rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, devices: list[PlannedDevice], short: str | None
 ) -> tuple[int, ...]:
-    """MiB on each GPU that a dry run of the model does not include: vision projector and draft model."""
+    """MiB on each GPU that a dry run of the model does not include: vision projector and draft model.
+
+    :param short: the model's header with a shorter vocabulary, if there is one
+    """
     others = [0] * len(devices)
     locked = given.locked
     if locked.mmproj is not None and model.serve.mmproj_offload:
@@ -360,7 +368,18 @@ def _others(
     draft = model_files(locked).draft
     if draft is not None:
         names = [device.name for device in devices] if rig.simulated_gpus else []
-        output = runs.run(draft_arguments(model, draft, names))
-        predicted = parse_prediction(output, f"llama-fit-params with the draft of {model.name!r}")
-        others = [other + row.total_mib for other, row in zip(others, predicted.gpus, strict=True)]
+        headers = ask(ModelHeaders, paths=[draft]).of([draft])
+        if headers is not None and needs_its_model(headers[0]):
+            # llama-fit-params cannot load it: it ends with an error, or a segmentation fault.
+            output = runs.run(
+                measured_on_last_arguments(model, runs.shards[0], given.release.flags, len(devices), names)
+            )
+            predicted = parse_prediction(output, f"llama-fit-params with model {model.name!r}")
+            drafts = dependent_draft_mib(predicted, model, headers[0])
+            say(host, f"{model.name}: its draft cannot be measured alone, so {max(drafts)} MiB for it are an estimate")
+        else:
+            output = runs.run(draft_arguments(model, draft, names))
+            predicted = parse_prediction(output, f"llama-fit-params with the draft of {model.name!r}")
+            drafts = tuple(row.total_mib for row in predicted.gpus)
+        others = [other + mib for other, mib in zip(others, drafts, strict=True)]
     return tuple(others) if any(others) else ()

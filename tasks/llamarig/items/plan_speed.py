@@ -11,6 +11,7 @@ from llamarig.declare.model import Model
 from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Seen
+from llamarig.engine.run import ask
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.placement.speed_prediction import calibrate, calibration_runs, ram_bytes_per_token, speed_lines
 from llamarig.placement.steps_down import effective_placement
@@ -42,7 +43,7 @@ def predicted_speed(rig: Rig, seen: Seen, model: Model, plan: Plan, before: Plan
     if calibration is None:
         return []
     shards = [target(lock, shard) for shard in lock.shards]
-    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
+    headers = ask(ModelHeaders, paths=shards).of(shards)
     if headers is None:
         return []
     header = combined_header(headers)

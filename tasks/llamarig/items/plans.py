@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pyinfra import logger
-from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -20,6 +19,7 @@ from llamarig.engine.refuse import report
 from llamarig.engine.screen import say
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.plannable_devices import HeldByServers
+from llamarig.items.box_reservation import on_reserved_box
 from llamarig.items.model_lock import LockedModels
 from llamarig.items.placements import (
     PlanError,
@@ -132,7 +132,7 @@ class ValidPlans(Item):
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Make the missing plans by dry runs."""
         missing = [model for model in planned_models(rig) if model.name not in seen.here.plans]
-        yield FunctionCommand(_plan_missing, [rig, missing], {})
+        yield from on_reserved_box(seen.here.takeover, _plan_missing, rig, missing)
 
 
 class Measurements(Item):
@@ -160,7 +160,7 @@ class Measurements(Item):
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Perform the dry runs."""
-        yield FunctionCommand(measure, [rig, self._unmeasured(rig, seen)], {})
+        yield from on_reserved_box(seen.here.takeover, measure, rig, self._unmeasured(rig, seen))
 
     @staticmethod
     def _unmeasured(rig: Rig, seen: Seen) -> list[Model]:

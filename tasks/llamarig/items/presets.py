@@ -15,6 +15,7 @@ from llamarig.engine.upload import upload
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.releases import Release
 from llamarig.facts.units import Units
+from llamarig.items.model_headers import header_queries, served_files
 from llamarig.items.model_lock import LockedModels
 from llamarig.items.placements import PlanError, chosen_load_modes, placement_queries
 from llamarig.items.plans import ValidPlans
@@ -23,7 +24,6 @@ from llamarig.items.wanted_unit import health_addresses
 from llamarig.placement.pinned_weights import with_load_mode
 from llamarig.render import layout
 from llamarig.render.build_flags import FlagRefusedError
-from llamarig.render.model_paths import model_files
 from llamarig.render.presets import PresetError, preset_text
 from llamarig.render.release import release_path
 from llamarig.render.server_arguments import server_arguments
@@ -41,6 +41,7 @@ class ModelPresets(Item):
             yield query(Sha256Sums, paths=[preset_path(rig.presets)])
             yield query(Units, health=health_addresses(rig))
             yield from release_queries(rig)
+            yield from header_queries(rig, here)
             yield from placement_queries(rig)
 
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
@@ -83,7 +84,7 @@ def _text(rig: Rig, seen: Seen) -> str:
     served = [with_load_mode(rig, model, modes[model.name].mode) for model in rig.models]
     return preset_text(
         [
-            (model, server_arguments(model, model_files(lock), release.flags))
+            (model, server_arguments(model, served_files(rig, seen, model, lock), release.flags))
             for model, lock in zip(served, locked, strict=True)
             if model.build == build.name
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import urllib.request
@@ -21,6 +22,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.refuse import refuse
+from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.engine.upload import upload
 from llamarig.facts.files import LastLines
@@ -113,8 +115,8 @@ class Python(Item):
         yield upload(uv, layout.UV, mode="755")
         log = f"{layout.CPYTHON}/install.log"
         yield StringCommand(f"{{ {install_command(rig.host.python_mirror)}; }} >{log} 2>&1; rm -f {layout.UV}")
-        if not host.get_fact(Interpreters, paths=[layout.PYTHON])[layout.PYTHON].is_usable:
-            lines = host.get_fact(LastLines, path=log, count=12)
+        if not ask(Interpreters, paths=[layout.PYTHON])[layout.PYTHON].is_usable:
+            lines = ask(LastLines, path=log, count=12)
             yield from refuse(install_failed(system, rig.host.python_mirror or PYTHON_DOWNLOADS), lines)
 
 
@@ -163,7 +165,7 @@ def uv_program(wheel: Wheel) -> bytes:
         try:
             with urllib.request.urlopen(wheel.url, timeout=_TIMEOUT_S) as answer:
                 content = answer.read(_LARGEST_WHEEL)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise UvError(f"{wheel.url} cannot be downloaded to the control machine ({error})") from None
         if (found := hashlib.sha256(content).hexdigest()) != wheel.sha256:
             raise UvError(f"{wheel.url} has sha256 {found}, pinned is {wheel.sha256}")

@@ -12,6 +12,7 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, Severity, query
 from llamarig.engine.jobs import is_running, start_job
+from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.engine.shared_builds import expected_requirements, is_received, misfits
 from llamarig.facts.jobs import Jobs
@@ -25,6 +26,7 @@ class WholeReleases(Item):
     """Every declared build has its release, with each file of the manifest in the recorded size."""
 
     name = "Releases"
+    begins_work = True
     check = "llama.release"
     severity = Severity.ERROR
     # A release that cannot be compiled is missing for that reason.
@@ -49,7 +51,7 @@ class WholeReleases(Item):
         unfinished = builds_to_make(rig, seen)
         if not unfinished:
             return
-        jobs = host.get_fact(Jobs, names=[build_job_name(build, rig) for build, _ in unfinished])
+        jobs = ask(Jobs, names=[build_job_name(build, rig) for build, _ in unfinished])
         for build, _ in unfinished:
             name, job = build_job_name(build, rig), build_job(build, rig.models)
             if is_running(jobs.get(name), job):
@@ -66,13 +68,17 @@ class WholeReleases(Item):
 
 def release_differences(path: str, release: Release) -> list[Difference]:
     """At most one difference, if a release is missing or incomplete."""
-    what = f"llama.cpp release {path.rsplit('/', 1)[-1][:20]}"
+    name = path.rsplit("/", 1)[-1]
+    what, commit = f"llama.cpp release {name[:20]}", name[:7]
     if release.manifest is None:
-        return [Difference(what, "a complete release", "not built yet")]
+        will, did = f"llama.cpp {commit}: builds it, minutes to an hour", f"llama.cpp {commit}: built"
+        return [Difference(what, "a complete release", "not built yet", will=will, did=did)]
     recorded = release.manifest.get("files", {})
     wrong = [name for name, file in recorded.items() if release.files.get(name) != file["size"]]
     if wrong:
-        return [Difference(what, "a complete release", f"{', '.join(sorted(wrong))} missing or of another size")]
+        found = f"{', '.join(sorted(wrong))} missing or of another size"
+        will, did = f"llama.cpp {commit}: builds it again, {found}", f"llama.cpp {commit}: built again"
+        return [Difference(what, "a complete release", found, will=will, did=did)]
     return []
 
 

@@ -25,7 +25,7 @@ from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, MoreInputs, Query, Seen, query
 from llamarig.engine.jobs import await_jobs, start_job
 from llamarig.engine.refuse import refuse, report
-from llamarig.engine.run import run
+from llamarig.engine.run import ask, run
 from llamarig.engine.screen import say
 from llamarig.engine.shared_builds import is_received, misfits, recorded_requirements
 from llamarig.facts.files import Sha256Sums
@@ -42,6 +42,9 @@ from llamarig.items.releases import (
 from llamarig.remote.shared.jobs import PackJob, ReceiveJob
 from llamarig.render import layout
 from llamarig.render.release import release_id, release_path
+
+_ATTEMPTS = 3
+"""At packing: another run that waited for the same archive may have fetched and deleted it before it was linked."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +113,27 @@ class PackedReleases(Item):
         for build in self._requested(rig, seen):
             path, needs = release_path(build, rig.models), self._requirements(build, rig, seen)
             assert needs is not None  # else this was refused
-            archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "pack-", 1)
+            archive = f"{layout.WORK}/{release_id(build, rig.models)}/release.tar.gz"
+            name = build_job_name(build, rig).replace("build-", "pack-", 1)
             job = PackJob(release=path, archive=archive)
             properties = [f"ReadWritePaths={layout.WORK}"]
-            yield from start_job(name, "build.pack_release", job, takeover=seen.here.takeover, properties=properties)
-            yield await_jobs({name: f"build {build.name}"})
-            sha256 = host.get_fact(Sha256Sums, paths=[archive]).get(archive, "")
+            # A link of this run's own: another run that waits for the same archive deletes that one, and never this.
+            mine = f"{archive}.{secrets.token_hex(4)}"
+            directory = archive.rpartition("/")[0]
+            yield StringCommand(f"mkdir -p {directory} && {_delete_old(directory)}")
+            sha256 = ""
+            for _ in range(_ATTEMPTS):
+                yield from start_job(
+                    name, "build.pack_release", job, takeover=seen.here.takeover, properties=properties
+                )
+                yield await_jobs({name: f"build {build.name}"})
+                yield StringCommand(f"ln -f {archive} {mine} 2>/dev/null || true")
+                if sha256 := ask(Sha256Sums, paths=[mine]).get(mine, ""):
+                    break
             here = run().scratch / release_id(build, rig.models)
-            yield FileDownloadCommand(archive, str(here))
+            yield FileDownloadCommand(mine, str(here))
             yield FunctionCommand(_offer, [path, Archive(here, sha256, needs)], {})
-            yield StringCommand("rm", "-f", archive)
+            yield StringCommand("rm", "-f", mine, archive)
 
     @staticmethod
     def _requirements(build: Build, rig: Rig, seen: Seen) -> Platform | None:
@@ -164,16 +178,16 @@ class ReceivedReleases(Item):
             if reasons := misfits(offered.needs, seen.get(HostPlatform)):
                 yield from refuse(f"build {build.name!r} from {build.built_by} cannot run here: {'; '.join(reasons)}")
                 return
-            archive, name = _archive(build, rig), build_job_name(build, rig).replace("build-", "receive-", 1)
+            name = build_job_name(build, rig).replace("build-", "receive-", 1)
             say(
                 host,
                 f"build {build.name}: sending {offered.path.stat().st_size / 1024**2:.0f} MiB from {build.built_by}",
             )
-            # Under a name of its own: another run may be unpacking the same archive.
+            directory = f"{layout.WORK}/{release_id(build, rig.models)}"
+            # By its content, since another run may be unpacking another archive of this release, or sending the same.
+            archive = f"{directory}/{offered.sha256}.tar.gz"
             part = f"{archive}.{secrets.token_hex(4)}.part"
-            directory = archive.rpartition("/")[0]
-            # With what a killed run has left: no transfer takes a day.
-            yield StringCommand(f"mkdir -p {directory} && find {directory} -name '*.part' -mmin +1440 -delete")
+            yield StringCommand(f"mkdir -p {directory} && {_delete_old(directory)}")
             yield FileUploadCommand(str(offered.path), part)
             yield StringCommand(f"mv -f {part} {archive}")
             job = ReceiveJob(archive=archive, sha256=offered.sha256, release=path, builder=build.built_by or "")
@@ -187,6 +201,11 @@ class ReceivedReleases(Item):
             yield await_jobs({name: f"build {build.name}"})
 
 
+def _delete_old(directory: str) -> str:
+    """The command that deletes archives that killed or refused runs have left: no transfer takes a day."""
+    return f"find {directory} -maxdepth 1 -name '*.tar.gz*' -mmin +1440 -delete"
+
+
 def _queries(rig: Rig) -> Iterable[Query[Any]]:
     if any(build.built_by for build in rig.builds):
         yield from release_queries(rig)
@@ -197,11 +216,6 @@ def _missing_here(rig: Rig, seen: Seen) -> list[tuple[Build, list[Difference]]]:
     if not any(is_received(build, seen.host) for build in rig.builds):
         return []
     return [found for found in incomplete(rig, seen) if is_received(found[0], seen.host)]
-
-
-def _archive(build: Build, rig: Rig) -> str:
-    """Path of the packed release, on the builder and on the boxes that receive it."""
-    return f"{layout.WORK}/{release_id(build, rig.models)}/release.tar.gz"
 
 
 def _offer(state: State, host: Host, path: str, archive: Archive) -> bool:

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyinfra.context import host
-
 from llamarig.declare.build import Build
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, query
 from llamarig.engine.jobs import await_jobs, is_running, start_job
+from llamarig.engine.run import ask
 from llamarig.facts.jobs import Jobs
 from llamarig.facts.simulated_gpus import IntactSimulatedGpus
 from llamarig.items.releases import WholeReleases, incomplete, release_queries
@@ -61,6 +60,7 @@ def _job(build: Build, rig: Rig) -> SimulationJob:
         cache=release.cache,
         source=release.source,
         release=release.release,
+        pip=release.pip,
     )
 
 
@@ -94,7 +94,7 @@ class SimulatedGpus(Item):
         """Compile them on the box, and wait."""
         missing = self._missing(rig, seen)
         jobs = {f"simulate-{build.source.commit[:12]}": (build, _job(build, rig)) for build in missing}
-        running = host.get_fact(Jobs, names=sorted(jobs))
+        running = ask(Jobs, names=sorted(jobs))
         for name, (_, job) in jobs.items():
             if not is_running(running.get(name), job):
                 paths = f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.SIMULATED}"

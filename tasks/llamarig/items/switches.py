@@ -10,18 +10,21 @@ from pyinfra.context import host
 from llamarig.engine.item import Commands
 from llamarig.engine.jobs import SWITCH, await_jobs, start_job
 from llamarig.engine.refuse import refuse
+from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
-from llamarig.render.switch_recovery import RESTORE
+from llamarig.render.switch_recovery import RESTORE, SERVICE
 
 _PROPERTIES = (
     # A stopped switch restores the previous server, which takes one stop and one start.
     "TimeoutStopSec=120",
     # Also after SIGKILL, and where the kernel has killed it for want of memory.
-    f"ExecStopPost={RESTORE} after-switch {layout.PROOFS} {layout.JOBS}/{{name}} {{{{run}}}}",
+    f"ExecStopPost={RESTORE}",
+    # Linux 6.18 was seen to kill that, too, when the whole control group is killed (systemctl kill -s KILL).
+    f"OnFailure={SERVICE}",
 )
 
 
@@ -34,7 +37,7 @@ def switches_awaited(
     :param takeover: whether another switch is left alone here, because the next job stops it
     :return: models whose switch was waited for; None after a refusal
     """
-    running = host.get_fact(RunningJobs)
+    running = ask(RunningJobs)
     found = _switches(running)
     if takeover:
         found = {name: job for name, job in found.items() if is_wanted(job, texts)}
@@ -60,8 +63,7 @@ def switch_refusals(running: Mapping[str, RunningJob], texts: Mapping[str, str])
 def run_switch(model: str, job: SwitchJob, *, takeover: bool = False) -> Commands:
     """Switch a model's unit and wait for the end; fails if another job is in its way, or with ``takeover`` stops it."""
     name = f"{SWITCH}{model}"
-    properties = [line.format(name=name) for line in _PROPERTIES]
-    yield from start_job(name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=properties)
+    yield from start_job(name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=_PROPERTIES)
     yield await_jobs({name: model})
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Difference
 from llamarig.facts.units import Unit
+from llamarig.items.unit_words import started, unit_changes
 from llamarig.items.wanted_unit import Wanted
 from llamarig.remote.shared.jobs import StartPlan, SwitchJob
 from llamarig.remote.shared.unit_directives import directives, directives_sha256
@@ -26,16 +28,15 @@ def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
     """Names of the models that should run now.
 
     Models with ``coexists`` always run. Of the others the default runs, unless the owner has switched to another one by
-    hand: then the default is still the one enabled at boot, and the other one is active.
+    hand: then the default is still the one enabled at boot, and the other one is active. Where the default coexists,
+    none of the others runs unless the owner has started it.
     """
     running = {model.name for model in rig.models if model.serve.coexists}
     default = rig.default_model
-    if default.serve.coexists:
-        return running
     exclusive = [model for model in rig.models if not model.serve.coexists]
     chosen = [model.name for model in exclusive if _unit(units, model).is_active]
-    if chosen and _unit(units, default).enabled == "enabled":
-        return running | {chosen[0]}
+    if default.serve.coexists or (chosen and _unit(units, default).enabled == "enabled"):
+        return running | set(chosen[:1])
     return running | {default.name}
 
 
@@ -43,25 +44,38 @@ def _unit(units: Mapping[str, Unit], model: Model) -> Unit:
     return units.get(layout.unit_name(model.name), Unit())
 
 
-def unit_differences(wanted: Wanted, unit: Unit | None) -> list[Difference]:
+def unit_differences(wanted: Wanted, unit: Unit | None, replaced: Sequence[str] = ()) -> list[Difference]:
     """At most one difference: the first that applies.
+
+    :param replaced: models that stop where this one is started
 
     A unit with the wanted directives keeps running even if its comments or the paths of our helper programs differ: its
     text is replaced and reloaded (``Difference.is_only_text``). A restart follows only from other directives (command
     line, environment, release, sandbox), from changed files, or from a server that does not answer.
     """
-    what = wanted.unit
-    restarts = (wanted.model.name,) if wanted.running else ()
+    what, name = wanted.unit, wanted.model.name
+    restarts = (name,) if wanted.running else ()
+    then = f"; {started(unit, replaced)}" if wanted.running else "; it does not run, and is not started"
     if unit is None or not unit.text:
-        return [Difference(what, "installed", "missing", restarts=restarts)]
+        will = f"{name}: installs its unit{then}"
+        return [Difference(what, "installed", "missing", restarts=restarts, will=will, texts=("", wanted.text))]
+    texts = (unit.text, wanted.text)
     if directives(unit.text) != directives(wanted.text):
         expected = "the unit rendered from the declaration"
-        return [Difference(what, expected, _differing_directives(unit.text, wanted.text), restarts=restarts)]
+        changes = ", ".join(unit_changes(*texts))
+        will = f"{name}: {changes}{then}"
+        if unit.rolled_back_at and unit.rolled_back_to == directives_sha256(unit.text):
+            found_text, expected = f"rolled back at {unit.rolled_back_at}", f"what is declared ({changes})"
+            remedy = "deploy.py goes forward again; to stay, declare what it was before"
+            return [Difference(what, expected, found_text, remedy, restarts=restarts, will=will, texts=texts)]
+        found_text = _differing_directives(unit.text, wanted.text)
+        return [Difference(what, expected, found_text, restarts=restarts, will=will, texts=texts)]
     if wanted.running and (found := _process_difference(wanted, unit)) is not None:
-        return [found]
+        return [replace(found, will=f"{name}: {found.found}; {started(unit, replaced)}")]
     if unit.text != wanted.text:
         found_text = "has the comments or helper paths of another version"
-        return [Difference(what, "those of this version", found_text, is_only_text=True)]
+        will = f"{name}: comments of its unit, or what concerns a start alone; it goes on running"
+        return [Difference(what, "those of this version", found_text, is_only_text=True, will=will, texts=texts)]
     return []
 
 
@@ -80,7 +94,7 @@ def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
     expected, found = "", ""
     if not unit.is_active:
         expected, found = "running", unit.active
-    elif unit.arguments and unit.arguments != wanted.arguments:
+    elif unit.arguments and unit.arguments != wanted.arguments and not _has_own_command(unit):
         expected, found = "the declared flags", "running with other flags"
     elif not _runs_its_file(unit):
         expected, found = (
@@ -90,7 +104,7 @@ def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
     elif unit.proved_inputs and unit.proved_inputs != wanted.inputs:
         expected, found = "a start with its model files", "started before they were replaced"
     elif unit.key == "other":
-        expected, found = "the key in its key file", "running with another key"
+        expected, found = "its key and certificate files", "running with other contents of them"
     elif not is_proved(wanted, unit):
         expected, found = "a recorded answer", "no record of an answer to a prompt with these flags"
     elif unit.health not in (_OK, 503) and (unit.age_s is None or unit.age_s > _LISTENS_WITHIN_S):
@@ -98,6 +112,11 @@ def _process_difference(wanted: Wanted, unit: Unit) -> Difference | None:
     elif unit.wants_key and unit.health == _OK:
         expected, found = _key_difference(unit)
     return Difference(wanted.unit, expected, found, restarts=(wanted.model.name,)) if expected else None
+
+
+def _has_own_command(unit: Unit) -> bool:
+    """Whether a drop-in sets the command line: an accepted one, or this unit would not be compared."""
+    return any("ExecStart" in one.settings for one in unit.drop_ins)
 
 
 def _runs_its_file(unit: Unit) -> bool:
@@ -131,13 +150,24 @@ def is_proved(wanted: Wanted, unit: Unit) -> bool:
     return unit.proved_sha256 == hashlib.sha256(unit.text.encode()).hexdigest()
 
 
+def unproved_units(rig: Rig, units: Mapping[str, Unit]) -> tuple[str, ...]:
+    """Units of declared models that do not run, and whose file has never answered a completion."""
+    installed = {layout.unit_name(model.name): _unit(units, model) for model in rig.models}
+    return tuple(
+        name
+        for name, unit in installed.items()
+        if unit.text and not unit.is_active and unit.proved_directives_sha256 != directives_sha256(unit.text)
+    )
+
+
 def boot_differences(wanted: Wanted, unit: Unit | None) -> list[Difference]:
     """Whether the unit starts at boot exactly when it should."""
     is_enabled = unit is not None and unit.enabled == "enabled"
     if is_enabled == wanted.enabled:
         return []
     shown = {True: "started at boot", False: "not started at boot"}
-    return [Difference(wanted.unit, shown[wanted.enabled], shown[is_enabled])]
+    will = f"{wanted.model.name}: {shown[wanted.enabled]} from now on"
+    return [Difference(wanted.unit, shown[wanted.enabled], shown[is_enabled], will=will)]
 
 
 def retired_units(rig: Rig, units: Mapping[str, Unit]) -> list[str]:
@@ -177,4 +207,5 @@ def switch_job(
         plan=plan,
         pinned_mib=wanted.pinned_mib,
         inputs=wanted.inputs,
+        web_ui=serve.web_ui,
     )

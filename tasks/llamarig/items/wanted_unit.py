@@ -11,7 +11,7 @@ from llamarig.records.plan_file import Plan
 from llamarig.remote.shared.server_url import server_url
 from llamarig.render import layout
 from llamarig.render.server_arguments import ModelFiles, server_arguments
-from llamarig.render.unit_text import api_key_credential, load_timeout, unit_text
+from llamarig.render.unit_text import credentials_in_unit, declared_credentials, load_timeout, unit_text
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def wanted_unit(
     """
     build = rig.build_of(model)
     program = f"{release}/bin/llama-server"
-    arguments = server_arguments(model, files, flags, api_key_credential(model))
+    arguments = server_arguments(model, files, flags, credentials_in_unit(model))
     peers = exclusive_peers(rig, model)
     return Wanted(
         model=model,
         text=unit_text(model, build, release, files, arguments, peers, model_bytes, pins(rig, model)),
         arguments=(program, *arguments),
-        # The credential exists only while the unit runs, so the check reads the file that it is made from.
-        check=(program, *server_arguments(model, files, flags, model.serve.api_key_file), "--help"),
+        # Credentials exist only while the unit runs, so the check reads the files that they are made from.
+        check=(program, *server_arguments(model, files, flags, declared_credentials(model)), "--help"),
         peers=peers,
         running=running,
         enabled=model.serve.coexists or model.name == rig.default_model.name,
@@ -92,6 +92,9 @@ def wanted_unit(
 
 def health_addresses(rig: Rig) -> dict[str, str]:
     """Unit -> the URL of its health endpoint, from the box itself."""
-    return {
-        layout.unit_name(model.name): f"{server_url(model.serve.host, model.serve.port)}/health" for model in rig.models
-    }
+    return {layout.unit_name(model.name): f"{_address(model)}/health" for model in rig.models}
+
+
+def _address(model: Model) -> str:
+    serve = model.serve
+    return server_url(serve.host, serve.port, prefix=serve.api_prefix or "", tls=serve.tls_key_file is not None)
