@@ -13,6 +13,8 @@ from llamarig.checks.registry import CHECKS, NoSuchCheckError, check_accepted_na
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Difference
 from llamarig.facts.gpus import Gpus
+from llamarig.facts.kernel_messages import GpuMessage, KernelLog
+from llamarig.facts.ram import Module, Ram
 from llamarig.facts.stray_settings import ServerProcess, Strays
 
 from tests.checks.example_boxes import (
@@ -37,6 +39,7 @@ from tests.checks.example_boxes import (
     rig,
     served,
 )
+from tests.checks.unified_boxes import STRIX_HALO, strix
 from tests.placement.planned_box import BY_PLAN, MODEL, planned
 
 # check id -> (rig, box on which the check finds something, box on which it does not)
@@ -102,6 +105,16 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
         Box(gpus=gpus(("9.0, 580.159.04", "8.9, 580.159.04"))),
     ),
     "gpu.throttle": (A, Box(gpus=gpus(("0x0000000000000001", "0x0000000000000040"))), Box(gpus=gpus())),
+    "gpu.gtt": (
+        STRIX_HALO,
+        Box(gpus=strix(gtt_mib=30000), locked=(LARGE,)),
+        Box(gpus=strix(gtt_mib=98304), locked=(LARGE,)),
+    ),
+    "gpu.errors": (
+        A,
+        Box(kernel=KernelLog(readable=True, gpu=(GpuMessage("79", "0000:00:06", 1795842009),))),
+        Box(kernel=KernelLog(readable=True)),
+    ),
     "gpu.ecc": (A, Box(gpus=gpus(("0x0000000000000001, 0", "0x0000000000000001, 3"))), Box(gpus=gpus())),
     "gpu.memory": (A, Box(gpus=gpus(("143771, 143156", "143771, 90000"))), Box(gpus=gpus())),
     "gpu.room": (
@@ -130,6 +143,11 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     ),
     "llama.plans": (A, Box(differences={"Plans": [Difference("plan", "made for these GPUs", "stale")]}), Box()),
     "llama.units": (A, Box(differences={"Models served": [Difference("u", "running", "failed")]}), Box()),
+    "llama.drop-ins": (A, Box(differences={"Unit overrides": [Difference("u", "none", "a drop-in", "revert")]}), Box()),
+    "llama.jobs": (A, Box(differences={"Running jobs": [Difference("a build", "none", "runs", "stop it")]}), Box()),
+    "llama.clients": (B, Box(packet_filter="ignored"), Box(packet_filter="applied")),
+    "llama.systemd": (A, Box(systemd=247), Box(systemd=252)),
+    "llama.unproved": (A, Box(unproved=("llamarig-m.service",)), Box()),
     "llama.config-files": (A, Box(strays=Strays(config_files=("/etc/llama.cpp/config.ini",))), Box()),
     "llama.environment": (
         B,
@@ -151,6 +169,16 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
         A,
         Box(differences={"Hub client": [Difference("hub client", "installed", "missing")]}),
         Box(differences={"Models served": [Difference("u", "a", "b")]}),
+    ),
+    "llama.gpu": (
+        B,
+        Box(strays=served(listens=("127.0.0.1:8001",), devices=())),
+        Box(strays=served(listens=("127.0.0.1:8001",), devices=("nvidia0",))),
+    ),
+    "llama.prompt-cache": (
+        B,
+        Box(strays=served(state_mib=3462, cache_mib=2048)),
+        Box(strays=served()),
     ),
 }
 
@@ -200,6 +228,18 @@ def test_four_ddr5_modules_are_a_note_and_a_lost_profile_is_none() -> None:
     assert "80 %" in lost.found
     (declared,) = look("memory.speed", rig(BOX_A, memory_mts=5200), Box(ram=ram("012_ddr5_5200_off.txt")))
     assert declared.fails
+
+
+def test_ram_that_processor_and_chipset_hold_back_is_a_note_without_a_profile_to_enable() -> None:
+    kit = Module(8192, "DDR4", "DIMM", speed=2133, configured=2133, part_number="F4-3200C16-8GVKB")
+    locked = Box(ram=Ram((kit, kit), 2, processor="Intel(R) Core(TM) i7-6700 CPU @ 3.40GHz", board="ASRock B250M Pro4"))
+    (normal,) = look("memory.speed", A, locked)
+    assert (normal.severity, normal.fails) == (Severity.NOTE, False)
+    allowed = "processor and chipset (i7-6700, B250) allow no more than 2133 MT/s"
+    assert normal.remedy == f"{allowed}, so this is normal"
+    (declared,) = look("memory.speed", rig(BOX_A, memory_mts=3200), locked)
+    assert (declared.severity, declared.fails) == (Severity.WARNING, True)
+    assert declared.remedy == f"{allowed}: declare memory_mts=2133"
 
 
 def test_an_undeclared_power_limit_is_a_note() -> None:

@@ -8,6 +8,7 @@ from llamarig.checks.leftovers import CannotDeleteError, Leftover, chosen, lefto
 from llamarig.declare.rig import Rig
 from llamarig.facts.disk_use import Directory
 from llamarig.facts.model_store import StoredFile
+from llamarig.facts.units import Unit
 from llamarig.render import layout
 from llamarig.render.model_paths import GIB, partial, record, target
 from llamarig.render.release import release_path
@@ -26,8 +27,12 @@ def found_on(
     toolkits: dict[str, str] | None = None,
     keep: int = 0,
     rig: Rig = RIG,
+    starts: dict[str, str] | None = None,
+    units: dict[str, Unit] | None = None,
+    installed: tuple[str, ...] = (),
 ) -> list[Leftover]:
-    return leftovers(rig, [LOCKED], files, directories, users or {}, toolkits or {}, keep)
+    models = (rig, [LOCKED], files, directories)
+    return leftovers(*models, users or {}, starts or {}, toolkits or {}, keep, units or {}, installed)
 
 
 DECLARED = stored(target(LOCKED, FILE), record(LOCKED, FILE), partial(FILE), f"{layout.MODELS}/.partial/.lock")
@@ -151,6 +156,36 @@ def test_the_newest_releases_are_kept() -> None:
         chosen(["releases/c"], found_on({}, directories, users, keep=2))
 
 
+def test_the_newest_release_is_the_last_that_was_put_in_place() -> None:
+    """A box whose clock was wrong, or was set back; and a release that was put in place again."""
+    ages = {"first": 99, "second": 5, "third": 1, "of an earlier version": 50, "next.part": 100}
+    directories = {f"{layout.RELEASES}/{name}": Directory(GIB, changed_at) for name, changed_at in ages.items()}
+    for installed, kept in (
+        (("first", "second", "third"), {"third", "second"}),
+        (("first", "second", "third", "first"), {"first", "third"}),
+        (("third",), {"third", "first"}),
+        (("gone", "third", ""), {"third", "first"}),
+    ):
+        found = found_on({}, directories, keep=2, installed=installed)
+        assert {leftover.name.removeprefix("releases/") for leftover in found if leftover.kept_because} == kept
+
+
+def test_a_start_record_keeps_its_release_and_no_model_file() -> None:
+    """After two failed upgrades, the release that a rollback returns to is the oldest."""
+    path = f"{HERE}/Q6_K/m-Q6_K.gguf"
+    ages = {"proved": 10, "failed": 20, "failed-too": 30}
+    directories = {f"{layout.RELEASES}/{name}": Directory(GIB, changed_at) for name, changed_at in ages.items()}
+    record = f'"text": "ExecStart={layout.RELEASES}/proved/bin/llama-server -m {path}\\n"'
+    starts = {"start record llamarig-m.service.previous.json": record}
+    found = {leftover.name: leftover.kept_because for leftover in found_on(stored(path), directories, starts=starts)}
+    assert found == {
+        "releases/proved": "start record llamarig-m.service.previous.json refers to it",
+        "releases/failed": "",
+        "releases/failed-too": "",
+        f"models/o/r/{LOCKED.commit}/Q6_K/m-Q6_K": "",
+    }
+
+
 def test_a_toolkit_is_kept_while_a_release_loads_its_libraries() -> None:
     builds = [d.build(name="cuda", architectures=("89-real",), cuda_toolkit="13.0")]
     serve = d.serve(port=8080, context=4096)
@@ -160,3 +195,24 @@ def test_a_toolkit_is_kept_while_a_release_loads_its_libraries() -> None:
     toolkits = {f"{layout.RELEASES}/old": f"{layout.CUDA}/13.1/root", f"{layout.RELEASES}/cpu": ""}
     found = {leftover.name: leftover.kept_because for leftover in found_on({}, directories, toolkits=toolkits, rig=rig)}
     assert found == {"cuda/13.1": "releases/old refers to it", "cuda/13.2": "", "cuda/13": ""}
+
+
+def test_a_unit_of_no_declared_model_can_be_deleted_once_it_is_stopped() -> None:
+    units = {
+        layout.unit_name(RIG.models[0].name): Unit(text="[Unit]", active="active"),
+        "llamarig-old.service": Unit(text="[Unit]"),
+        "llamarig-runs.service": Unit(text="[Unit]", active="active"),
+        "llamarig-boots.service": Unit(text="[Unit]", enabled="enabled"),
+    }
+    found = {one.name: one for one in found_on(DECLARED, {RELEASE: Directory(GIB)}, units=units)}
+    assert sorted(found) == [
+        "units/llamarig-boots.service",
+        "units/llamarig-old.service",
+        "units/llamarig-runs.service",
+    ]
+    old = found["units/llamarig-old.service"]
+    assert old.paths[0] == "/etc/systemd/system/llamarig-old.service"
+    assert f"{layout.PROOFS}/llamarig-old.service.json" in old.paths
+    assert old.kept_because == ""
+    assert found["units/llamarig-runs.service"].kept_because.startswith("it runs: run deploy.py first, which stops it")
+    assert found["units/llamarig-boots.service"].kept_because.startswith("it is started at boot: run deploy.py first")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from llamarig.declare.rig import Rig
+from llamarig.facts.gpus import GpuState
+from llamarig.items.cards_in_use import large
 from llamarig.records.bench_ledger import BenchEntry, Conditions, TokenRate
 
 TOLERATED_DROP = 0.05
 """Medians of consecutive runs differ by 1 to 2 % on an idle box; a larger loss than this has a cause."""
 
 # Flags that do not affect the speed: address and name.
-_NOT_SPEED = ("--host", "--port", "--alias", "--api-key-file")
+_NOT_SPEED = ("--host", "--port", "--alias", "--api-key-file", "--api-prefix", "--ssl-cert-file", "--ssl-key-file")
 
 
 def speed_flags(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -45,15 +48,17 @@ class Comparison:
 
     earlier: BenchEntry
     prompt: float
-    generation: float
+    generation: float | None
+    """None for a model that generates nothing."""
 
     @property
     def is_slower(self) -> bool:
         """Whether either speed dropped by more than the spread of the measurement."""
-        return min(self.prompt, self.generation) < -TOLERATED_DROP
+        return min(self.prompt, self.generation or 0.0) < -TOLERATED_DROP
 
     def __str__(self) -> str:
-        return f"prompt {100 * self.prompt:+.1f} %, generation {100 * self.generation:+.1f} %"
+        prompt = f"prompt {100 * self.prompt:+.1f} %"
+        return prompt if self.generation is None else f"{prompt}, generation {100 * self.generation:+.1f} %"
 
 
 def compare_with_previous(entry: BenchEntry, ledger: Sequence[BenchEntry]) -> Comparison | None:
@@ -79,11 +84,10 @@ def _depth(entry: BenchEntry) -> tuple[int, int]:
 
 
 def _comparison(entry: BenchEntry, earlier: BenchEntry) -> Comparison:
-    return Comparison(
-        earlier,
-        prompt=entry.prompt.median / earlier.prompt.median - 1,
-        generation=entry.generation.median / earlier.generation.median - 1,
-    )
+    generation = None
+    if entry.generation is not None and earlier.generation is not None:
+        generation = entry.generation.median / earlier.generation.median - 1
+    return Comparison(earlier, entry.prompt.median / earlier.prompt.median - 1, generation)
 
 
 def changed_conditions(now: Conditions, then: Conditions) -> list[str]:
@@ -128,6 +132,23 @@ def _by_flag(words: Sequence[str]) -> dict[str, str]:
     return {flag: value or "given" for flag, value in found.items()}
 
 
+def untried_settings(rig: Rig, models: Collection[str], gpus: GpuState) -> list[str]:
+    """Settings of timed models that may be faster on these GPUs, depending on the card: only timing tells.
+
+    GGML_VK_ALLOW_GRAPHICS_QUEUE: "it can increase performance on RADV" (ggml-vulkan.cpp, pinned commit). On an RX
+    9070 XT tokens came 1 to 5 % faster, and prompts up to 3 % slower (llama.cpp #20551).
+    """
+    variable = "GGML_VK_ALLOW_GRAPHICS_QUEUE"
+    if gpus.gpus or not large(gpus.amd):
+        return []
+    return [
+        f'{model.name}: environment={{"{variable}": "1"}} gave 1 to 5 % more tokens/s on an RX 9070 XT, and up to 3 % '
+        "less prompt speed (llama.cpp #20551): declare it, deploy, and time again"
+        for model in rig.models
+        if model.name in models and rig.build_of(model).backend == "vulkan" and variable not in model.serve.environment
+    ]
+
+
 def conditions_line(entry: BenchEntry) -> str:
     """One line with the conditions under which a row of the table was measured."""
     at = entry.conditions
@@ -166,7 +187,15 @@ def table(rows: Sequence[tuple[BenchEntry, Comparison | None]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def _with_range(speed: TokenRate) -> str:
+def rates(entry: BenchEntry) -> str:
+    """The medians of a timing, in words."""
+    generation = f" and {entry.generation.median:g}" if entry.generation is not None else ""
+    return f"{entry.prompt.median:g}{generation} tokens/s"
+
+
+def _with_range(speed: TokenRate | None) -> str:
+    if speed is None:
+        return "-"
     return f"{_rate(speed.median)} ({_rate(speed.lowest)}-{_rate(speed.highest)})"
 
 

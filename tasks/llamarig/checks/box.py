@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from llamarig.engine.item import Difference
 from llamarig.facts.cuda_toolkits import Version
 from llamarig.facts.gpus import GpuState
+from llamarig.facts.kernel_messages import KernelLog
 from llamarig.facts.machine import Machine
 from llamarig.facts.ram import Ram
 from llamarig.facts.ram_users import RamUsers
+from llamarig.facts.sandbox_support import Filtering
 from llamarig.facts.stray_settings import Strays
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.plan_file import Plan
@@ -20,12 +22,19 @@ from llamarig.records.plan_file import Plan
 class Box:
     """Everything that checks read."""
 
+    unproved: tuple[str, ...] = ()
+    """Units of declared models that do not run, and whose file has never answered a prompt."""
     ram: Ram = field(default_factory=Ram)
     machine: Machine = field(default_factory=Machine)
     gpus: GpuState = field(default_factory=GpuState)
+    kernel: KernelLog = field(default_factory=lambda: KernelLog(readable=True))
     toolkits: Mapping[str, Version] = field(default_factory=dict)
     """Path -> version of the CUDA toolkits that builds declare by path."""
     strays: Strays = field(default_factory=Strays)
+    packet_filter: Filtering = ""
+    """Whether IPAddressDeny= of units is applied."""
+    systemd: int | None = None
+    """Its version."""
     ram_users: RamUsers = field(default_factory=RamUsers)
     locked: tuple[LockedModel, ...] = ()
     differences: Mapping[str, list[Difference]] = field(default_factory=dict)

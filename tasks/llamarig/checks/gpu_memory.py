@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from llamarig.checks.base import Check, Finding, Severity
 from llamarig.checks.box import Box
 from llamarig.declare.model import Model
-from llamarig.declare.placement import CpuOnly
+from llamarig.declare.placement import AllOnGpu, CpuOnly
 from llamarig.declare.rig import Rig
 from llamarig.facts.gpus import Gpu, shown
 from llamarig.items.cards_in_use import cards_in_use
 from llamarig.items.model_units import ServedModels
 from llamarig.items.plans import ValidPlans
 from llamarig.placement.devices import cards_of
+from llamarig.placement.unified_memory import is_shared
 from llamarig.records.plan_file import Plan
 from llamarig.render import layout
 
@@ -44,7 +45,7 @@ class FreeMemory(Check):
             return
         planned = [card for _, plan, cards in _planned_cards(rig, box) if not plan.proposals for card in cards]
         for card in cards_in_use(rig, box.gpus):
-            if card in planned or card.free_mib >= 0.9 * card.total_mib:
+            if card in planned or card.integrated or card.free_mib >= 0.9 * card.total_mib:
                 continue
             if box.strays.unseen:
                 yield self.not_known(f"whether a model holds it: {box.strays.unseen}", about=shown(card))
@@ -90,7 +91,12 @@ class PlanRoom(Check):
                 continue
             for index, card in enumerate(cards):
                 device = plan.belongs.devices[index]
-                if card is not None:
+                if is_shared(device):
+                    continue  # memory.room counts it
+                if card is not None and not card.total_mib:
+                    about = f"{model.name} {device.name}"
+                    yield self.not_known(f"the driver does not tell the memory of {shown(card)}", about=about)
+                elif card is not None:
                     yield from self._of_card(rig, box, model, plan, index, card)
                 elif not device.uuid:
                     about = f"{model.name} {device.name}"
@@ -128,6 +134,38 @@ def _serves_on_gpus(rig: Rig, box: Box) -> bool:
     return any(server.unit.startswith("llamarig-") and server.unit not in in_ram for server in box.strays.servers)
 
 
+class SharedMemoryLimit(Check):
+    """By default, the kernel lets AMD's integrated graphics use half of the RAM."""
+
+    id = "gpu.gtt"
+    expects = (
+        "where AMD's integrated graphics serve, as much memory for them (set aside by the firmware, and GTT) as each "
+        "model takes there: by its plan, or with all_on_gpu() the size of its locked files; derived"
+    )
+    remedy = (
+        "raise the limit with the kernel parameters ttm.pages_limit and ttm.page_pool_size (pages of 4 KiB), restart "
+        "the box, and plan again; or declare a smaller quant or context"
+    )
+
+    def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
+        """Compare where such a GPU is the only one in use."""
+        cards = cards_in_use(rig, box.gpus)
+        if len(cards) != 1 or not cards[0].shared_mib:
+            return
+        limit = cards[0].total_mib + cards[0].shared_mib
+        sizes = {
+            model.name: sum(file.size for file in locked.files) >> 20
+            for model, locked in zip(rig.models, box.locked, strict=False)
+            if isinstance(model.serve.placement, AllOnGpu)
+        }
+        planned = {name: sum(row.total_mib for row in plan.gpus) for name, plan in box.plans.items()}
+        for name, mib in (sizes | planned).items():
+            if mib > limit:
+                yield self.finding(
+                    f"{limit} MiB, of them {cards[0].shared_mib} of GTT", f"{mib} MiB or more", about=name
+                )
+
+
 class Display(Check):
     """A desktop takes 300 to 2000 MiB that the placement counts on, and more when a window opens."""
 
@@ -142,7 +180,7 @@ class Display(Check):
         nvidia-smi reports a display as active if memory is allocated for it, with or without a monitor.
         """
         for card in dict.fromkeys(_first_card(rig, box, model) for model in rig.models):
-            if card is not None and card.display:
+            if card is not None and card.display and not card.integrated:
                 yield self.finding("a display is active", "none", about=shown(card))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from llamarig.declare.rig import Rig
 from llamarig.facts.disk_use import Directory
 from llamarig.facts.model_store import StoredFile
+from llamarig.facts.units import Unit
 from llamarig.records.model_lock import LockedModel
 from llamarig.records.shard_sets import set_name
 from llamarig.render import layout
@@ -51,24 +52,44 @@ def leftovers(
     stored: Mapping[str, StoredFile],
     directories: Mapping[str, Directory],
     users: Mapping[str, str],
+    starts: Mapping[str, str],
     toolkits: Mapping[str, str],
     keep: int,
+    units: Mapping[str, Unit],
+    installed: Sequence[str] = (),
 ) -> list[Leftover]:
     """Everything on the box that is used by neither the declaration nor the lock, largest first.
 
     :param stored: files of the model store by path
     :param directories: releases, work directories of builds and CUDA toolkits by path
     :param users: for each unit, running job or process by name: all paths that it names, as one text
+    :param starts: for each start record by name: the same. A release in one is the way back of a unit; a model file is
+        not kept for that, since old quants are large and can be downloaded again
     :param toolkits: by path of a release: root of the CUDA toolkit whose libraries it loads
     :param keep: how many releases without a declared build are kept, the newest ones
+    :param units: model units of the box by name
+    :param installed: names of the releases in the order in which they were put in place
     """
     locked = list(locked)
     found = [
+        *_units(rig, units),
         *_model_files(locked, stored, users),
         *_partials(locked, stored, users),
-        *_releases(rig, directories, users, keep),
+        *_releases(rig, directories, {**users, **starts}, keep, installed),
         *_work(rig, directories, users),
         *_cuda(rig, directories, users, toolkits),
+    ]
+    return sorted(found, key=lambda leftover: (-leftover.size, leftover.name))
+
+
+def stored_models(stored: Mapping[str, StoredFile], users: Mapping[str, str]) -> list[Leftover]:
+    """Every set of model files on the box, declared or not, and every aborted download, largest first.
+
+    :param users: as of ``leftovers``
+    """
+    found = [
+        replace(leftover, why="a model's files" if leftover.name.startswith("models/") else "an aborted download")
+        for leftover in (*_model_files([], stored, users), *_partials([], stored, users))
     ]
     return sorted(found, key=lambda leftover: (-leftover.size, leftover.name))
 
@@ -88,6 +109,20 @@ def chosen(names: Iterable[str], found: Iterable[Leftover]) -> list[Leftover]:
             raise CannotDeleteError(f"{name} cannot be deleted: {leftover.kept_because}; nothing was deleted")
         wanted.append(leftover)
     return wanted
+
+
+def _units(rig: Rig, units: Mapping[str, Unit]) -> Iterable[Leftover]:
+    """Units of models that are no longer declared, with their start records and drop-ins."""
+    declared = {layout.unit_name(model.name) for model in rig.models}
+    for name, unit in units.items():
+        if name in declared:
+            continue
+        state = "it runs" if unit.is_active else "it is started at boot" if unit.enabled == "enabled" else ""
+        kept = f"{state}: run deploy.py first, which stops it, or systemctl disable --now {name}" if state else ""
+        file = f"{layout.UNITS}/{name}"
+        records = [f"{layout.PROOFS}/{name}{end}" for end in (".json", ".previous.json", ".rolled-back")]
+        paths = (file, f"{file}.d", *records)
+        yield Leftover(f"units/{name}", paths, 0, "no declared model has this unit", kept)
 
 
 def _model_files(
@@ -139,12 +174,25 @@ def _partials(
 
 
 def _releases(
-    rig: Rig, directories: Mapping[str, Directory], users: Mapping[str, str], keep: int
+    rig: Rig,
+    directories: Mapping[str, Directory],
+    users: Mapping[str, str],
+    keep: int,
+    installed: Sequence[str],
 ) -> Iterable[Leftover]:
     declared = {release_path(build, rig.models) for build in rig.builds}
     old = [path for path in directories if path.startswith(f"{layout.RELEASES}/") and path not in declared]
-    # Names with a suffix are of aborted builds, not of releases.
-    old.sort(key=lambda path: ("." in path.rpartition("/")[2], -directories[path].changed_at, path))
+    order = {name: number for number, name in enumerate(installed)}
+    # Names with a suffix are of aborted builds, not of releases. Releases of earlier versions are in no order but that
+    # of the box's clock, and older than those that are.
+    old.sort(
+        key=lambda path: (
+            "." in path.rpartition("/")[2],
+            -order.get(path.rpartition("/")[2], -1),
+            -directories[path].changed_at,
+            path,
+        )
+    )
     for index, path in enumerate(old):
         is_kept = index < keep and "." not in path.rpartition("/")[2]
         kept = f"one of the last {keep}, as many as host.keep_releases keeps" if is_kept else ""

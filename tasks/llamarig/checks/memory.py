@@ -8,9 +8,13 @@ from llamarig.checks.base import Check, Finding, Severity
 from llamarig.checks.box import Box
 from llamarig.checks.ram_speed import Verdict, judge
 from llamarig.declare.rig import Rig
+from llamarig.facts.kernel_messages import KilledProcess, shown_time
 from llamarig.facts.ram import channels_used
 from llamarig.remote.shared.pinned_pages import PRICE, is_pageable
 from llamarig.render import layout
+
+_MAX_NAMED = 3
+"""Killed processes that a finding names."""
 
 _PROFILE = "enable the memory profile in the BIOS setup: XMP (Intel), EXPO (AMD, DDR5), DOCP or A-XMP (AMD, DDR4)"
 
@@ -21,7 +25,8 @@ class MemorySpeed(Check):
     id = "memory.speed"
     expects = (
         "RAM at its rated speed: host.memory_mts if declared, else the speed in the modules' part numbers, else "
-        "at least the modules' own speed by the firmware, and no standard speed without a profile"
+        "at least the modules' own speed by the firmware, and no standard speed without a profile; a note where "
+        "processor or board allow no more"
     )
     remedy = _PROFILE
 
@@ -34,21 +39,24 @@ class MemorySpeed(Check):
                 box.ram.why_not or "the firmware lists no memory modules", expected, declared=declared is not None
             )
             return
-        speed = judge(box.ram.modules, declared)
+        speed = judge(box.ram, declared)
         expected = f"{speed.rated} MT/s ({speed.source})" if speed.rated else "the speed the modules were sold for"
-        running = f"{len(box.ram.modules)} modules at {speed.mts} MT/s"
+        count = len(box.ram.modules)
+        running = f"{count} module{'s' * (count != 1)} at {speed.mts} MT/s"
         match speed.verdict:
             case Verdict.UNKNOWN:
-                yield self.not_known("the firmware reports no speed", expected, declared=declared is not None)
+                why = "the firmware reports no speed that such modules have"
+                yield self.not_known(why, expected, declared=declared is not None)
             case Verdict.BELOW:
                 cost = f": what is computed from RAM runs at about {speed.percent} % of its tokens a second"
                 # A declared speed is expected even if the platform promises less.
                 limit = speed.limit if declared is None else ""
+                declare = f"{speed.limit.removesuffix(', so this is normal')}: declare memory_mts={speed.mts}"
                 yield self.finding(
                     running + cost,
                     expected,
                     severity=Severity.NOTE if limit else Severity.WARNING,
-                    remedy=limit or self.remedy,
+                    remedy=limit or (declare if speed.fixed else self.remedy),
                 )
             case Verdict.SUSPECT:
                 yield self.finding(
@@ -101,7 +109,7 @@ class MemoryBandwidth(Check):
             why = box.ram.why_not or "the firmware lists no memory modules"
             yield self.not_known(f"{box.measured[self.id]}, with no speed to compare it with: {why}")
             return
-        speed = judge(box.ram.modules, rig.host.memory_mts)
+        speed = judge(box.ram, rig.host.memory_mts)
         mts = speed.rated or speed.mts
         channels = channels_used(box.ram.modules) or min(len(box.ram.modules), 2)
         theoretical = mts * 8 * channels / 1000
@@ -157,25 +165,38 @@ class OutOfMemory(Check):
     """A kernel that runs out of memory kills the largest program, which is the model's server here."""
 
     id = "memory.oom"
-    expects = "no model's unit last ended by the kernel's out-of-memory killer; derived from systemd's own record"
+    expects = (
+        "no model's unit last ended by the kernel's out-of-memory killer; derived from systemd's own record, and from "
+        "the kernel's messages"
+    )
     remedy = "lower the model's need (cache_ram_mib, context, a smaller quant), or put more layers on the GPUs"
     severity = Severity.ERROR
 
     def look(self, rig: Rig, box: Box) -> Iterator[Finding]:
         """Report units that systemd records as killed; kills of other programs since boot are a note."""
+        last = {kill.unit: kill for kill in box.kernel.kills if kill.unit}
         for unit in box.machine.oom_killed_units:
-            yield self.finding("ended by the out-of-memory killer", "running, or ended on request", about=unit)
+            words = f": {_killed(last[unit])}" if unit in last else ""
+            yield self.finding(f"ended by the out-of-memory killer{words}", "running, or ended on request", about=unit)
         if (
             box.machine.oom_kills
             and not box.machine.oom_killed_units
             and box.machine.virtualization != "systemd-nspawn"
         ):
+            newest = [_killed(kill) for kill in box.kernel.kills[: -_MAX_NAMED - 1 : -1]]
             yield self.finding(
-                f"{box.machine.oom_kills} programs killed since boot",
+                f"{box.machine.oom_kills} programs killed since boot" + (f", last {'; '.join(newest)}" * bool(newest)),
                 "none",
                 severity=Severity.NOTE,
                 about="since boot",
             )
+
+
+def _killed(kill: KilledProcess) -> str:
+    """A killed process in words: what it was, how much it held, why, and when."""
+    what = f"{kill.name} of {kill.unit}" if kill.unit else kill.name
+    why = "more than its unit's limit" if kill.of_limit else "the box had no RAM left"
+    return f"{what} held {kill.resident_kib / 1024**2:.1f} GiB, {why} ({shown_time(kill.time)})"
 
 
 class LockedMemory(Check):

@@ -14,7 +14,8 @@ from llamarig.declare.rig import Rig
 from llamarig.items.plans import ValidPlans
 from llamarig.items.wanted_unit import exclusive_peers
 from llamarig.placement.ram_budget import prompt_cache_mib
-from llamarig.records.plan_file import RamBudget
+from llamarig.placement.unified_memory import memory_in_ram_of
+from llamarig.records.plan_file import Plan
 from llamarig.render import layout
 
 _MIB = 1024**2
@@ -61,17 +62,19 @@ class MemoryRoom(Check):
         if total is None:
             yield self.not_known("/proc/meminfo cannot be read")
             return
+        # Of GPUs that share the RAM, only what the firmware has set aside for them.
         vram = sum(card.total_mib for card in box.gpus.cards)
+        shared = any(card.integrated for card in box.gpus.cards)
         weights = {
             model.name: sum(file.size for file in locked.files) / _MIB
             for model, locked in zip(rig.models, box.locked, strict=False)
         }
         for model in rig.models:
             if (plan := box.plans.get(model.name)) is not None:
-                need = _need_by_plan(model, plan.ram)
+                need = _need_by_plan(model, plan)
             elif model.name not in weights:
                 continue
-            elif not vram and not isinstance(model.serve.placement, CpuOnly):
+            elif not vram and not shared and not isinstance(model.serve.placement, CpuOnly):
                 yield self.not_known(f"the GPUs' memory is not known ({box.gpus.problem})", about=model.name)
                 continue
             else:
@@ -118,9 +121,10 @@ class MemoryRoom(Check):
         )
 
 
-def _need_by_plan(model: Model, ram: RamBudget) -> _Need:
+def _need_by_plan(model: Model, plan: Plan) -> _Need:
+    ram, on_gpu = plan.ram, memory_in_ram_of(plan)
     return _Need(
-        {"weights": ram.weights_mib, "buffers": ram.buffers_mib},
+        {"weights": ram.weights_mib, "buffers": ram.buffers_mib, **({"GPU memory": on_gpu} if on_gpu else {})},
         {"prompt cache": ram.cache_mib, "checkpoints": ram.checkpoints_mib},
         # For the system; available RAM is already without it.
         {"reserve": ram.reserve_mib},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from llamarig.checks import disk, gpu, gpu_memory, llama_cpp, memory, memory_room, processor
+from llamarig.checks import disk, gpu, gpu_errors, gpu_memory, llama_cpp, memory, memory_room, processor, sandbox
 from llamarig.checks.base import Check, Finding
 from llamarig.checks.box import Box
 from llamarig.checks.item_checks import item_checks
@@ -16,7 +16,7 @@ from llamarig.items.model_units import ServedModels
 CHECKS: tuple[Check, ...] = (
     *(
         check()
-        for module in (memory, memory_room, processor, gpu, gpu_memory, disk, llama_cpp)
+        for module in (memory, memory_room, processor, gpu, gpu_errors, gpu_memory, disk, llama_cpp, sandbox)
         for check in vars(module).values()
         if isinstance(check, type) and issubclass(check, Check) and check.__module__ == module.__name__
     ),

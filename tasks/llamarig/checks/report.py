@@ -66,7 +66,9 @@ def summary_line(record: HostRecord) -> str:
         parts.append(record.why)
     if record.checks:
         parts.append(f"{len(record.checks)} checks")
-    parts += [f"{counts[kind]} {kind}" for kind in ("accepted", "not known", "notes") if counts[kind]]
+    parts += [f"{counts[kind]} {kind}" for kind in ("accepted", "not known") if counts[kind]]
+    if notes := counts["notes"]:
+        parts.append("one note" if notes == 1 else f"{notes} notes")
     if record.skipped:
         parts.append(f"{len(record.skipped)} skipped")
     return ", ".join(parts)
