@@ -13,8 +13,8 @@ The exit code is 0 if everything is as declared. Options:
 
 from __future__ import annotations
 
-from llamarig.commands.audit import AuditOptions, audit, checks_listed
-from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.commands.audit import AuditOptions, audit, begin, checks_listed
+from llamarig.engine.connection import require_root, set_tcp_nodelay
 from llamarig.engine.rig_of_host import rig_of_host
 from pyinfra.context import host
 
@@ -26,15 +26,15 @@ def _names(key: str) -> tuple[str, ...]:
 if host.data.get("list"):
     checks_listed(name="Audit: the checks")
 else:
-    set_tcp_nodelay()
-    audit(
-        rig_of_host(),
-        AuditOptions(
-            only=_names("only"),
-            skip=_names("skip"),
-            json=str(host.data.get("json") or ""),
-            prometheus=str(host.data.get("prometheus") or ""),
-            disk=bool(host.data.get("disk")),
-            bandwidth=bool(host.data.get("bandwidth")),
-        ),
+    options = AuditOptions(
+        only=_names("only"),
+        skip=_names("skip"),
+        json=str(host.data.get("json") or ""),
+        prometheus=str(host.data.get("prometheus") or ""),
+        disk=bool(host.data.get("disk")),
+        bandwidth=bool(host.data.get("bandwidth")),
     )
+    begin(options)
+    set_tcp_nodelay()
+    require_root(or_any_user=True)
+    audit(rig_of_host(), options)

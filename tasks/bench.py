@@ -21,7 +21,7 @@ On a server with one slot, the measurement evicts the last conversation. It is r
 from __future__ import annotations
 
 from llamarig.commands import bench
-from llamarig.engine.connection import set_tcp_nodelay
+from llamarig.engine.connection import require_root, set_tcp_nodelay
 from llamarig.engine.rig_of_host import rig_of_host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import host
@@ -43,4 +43,5 @@ options = bench.BenchOptions(
     generate=_number("generate", 128, 2),
 )
 set_tcp_nodelay()
+require_root()
 bench.timed(name="Bench", rig=rig_of_host(), options=options)

@@ -34,10 +34,12 @@ def _output(value):
         "@@llamarig ok",
         f"sha256sum --zero -- {{_file}}": f"{{hashlib.sha256(_text.encode()).hexdigest()}}  {{_file}}",
         "stat -L": f"{{_file}}\\troot root 644 regular file",
+        "id -u; id -un": "0\\nroot",
     }}
 
 
-_fails = {{"@@llamarig": "", "== swappiness": {{"success": False, "stderr": "no such thing"}}}}
+_no_swappiness = {{"success": False, "stderr": "no such thing"}}
+_fails = {{"@@llamarig": "", "id -u; id -un": "0\\nroot", "== swappiness": _no_swappiness}}
 boxes = [
     ("@fake/a-clean", {{**_at_once, "rig": _declared, "fake_responses": _output(10)}}),
     ("@fake/b-differs", {{**_at_once, "rig": _declared, "fake_responses": _output({swappiness})}}),
@@ -116,7 +118,7 @@ def test_files_of_an_earlier_clean_audit_are_replaced_where_no_host_is_reached(t
     gone = Audit(tmp_path, "--limit", "d-gone")
     done = gone.run()
     assert done.returncode == 1
-    assert "No hosts remaining!" in done.stdout + done.stderr
+    assert "No hosts remaining!" not in done.stdout + done.stderr
     assert "d-gone: could-not-look, it could not be reached" in done.stdout + done.stderr
     assert [(host.status, host.why) for host in gone.report.hosts] == [("could-not-look", "it could not be reached")]
     assert gone.clean() == {"d-gone": 0}

@@ -238,6 +238,65 @@ def test_debug_inventory_shows_any_inventory(box: Box) -> None:
     assert box.run("debug-inventory").returncode == 0
 
 
+# --- mistakes in Python, keys and questions ---------------------------------------------------------------------------
+
+
+PYTHON_MISTAKES = {
+    "a comma forgotten": (
+        "rig = [\n    1\n    2\n]\n",
+        ("group_data/boxes.py:2: no valid Python: invalid syntax. Perhaps you forgot a comma?",),
+    ),
+    "a bracket left open": ("rig = d.rig(\n", ("group_data/boxes.py:1: no valid Python: '(' was never closed",)),
+    "a name that is not there": (
+        "\nrig = dd.rig()\n",
+        ("group_data/boxes.py:2: NameError: name 'dd' is not defined in `rig = dd.rig()`",),
+    ),
+    "a declaration that does not exist": (
+        "from llamarig import declare as d\nrig = d.rigg()\n",
+        ("boxes.py:2: d.rigg: there is no such declaration (did you mean rig?): write one of rig, build,",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), PYTHON_MISTAKES.values(), ids=PYTHON_MISTAKES.keys())
+def test_a_mistake_in_python_is_one_message(box: Box, text: str, words: tuple[str, ...]) -> None:
+    (box.directory / "group_data").mkdir()
+    (box.directory / "group_data/boxes.py").write_text(text.replace("\\n", "\n"))
+    message = box.refusal("deploy.py")
+    for word in words:
+        assert word in message, message
+
+
+def test_an_inventory_that_is_no_python_is_one_message(box: Box) -> None:
+    box.inventory.write_text("boxes = [\n")
+    assert "boxes.py:1: no valid Python: '[' was never closed in `boxes = [`" in box.refusal("deploy.py")
+
+
+KEYS = {
+    "missing": ("", "is not there: name an existing private key"),
+    "no key at all": ("hello", "is no private key that can be read: name the private key, not the .pub beside it"),
+    "with a passphrase": (None, "is encrypted, and there is no terminal to enter its passphrase at: run ssh-agent"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), KEYS.values(), ids=KEYS.keys())
+def test_a_key_that_cannot_be_used_is_one_message(box: Box, content: str | None, words: str) -> None:
+    key = box.directory / "id"
+    if content is None:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "sesame", "-f", str(key)], check=True)
+    elif content:
+        key.write_text(content)
+    box.inventory.write_text(box.inventory.read_text().replace('"its_own": 1', f'"ssh_key": "{key}"'))
+    assert f"127.0.0.1: ssh_key {key} {words}" in box.refusal("deploy.py")
+
+
+def test_a_question_without_a_terminal_is_one_message(box: Box) -> None:
+    done = run_pyinfra(box.inventory, "deploy.py", cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert "there is no terminal to answer at, so nothing was done: add -y, or --dry" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 # --- what config.py imports -------------------------------------------------------------------------------------------
 
 

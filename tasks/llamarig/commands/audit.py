@@ -25,16 +25,18 @@ from llamarig.engine.comparison_inputs import read_here, read_seen
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.converge import compare
 from llamarig.engine.item import Commands, Query, query
-from llamarig.engine.refuse import refuse
-from llamarig.engine.run import of_host, read_all, read_fact, run
+from llamarig.engine.refuse import refuse, while_answered
+from llamarig.engine.run import NoAnswerError, ask, of_host, read_all, read_fact, run
 from llamarig.engine.screen import announce, say
 from llamarig.facts.cuda_toolkits import ToolkitVersions
 from llamarig.facts.gpus import Gpus
+from llamarig.facts.kernel_messages import KernelMessages
 from llamarig.facts.machine import MachineState
 from llamarig.facts.measurements import MemoryBandwidthMeasured, ReadSpeedMeasured
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.ram import MemoryModules
 from llamarig.facts.ram_users import RamHeld
+from llamarig.facts.sandbox_support import PacketFilter, SystemdVersion
 from llamarig.facts.stray_settings import StraySettings
 from llamarig.facts.units import Units
 from llamarig.items.all_items import ITEMS
@@ -42,6 +44,7 @@ from llamarig.items.cuda_support import declared_toolkits
 from llamarig.items.model_units import ServedModels
 from llamarig.items.placements import PlanError, chosen_load_modes, planned_models
 from llamarig.items.releases import releases_of
+from llamarig.items.unit_differences import unproved_units
 from llamarig.items.wanted_unit import health_addresses
 from llamarig.placement.pinned_weights import expected_pinned_mib, needs_measurement, with_load_mode
 from llamarig.render import layout
@@ -59,17 +62,30 @@ class AuditOptions:
     bandwidth: bool = False
 
 
-def audit(rig: Rig, options: AuditOptions) -> None:
-    """Read and compare the host, then report. pyinfra runs the first operation on all hosts before the second."""
-    run().only_looks = True
+def begin(options: AuditOptions) -> None:
+    """Replace the files of an earlier audit, before the first host is read."""
     run_of(state).begin(state, options.json, options.prometheus)
-    compared(name="Audit: compare", rig=rig, options=options)
-    reported(name="Audit: report", options=options)
+
+
+def audit(rig: Rig, options: AuditOptions) -> None:
+    """Read and compare the host, and report."""
+    run().only_looks = True
+    audited(name="Audit", rig=rig, options=options)
 
 
 def queries_of_audit(rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
     """Every query of an audit, of its checks and of all audited items."""
-    yield from (query(fact) for fact in (MemoryModules, MachineState, Gpus, StraySettings, RamHeld))
+    of_checks = (
+        MemoryModules,
+        MachineState,
+        Gpus,
+        KernelMessages,
+        StraySettings,
+        RamHeld,
+        PacketFilter,
+        SystemdVersion,
+    )
+    yield from (query(fact) for fact in of_checks)
     if planned_models(rig):
         yield query(HeldByServers)
     if paths := declared_toolkits(rig.builds):
@@ -91,8 +107,9 @@ def checks_listed() -> Commands:
 
 
 @operation()
-def compared(rig: Rig, options: AuditOptions) -> Commands:
-    """Run the checks and keep their findings for the report."""
+@while_answered
+def audited(rig: Rig, options: AuditOptions) -> Commands:
+    """Run the checks, print this host's findings, and write the report of all hosts; fail if one of them fails."""
     try:
         checks = selected(options.only, options.skip)
         check_accepted_names(rig.host.accepted)
@@ -103,13 +120,18 @@ def compared(rig: Rig, options: AuditOptions) -> Commands:
         yield from refuse(str(error))
         return
     if not state.is_executing:
+        yield FunctionCommand(lambda state, host: True, [], {})
         return
     read_all(queries_of_audit(rig, read_here(rig)))
     if unanswered := of_host().unanswered:  # it has been reported
         run_of(state).failed[host.name] = unanswered
         yield FunctionCommand(lambda state, host: False, [], {})
         return
-    box = _box(rig, options, checks)
+    try:
+        box = _box(rig, options, checks)
+    except NoAnswerError as error:
+        run_of(state).failed[host.name] = str(error)
+        raise
     if state.inventory.get_host(host.name) in state.failed_hosts:
         return  # pyinfra has reported a fact that cannot be read
     found = findings(checks, rig, box)
@@ -121,25 +143,12 @@ def compared(rig: Rig, options: AuditOptions) -> Commands:
     )
     for check, value in box.measured.items():
         say(host, f"measured for {check}: {value}")
-
-
-@operation()
-def reported(options: AuditOptions) -> Commands:
-    """Write the report of all hosts and print this host's findings; fail the host if one of them fails."""
-    if not state.is_executing:
-        yield FunctionCommand(lambda state, host: True, [], {})
-        return
-    this = run_of(state)
+    for finding in found:
+        _print(host, finding)
     if (problem := this.write(state, options.json, options.prometheus)) is not None:
         yield from refuse(problem)
-        return
-    record = this.records.get(host.name)
-    if record is None:
-        return
-    for finding in this.found[host.name]:
-        _print(host, finding)
-    if record.status != "clean":
-        yield FunctionCommand(_not_clean, [record.why], {})
+    elif this.records[host.name].status != "clean":
+        yield FunctionCommand(_not_clean, [this.records[host.name].why], {})
 
 
 def _why_skipped(check: Check, options: AuditOptions) -> str:
@@ -170,12 +179,16 @@ def _box(rig: Rig, options: AuditOptions, checks: Sequence[Check]) -> Box:
         say(host, "reading every byte of the model files")
     paths = declared_toolkits(rig.builds)
     toolkits = read_fact(ToolkitVersions, paths=paths) if paths else {}
+    units = read_fact(Units, health=health_addresses(rig)) if here.locked is not None else {}
     box = Box(
         ram=read_fact(MemoryModules),
         machine=read_fact(MachineState),
         gpus=read_fact(Gpus),
+        kernel=read_fact(KernelMessages),
         toolkits=toolkits,
         strays=read_fact(StraySettings),
+        packet_filter=read_fact(PacketFilter),
+        systemd=read_fact(SystemdVersion),
         ram_users=read_fact(RamHeld),
         locked=tuple(here.locked or ()),
         differences=compare(ITEMS, rig),
@@ -183,14 +196,13 @@ def _box(rig: Rig, options: AuditOptions, checks: Sequence[Check]) -> Box:
         plan_problem=here.plan_problem if planned_models(rig) else "",
         selected=frozenset(check.id for check in checks),
         pinned_mib=_pinned(rig, here),
+        unproved=unproved_units(rig, units),
         vram_held_mib=read_fact(HeldByServers).freed_vram_mib() if planned_models(rig) and here.plans else {},
     )
     if options.disk:
-        box = replace(box, requested=box.requested | {DiskSpeed.id}, read_mb_s=host.get_fact(ReadSpeedMeasured))
+        box = replace(box, requested=box.requested | {DiskSpeed.id}, read_mb_s=ask(ReadSpeedMeasured))
     if options.bandwidth:
-        box = replace(
-            box, requested=box.requested | {MemoryBandwidth.id}, copy_gb_s=host.get_fact(MemoryBandwidthMeasured)
-        )
+        box = replace(box, requested=box.requested | {MemoryBandwidth.id}, copy_gb_s=ask(MemoryBandwidthMeasured))
     return box
 
 

@@ -18,7 +18,7 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
 from llamarig.checks.base import Finding
-from llamarig.checks.report import audit_record, prometheus, summary_line, unread_host_record
+from llamarig.checks.report import audit_record, lines, prometheus, summary_line, unread_host_record
 from llamarig.engine.screen import announce, announce_heading
 from llamarig.records.audit_report import HostRecord, write_audit_report
 
@@ -65,7 +65,10 @@ class AuditRun:
             hosts = "host is" if len(ordered) == 1 else "hosts are"
             announce_heading(f"Audit: {clean} of {len(ordered)} {hosts} as declared")
         for record in ordered:
-            announce("    " + summary_line(record), fg=_COLOURS.get(record.status, "magenta"))
+            announce(summary_line(record), fg=_COLOURS.get(record.status, "magenta"))
+            for finding in self.found.get(record.host, ()):
+                if finding.fails:
+                    announce(f"    {lines(finding)[0].partition(' ')[2].strip()}")
         if any(self.written.get(path) != records for path in (json, prometheus_file) if path):
             return self._write(records, json, prometheus_file)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,6 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
-from pyinfra.context import host
 
 from llamarig.checks.bench_comparison import (
     Comparison,
@@ -20,17 +20,19 @@ from llamarig.checks.bench_comparison import (
     compare_with_other_build,
     compare_with_previous,
     conditions_line,
+    rates,
     release_of,
     speed,
     speed_flags,
     table,
+    untried_settings,
 )
 from llamarig.checks.ram_speed import effective_speed
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Commands
 from llamarig.engine.package_files import programs
-from llamarig.engine.refuse import refuse, report
-from llamarig.engine.run import read_fact
+from llamarig.engine.refuse import false_if_unanswered, refuse, report, while_answered
+from llamarig.engine.run import ask, conclude, read_fact
 from llamarig.engine.screen import say
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.gpus import Gpus
@@ -62,6 +64,7 @@ class BenchOptions:
 
 
 @operation()
+@while_answered
 def timed(rig: Rig, options: BenchOptions) -> Commands:
     """Time every running model, or ``only`` one, as it serves. Nothing on the box is started, stopped or changed."""
     names = [model.name for model in rig.models]
@@ -88,12 +91,13 @@ def timed(rig: Rig, options: BenchOptions) -> Commands:
 
 def _programs_problem() -> str:
     """Why the programs on the box cannot be used; empty if they can."""
-    found = host.get_fact(Sha256Sums, paths=list(programs()))
+    found = ask(Sha256Sums, paths=list(programs()))
     if any(found.get(path) != file.sha256 for path, file in programs().items()):
         return "llamarig's programs on this box are of another version: run deploy.py, then time again"
     return ""
 
 
+@false_if_unanswered
 def _bench(
     state: State, host: Host, rig: Rig, options: BenchOptions, units: dict[str, Unit], running: list[str]
 ) -> bool:
@@ -117,26 +121,41 @@ def _bench(
         say(host, line)
     for entry, comparison in rows:
         _log_comparison(host, entry, comparison, ledger)
+    for hint in untried_settings(rig, [entry.model for entry, _ in rows], ask(Gpus)):
+        say(host, hint)
     if rows:
-        say(host, f"stored in {rig.bench_ledger}: commit it")
+        conclude(
+            host, f"timed {len(rows)} of {len(units)}, stored in {rig.bench_ledger}: commit it", *map(_in_short, rows)
+        )
     return not failed and not any(comparison is not None and comparison.is_slower for _, comparison in rows)
+
+
+def _in_short(row: tuple[BenchEntry, Comparison | None]) -> str:
+    entry, comparison = row
+    then = f", {comparison.earlier.conditions.date[:10]}: {rates(comparison.earlier)}" if comparison else ""
+    return f"{entry.model}: {rates(entry)}{then}"
 
 
 def _log_comparison(host: Host, entry: BenchEntry, comparison: Comparison | None, ledger: list[BenchEntry]) -> None:
     say(host, conditions_line(entry))
     if (other := compare_with_other_build(entry, ledger)) is not None:
-        changes = "; ".join(changed_flags(entry, other.earlier))
+        then = other.earlier
+        changes = "; ".join([*changed_flags(entry, then), *changed_conditions(entry.conditions, then.conditions)])
         say(host, f"{entry.model}: against {other.earlier.conditions.date[:10]} ({changes}): {other}")
-    if comparison is not None and comparison.is_slower:
-        then = comparison.earlier
-        why = "; ".join(changed_conditions(entry.conditions, then.conditions)) or "no recorded condition"
+    if comparison is None:
+        return
+    then = comparison.earlier
+    why = "; ".join(changed_conditions(entry.conditions, then.conditions))
+    if not comparison.is_slower:
+        if why:
+            say(host, f"{entry.model}: changed since {then.conditions.date[:10]}: {why}")
+    else:
         report(
             host,
             f"{entry.model} is slower than on {then.conditions.date[:10]} with the same build and flags: {comparison}",
             [
-                f"then {then.prompt.median:g} and {then.generation.median:g} tokens/s, "
-                f"now {entry.prompt.median:g} and {entry.generation.median:g}",
-                f"changed since: {why}",
+                f"then {rates(then)}, now {rates(entry)}",
+                f"changed since: {why or 'no recorded condition'}",
                 "check temperature, power limit, RAM speed and other programs with tasks/audit.py",
             ],
         )
@@ -146,7 +165,7 @@ def _timings(host: Host, name: str, options: BenchOptions) -> list[Timing] | str
     """The runs after the warm-up, or why there are none."""
     found: list[Timing] = []
     for run in range(options.runs + 1):
-        timing: Timing = host.get_fact(
+        timing: Timing = ask(
             RequestTimed,
             unit=layout.unit_name(name),
             prompt_tokens=options.depth,
@@ -159,7 +178,8 @@ def _timings(host: Host, name: str, options: BenchOptions) -> list[Timing] | str
         say(
             host,
             f"{name}: {f'run {run} of {options.runs}' if run else 'warming up'}: "
-            f"prompt {timing.prompt_per_second:.0f} t/s, generation {timing.generation_per_second:.1f} t/s",
+            f"prompt {timing.prompt_per_second:.0f} t/s"
+            + (f", generation {timing.generation_per_second:.1f} t/s" if timing.generated_tokens else ""),
         )
         found.append(timing)
     if found[0].alone is None:
@@ -172,7 +192,7 @@ def _timings(host: Host, name: str, options: BenchOptions) -> list[Timing] | str
 
 
 def _entry(host: Host, name: str, unit: Unit, timings: list[Timing], beside: Iterable[str]) -> BenchEntry:
-    gpus, ram = host.get_fact(Gpus), host.get_fact(MemoryModules)
+    gpus, ram = ask(Gpus), ask(MemoryModules)
     rates = [mts for module in ram.modules if (mts := effective_speed(module))]
     return BenchEntry(
         box=host.name,
@@ -181,11 +201,11 @@ def _entry(host: Host, name: str, unit: Unit, timings: list[Timing], beside: Ite
         flags=speed_flags(unit.arguments),
         runs=len(timings),
         prompt=speed(timing.prompt_per_second for timing in timings),
-        generation=speed(timing.generation_per_second for timing in timings),
+        generation=speed(timing.generation_per_second for timing in timings) if timings[0].generated_tokens else None,
         ram_bytes_per_token=_ram_bytes_per_token(host, unit),
         conditions=Conditions(
             date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            driver=gpus.module,
+            driver=gpus.module or (gpus.amd_driver if gpus.amd else ""),
             cards=tuple(
                 TimedGpu(name=card.name, uuid=card.uuid, power_limit_w=card.power_limit_w) for card in gpus.cards
             ),
@@ -202,5 +222,8 @@ def _ram_bytes_per_token(host: Host, unit: Unit) -> float | None:
     if "--model" not in words[:-1]:
         return None
     shards = all_shards(words[words.index("--model") + 1])
-    headers = host.get_fact(ModelHeaders, paths=shards).of(shards)
-    return None if headers is None else ram_bytes_per_token(words, combined_header(headers))
+    headers = ask(ModelHeaders, paths=shards).of(shards)
+    try:
+        return None if headers is None else ram_bytes_per_token(words, combined_header(headers))
+    except re.error:  # an accepted override rule that only llama.cpp understands
+        return None

@@ -5,8 +5,9 @@ pyinfra calls a run without hosts a success, and ignores a ``--data`` name that 
 
 from __future__ import annotations
 
-import difflib
+import atexit
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,24 +23,37 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.context import state
 
+from llamarig.commands.closing import ConnectionErrors, closing_block, left_running
 from llamarig.commands.inventory_file import misread_groups
-from llamarig.engine.screen import use_printable_streams
+from llamarig.commands.login_checks import unusable_keys
+from llamarig.commands.owners_files import errors_as_messages, python_files, syntax_errors
+from llamarig.declare.mistakes import near
+from llamarig.engine.connection import has_terminal
+from llamarig.engine.live_line import start_drawing
+from llamarig.engine.run import run
+from llamarig.engine.screen import keep_printable, use_printable_streams
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 DATA: Mapping[str, tuple[str, ...]] = {
     "deploy.py": ("deep", "takeover"),
+    "tasks/adopt.py": ("pid", "layers", "build"),
     "tasks/audit.py": ("list", "only", "skip", "json", "prometheus", "deep", "disk", "bandwidth"),
     "tasks/bench.py": ("model", "runs", "depth", "generate"),
     "tasks/lock.py": ("update",),
-    "tasks/plan.py": ("model", "update"),
-    "tasks/prune.py": ("delete", "keep"),
+    "tasks/plan.py": ("model", "update", "takeover"),
+    "tasks/prune.py": ("delete", "keep", "takeover"),
     "tasks/rollback.py": ("model", "takeover"),
+    "tasks/status.py": (),
+    "tasks/switch.py": ("model", "takeover"),
+    "tasks/uninstall.py": ("delete", "takeover"),
 }
 """Command -> the ``--data`` names that it reads."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; pyinfra's own is 0, which an audit must not end with."""
+_ENDS_WITHIN_S = 0.8
+"""Of Ctrl-C. Closing a connection may take longer, where a box does not answer."""
 
 
 AUDIT = "audit.py"
@@ -104,6 +118,8 @@ class _BeforeConnecting(logging.Filter):
             if self.record_refusal is not None:
                 self.record_refusal(state, "; ".join(mistakes))
             raise CommandLineError("\n".join(mistakes))
+        state.add_callback_handler(ConnectionErrors())  # type: ignore[no-untyped-call]  # pyinfra gives it no types
+        start_drawing(run().live_line, state)
         return True
 
 
@@ -119,6 +135,7 @@ def check_command_line() -> None:
     if context is None or context.params["operations"][0] == "debug-inventory":
         return
     use_printable_streams()
+    keep_printable(Path.cwd() / "pyinfra-debug.log")
     signal.signal(signal.SIGINT, _interrupted)
     line = CommandLine(**{name: context.params[name] for name in CommandLine.__dataclass_fields__})
     record_refusal = None
@@ -129,16 +146,47 @@ def check_command_line() -> None:
         record_refusal = audit_run.record_refusal
         audit_run.verdict_at_exit()
     mistakes = [
-        f"--data {item} has no value: write --data {item}=VALUE" for item in line.data if "=" not in item
+        *(f"--data {item} has no value: write --data {item}=VALUE" for item in line.data if "=" not in item),
+        *syntax_errors(python_files(line.inventory, line.operations, line.group_data)),
+        *_unanswered_question(line, context.params),
     ] or _lost_groups(line)
     if mistakes:
         raise CommandLineError("\n".join(mistakes))
+    context.with_resource(closing_block(line.commands, is_dry=bool(context.params.get("dry"))))
+    context.with_resource(errors_as_messages())
+    if context.params.get("dry"):
+        state.check_for_changes = True  # also with -y, with which pyinfra would compare nothing
     logger.addFilter(_BeforeConnecting(line, record_refusal))
 
 
+def _unanswered_question(line: CommandLine, options: Mapping[str, Any]) -> list[str]:
+    """Without ``-y``, pyinfra asks before it changes anything, and ends with a traceback where nobody can answer."""
+    asks = bool(line.commands) and not any(options.get(name) for name in ("yes", "dry", "json_output"))
+    if not asks or has_terminal():
+        return []
+    return [
+        "pyinfra asks before it goes on, and there is no terminal to answer at, so nothing was done: add -y, or --dry "
+        "to see what would change"
+    ]
+
+
 def _interrupted(signum: int, frame: object) -> None:
-    click.echo("Interrupted. Builds and downloads on the boxes go on; the next deploy finds them.", err=True)
+    """Say what goes on on the boxes, and end: at once if connections do not close in time, or at a second Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(number, _end_now)
+    signal.setitimer(signal.ITIMER_REAL, _ENDS_WITHIN_S)
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # an interpreter that ends has no handlers any more
+    hosts = list(state.inventory) if getattr(state, "initialised", False) else []
+    jobs = left_running(hosts)
+    click.echo("\n".join(["Interrupted.", *jobs] if jobs else ["Interrupted. No job of this run goes on."]), err=True)
     raise SystemExit(INTERRUPTED)
+
+
+def _end_now(signum: int, frame: object) -> None:
+    directory = run().directory
+    if directory is not None:
+        directory.cleanup()
+    os._exit(INTERRUPTED)
 
 
 def _lost_groups(line: CommandLine) -> list[str]:
@@ -159,7 +207,11 @@ def _mistakes(line: CommandLine) -> list[str]:
         return [_no_host(line, list(state.inventory))]
     if not line.commands:
         return []
-    return [*_unknown_names(line, state.inventory), *_hosts_of_two_rigs(line, hosts)]
+    return [
+        *_unknown_names(line, state.inventory),
+        *_hosts_of_two_rigs(line, hosts),
+        *unusable_keys(hosts, state.cwd or "."),
+    ]
 
 
 def _no_host(line: CommandLine, all_hosts: Sequence[Host]) -> str:
@@ -170,9 +222,9 @@ def _no_host(line: CommandLine, all_hosts: Sequence[Host]) -> str:
         )
         names = [host.name for host in all_hosts]
         groups = sorted({group for host in all_hosts for group in host.groups})
-        near = _near(line.limit[0], [*names, *groups]) if line.limit and not line.exclude else ""
+        hint = near(line.limit[0], [*names, *groups]) if line.limit and not line.exclude else ""
         return (
-            f"{line.inventory}: {options} leaves no host, so nothing was done{near}: name one of its hosts "
+            f"{line.inventory}: {options} leaves no host, so nothing was done{hint}: name one of its hosts "
             f"({', '.join(names)}) or groups ({', '.join(groups)})"
         )
     if inventory.exists():
@@ -181,8 +233,8 @@ def _no_host(line: CommandLine, all_hosts: Sequence[Host]) -> str:
         return f"{line.inventory}: no group of it lists a host, so nothing was done: {remedy}"
     if inventory.suffix == ".py" or "/" in line.inventory:
         files = [str(path) for place in (inventory.parent, Path("inventory")) for path in place.glob("*.py")]
-        near = _near(line.inventory, files)
-        return f"{line.inventory}: there is no such inventory file, so nothing was done{near}: name an existing one"
+        hint = near(line.inventory, files)
+        return f"{line.inventory}: there is no such inventory file, so nothing was done{hint}: name an existing one"
     return (
         f"{line.inventory} is neither an inventory file, nor a host name that can be resolved, nor a Python module "
         "with hosts, so nothing was done: name an inventory file, for example inventory/home.py"
@@ -203,10 +255,11 @@ def _unknown_names(line: CommandLine, inventory: Inventory) -> list[str]:
         if others:
             hint = f": {' and '.join(others)} {'does' if len(others) == 1 else 'do'}"
         else:
-            hint = _near(name, read) or _near(name, sorted(excepted))
+            hint = near(name, read) or near(name, sorted(excepted))
+        own = f"one of {', '.join(read)}" if read else "nothing of its own"
         mistakes.append(
-            f"{' '.join(commands)} takes no --data {name}, so nothing was done{hint}; write one of {', '.join(read)}, "
-            "a name that group_data or the inventory declares, or one of pyinfra's own"
+            f"{' '.join(commands)} takes no --data {name}, so nothing was done{hint}; write {own}, a name that "
+            "group_data or the inventory declares, or one of pyinfra's own"
         )
     return mistakes
 
@@ -242,8 +295,3 @@ def _hosts_of_two_rigs(line: CommandLine, hosts: Sequence[Host]) -> list[str]:
                 f"{' and '.join(groups)}: list it under one of them, or under a group of its own with a rig of its own"
             )
     return mistakes
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""

@@ -11,11 +11,12 @@ from pyinfra.api.state import State
 
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
+from llamarig.engine.hub_headers import with_architecture
 from llamarig.engine.hub_resolver import resolve
 from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse, report
-from llamarig.engine.run import run
+from llamarig.engine.run import conclude, run
 from llamarig.engine.screen import say
 from llamarig.records.lock_changes import lock_changes
 from llamarig.records.model_lock import LockedModel, lock_key, move_locked_model, read_model_lock
@@ -38,17 +39,26 @@ def compared(rig: Rig, update: tuple[str, ...] = ()) -> Commands:
 
 
 def _compare_models(state: State, host: Host, rig: Rig, update: tuple[str, ...]) -> bool:
+    results: dict[str, list[str]] = {}
     try:
         token = run().hub_tokens.of(rig.hub)
         for model in rig.models:
-            _compare_model(host, rig, model, token, update=model.name in update or "all" in update)
+            result = _compare_model(host, rig, model, token, update=model.name in update or "all" in update)
+            results.setdefault(result, []).append(model.name)
     except (HubError, RecordError) as error:
         report(host, str(error))
         return False
+    first, *others = [f"{result}: {', '.join(names)}" for result, names in results.items()]
+    conclude(host, first, *others)
     return True
 
 
-def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, update: bool) -> None:
+_CURRENT, _NOT_LOCKED, _MOVED = "at the Hub's revision", "not locked yet, which a deploy does", "moved in the lock"
+_NEWER, _PINNED = "newer on the Hub (--data update=NAME)", "newer on the Hub, and pinned to a commit"
+
+
+def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, update: bool) -> str:
+    """Show how the model's entry differs from the Hub; return what is the case, for the closing block."""
     locked = read_model_lock(rig.model_lock).models.get(lock_key(model))
     is_pinned = bool(_COMMIT.fullmatch(model.revision))
     # A commit never changes, so a model pinned to one is compared with the default branch.
@@ -56,17 +66,22 @@ def _compare_model(host: Host, rig: Rig, model: Model, token: str | None, *, upd
     latest = resolve(model.model_copy(update={"revision": branch}), rig.hub.endpoint, token)
     if locked is None:
         say(host, f"{model.name}: not locked yet; a deploy locks it to {latest.commit[:12]}")
-        return
+        return _NOT_LOCKED
+    latest = latest.model_copy(update={"architecture": locked.architecture})
     say(host, f"{model.name}: {_verdict(locked, latest, branch)}")
     for line in lock_changes(locked, latest):
         say(host, f"    {line}")
-    if not update or latest == locked:
-        return
+    if latest == locked:
+        return _CURRENT
+    if not update:
+        return _NEWER
     if is_pinned and latest.commit != locked.commit:
         say(host, f"    its revision is a commit: to update, declare revision={latest.commit!r}")
-        return
-    move_locked_model(rig.model_lock, lock_key(model), latest)
+        return _PINNED
+    moved = with_architecture(model, latest, rig.hub.endpoint, token)
+    move_locked_model(rig.model_lock, lock_key(model), moved)
     say(host, f"    locked to {latest.commit[:12]}: commit {rig.model_lock}, then run deploy.py")
+    return _MOVED
 
 
 def _verdict(locked: LockedModel, latest: LockedModel, branch: str) -> str:
