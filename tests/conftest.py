@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import isolation, left_out
@@ -16,6 +17,10 @@ from tests.box.exclusive_use import exclusive_use
 from tests.box.hub import Hub
 from tests.box.paths import Rehearsal
 from tests.box.seed_box import DEPLOY_SECONDS, copy_seed
+
+# How long an example takes says more of the other processes than of the code.
+hypothesis.settings.register_profile("llamarig", deadline=None)
+hypothesis.settings.load_profile("llamarig")
 
 PORT = 23022
 PORTS_OF_A_BOX = 200

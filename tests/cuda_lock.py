@@ -45,7 +45,8 @@ def main(version: str) -> int:
     shown = target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target
     print(
         f"{shown} written; add the version to CUDA_FROM_PYPI (declare/build.py) and the compilers that it supports to "
-        f"FROM_PYPI (items/compilers.py); then run tests/box/test_cuda_build.py with LLAMARIG_TEST_CUDA={version}"
+        "FROM_PYPI (items/compilers.py), as tests/cuda_headers.py prints them; then run tests/box/test_cuda_build.py "
+        f"with LLAMARIG_TEST_CUDA={version}"
     )
     return 0
 

@@ -42,8 +42,8 @@ _SHELL_BUILTINS = {
 }
 
 
-COMPILES = "build_release.py"
-"""Left out: tests import its helper functions, but only boxes run its compilers."""
+COMPILES = ("build_release.py", "web_pages.py")
+"""Left out: tests import their helper functions, but only boxes run their compilers."""
 
 
 def sources() -> list[Path]:
@@ -58,7 +58,7 @@ def sources() -> list[Path]:
     for package, names in re.findall(r"^from llamarig\.remote\.(\w+) import ([\w, ]+)$", text, re.MULTILINE):
         imported |= {f"{package}.{name.strip()}" for name in names.split(",")}
     remote = ROOT / "tasks/llamarig/remote"
-    run_locally = [path for name in imported if (path := remote / f"{name.replace('.', '/')}.py").name != COMPILES]
+    run_locally = [path for name in imported if (path := remote / f"{name.replace('.', '/')}.py").name not in COMPILES]
     tasks = [path for path in (ROOT / "tasks").rglob("*.py") if not path.is_relative_to(remote)]
     return sorted([*tests, *tasks, *run_locally])
 

@@ -30,8 +30,10 @@ CHECK = "python3 -m tests check"
 HOME = [
     command
     for command in COMMANDS
-    if "inventory/home.py" in command and "rollback" not in command and "bench" not in command
+    if "inventory/home.py" in command and not any(name in command for name in ("rollback", "bench", "adopt"))
 ]
+# test_adopt.py runs the first beside a script, tests/box/test_adopt.py the second beside a server started by hand.
+ADOPT = [command for command in COMMANDS if "adopt" in command]
 # test_releases.py runs this command after a switch.
 ROLLBACK = [command for command in COMMANDS if "tasks/rollback.py" in command]
 # test_bench.py runs this command with a separate ledger.
@@ -41,5 +43,5 @@ REHEARSAL = [command for command in COMMANDS if "rehearsal" in command or "tests
 # Requests to a box; tests replace its address by the test box's.
 CLIENT = [command for command in COMMANDS if command.startswith("curl ")]
 # test_installation.py runs them in a fresh clone.
-INSTALL = [command for command in COMMANDS if command.startswith(("uv ", "mkdir ../boxes"))]
+INSTALL = [command for command in COMMANDS if command.startswith("uv ")]
 DESTROY = "python3 -m tests.box destroy"

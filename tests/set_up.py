@@ -90,7 +90,7 @@ def install_packages(packages: Sequence[str]) -> None:
     print(f"Installing Debian packages: {', '.join(missing)}", flush=True)
     _require_quietly(["apt-get", "update"], APT)
     plan = _simulated(missing)
-    if upgraded_by(plan) and (held := at_installed_versions(plan)):
+    if upgraded_by(plan) and (held := [one for one in at_installed_versions(plan) if _is_in_the_archive(one)]):
         missing = [*(name for name in missing if name not in {word.partition("=")[0] for word in held}), *held]
         plan = _simulated(missing)
     upgraded = upgraded_by(plan)
@@ -128,6 +128,15 @@ def _simulated(packages: Sequence[str]) -> str:
     argv = ["apt-get", "install", "--simulate", "--no-install-recommends", *packages]
     done = subprocess.run(argv, env={**os.environ, **APT}, capture_output=True, text=True, check=False)
     return "" if done.returncode else done.stdout
+
+
+def _is_in_the_archive(package: str) -> bool:
+    """Whether apt can install this version; an archive drops older ones when a point release comes.
+
+    :param package: ``NAME=VERSION``
+    """
+    argv = ["apt-get", "download", "--print-uris", package]
+    return not subprocess.run(argv, env={**os.environ, **APT}, capture_output=True, check=False).returncode
 
 
 def install_uv() -> Path:

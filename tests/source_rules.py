@@ -8,7 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOMS = (
-    *("declare", "remote", "records", "render", "placement", "facts", "engine", "lints", "items", "checks", "commands"),
+    *(
+        "declare",
+        "remote",
+        "records",
+        "render",
+        "placement",
+        "facts",
+        "engine",
+        "lints",
+        "adopt",
+        "items",
+        "checks",
+        "commands",
+    ),
 )
 """Subpackages of llamarig, called rooms. A room imports only from itself and from rooms before it."""
 

@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "tasks/llamarig"
 
 
-PURE_ROOMS = ("declare", "records", "placement", "render", "lints")
+PURE_ROOMS = ("declare", "records", "placement", "render", "lints", "adopt")
 STORE = "llamarig.records.store"
 """The one module of records that reads and writes files."""
 
@@ -162,6 +162,8 @@ def test_a_fact_class_as_a_key_is_no_impurity() -> None:
 PRINTING = {
     "llamarig.engine.screen": "makes text printable first",
     "llamarig.cli": "prints two versions",
+    "llamarig.commands.adopt": "prints a declaration, whose texts are escaped, and notes that it makes printable",
+    "llamarig.commands.init": "prints names of files that it makes printable",
     "llamarig.commands.command_line": "prints one constant text in a signal handler",
     "llamarig.records.audit_report": "prints a schema, as a program of its own",
 }

@@ -54,9 +54,9 @@ class User:
         """Run a test module with this source under the plugin that tests/conftest.py registers."""
         module = self.directory / "test_written.py"
         module.write_text(source)
-        return self.pytest(
-            "-c", os.devnull, f"--rootdir={self.directory}", "-p", "tests.isolation", module, **variables
-        )
+        # Without confcutdir, pytest looks at each entry of the directories above: one may be closed to this user.
+        alone = ["-c", os.devnull, f"--rootdir={self.directory}", f"--confcutdir={self.directory}"]
+        return self.pytest(*alone, "-p", "tests.isolation", module, **variables)
 
 
 @pytest.fixture

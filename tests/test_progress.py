@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.__main__ import DURATIONS, QUICK_FILE_S, expected_minutes, quick, unmeasured_files
 from tests.programs import ROOT
 
 PASSES = "def test_one():\n    pass\n\ndef test_two():\n    pass\n"
@@ -18,8 +19,10 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (directory / "test_passes.py").write_text(PASSES)
     (directory / "test_fails.py").write_text(FAILS)
     plugins = ["-p", "no:cacheprovider", "-p", "xdist", "-p", "tests.progress"]
+    # Otherwise pytest looks at each entry of the directories above, and one in /tmp may be closed to this user.
+    alone = ["-c", os.devnull, f"--rootdir={directory}", f"--confcutdir={directory}"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *plugins, "-c", os.devnull, f"--rootdir={directory}", *arguments],
+        [sys.executable, "-m", "pytest", "-q", *plugins, *alone, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -50,3 +53,26 @@ def test_one_process_reports_the_same_and_records_durations(tmp_path: Path) -> N
 def test_a_failure_is_shown(tmp_path: Path) -> None:
     done = run(tmp_path, str(tmp_path))
     assert "assert not 'this'" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_quick_tests_are_files_that_are_known_to_take_seconds() -> None:
+    """Regression: a new file was taken for quick, and some of them take minutes."""
+    measured = json.loads(DURATIONS.read_text())
+    words = quick([])
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    runs = {name for name in files if f"--ignore={name}" not in words and name.split("/")[1] not in ("box", "vm")}
+    assert len(runs) > 50
+    assert [name for name in sorted(runs) if not measured.get(name, 1000) <= QUICK_FILE_S] == []
+
+
+def test_a_file_that_was_not_measured_is_left_out_by_name() -> None:
+    assert "tests/test_progress.py" in unmeasured_files({})
+    assert "tests/test_progress.py" not in unmeasured_files({"tests/test_progress.py": 1.0})
+
+
+def test_the_expected_duration_is_of_the_tests_that_can_run_here() -> None:
+    """Regression: without a box, `check` announced the minutes of all tests."""
+    durations = {"tests/box/test_a.py": 600.0, "tests/vm/test_b.py": 60.0, "tests/test_c.py": 30.0}
+    assert expected_minutes(durations, 1, []) == 11.5
+    assert expected_minutes(durations, 1, ["box"]) == 1.5
+    assert expected_minutes(durations, 2, ["box", "vm"]) == 0.25

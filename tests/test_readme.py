@@ -14,6 +14,7 @@ from llamarig.commands.command_line import DATA
 
 from tests.box.deployment import REPOSITORY_ROOT, Deployment
 from tests.readme_commands import (
+    ADOPT,
     BENCH,
     CHECK,
     CLIENT,
@@ -33,7 +34,7 @@ WORDS = 1300
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:
     on_the_box = [command for command in COMMANDS if command.startswith("install -d")]
-    run_by_tests = [CHECK, DESTROY, *ROLLBACK, *BENCH, *HOME, *REHEARSAL, *CLIENT, *INSTALL, *on_the_box]
+    run_by_tests = [CHECK, DESTROY, *ROLLBACK, *BENCH, *ADOPT, *HOME, *REHEARSAL, *CLIENT, *INSTALL, *on_the_box]
     assert sorted(COMMANDS) == sorted(run_by_tests)
 
 
@@ -43,7 +44,8 @@ def test_the_first_page_is_short() -> None:
 
 def test_installation_comes_first_in_your_own_boxes() -> None:
     section = DOCUMENTS["README.md"].partition("## Your own boxes")[2]
-    assert blocks(section, "sh")[0] == f"{INSTALL[0]}\n" == "uv sync\n"
+    assert blocks(section, "sh")[0] == f"{INSTALL[0]}\n"
+    assert INSTALL[0].startswith("uv run llamarig init ")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -66,6 +68,21 @@ def anchors(text: str) -> set[str]:
 def test_anchors_are_made_as_github_makes_them() -> None:
     text = "# What a deploy warns of\n## tasks/audit.py\n```sh\n# no heading\n```\n### git_source\n"
     assert anchors(text) == {"what-a-deploy-warns-of", "tasksauditpy", "git_source"}
+
+
+def kinds_of_faults() -> dict[str, list[str]]:
+    """Kind -> the files that the table names for it, from tests/ on."""
+    table = DOCUMENTS["tests/README.md"].partition("## Kinds of faults")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", table, re.MULTILINE)
+    return {kind: re.findall(r"`([\w/.-]+\.(?:py|md))`", where) for kind, where in rows if kind != "kind"}
+
+
+@pytest.mark.parametrize("kind", kinds_of_faults())
+def test_a_kind_of_fault_is_tested_where_the_table_names_it(kind: str) -> None:
+    tests = REPOSITORY_ROOT / "tests"
+    files = kinds_of_faults()[kind]
+    assert [name for name in files if not (tests / name).is_file()] == []
+    assert any("def test_" in (tests / name).read_text() for name in files)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -121,7 +138,8 @@ def test_a_rehearsal_command_succeeds(command: str, deployment: Deployment) -> N
 def test_a_command_for_the_users_boxes_succeeds(command: str, deployment: Deployment) -> None:
     deployment.command("deploy.py")  # writes the inventory
     inventory = str(deployment.directory / "inventory.py")
-    run([word.replace("inventory/home.py", inventory) for word in shlex.split(command)], deployment)
+    words = shlex.split(command.replace("model=NAME", "model=tiny"))
+    run([word.replace("inventory/home.py", inventory) for word in words], deployment)
 
 
 @pytest.mark.box

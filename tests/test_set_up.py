@@ -40,6 +40,7 @@ FAKE_APT = """\
 #!/bin/sh
 echo "$@" >>"$(dirname "$0")/calls"
 case "$*" in
+*--print-uris*) exit {dropped} ;;
 *--simulate*systemd-container=252.36*) {held} ;;
 *--simulate*) cat "$(dirname "$0")/simulation" ;;
 *update*) echo 'Hit:1 http://deb.debian.org' ;;
@@ -49,10 +50,10 @@ esac
 
 
 def packages_installed_with(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, *, held: str = "exit 100", status: int = 0
+    directory: Path, monkeypatch: pytest.MonkeyPatch, *, held: str = "exit 100", status: int = 0, dropped: int = 0
 ) -> list[str]:
     """Install systemd-container where apt and dpkg are scripts; return apt's command lines."""
-    programs = {"apt-get": FAKE_APT.format(held=held, status=status), "dpkg-query": "#!/bin/sh\n"}
+    programs = {"apt-get": FAKE_APT.format(held=held, status=status, dropped=dropped), "dpkg-query": "#!/bin/sh\n"}
     for name, text in programs.items():
         (directory / name).write_text(text)
         (directory / name).chmod(0o755)
@@ -76,6 +77,18 @@ def test_a_package_is_installed_in_the_version_that_upgrades_nothing(
     monkeypatch.delenv("CI", raising=False)
     calls = packages_installed_with(tmp_path, monkeypatch, held="echo 'Inst systemd-container (252.36-1~deb12u1 x)'")
     assert calls[-1] == "install --yes --no-install-recommends systemd-container=252.36-1~deb12u1"
+
+
+def test_a_version_that_the_archive_has_dropped_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a machine that nobody may upgrade gets the reason, and one of CI is upgraded."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(SetUpError, match=r"upgrade libsystemd-shared, systemd .*systemd-container$"):
+        packages_installed_with(tmp_path, monkeypatch, dropped=100)
+    monkeypatch.setenv("CI", "true")
+    calls = packages_installed_with(tmp_path, monkeypatch, dropped=100)
+    assert calls[-1] == "install --yes --no-install-recommends systemd-container"
 
 
 def test_a_machine_of_ci_may_be_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

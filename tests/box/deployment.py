@@ -133,11 +133,11 @@ class Deployment:
             )
         return _outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *, log: Path) -> RunningDeploy:
+    def start(self, *, log: Path, script: str = "deploy.py") -> RunningDeploy:
         """Start ``pyinfra -y`` in the background, in its own process group, with its output in ``log``."""
         with log.open("wb") as out:
             running = RunningDeploy(
-                self.command("deploy.py", "-y"),
+                self.command(script, "-y"),
                 cwd=self.tree,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

@@ -17,14 +17,6 @@ from pathlib import Path
 REAL = Path(__file__).with_name("llama-server.real")
 MODE = Path(__file__).with_name("misbehave").read_text().strip()
 SLOW_S = 20
-PROPS = {
-    "props-500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\nboom",
-    "props-reset": b"",
-    "props-incomplete": b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"build_info": "',
-    "props-bad-status": b"this is not HTTP\r\n\r\n",
-    "props-other-shape": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
-}
-"""Responses to /props, each followed by a reset of the connection."""
 
 
 def main() -> None:
@@ -44,7 +36,7 @@ def main() -> None:
         os.execv(REAL, [str(REAL), *arguments[:at], *arguments[at + 2 :]])
     if MODE == "wrong-context":
         os.execv(REAL, [str(REAL), *arguments, "--ctx-size", "512"])
-    if MODE == "dies-on-long-prompt" or MODE in PROPS:
+    if MODE in ("dies-on-long-prompt", "props-bad-status"):
         forward(arguments)
 
 
@@ -63,13 +55,13 @@ def serve(client: socket.socket, port: int, server: subprocess.Popen[bytes]) -> 
     request = client.recv(65536)
     if b"content-length" in request.lower():
         length = int(request.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        if length > 2000 and MODE == "dies-on-long-prompt":
+        if length > 1000 and MODE == "dies-on-long-prompt":
             server.kill()
             os.abort()
         while len(request.split(b"\r\n\r\n", 1)[1]) < length:
             request += client.recv(65536)
-    if MODE in PROPS and request.startswith(b"GET /props"):
-        client.sendall(PROPS[MODE])
+    if MODE == "props-bad-status" and request.startswith(b"GET /props"):
+        client.sendall(b"this is not HTTP\r\n\r\n")
         time.sleep(0.2)  # a reset discards sent data that the client has not yet read
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,10 @@ UNIT = "/etc/systemd/system/llamarig-tiny.service"
 
 
 def lines(outcome: Outcome) -> list[str]:
-    """The printed lines without colour codes."""
-    return click.unstyle(outcome.output).splitlines()
+    """The printed lines without colour codes, and without the closing block, which repeats why a host has failed."""
+    printed = click.unstyle(outcome.output).splitlines()
+    end = next((number for number, line in enumerate(printed) if re.match(r"--> (Deploy|[A-Z]\w+): \d", line)), None)
+    return printed[:end]
 
 
 def refusal(outcome: Outcome, *words: str, host: str = HOST) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import threading
 from pathlib import Path
 
 from tests.box.hub import Hub
@@ -20,13 +19,13 @@ def main() -> None:
     options = parser.parse_args()
     hub = Hub(options.root, options.port, options.cdn_port, options.host)
     commits = hub.add_root()
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    # Blocked in every thread, and waited for: a handler that sets an Event can find the Event's lock held by wait().
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with hub:
         ready = {"endpoint": hub.endpoint, "cdn": hub.cdn_endpoint, "repositories": commits}
         print(f"ready {json.dumps(ready)}", flush=True)
-        stopped.wait()
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":

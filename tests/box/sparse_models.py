@@ -79,12 +79,15 @@ def _put_metadata(writer: GGUFWriter, shape: ModelShape, name: str, *, tokens: b
         writer.add_ssm_inner_size(shape.recurrent.values)
         writer.add_uint32(f"{shape.architecture}.full_attention_interval", shape.recurrent.interval)
     for key, value in shape.metadata.items():
-        _put(writer, f"{shape.architecture}.{key}", value)
+        put_value(writer, f"{shape.architecture}.{key}", value)
     _put_vocabulary(writer, shape, tokens=tokens)
 
 
-def _put(writer: GGUFWriter, key: str, value: int | float | str | list[int]) -> None:
+def put_value(writer: GGUFWriter, key: str, value: int | float | bool | str | list[int]) -> None:
+    """Add a metadata field of the type that llama.cpp reads for such a value."""
     match value:
+        case bool():
+            writer.add_bool(key, value)
         case str():
             writer.add_string(key, value)
         case list():

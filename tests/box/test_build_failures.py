@@ -35,7 +35,9 @@ def commits(converged: Deployment) -> Iterator[Commits]:
     source = deployment.rig["builds"][0]["source"]["commit"]
     git = f"git -C {REPOSITORY} -c user.name=llamarig -c user.email=llamarig@example.org"
     log = deployment.shell(
-        f"rm -rf {REPOSITORY} && cp -a /var/lib/llamarig/work/{source}-*/source {REPOSITORY} "
+        # More than one where another test has built this commit with another compiler; a marker says that it is whole.
+        f"rm -rf {REPOSITORY} && marker=$(ls -t /var/lib/llamarig/work/{source}-*/source.commit | head -n 1) "
+        f'&& cp -a "${{marker%.commit}}" {REPOSITORY} '
         # The archive was packed from a submodule and contains its .git file.
         f"&& rm -f {REPOSITORY}/.git "
         "&& export GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.box import machine
+from tests.box import machine, sudo_login
 from tests.box.deployment import Deployment, Outcome, wait_for
 from tests.box.hub import Hub
 from tests.box.rehearse import chat, is_healthy
@@ -115,20 +115,25 @@ def test_a_rebooted_box_without_network_serves_and_needs_no_change(deployment: D
 
 
 def test_a_user_other_than_root_deploys_with_sudo(variant: Deployment) -> None:
-    variant.shell(
-        "id owner >/dev/null 2>&1 || useradd --create-home --shell /bin/bash owner; "
-        "echo 'owner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/owner; "
-        "install -d -m 700 -o owner /home/owner/.ssh && "
-        "install -m 600 -o owner /root/.ssh/authorized_keys /home/owner/.ssh/authorized_keys"
-    )
-    variant.ssh.update(ssh_user="owner", _sudo=True)
+    sudo_login.allow(variant)
+    variant.ssh.update(sudo_login.LOGIN)
     outcome = variant.run()
     assert outcome.code == 0, str(outcome)
     assert outcome.changed == []
-    shard = "$(find /var/lib/llamarig/models -name '*-00003-of-00003.gguf')"
-    variant.shell(f"rm {shard} /opt/llamarig/lib/llamarig/remote/shared/job_status.py; systemctl stop llamarig-tiny")
+    shard = f"$(find {STORE} -name '*-00003-of-00003.gguf')"  # other tests may have left models of theirs
+    program, unit = (
+        "/opt/llamarig/lib/llamarig/remote/shared/job_status.py",
+        "/etc/systemd/system/llamarig-tiny.service",
+    )
+    uploaded = (
+        f"stat -c '%n %U:%G %a' {program} {unit} {shard} /var/lib/llamarig/jobs/switch-tiny /var/lib/llamarig/proofs"
+    )
+    by_root = variant.shell(uploaded)
+    variant.shell(f"rm {shard} {program} {unit}; systemctl stop llamarig-tiny")
     repaired = variant.run()
     assert repaired.code == 0, str(repaired)
     assert repaired.changed[-1] == "Models served"
     assert chat(variant.address, "Root or not?")
+    assert variant.shell(uploaded) == by_root
+    assert variant.shell("ls -A /tmp | grep -i pyinfra || true") == "", "an upload was left where every user reads it"
     assert variant.run().changed == []

@@ -24,6 +24,7 @@ from tests.box import machine
 from tests.box.audit_report import audit
 from tests.box.deployment import Deployment
 from tests.box.refusals import refusal
+from tests.cuda_headers import limits_in_wheels
 
 pytestmark = pytest.mark.box
 
@@ -31,24 +32,38 @@ VERSIONS = os.environ.get("LLAMARIG_TEST_CUDA", f"{CUDA_FROM_PYPI[0]} {CUDA_FROM
 OLDEST = VERSIONS[0]
 GCC = "/usr/local/bin/gcc"
 TOO_NEW = max(limits.newest_gcc or 0 for limits in FROM_PYPI.values()) + 1
+GPU_CODES = Path(__file__).parents[1] / "facts/data/toolkits/gpu_codes.txt"
 SCRIPT = "tests/box/deploy_toolchains.py"
-OBJECT = "ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/acc.cu.o"
+HEADER = "include/crt/math_functions.h"
 COMPILE = """
 cd /opt/llamarig/lib && python3 -B - <<'PYTHON'
-import json, subprocess
+import json, sys
 from pathlib import Path
 from llamarig.remote.build import build_release, fatbin
-from llamarig.remote.shared.job_status import Progress
+from llamarig.remote.shared.job_status import JobFailedError, Progress
 from llamarig.remote.shared.jobs import BuildJob
+sys.argv = ["", "/tmp/build"]
 job = BuildJob.from_json(json.load(open("/tmp/job.json")))
 work = Path(job.work)
 work.mkdir(parents=True, exist_ok=True)
 progress = Progress(Path("/tmp"))
 build_release.fetch_source(job.source, work / "source", Path(job.cache), progress)
 build_release.configure(work / "source", work / "build", job, progress)
-subprocess.run(["ninja", "-C", str(work / "build"), OBJECT], check=True, env=build_release.compiler_environment(job))
-found = fatbin.architectures(work / "build" / OBJECT)
-print(json.dumps({"architectures": found, "toolkit": build_release.toolkit(job.cmake)}))
+toolkit = build_release.toolkit(job.cmake)
+header = Path(toolkit["root"], HEADER)
+original = header.read_text()
+# Two exception specifiers of one function, as glibc 2.42 and CUDA 13.0 have of rsqrt.
+header.write_text(original + "\\ndouble twice() noexcept;\\ndouble twice() noexcept(false);\\n")
+refusal = ""
+try:
+    build_release.compile_first_object(work / "build", job, progress)
+except JobFailedError as error:
+    refusal = str(error)
+finally:
+    header.write_text(original)
+build_release.compile_first_object(work / "build", job, progress)
+(compiled,) = (work / "build").rglob("*.cu.o")
+print(json.dumps({"architectures": fatbin.architectures(compiled), "toolkit": toolkit, "refusal": refusal}))
 PYTHON
 rm -rf $(python3 -c 'import json; print(json.load(open("/tmp/job.json"))["work"])')
 """
@@ -77,6 +92,10 @@ def newer_compiler(cuda: Deployment) -> Iterator[Deployment]:
     cuda.shell(f"chmod 755 {GCC}; rm -rf {layout.CUDA}")
     yield cuda
     cuda.shell(f"rm {GCC}")
+
+
+def test_the_table_of_compilers_is_that_of_all_locked_wheels(tmp_path: Path) -> None:
+    assert limits_in_wheels(tmp_path) == dict(FROM_PYPI)
 
 
 def test_a_compiler_that_no_toolkit_supports_is_refused_before_anything_is_installed(
@@ -115,13 +134,19 @@ def test_toolkits_are_installed_side_by_side_and_each_compiles_a_kernel(cuda: De
         version: FROM_PYPI[version] for version in VERSIONS
     }
     assert {found.toolkits[root].gcc for root in roots.values()} == {found.gcc}
+    codes = {words[0]: words[1:] for line in GPU_CODES.read_text().splitlines() if (words := line.split())}
+    for version, root in roots.items():
+        listed = cuda.shell(f"{root}/bin/nvcc --list-gpu-code").split()
+        assert sorted(int(code.removeprefix("sm_")) for code in listed) == [int(code) for code in codes[version]]
 
     rig = Rig.model_validate(cuda.rig)
     for build in rig.builds[1:]:
         cuda.write("/tmp/job.json", job_text(build_job(build, rig.models)))
-        printed = cuda.shell(COMPILE.replace("OBJECT", repr(OBJECT)), timeout=900)
+        printed = cuda.shell(COMPILE.replace("HEADER", repr(HEADER)), timeout=900)
         compiled = json.loads(printed.splitlines()[-1])
         assert compiled["architectures"] == ["89-real", "120-real"]
+        assert f"CUDA {build.cuda_toolkit}." in compiled["refusal"]
+        assert "does not compile acc.cu.o with" in compiled["refusal"]
         assert compiled["toolkit"]["root"] == f"/opt/llamarig/cuda/{build.cuda_toolkit}/root"
         assert compiled["toolkit"]["version"].startswith(f"{build.cuda_toolkit}.")
 

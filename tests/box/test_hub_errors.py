@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from tests.box.deployment import Deployment
 from tests.box.hub import Hub
@@ -64,43 +67,53 @@ def recovering(deployment: Deployment, hub: Hub, tmp_path: Path) -> Iterator[Dep
 # --- when the model is locked ---------------------------------------------------------------------------------------
 
 
-def test_an_unknown_repository_is_refused(unlocked: Deployment, hub: Hub) -> None:
-    unlocked.rig["models"][1]["repo"] = "llamarig/Misspelt-GGUF"
-    message = refusal(unlocked.run(), "model 'other'", "llamarig/Misspelt-GGUF", "spelling", "hub.token_env")
-    assert hub.endpoint in message
+def test_what_the_hub_does_not_have_is_refused_with_what_it_has(unlocked: Deployment, hub: Hub) -> None:
+    """In one test, as the next: to check that the box is undisturbed takes longer than another refused deploy."""
+    file = "Other-F16-00001-of-00004.gguf"
+    refused: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+        ({"repo": "llamarig/Misspelt-GGUF"}, ("llamarig/Misspelt-GGUF", "spelling", "hub.token_env", hub.endpoint)),
+        ({"revision": "no-such-branch"}, (OTHER, "no revision 'no-such-branch'", "check the commit or branch")),
+        ({"quant": "Q4_K_M"}, (f"{OTHER} has no quant Q4_K_M; its models are Other-F16: set quant",)),
+        ({"quant": None, "files": [file]}, (file, "Other-F16-00001-of-00003.gguf")),
+    )
+    declared = unlocked.rig["models"][1]
+    for fields, words in refused:
+        unlocked.rig["models"][1] = {**declared, **fields}
+        refusal(unlocked.run(), "model 'other'", *words)
 
 
-def test_an_unknown_revision_is_refused(unlocked: Deployment) -> None:
-    unlocked.rig["models"][1]["revision"] = "no-such-branch"
-    refusal(unlocked.run(), "model 'other'", OTHER, "no revision 'no-such-branch'", "check the commit or branch")
-
-
-def test_an_unknown_quant_is_refused_with_the_available_ones(unlocked: Deployment) -> None:
-    unlocked.rig["models"][1]["quant"] = "Q4_K_M"
-    refusal(unlocked.run(), "model 'other'", f"{OTHER} has no quant Q4_K_M; its models are Other-F16: set quant")
-
-
-def test_an_unknown_file_is_refused_with_the_available_ones(unlocked: Deployment) -> None:
-    unlocked.rig["models"][1] |= {"quant": None, "files": ["Other-F16-00001-of-00004.gguf"]}
-    refusal(unlocked.run(), "model 'other'", "Other-F16-00001-of-00004.gguf", "Other-F16-00001-of-00003.gguf")
-
-
-@pytest.mark.parametrize(
-    ("status", "error_code", "words"),
-    [
-        (401, None, ("hub.token_env",)),
-        (403, None, ("HTTP 403", "hub.token_env")),
-        (403, "GatedRepo", ("is gated", "accept its terms", "hub.token_env")),
-        (404, "RepoNotFound", ("spelling", "hub.token_env")),
-        (404, None, ("HTTP 404", "hub.endpoint")),
-        (500, None, ("HTTP 500", "try again later")),
-    ],
-)
-def test_an_http_error_while_a_model_is_locked_is_reported_with_its_remedy(
-    unlocked: Deployment, hub: Hub, status: int, error_code: str | None, words: tuple[str, ...]
+def test_a_model_that_llama_cpp_does_not_know_is_refused_before_it_is_fetched(
+    unlocked: Deployment, hub: Hub, tmp_path: Path
 ) -> None:
-    hub.faults.add(Fault(origin="hub", path=API, status=status, error_code=error_code))
-    refusal(unlocked.run(), "model 'other'", *words)
+    """By the architectures that the build recorded in the manifest of its release."""
+    writer = GGUFWriter(tmp_path / "new.gguf", "qwen9")
+    writer.add_tensor("blk.0.ffn_up.weight", np.zeros((512, 512), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    hub.add_repo(OTHER, {"new.gguf": tmp_path / "new.gguf"})
+    unlocked.rig["models"][1] |= {"quant": None, "files": ["new.gguf"]}
+    hub.log.clear()
+    refusal(unlocked.run(), "architecture qwen9", "does not know", "declare a newer commit, or another model")
+    assert sum(request.bytes_sent for request in hub.log.requests() if request.origin == "cdn") <= 16 << 10
+
+
+HTTP_ERRORS = (
+    (401, None, ("hub.token_env",)),
+    (403, None, ("HTTP 403", "hub.token_env")),
+    (403, "GatedRepo", ("is gated", "accept its terms", "hub.token_env")),
+    (404, "RepoNotFound", ("spelling", "hub.token_env")),
+    (404, None, ("HTTP 404", "hub.endpoint")),
+    (500, None, ("HTTP 500", "try again later")),
+)
+
+
+def test_an_http_error_while_a_model_is_locked_is_reported_with_its_remedy(unlocked: Deployment, hub: Hub) -> None:
+    for status, error_code, words in HTTP_ERRORS:
+        hub.faults.clear()
+        hub.faults.add(Fault(origin="hub", path=API, status=status, error_code=error_code))
+        refusal(unlocked.run(), "model 'other'", *words)
 
 
 def test_an_unreachable_endpoint_is_refused(unlocked: Deployment) -> None:
@@ -119,25 +132,24 @@ def test_temporary_http_errors_while_a_model_is_locked_are_retried(recovering: D
 # --- when its files are fetched -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (Fault(origin="hub", path=RESOLVE, status=401), ("HTTP 401", "hub.token_env")),
-        (Fault(origin="hub", path=RESOLVE, status=403, error_code="GatedRepo"), ("HTTP 403", "accept the terms")),
-        (Fault(origin="hub", path=RESOLVE, status=404, error_code="EntryNotFound"), ("any more", "tasks/lock.py")),
-        (Fault(origin="hub", path=RESOLVE, status=503, retry_after=86400), ("HTTP 503", "run deploy.py again")),
-        (Fault(origin="cdn", path=BYTES, status=403), ("403", "run deploy.py again")),
-        (Fault(origin="cdn", path=BYTES, corrupt=True), ("sha256", "locked", "run deploy.py again")),
-    ],
-    ids=["401", "gated", "404", "503", "cdn-403", "corrupt"],
+PERMANENT = (
+    (Fault(origin="hub", path=RESOLVE, status=401), ("HTTP 401", "hub.token_env")),
+    (Fault(origin="hub", path=RESOLVE, status=403, error_code="GatedRepo"), ("HTTP 403", "accept the terms")),
+    (Fault(origin="hub", path=RESOLVE, status=404, error_code="EntryNotFound"), ("any more", "tasks/lock.py")),
+    (Fault(origin="hub", path=RESOLVE, status=503, retry_after=86400), ("HTTP 503", "run deploy.py again")),
+    (Fault(origin="cdn", path=BYTES, status=403), ("403", "run deploy.py again")),
+    (Fault(origin="cdn", path=BYTES, corrupt=True), ("sha256", "locked", "run deploy.py again")),
 )
-def test_a_permanent_fault_of_a_download_is_reported_with_its_remedy(
-    fetching: Deployment, hub: Hub, fault: Fault, words: tuple[str, ...]
-) -> None:
-    hub.faults.add(fault)
-    refusal(fetching.run(), "models: ", OTHER, *words)
-    # A signed URL gives access to the file for an hour, so it must not be stored.
-    assert "Signature=" not in fetching.shell("cat /var/lib/llamarig/jobs/fetch/status.json")
+
+
+def test_a_permanent_fault_of_a_download_is_reported_with_its_remedy(fetching: Deployment, hub: Hub) -> None:
+    for fault, words in PERMANENT:
+        hub.faults.clear()
+        hub.faults.add(fault)
+        refusal(fetching.run(), "models: ", OTHER, *words)
+        # A signed URL gives access to the file for an hour, so it must not be stored.
+        assert "Signature=" not in fetching.shell("cat /var/lib/llamarig/jobs/fetch/status.json")
+        assert other_model_is_absent(fetching)
 
 
 def test_temporary_faults_of_a_download_are_retried(recovering: Deployment, hub: Hub) -> None:

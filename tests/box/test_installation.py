@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.set_up import UV_VERSION
 
 pytestmark = pytest.mark.box
 
-NO_HOST = ("--limit", "nobody", "inventory/home.py", "deploy.py")
+NO_HOST = ("-y", "--limit", "nobody", "inventory/home.py", "deploy.py")
 REFUSED = "inventory/home.py: --limit nobody leaves no host"
 """Printed by config.py after it has read inventory and group_data, so the package was found and works."""
 
@@ -62,10 +63,49 @@ def test_pyinfra_runs_after_the_readmes_commands_in_the_clone_and_in_a_repositor
     clone: Path, uv: str
 ) -> None:
     install(["sh", "-e", "-c", "\n".join(INSTALL)], clone, {"PATH": f"{Path(uv).parent}:/usr/bin:/bin"})
-    for repository in (clone, clone.parent / "boxes"):
+    boxes = clone.parent / "boxes"
+    for repository in (clone, boxes):
         done = run([".venv/bin/pyinfra", *NO_HOST], repository)
         assert done.returncode == 1
         assert REFUSED in done.stderr
+    assert f'"llamarig @ file://{clone}"' in (boxes / "pyproject.toml").read_text()
+    # A script runs the installed one of its name.
+    listed = run([".venv/bin/pyinfra", "@local", "tasks/audit.py", "-y", "--data", "list=1"], boxes)
+    assert "gpu.pcie" in listed.stderr, listed.stderr
+
+
+def test_a_repository_depends_on_the_commit_that_llamarig_was_installed_from(
+    clone: Path, tmp_path: Path, uv: str
+) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    for words in (["init", "--quiet"], ["add", "-A"], ["commit", "--quiet", "-m", "x"]):
+        install([*git, *words], clone)
+    commit = run([*git, "rev-parse", "HEAD"], clone).stdout.strip()
+    environment = tmp_path / "environment"
+    install([sys.executable, "-m", "venv", str(environment)], tmp_path)
+    # The pip of Python 3.11 takes no file: URL of a repository.
+    python = str(environment / "bin/python")
+    install([uv, "pip", "install", "--quiet", "--python", python, f"llamarig @ git+file://{clone}"], tmp_path)
+    install([str(environment / "bin/llamarig"), "init", "boxes", "--example", "rx7900xt"], tmp_path)
+    boxes = tmp_path / "boxes"
+    assert f'"llamarig @ git+file://{clone}@{commit}"' in (boxes / "pyproject.toml").read_text()
+    install([uv, "sync", "--python", sys.executable], boxes)
+    done = run([".venv/bin/pyinfra", *NO_HOST], boxes)
+    assert REFUSED in done.stderr, done.stderr
+
+
+def test_a_repository_depends_on_the_archive_that_llamarig_was_installed_from(
+    clone: Path, tmp_path: Path, uv: str
+) -> None:
+    install([uv, "build", "--quiet", "--sdist", "--out-dir", str(tmp_path)], clone)
+    (archive,) = tmp_path.glob("llamarig-*.tar.gz")
+    environment = tmp_path / "environment"
+    install([sys.executable, "-m", "venv", str(environment)], tmp_path)
+    install([str(environment / "bin/python"), "-m", "pip", "install", "--quiet", str(archive)], tmp_path)
+    install([str(environment / "bin/llamarig"), "init", "boxes", "--example", "rx7900xt"], tmp_path)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert f'"llamarig @ file://{archive}#sha256={digest}"' in (tmp_path / "boxes/pyproject.toml").read_text()
+    install([uv, "sync", "--python", sys.executable], tmp_path / "boxes")
 
 
 def test_pyinfra_installed_with_pip_runs_from_another_directory(clone: Path, tmp_path: Path) -> None:

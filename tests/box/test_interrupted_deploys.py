@@ -20,6 +20,7 @@ pytestmark = pytest.mark.box
 
 TINY = "llamarig-tiny.service"
 UNIT = f"/etc/systemd/system/{TINY}"
+RESERVED = "tests/box/deploy_reserved_box.py"
 JOURNAL = "/var/lib/llamarig/proofs/switch-journal"
 
 
@@ -165,12 +166,19 @@ def switching(interrupted: Deployment, tmp_path: Path) -> tuple[Deployment, str]
     return interrupted, old
 
 
-def test_what_served_serves_again_after_its_switch_was_killed(switching: tuple[Deployment, str]) -> None:
+@pytest.mark.parametrize("follows", ["ExecStopPost", "OnFailure"])
+def test_what_served_serves_again_after_its_switch_was_killed(switching: tuple[Deployment, str], follows: str) -> None:
+    """Of its whole control group, where a new kernel kills the ExecStopPost=, too: here, there is none then."""
     deployment, old = switching
     deployment.shell(f"rm -r /run/systemd/system/{TINY}.d")
+    if follows == "OnFailure":
+        unit = deployment.shell("systemctl list-units --plain --no-legend 'llamarig-job-switch-tiny_*'").split()[0]
+        deployment.write(f"/run/systemd/system/{unit}.d/test.conf", "[Service]\nExecStopPost=\n")
+        deployment.shell("systemctl daemon-reload")
     deployment.shell("systemctl kill -s SIGKILL 'llamarig-job-switch-tiny_*'")
     wait_for(lambda: deployment.shell(f"cat {UNIT}") == old, "the old unit file")
     wait_for(lambda: answers(deployment), "the old server")
+    wait_for(lambda: job_status(deployment, "switch-tiny")["state"] != "running", "the end in the status")
     status = job_status(deployment, "switch-tiny")
     assert status["state"] == "failed"
     assert f"{TINY}, which served before, was started again" in str(status["message"])
@@ -200,10 +208,31 @@ def test_a_second_deploy_is_refused_in_words_and_takes_over_on_request(
     output = " ".join(outcome.output.split())
     assert "a switch of model 'tiny' to another unit than the declared one" in output
     assert "--data takeover=1" in output
+    planning = refused.run(script=RESERVED)
+    assert planning.code != 0
+    assert "the switch of model tiny by " in " ".join(planning.output.split())
     deployment.shell(f"rm -r /run/systemd/system/{TINY}.d; systemctl daemon-reload")
     taken = refused.run("--data", "takeover=1")
     assert taken.code == 0, str(taken)
     assert chat(deployment.address, "Who is it?")
+
+
+def test_no_switch_starts_while_plans_are_made(interrupted: Deployment, tmp_path: Path) -> None:
+    planning = interrupted.start(log=tmp_path / "log", script=RESERVED)
+    plans = "systemctl is-active 'llamarig-job-plan_*' || true"
+    wait_for(lambda: interrupted.shell(plans) == "active", "the reservation", deploy=planning)
+    interrupted.rig["models"][0]["serve"]["ubatch"] = 96
+    outcome = interrupted.run()
+    assert outcome.code != 0
+    output = " ".join(outcome.output.split())
+    assert "the planning of models by " in output
+    assert "--data takeover=1" in output
+    assert chat(interrupted.address, "Do you still serve?")
+    interrupted.shell("touch /run/planned")
+    assert planning.exit_code() == 0
+    assert interrupted.shell(plans) in ("", "inactive")
+    finished = interrupted.run()
+    assert finished.code == 0, str(finished)
 
 
 def answers(deployment: Deployment) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.box import sudo_login
 from tests.box.deployment import HOST, Deployment
 from tests.box.refusals import SERVED, UNIT, invocation_id, keeps_serving, refusal
 from tests.box.rehearse import chat
@@ -61,6 +62,19 @@ def test_an_unreachable_box_fails_the_run_and_the_other_box_is_deployed(deployme
         refusal(outcome, "Could not connect", str(variant.box.port + 19), host="box-without-power")
         assert outcome.changed == [SERVED]
         assert outcome.failed == []
+
+
+def test_a_login_without_root_is_one_message(refused: Deployment) -> None:
+    sudo_login.allow(refused)
+    refused.ssh = {"ssh_user": "owner"}
+    refusal(refused.run(), "you log in as owner, who is not root", '{"_sudo": True}')
+
+
+def test_a_sudo_password_without_a_terminal_is_one_message(refused: Deployment) -> None:
+    sudo_login.allow(refused)
+    refused.shell("echo 'owner ALL=(ALL) ALL' >/etc/sudoers.d/owner")
+    refused.ssh = sudo_login.LOGIN
+    refusal(refused.run(), "sudo wants a password on this box", "no terminal")
 
 
 # --- declarations ---------------------------------------------------------------------------------------------------
@@ -158,7 +172,7 @@ def test_an_unusable_key_file_is_refused_and_a_usable_key_is_required_and_kept_s
             outcome = variant.run()
             refusal(outcome, f"api_key_file {KEY_FILE} {why}", "mode 600", "nothing was changed")
             assert "Starting operation: API key files" in outcome.output
-            assert outcome.output.count("Starting operation: ") == 2, "only RAM speed, which changes nothing, and keys"
+            assert outcome.output.count("Starting operation: ") == 3, "two that change nothing, and keys"
             audited = variant.run("--data", "only=llama.key-files", script="tasks/audit.py")
             assert audited.code == 1, str(audited)
             assert why in audited.output

@@ -133,7 +133,7 @@ def test_a_download_without_enough_disk_space_is_refused_before_it_starts(second
     assert outcome.code == 1
     assert "of model files to fetch, less 0.00 GiB already there, plus" in outcome.output
     assert "nothing was downloaded" in outcome.output
-    assert bytes_sent(hub) == 0
+    assert bytes_sent(hub) <= 16 << 10, "more than the beginning of one file, for its architecture"
 
 
 @pytest.fixture
@@ -157,7 +157,8 @@ def test_a_download_on_a_full_disk_fails_and_continues_once_there_is_space(
     small_store.shell(f"head -c 18M /dev/zero >{STORE}/other-file")
     assert running.exit_code() != 0
     output = running.output()
-    assert output.count("No space left on device") == 1
+    assert output.count("models: No space left on device") == 2, "when it fails, and in the closing block"
+    assert "downloaded" not in output, "it is not"
     assert f"on {STORE}/.partial: nothing that came is lost" in output
     assert "Traceback" not in output
     assert small_store.shell(f"find {STORE} -name '*.gguf'") == ""

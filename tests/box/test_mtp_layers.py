@@ -18,10 +18,12 @@ from llamarig.items.simulated_gpus import simulation_library
 from llamarig.records.model_lock import lock_key, read_model_lock
 from llamarig.records.plan_file import Plan, read_plan_file
 from llamarig.render import layout
+from llamarig.render.model_paths import target
 from llamarig.render.release import release_path
 
 from tests.box.deployment import HOST, Deployment
 from tests.box.hub import Hub
+from tests.placement.loader_shapes import write, write_head
 from tests.placement.mtp_models import (
     NAMES,
     POSITIONS,
@@ -180,3 +182,40 @@ def test_a_multi_token_prediction_layer_takes_no_memory(planned: Planned) -> Non
             assert abs(row.model_mib - mib) <= 3, name  # llama.cpp rounds and pads each tensor
     assert "of 40 layers whole on the GPUs" in planned.report
     assert "of 46 layers whole on the GPUs" in planned.report
+
+
+def test_a_draft_file_that_cannot_be_measured_alone_is_planned_for(
+    converged: Deployment, hub: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """llama-fit-params ends with a segmentation fault on a file that has only layers of multi-token prediction."""
+    directory = tmp_path_factory.mktemp("draft")
+    files = {"nextn-without-tensors.gguf": write(directory, "nextn without tensors"), "mtp-head.gguf": directory / "h"}
+    write_head(files["mtp-head.gguf"])
+    hub.add_sparse_repo("acme/Head-GGUF", files)
+    deployment = converged.variant(directory)
+    tiny = deployment.rig["models"][0]
+    speculation = {"types": ["draft-mtp"]}
+    serve = {"port": 8080, "context": 8192, "placement": {"kind": "auto"}, "speculation": speculation}
+    model = {**tiny, "name": "headed", "repo": "acme/Head-GGUF", "quant": None, "serve": serve}
+    deployment.rig["models"] = [{**model, "files": ["nextn-without-tensors.gguf"], "draft": "mtp-head.gguf"}]
+    deployment.rig["simulated_gpus"] = [
+        {"name": name, "total_mib": total, "free_mib": free} for name, total, free in CARDS
+    ]
+    assert deployment.run(script=PREREQUISITES).code == 0
+    rig = Rig.model_validate(deployment.rig)
+    locked = read_model_lock(rig.model_lock).models[lock_key(rig.models[0])]
+    assert locked.draft is not None
+    path = deployment.box.root / target(locked, locked.draft).lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_head(path)
+        path.chmod(0o644)
+        done = deployment.run("--data", "update=headed", script=PLAN)
+        assert done.code == 0, str(done)
+        others = read_plan_file(rig.plan_file).boxes[HOST]["headed"].belongs.others_mib
+        # As the server's own log has them: 521 MiB of weights, 9 of cache and 100 of compute buffers.
+        assert others[0] == 0
+        assert 521 + 9 + 98 <= others[1] <= 521 + 9 + 150
+        assert "its draft cannot be measured alone" in done.output
+    finally:
+        deployment.shell(f"rm -rf {layout.HEADERS}/* {layout.MODELS}/acme")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from llamarig.render import layout
 
 from tests.box.deployment import HOST, Deployment, wait_for
 from tests.box.hub import Hub
+from tests.box.memory_group import started_in_group
 from tests.box.rehearse import chat, is_healthy
 from tests.box.sparse_models import write_sparse
 from tests.placement.model_shapes import SHAPES
@@ -32,6 +35,7 @@ pytestmark = pytest.mark.box
 
 PREREQUISITES, MEASURE = "tests/box/deploy_plan_prerequisites.py", "tests/box/deploy_measurements.py"
 UNIT = "llamarig-tiny"
+OTHER_PORT = 17
 
 
 # --- the profiles of group_data/ -------------------------------------------------------------------------------------
@@ -198,6 +202,36 @@ def test_without_enough_memory_the_file_stays_mapped_and_the_deploy_gives_the_re
     assert "prompts are read several times more slowly" in output
     second = tiny.run()
     assert (second.code, second.changed) == (0, []), str(second)
+
+
+def test_a_memory_limit_too_small_for_pinned_weights_is_named_and_the_named_one_is_enough(
+    tiny: Deployment, tmp_path: Path
+) -> None:
+    """The kernel enforces the named limit here: on the server as its unit starts it, from its first allocation on."""
+    serve = tiny.rig["models"][0]["serve"]
+    serve["memory_max_mib"] = 64
+    mapped = tiny.run()
+    assert mapped.code == 0, str(mapped)
+    assert "--load-mode" not in flags(tiny)
+    output = " ".join(mapped.output.split())
+    assert "weights in RAM are not pinned: memory_max_mib 64 is less than the" in output, output
+    named = re.search(r"raise memory_max_mib to (\d+) or more", output)
+    assert named is not None
+
+    serve["memory_max_mib"] = limit = int(named[1])
+    pinned = tiny.run()
+    assert pinned.code == 0, str(pinned)
+    assert "--load-mode none" in flags(tiny)
+    assert f"MemoryMax={limit}M" in tiny.shell(f"cat /etc/systemd/system/{UNIT}.service")
+    port, other = serve["port"], tiny.box.port + OTHER_PORT
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in serve["environment"].items())
+    words = flags(tiny).replace(f"--port {port}", f"--port {other}").split()
+    command = f"env {variables} {shlex.join(words)}"
+    with started_in_group(tiny, command, "/run/pinned-log", limit, name="pinned") as (group, _):
+        address = f"http://127.0.0.1:{other}"
+        wait_for(lambda: is_healthy(address), "the server within its limit")
+        assert chat(address, "Within the limit? " * 200)
+        assert group.kills == 0
 
 
 def test_a_changed_setting_makes_the_measurement_stale_and_it_is_repeated(tiny: Deployment) -> None:

@@ -86,6 +86,7 @@ def test_the_manifest_records_source_toolchain_flags_and_features(deployment: De
     assert manifest["cmake"]["LLAMA_BUILD_COMMIT"] == build["source"]["commit"]
     assert re.search(r"\d+\.\d+", manifest["compiler"])
     assert manifest["build_seconds"] > 0
+    assert {"llama", "qwen3next", "gpt-oss"} <= set(manifest["models"])
     assert {"--model", "--ctx-size", "-ngl"} <= set(manifest["flags"])
     # As llama.cpp reports them: every x86 build has SSE3, every ARM build NEON.
     assert {"CPU : SSE3 = 1", "CPU : NEON = 1"} & set(manifest["features"]), manifest["features"]
@@ -116,11 +117,8 @@ def test_another_build_adds_no_command_to_a_run_that_changes_nothing(
         ("hangs-in-load", "was not ready after 10 s"),
         ("wrong-context", "serves a context of 512 tokens per slot, declared 8192"),
         ("dies-on-long-prompt", "does not answer a completion"),
-        ("props-500", "does not answer as a llama-server does (HTTP 500"),
-        ("props-reset", "does not answer as a llama-server does ("),
-        ("props-incomplete", "does not answer as a llama-server does ("),
+        # One of the answers that tests/remote/serve/test_switch_unit.py gives to the same program.
         ("props-bad-status", "does not answer as a llama-server does (an incomplete answer (BadStatusLine"),
-        ("props-other-shape", "does not answer as a llama-server does (not an object: [1])"),
     ],
 )
 def test_a_faulty_release_is_replaced_by_the_old_one(
@@ -280,7 +278,7 @@ def test_a_release_that_answers_without_the_api_key_is_replaced_by_the_old_one(
         install_faulty_server(deployment, other, "no-key")
         outcome = variant.run()
         assert outcome.code != 0, str(outcome)
-        assert "completes a request without the API key" in outcome.output
+        assert "answers a request without the API key" in outcome.output
         assert "serves again as before" in outcome.output
         assert "sesame-of-a-test" not in outcome.output
     finally:
@@ -301,7 +299,7 @@ def test_a_rollback_returns_to_the_old_release_and_a_second_one_to_the_new(
     back = variant.run(script="tasks/rollback.py")
     assert back.code == 0, str(back)
     assert serving_release(deployment) == first
-    assert "the next deploy reverts this" in back.output
+    assert "the next deploy goes forward again, unless you declare what it was before" in back.output
     assert variant.run(script="tasks/audit.py").code == 1
     forward = variant.run("--data", "model=tiny", script="tasks/rollback.py")
     assert forward.code == 0, str(forward)

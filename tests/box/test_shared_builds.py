@@ -18,7 +18,7 @@ from llamarig.declare.rig import Rig
 from llamarig.items.packages import wanted_packages
 from llamarig.render.release import release_id, release_path
 
-from tests.box import machine
+from tests.box import machine, sudo_login
 from tests.box.deployment import HOST, Deployment, Outcome, kill, wait_for
 from tests.box.paths import Rehearsal
 from tests.box.refusals import refusal
@@ -40,14 +40,14 @@ class Pair:
         self.both, self.second = both, second
         rig = Rig.model_validate(both.rig)
         self.release = release_path(rig.builds[0], rig.models)
-        self.archive = f"/var/lib/llamarig/work/{release_id(rig.builds[0], rig.models)}/release.tar.gz"
+        self.work = f"/var/lib/llamarig/work/{release_id(rig.builds[0], rig.models)}"
 
     def run(self, *arguments: str) -> Outcome:
         return self.both.run(*arguments)
 
     def delete_release(self) -> None:
         """Delete the release of the second box. Its server keeps running with the files that it has open."""
-        self.second.shell(f"rm -rf {self.release} {self.archive}*")
+        self.second.shell(f"rm -rf {self.release} {self.work}")
 
     def has_release(self) -> bool:
         """Return whether the second box has the release. Assert that no unfinished copy is beside it."""
@@ -150,7 +150,7 @@ def test_the_second_box_serves_the_received_release_and_has_no_compiler(first_pa
     assert [line for line in pair.second.shell(query).splitlines() if line.endswith(" installed")] == []
     assert pair.second.shell("command -v cc c++ gcc cmake ninja || true") == ""
     assert pair.second.shell("ls -d /var/lib/llamarig/work/* 2>/dev/null || true") == ""
-    assert pair.both.shell(f"ls {pair.archive} 2>/dev/null || true") == ""
+    assert pair.both.shell(f"ls {pair.work}/*.tar.gz 2>/dev/null || true") == ""
 
 
 def test_a_second_run_changes_nothing_and_makes_one_connection_per_box(served: Pair) -> None:
@@ -181,7 +181,7 @@ def test_a_deploy_killed_during_the_transfer_is_repeated(
     served.delete_release()
     with faulty_sftp(served.second, "slow"):
         running = served.both.start(log=tmp_path / "log")
-        size = f"(echo 0; stat -c %s {served.archive}.*.part 2>/dev/null) | sort -n | tail -n 1"
+        size = f"(echo 0; stat -c %s {served.work}/*.part 2>/dev/null) | sort -n | tail -n 1"
         wait_for(lambda: int(served.second.shell(size)) > 1_000_000, "the first million bytes", 120)
         kill(running)
     assert not served.has_release()
@@ -190,6 +190,26 @@ def test_a_deploy_killed_during_the_transfer_is_repeated(
     assert outcome.code == 0, str(outcome)
     assert RECEIVED in outcome.changed
     assert served.has_release()
+
+
+def test_two_deploys_at_once_install_one_release_also_as_another_user_than_root(served: Pair, tmp_path: Path) -> None:
+    """Both pack and send it. The jobs on the boxes are the same work, which the later run waits for."""
+    served.delete_release()
+    sudo_login.allow(served.second)
+    running = []
+    logins: dict[str, dict[str, object]] = {"one": {}, "other": sudo_login.LOGIN}
+    for name, login in logins.items():
+        deploy = served.both.variant(tmp_path / name)
+        deploy.more_hosts = [(host, {**data, **login}) for host, data in served.both.more_hosts]
+        running.append(deploy.start(log=tmp_path / f"{name}.log"))
+    for run in running:
+        assert run.exit_code() == 0, run.output()
+    assert served.has_release()
+    assert digests(served.second, served.release) == digests(served.both, served.release)
+    assert served.second.shell(f"find {served.release} ! -user root -o ! -group root") == ""
+    for box in (served.both, served.second):
+        assert box.shell(f"ls {served.work}/*.tar.gz* 2>/dev/null || true") == ""
+    assert served.run().changed == []
 
 
 def test_a_release_damaged_during_the_transfer_is_refused(served: Pair) -> None:
@@ -244,5 +264,5 @@ def test_a_release_that_needs_a_newer_glibc_is_refused_before_the_transfer(serve
     finally:
         served.both.write(f"{served.release}/manifest.json", manifest)
     refusal(outcome, f"from {HOST} cannot run here", "glibc 2.99", "Debian 99", "has 2.41", host=SECOND)
-    assert served.second.shell(f"ls {served.archive} 2>/dev/null || true") == ""
+    assert served.second.shell(f"ls {served.work} 2>/dev/null || true") == ""
     assert not served.has_release()

@@ -38,8 +38,9 @@ def test_two_people_never_leave_two_models_or_an_unproved_one(
 ) -> None:
     chance = random.Random(14)
     of = {person: shared.variant(tmp_path / person) for person in PEOPLE}
-    # Without those that only check flags or print something: they load no model.
-    seen = "pgrep -xa llama-server | grep -vE -- '--(help|version|list-devices)' >/run/now"
+    # Servers by their command lines: a flag check has --help; while it begins or ends, /proc shows none of its
+    # arguments, and pgrep prints [llama-server].
+    seen = "pgrep -xa llama-server | grep -e ' --model ' | grep -vE -e '--(help|version|list-devices)' >/run/now"
     sample = f"{seen}; test $(wc -l </run/now) -lt 2 || cat /run/now; sleep 0.02"
     script = f"#!/bin/sh\nwhile :; do {sample}; done >/run/beside-each-other\n"
     shared.write("/run/count-servers", script)
@@ -55,6 +56,7 @@ def test_two_people_never_leave_two_models_or_an_unproved_one(
             time.sleep(chance.uniform(0, 6))
         codes = {person: run.exit_code() for person, run in running.items()}
         outputs = {person: " ".join(run.output().split()) for person, run in running.items()}
+        print(f"round {number}: {codes}")
         assert 0 in codes.values(), outputs
         for person in PEOPLE:
             if codes[person]:

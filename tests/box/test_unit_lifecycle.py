@@ -107,6 +107,30 @@ def test_requests_during_a_switch_are_answered_or_refused_and_only_one_server_ru
     assert outcomes["answered"] >= 4
 
 
+def boot_units(deployment: Deployment) -> set[str]:
+    """The models that start at boot."""
+    names = (TINY, SECOND)
+    states = deployment.shell(f"systemctl is-enabled {' '.join(names)}; true").split()
+    return {name for name, state in zip(names, states, strict=True) if state == "enabled"}
+
+
+def test_another_default_is_what_a_boot_starts(two_models: Deployment) -> None:
+    two_models.rig["default"] = "second"
+    outcome = two_models.run()
+    assert outcome.code == 0, str(outcome)
+    assert boot_units(two_models) == {SECOND}
+    two_models.shell(f"systemctl enable -q {TINY}")  # by hand: which of two a boot starts is chance
+    audit = two_models.run("--data", "only=llama.units", script="tasks/audit.py")
+    assert audit.code != 0
+    outcome = two_models.run()
+    assert outcome.changed == [SERVED], str(outcome)
+    assert boot_units(two_models) == {SECOND}
+    machine.down(two_models.box)
+    machine.up(two_models.box)
+    wait_for(lambda: served_model(two_models) == "second", "the default")
+    assert two_models.run().changed == []
+
+
 def test_a_manually_started_model_is_kept_until_a_reboot_starts_the_default(two_models: Deployment) -> None:
     two_models.shell("systemctl start llamarig-second")
     two_models.run()  # writes the start record of the model, which has not served before
@@ -281,8 +305,8 @@ def test_a_server_that_answers_health_checks_but_no_completions_is_restarted(mod
         assert modified.shell(f"{probe_round}; {probe_round}") == ""
         assert unit_properties(modified, TINY, "MainPID") == [pid], "the server was restarted after too few rounds"
         assert "has completed nothing for 3 rounds" in modified.shell(probe_round)
+        wait_for(lambda: unit_properties(modified, TINY, "MainPID") not in ([pid], ["0"]), "the restart")
         wait_for(lambda: served_model(modified) == "tiny", "the restarted server")
-        assert unit_properties(modified, TINY, "MainPID") != [pid]
     finally:
         modified.shell("systemctl stop hang; systemctl start llamarig_liveness.timer")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.abilities import REMEDY, Abilities, Choice, abilities, choose
 from tests.box import machine, virtual_files
 from tests.box.bootstrap import PACKAGES, SUITE, claim_directory, make_keys
+from tests.box.compiler_cache import borrowed
 from tests.box.host import KEYRING, BoxError, host_environment, remove_tree, require_programs, run, say, tail
 from tests.box.live_output import run_live
 from tests.box.paths import ADDRESS, Rehearsal
@@ -33,6 +34,8 @@ PACKAGE_OF = {
 }
 
 DISK_SIZE = "6G"
+EMULATED = "tcg,thread=multi"
+"""QEMU's accelerator without KVM."""
 MEMORY_MIB = 3072
 KVM_SECONDS = 90.0
 EMULATED_SECONDS = 420.0
@@ -103,11 +106,10 @@ def make(rehearsal: Rehearsal) -> None:
     rehearsal.disk.touch()
     files = rehearsal.directory / "files.tar"
     virtual_files.write(files, rehearsal)
-    rehearsal.build_cache.mkdir(parents=True, exist_ok=True)
     initrd, kernel = _initrd(rehearsal), _kernel(rehearsal)
     kernel_part = kernel.with_suffix(".part")
-    cache = shlex.quote(str(rehearsal.build_cache))
-    with rehearsal.disk.open("r+b") as disk:
+    with borrowed(rehearsal.build_cache, rehearsal.directory / "ccache") as own, rehearsal.disk.open("r+b") as disk:
+        cache = shlex.quote(str(own))
         # In a user namespace this file is another user's, in directories that are closed to it.
         rehearsal.disk.chmod(0o666)
         hooks = [
@@ -121,7 +123,7 @@ def make(rehearsal: Rehearsal) -> None:
             'rm -rf "$1/var/cache/llamarig" "$1/root/rehearsal"',
             f"download /initrd.img {shlex.quote(str(initrd))}",
             f"download /vmlinuz {shlex.quote(str(kernel_part))}",
-            f'mke2fs -q -F -t ext4 -d "$1" /proc/self/fd/{disk.fileno()} {DISK_SIZE}',
+            make_file_system(disk.fileno()),
         ]
         say("Making the virtual machine's file system; llama.cpp is compiled in it, on this machine's processor...")
         words = ["--variant=minbase", f"--include={','.join(GUEST_PACKAGES)}", "--format=null"]
@@ -130,6 +132,17 @@ def make(rehearsal: Rehearsal) -> None:
     rehearsal.disk.chmod(0o600)
     files.unlink()
     kernel_part.rename(kernel)
+
+
+def make_file_system(descriptor: int) -> str:
+    """The hook that makes the disk of the directory "$1".
+
+    In a user namespace mmdebstrap has mounted /proc there, parts of which nobody may read: a bind mount leaves it out.
+    Root without CAP_SYS_ADMIN can mount nothing, and neither has mmdebstrap then.
+    """
+    mke2fs = f"mke2fs -q -F -t ext4 /proc/self/fd/{descriptor} {DISK_SIZE} -d"
+    without_mounts = f'mount --bind "$1" /mnt && {mke2fs} /mnt'
+    return f'if unshare --mount true; then unshare --mount sh -ec \'{without_mounts}\' sh "$1"; else {mke2fs} "$1"; fi'
 
 
 def shown(line: str) -> str | None:
@@ -187,12 +200,10 @@ def _start(rehearsal: Rehearsal, *, kvm: bool) -> None:
     """Start with KVM if `kvm` is set; emulate where it does not work, as in some virtual machines."""
     began = time.monotonic()
     attempts = [("kvm", "with KVM", KVM_SECONDS)] if kvm else []
-    attempts.append(("tcg,thread=multi", "emulated", EMULATED_SECONDS))
+    attempts.append((EMULATED, "emulated", EMULATED_SECONDS))
     for index, (accelerator, how, seconds) in enumerate(attempts):
         say(f"Starting the virtual machine, {how}...")
-        environment = {"PATH": host_environment()["PATH"], "LANG": "C.UTF-8"}
-        environment["QEMU_MODULE_DIR"] = str(_tools(rehearsal) / LIBRARIES / "qemu")
-        machine.spawn(rehearsal, emulator_argv(rehearsal, accelerator), environment)
+        machine.spawn(rehearsal, emulator_argv(rehearsal, accelerator), emulator_environment(rehearsal))
         try:
             state = machine.wait_until_ready(rehearsal, deadline=time.monotonic() + seconds)
         except BaseException as error:
@@ -226,6 +237,12 @@ def emulator_argv(rehearsal: Rehearsal, accelerator: str) -> list[str]:
         *("-drive", machine.disk_option(rehearsal)),
         *("-netdev", f"user,id=net,{forwarded}", "-device", "virtio-net-pci,netdev=net,romfile="),
     ]
+
+
+def emulator_environment(rehearsal: Rehearsal) -> dict[str, str]:
+    """The environment of QEMU's process."""
+    path, modules = host_environment()["PATH"], _tools(rehearsal) / LIBRARIES / "qemu"
+    return {"PATH": path, "LANG": "C.UTF-8", "QEMU_MODULE_DIR": str(modules)}
 
 
 def _tools(rehearsal: Rehearsal) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from llamarig.declare.rig import Rig
 from llamarig.declare.serve import Serve
+from llamarig.facts.sandbox_support import PacketFilter
 from llamarig.items.wanted_unit import wanted_unit
 from llamarig.render import layout
 from llamarig.render.sandbox import network_lines
@@ -116,7 +117,7 @@ def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> N
     program = "#!/usr/bin/python3\nheld = []\nwhile True:\n    held.append(bytes(range(256)) * 4096)\n"
     vm.write("/opt/llamarig/memory-hog/bin/llama-server", program, mode="755")
     vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
-    vm.shell(f"mkdir -p {layout.EMPTY_ROOT} && systemctl daemon-reload && systemctl start {wanted.unit}")
+    vm.shell(f"mkdir -p {layout.EMPTY_ROOT} && systemctl daemon-reload && systemctl start --no-block {wanted.unit}")
     properties = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"
     deadline = time.monotonic() + 120
     while (output := vm.shell(properties).split()) and "failed" not in output:
@@ -127,6 +128,7 @@ def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> N
     assert code == 1
     oom = [finding for finding in found if finding["check"] == "memory.oom"]
     assert [(finding["about"], finding["severity"]) for finding in oom] == [(wanted.unit, "error")]
+    assert f"llama-server of {wanted.unit} held 0.1 GiB, more than its unit's limit" in oom[0]["found"]
     # Wait longer than RestartSec: a server that was killed for its memory use must not be restarted.
     time.sleep(12)
     assert sorted(vm.shell(properties).split()) == sorted(["failed", "oom-kill", "9", "0"])
@@ -189,6 +191,12 @@ def attempts(vm: VirtualMachine, listener: int, **fields: Any) -> dict[str, str]
     run = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *(f"--property={line}" for line in lines)]
     output = vm.shell(shlex.join([*run, "--", "python3", "-c", program]))
     return dict(line.split(" ", 1) for line in output.splitlines())
+
+
+def test_a_kernel_that_filters_packets_is_known_as_one(running: VirtualMachine) -> None:
+    """One that does not is a container that shares its host's network (tests/box/test_audit.py)."""
+    fact = PacketFilter()
+    assert fact.process(running.shell(fact.command()).splitlines()) == "applied"
 
 
 def test_a_server_on_loopback_reaches_nothing_outside(running: VirtualMachine, listener: int) -> None:

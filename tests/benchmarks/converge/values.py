@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llamarig.checks.memory_speed_note import MemorySpeedNote
+from llamarig.checks.sandbox_note import SandboxNote
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Item, Query, Seen, query
@@ -20,13 +21,15 @@ from llamarig.facts.model_store import ModelStore
 from llamarig.facts.releases import Releases
 from llamarig.facts.switch_journal import UnfinishedSwitch
 from llamarig.facts.virtual_environments import VirtualEnvironment
+from llamarig.items.abandoned_jobs import NoAbandonedJobs
 from llamarig.items.all_items import ITEMS
-from llamarig.items.declarations import WorkableDeclarationsFetched
+from llamarig.items.declarations import WorkableDeclarationsFetched, WorkableDeclarationsLocked
 from llamarig.items.finished_work import FinishedWork
 from llamarig.items.model_units import wanted_units
 from llamarig.items.packages import wanted_packages
 from llamarig.items.python import SYSTEM_PYTHON
 from llamarig.items.releases import release_directories
+from llamarig.items.unit_overrides import NoUnitOverrides
 from llamarig.items.wanted_unit import health_addresses
 from llamarig.records.model_lock import locked_models
 from llamarig.render import layout, switch_recovery
@@ -37,11 +40,14 @@ from tests.box.deployment import HOST, Deployment
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 
-CONVERGED: tuple[Item, ...] = (MemorySpeedNote(), *ITEMS)
+CONVERGED: tuple[Item, ...] = (MemorySpeedNote(), SandboxNote(), *ITEMS)
 """The items of deploy.py."""
 
 WITHOUT_A_TASK = {
+    NoUnitOverrides.name: "compares drop-ins, which come with what `Models served` reads",
+    NoAbandonedJobs.name: "compares running jobs, which Ansible has none of",
     FinishedWork.name: "compares releases and model files, which are read for the items that start that work",
+    WorkableDeclarationsLocked.name: "compares declarations with what `Declarations` reads",
     WorkableDeclarationsFetched.name: "compares declarations with what `Models served` reads as well",
 }
 """Items that read facts but have no task in the playbook, with the reason.
