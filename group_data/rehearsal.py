@@ -15,8 +15,8 @@ rig = d.rig(
             backend="cpu",
             # The source tree of the default commit, from PyPI: a rehearsal needs only PyPI and Debian's mirrors.
             source=d.sdist_source(
-                url="https://files.pythonhosted.org/packages/ec/e9/"
-                "e7de2b0463ea3ffbf0ede6cb21b58c1258a8f6521aae45ca773a59fe7cf3/llama_cpp_python-0.3.36.tar.gz",
+                package="llama-cpp-python",
+                version="0.3.36",
                 sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
                 commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f",
             ),
