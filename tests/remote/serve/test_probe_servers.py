@@ -21,13 +21,15 @@ from tests.remote.serve.switched_box import PACKAGE, UNIT, SwitchedBox, wait_for
 
 # The program as a box runs it, with another directory of unit files.
 PROBE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from llamarig.remote.serve import model_units, probe_servers
 model_units.UNITS, probe_servers.RECORDS = map(Path, sys.argv[2:])
 probe_servers._LOCK_WAIT_S = 0.0
 probe_servers.main(Path(sys.argv[1]))
-Path(sys.argv[1]).with_name("peak").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+# Not ru_maxrss: a program that was just started still has the peak of the process that started it there.
+peak = re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]
+Path(sys.argv[1]).with_name("peak").write_text(peak)
 """
 GOOD = "llamarig-good.service"
 
