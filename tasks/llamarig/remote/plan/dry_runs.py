@@ -3,7 +3,7 @@
     python3 -m llamarig.remote.plan.dry_runs SECONDS PROGRAM <requests.json
 
 ``requests.json``: a list of lists of arguments. Prints for each, in their order, ``run=`` and its number, then what
-dry_run.py prints. It runs at the lowest priority, so that a server that answers is not slowed down.
+dry_run.py prints. They have the priority of jobs, below that of a server that answers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     """Read the requests on stdin, make them, and print what they printed."""
     seconds, program = arguments
     requests = json.load(sys.stdin)
-    os.nice(19)
+    os.nice(10)
     if not Path(program).exists():
         print(f"error: {program} is not on the box")
         return 1
