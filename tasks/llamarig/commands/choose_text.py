@@ -94,7 +94,7 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
     if name in taken:
         raise OptionError(f"--data name={name} is a model of this box already: choose another name")
     serve: dict[str, Any] = {
-        "port": rig.default_model.serve.port if rig.models else 8080,
+        "port": _port(rig),
         "context": options.context or 32768,
         "placement": Auto() if gpus else CpuOnly(),
     }
@@ -108,6 +108,16 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
             str(first.field).rpartition(".")[2], str(first.field)
         )
         raise OptionError(f"--data {option}={first.value}: {first.message}") from None
+
+
+def _port(rig: Rig) -> int:
+    """That of the models that the new one excludes, so that clients keep their address; else one that no model has."""
+    apart = [model.serve.port for model in rig.models if not model.serve.coexists]
+    if apart:
+        default = rig.default_model.serve
+        return apart[0] if default.coexists else default.port
+    taken = {model.serve.port for model in rig.models}
+    return next(port for port in range(8080, 65536) if port not in taken)
 
 
 def declaration(rig: Rig, model: Model, quant: HubQuant, at: AtContext) -> str:

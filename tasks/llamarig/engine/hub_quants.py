@@ -1,7 +1,7 @@
 """The quants of Hub repositories, and their headers: listed once a run, and headers fetched once for all runs.
 
-A header is fetched by Range requests. Kept of it is what a dry run needs (metadata and tensors, without the words of the
-vocabulary: some 100 KB), in the user's cache under a name that its repository, commit and sha256 decide.
+A header is fetched by Range requests. Kept of it is what a dry run needs (metadata and tensors, without the words of
+the vocabulary: some 100 KB), in the user's cache under a name that its repository, commit and sha256 decide.
 """
 
 from __future__ import annotations
@@ -172,15 +172,18 @@ def _header(quant: HubQuant, model: Model, endpoint: str, token: str | None) -> 
         return found
     try:
         fetched = fetch_headers(model, quant.locked, endpoint, token)
+        first = fetched.headers[0]
+        if kind := kind_by_header(FirstKeys(len(first.tensors), first.metadata)):
+            problem = f"is no model but a file that is loaded with one, by its header: {kind}"
+            return QuantHeader(quant, fetched=fetched.fetched, problem=problem)
         data, size = without_words(fetched)
         found = _with_header(quant, data, size, fetched.fetched)
     except HubError as error:
         return QuantHeader(quant, problem=str(error))
     except HeaderError as error:
         return QuantHeader(quant, problem=f"its header {error}")
-    if not found.problem:
-        with suppress(OSError):  # a disk that is full costs the next run its requests
-            _keep(cached, data, size)
+    with suppress(OSError):  # a disk that is full costs the next run its requests
+        _keep(cached, data, size)
     return found
 
 
@@ -199,8 +202,6 @@ def without_words(fetched: FetchedHeaders) -> tuple[bytes, int]:
 
 def _with_header(quant: HubQuant, data: bytes, size: int, fetched: int) -> QuantHeader:
     header = read_header(data, size)
-    if kind := kind_by_header(FirstKeys(len(header.tensors), header.metadata)):
-        return QuantHeader(quant, fetched=fetched, problem=f"is a {kind} by its header, which is loaded with a model")
     return QuantHeader(quant, header, data, size, vocabulary_of([header]), fetched)
 
 

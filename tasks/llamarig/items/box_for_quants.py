@@ -121,7 +121,7 @@ def read_box(rig: Rig, build_name: str) -> BoxForQuants:
     staying = frozenset(layout.unit_name(model.name) for model in rig.models if model.serve.coexists)
     available, ram = held.available_mib(staying), read_fact(Capacity).ram >> 20
     gpus: GpuState = read_fact(Gpus)
-    cards = _cards(rig, build, gpus, held.freed_vram_mib(staying), (available, ram))
+    cards = cards_of(rig, build, gpus, held.freed_vram_mib(staying), (available, ram))
     releases = read_fact(Releases, directories=release_directories(rig))
     planner, why = _planner(rig, build, releases, read_fact(FileSizes, paths=programs), programs)
     return BoxForQuants(
@@ -161,7 +161,7 @@ def _planner(
     return None, ""
 
 
-def _cards(
+def cards_of(
     rig: Rig, build: Build, gpus: GpuState, freed: dict[str, int], ram: tuple[int, int]
 ) -> tuple[SimulatedGpu, ...]:
     """The cards that a build uses, with the memory that its server may take of each.
