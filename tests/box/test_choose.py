@@ -184,7 +184,7 @@ def test_a_mistake_is_one_message(options: tuple[str, ...], words: str, variant:
 
 def test_a_box_without_a_release_uses_that_of_another(variant: Deployment, served: Hub) -> None:
     other = copy.deepcopy(variant.rig)
-    other["builds"][0]["cmake"] = {"GGML_CCACHE": "OFF"}  # another release, which nobody has built
+    other["builds"][0]["cmake"] = {"GGML_OPENMP": "OFF"}  # another release, which nobody has built
     other["simulated_gpus"] = TWO_CARDS
     variant.more_hosts = [("new-box", {"rig": other})]
     options = ("--data", f"repo={SMALL}", "--data", "quant=Q4_K_M", "--data", "context=32768")

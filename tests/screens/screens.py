@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class Screen:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
+    asks_hub: bool = False
+
+
+_QUANTS = ("tasks/choose.py", "--data", f"repo={boxes.REPOSITORY}", "--data", "context=32768")
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -55,6 +60,9 @@ SCREENS: dict[str, Screen] = {
     "audit-drift": _one(boxes.drifted, "tasks/audit.py"),
     "audit-three-hosts": _three("tasks/audit.py"),
     "audit-rolled-back": _one(boxes.rolled_back, "tasks/audit.py"),
+    "choose-clean": Screen({"box": boxes.clean}, _QUANTS, asks_hub=True),
+    "choose-no-release": Screen({"box": boxes.without_release}, _QUANTS, asks_hub=True),
+    "choose-three-hosts": Screen({"a": boxes.clean, "b": boxes.without_release, "gone": None}, _QUANTS, asks_hub=True),
     "status-clean": _one(boxes.clean, "tasks/status.py"),
     "status-drift": _one(boxes.drifted, "tasks/status.py"),
     "status-three-hosts": _three("tasks/status.py"),
@@ -81,8 +89,11 @@ SCREENS: dict[str, Screen] = {
 def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
-    inventory = write_inventory(directory, screen.hosts, screen.models)
-    done = run_pyinfra(*screen.options, inventory, *screen.arguments, env={**os.environ, "COLUMNS": "120"}, timeout=300)
+    with boxes.served_quants(directory / "hub") if screen.asks_hub else nullcontext("") as endpoint:
+        inventory = write_inventory(directory, screen.hosts, screen.models, endpoint)
+        # Of the test's own, since a header that is in the cache is not fetched again.
+        environment = {**os.environ, "COLUMNS": "120", "XDG_CACHE_HOME": str(directory / "cache")}
+        done = run_pyinfra(*screen.options, inventory, *screen.arguments, env=environment, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"
 

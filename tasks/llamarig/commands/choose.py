@@ -124,9 +124,9 @@ def _choose(state: State, host: Host, rig: Rig, data: dict[str, Any]) -> bool:
         lines += [each.headline] * (len(answers) > 1)
         lines += [f"  {line}" for line in each.lines]
     lines += [*box.notes, rates(rig, box)[1]]
+    commands = "one command" if batches.commands == 1 else f"{batches.commands} commands"
     lines.append(
-        f"by {batches.runs} dry runs of llama.cpp {planning.planner.commit}{by} in {batches.commands} commands "
-        f"({seconds:.0f} s)"
+        f"by {batches.runs} dry runs of llama.cpp {planning.planner.commit}{by} in {commands} ({seconds:.0f} s)"
     )
     pasted = [each.paste for each in answers if each.paste]
     if pasted:
@@ -137,10 +137,11 @@ def _choose(state: State, host: Host, rig: Rig, data: dict[str, Any]) -> bool:
 
 
 def _no_release(box: BoxForQuants) -> str:
-    why = f" ({box.why_no_planner})" if box.why_no_planner else ""
+    if box.why_no_planner:
+        return f"{box.why_no_planner}: run deploy.py, which renews them, then this again"
     return (
-        f"no box of this run has a release of llama.cpp to plan with{why}: build one, on any box that the inventory "
-        "lists, with `pyinfra -y INVENTORY deploy.py --limit BOX`; it may be this machine, as @local, and a build with "
+        "no box of this run has a release of llama.cpp to plan with: build one, on any box that the inventory lists, "
+        "with `pyinfra -y INVENTORY deploy.py --limit BOX`; it may be this machine, as @local, and a build with "
         'backend="cpu" is enough. Then run this again'
     )
 

@@ -51,6 +51,7 @@ _MEASURED_S = 5.0
 """Least size and duration of a download whose rate says something of the next one."""
 ASSUMED_MB_S = 100.0
 _FETCH = "fetch"
+PROGRAM_PATHS = [f"{layout.PROGRAMS}/llamarig/remote/{program}" for program in PROGRAMS]
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,7 @@ class BoxForQuants:
 def read_box(rig: Rig, build_name: str) -> BoxForQuants:
     """Read the current host, with one command."""
     build = next(build for build in rig.builds if build.name == build_name)
-    programs = [f"{layout.PROGRAMS}/llamarig/remote/{program}" for program in PROGRAMS]
-    read_all(_queries(rig, programs))
+    read_all(queries_of_box(rig))
     held: HeldMemory = read_fact(HeldByServers)
     # The new model excludes all others but those that coexist: what these hold counts as taken.
     staying = frozenset(layout.unit_name(model.name) for model in rig.models if model.serve.coexists)
@@ -123,7 +123,7 @@ def read_box(rig: Rig, build_name: str) -> BoxForQuants:
     gpus: GpuState = read_fact(Gpus)
     cards = cards_of(rig, build, gpus, held.freed_vram_mib(staying), (available, ram))
     releases = read_fact(Releases, directories=release_directories(rig))
-    planner, why = _planner(rig, build, releases, read_fact(FileSizes, paths=programs), programs)
+    planner, why = _planner(rig, build, releases, read_fact(FileSizes, paths=PROGRAM_PATHS))
     return BoxForQuants(
         name=host.name,
         build=build,
@@ -138,15 +138,16 @@ def read_box(rig: Rig, build_name: str) -> BoxForQuants:
     )
 
 
-def _queries(rig: Rig, programs: list[str]) -> Iterable[Query[Any]]:
+def queries_of_box(rig: Rig) -> Iterable[Query[Any]]:
+    """What ``read_box`` reads."""
     yield from (query(fact) for fact in (Capacity, Gpus, HeldByServers, ModelStore))
     yield query(Jobs, names=[_FETCH])
-    yield query(FileSizes, paths=programs)
+    yield query(FileSizes, paths=PROGRAM_PATHS)
     yield query(Releases, directories=release_directories(rig))
 
 
 def _planner(
-    rig: Rig, build: Build, releases: dict[str, Release], programs: dict[str, int], wanted: Sequence[str]
+    rig: Rig, build: Build, releases: dict[str, Release], programs: dict[str, int]
 ) -> tuple[DryRunBox | None, str]:
     """What the current host has for dry runs: the release that is to serve, or else another one of it."""
     for each in sorted(rig.builds, key=lambda one: one is not build):
@@ -154,8 +155,8 @@ def _planner(
         release = releases.get(path, Release())
         if release_differences(path, release) or "llama-fit-params" not in release.files:
             continue
-        if any(program not in programs for program in wanted):
-            return None, f"llamarig's programs on {host.name} are older than this repository: a deploy renews them"
+        if any(program not in programs for program in PROGRAM_PATHS):
+            return None, f"llamarig's programs on {host.name} are older than this repository"
         box = state.inventory.get_host(host.name)
         return DryRunBox(box, each, path, release.flags, release.models, simulation_library(each)), ""
     return None, ""
