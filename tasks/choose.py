@@ -7,7 +7,7 @@ alone what serves. Options:
     --data context=65536            only this context, in place of 32K to the model's own
     --data cache_type=q8_0          type of the KV cache
     --data build=NAME               the build that is to serve
-    --data name=NAME                the model's name in the line to paste
+    --data model_name=NAME          the model's name in the line to paste
     --data takeover=1               stops jobs of other runs that are in the way of compiling simulated cards
 """
 
@@ -21,7 +21,14 @@ from pyinfra.context import host
 set_tcp_nodelay()
 require_root()
 rig = rig_of_host()
-data = {name: host.data.get(name) for name in choose.OPTIONS}
+data = {
+    "repo": host.data.get("repo"),
+    "quant": host.data.get("quant"),
+    "context": host.data.get("context"),
+    "cache_type": host.data.get("cache_type"),
+    "build": host.data.get("build"),
+    "model_name": host.data.get("model_name"),
+}
 choose.box_read(name="Box", rig=rig, data=data)
 choose.simulation_compiled(name="Simulated GPUs", rig=rig, takeover=bool(host.data.get("takeover")))
 choose.quants_chosen(name="Choose", rig=rig, data=data)

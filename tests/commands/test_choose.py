@@ -70,8 +70,8 @@ def test_an_option_that_cannot_be_used_is_named(data: dict[str, Any], words: str
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"name": "m"}, "--data name=m is a model of this box already: choose another name"),
-        ({"name": "Not A Name"}, "--data name=Not A Name: "),
+        ({"model_name": "m"}, "--data model_name=m is a model of this box already: choose another name"),
+        ({"model_name": "Not A Name"}, "--data model_name=Not A Name: "),
         ({"cache_type": "q9"}, "--data cache_type=q9: "),
     ],
 )
@@ -113,7 +113,7 @@ def test_models_that_exclude_each_other_share_a_port() -> None:
 def test_the_line_has_what_was_counted_with() -> None:
     """Another type of cache, a smaller prompt cache, files in place of a quant, a processor alone."""
     at = replace(on_gpus(32768, 48), placement=CpuOnly(), cache_ram_mib=1792)
-    text = line(cpu_rig(), at, replace(QUANT, quant=None), cache_type="q8_0", name="mine")
+    text = line(cpu_rig(), at, replace(QUANT, quant=None), cache_type="q8_0", model_name="mine")
     assert text.startswith(f'd.model(name="mine", repo="{REPO}", files=("m-Q4_K_M.gguf",), ')
     assert (
         'context=32768, cache_type_k="q8_0", cache_type_v="q8_0", cache_ram_mib=1792, placement=d.cpu_only())),' in text

@@ -42,8 +42,6 @@ from llamarig.placement.side_by_side import side_by_side
 from llamarig.records.bench_ledger import read_ledger
 from llamarig.records.store import RecordError
 
-OPTIONS = ("repo", "quant", "context", "cache_type", "build", "name")
-
 
 @operation()
 @while_answered
@@ -89,7 +87,7 @@ def simulation_compiled(rig: Rig, takeover: bool = False) -> Commands:
 def quants_chosen(rig: Rig, data: Mapping[str, Any]) -> Commands:
     """Show the table of each repository, and the quant and context that the rule chooses.
 
-    :param data: the values of OPTIONS
+    :param data: the values of ``--data``, by their names
     """
     yield FunctionCommand(_choose, [rig, dict(data)], {})
 

@@ -60,7 +60,7 @@ class ChoiceOptions:
             repos=tuple(dict.fromkeys(repos)),
             quants=_words(data.get("quant")),
             context=context,
-            name=str(data.get("name") or ""),
+            name=str(data.get("model_name") or ""),
             build=str(data.get("build") or ""),
             cache_type=data.get("cache_type"),
         )
@@ -92,7 +92,7 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
     taken = [model.name for model in rig.models]
     name = options.name or model_name(repo, taken)
     if name in taken:
-        raise OptionError(f"--data name={name} is a model of this box already: choose another name")
+        raise OptionError(f"--data model_name={name} is a model of this box already: choose another name")
     serve: dict[str, Any] = {
         "port": _port(rig),
         "context": options.context or 32768,
@@ -104,7 +104,7 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
         return Model(name=name, repo=repo, quant="any", build=build, serve=Serve.model_validate(serve))
     except ValidationError as error:
         first = mistakes(error)[0]
-        option = {"name": "name", "cache_type_k": "cache_type", "cache_type_v": "cache_type"}.get(
+        option = {"name": "model_name", "cache_type_k": "cache_type", "cache_type_v": "cache_type"}.get(
             str(first.field).rpartition(".")[2], str(first.field)
         )
         raise OptionError(f"--data {option}={first.value}: {first.message}") from None
