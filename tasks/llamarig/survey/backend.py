@@ -13,7 +13,7 @@ from llamarig.items.driver_steps import next_step
 from llamarig.survey.cards import Card, has_integrated_graphics, nvidia_cards, other_cards
 from llamarig.survey.hardware import DRIVERS, Hardware
 from llamarig.survey.proposal import Proposal
-from llamarig.survey.toolkit import Needs, cuda_build, misfits, newest_from_pypi
+from llamarig.survey.toolkit import Needs, compiler_remedy, cuda_build, misfits, newest_from_pypi
 
 _FIRST_OPEN_MODULE = 75
 """The open kernel module is for RTX 20xx and newer (declare/host_policy.py)."""
@@ -89,11 +89,8 @@ def _without_cuda(hardware: Hardware, cards: Sequence[Card], needs: Needs) -> Pr
     """NVIDIA's cards that no toolkit fits yet: Vulkan where their driver has it, else the processor."""
     names = _listed(cards)
     if not needs.architectures:
-        why = f"No driver answers, and the PCI database names no known chip for {names}"
-        remark = (
-            f"no driver answers, and which {names} it is cannot be told: {driver_remedy(hardware.gpus)}; then delete "
-            "this file and survey again"
-        )
+        why = "No driver answers, and the PCI database does not know the card"
+        remark = "no driver answers, and the card cannot be told: install its driver, delete the file, survey again"
         return Proposal(
             (_cpu(),),
             unused=tuple(cards),
@@ -102,7 +99,7 @@ def _without_cuda(hardware: Hardware, cards: Sequence[Card], needs: Needs) -> Pr
         )
     newest = newest_from_pypi(needs.architectures)
     if newest is not None and (needs.driver or 0) >= _DRIVER_OF_13:
-        why, todo = misfits(newest, needs), "install an older g++ beside the other (group_data/README.md)"
+        why, todo = misfits(newest, needs), compiler_remedy(newest, needs)
     elif newest is not None:
         why = f"Driver {needs.driver} runs no CUDA 13, and no CUDA 12 toolkit is installed that fits"
         todo = f"install driver {_DRIVER_OF_13} or newer, or a CUDA 12 toolkit"

@@ -33,7 +33,7 @@ def file_text(proposal: Proposal, head: FileHead) -> str:
     """Python of a file in group_data/."""
     hosts = ", ".join(map(_plain, head.hosts))
     lines = [
-        *_docstring(f"{_plain(head.title)}. As tasks/survey.py found {hosts}; it never writes this file again."),
+        *_docstring(_plain(head.title), f"As tasks/survey.py found {hosts}. It never writes this file again."),
         "",
         "from llamarig import declare as d",
         "",
@@ -51,15 +51,12 @@ def file_text(proposal: Proposal, head: FileHead) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _docstring(text: str) -> list[str]:
-    words = text.replace("\\", "/").replace('"""', "'''")
-    lines = textwrap.wrap(words, _WIDTH - 3, break_long_words=False, break_on_hyphens=False)
-    if len(lines) == 1 and len(lines[0]) <= _WIDTH - 6:
-        return [f'"""{lines[0]}"""']
-    # The first sentence alone, as docstrings have it.
-    first, _, rest = words.partition(". ")
-    more = textwrap.wrap(rest, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return [f'"""{first}.', "", *more, '"""']
+def _docstring(head: str, more: str) -> list[str]:
+    """A docstring of one line and a paragraph. Texts of the box cannot end it."""
+    first, rest = (text.replace("\\", "/").replace('"', "'") for text in (head, more))
+    lines = textwrap.wrap(f"{first}.", _WIDTH - 3, break_long_words=False, break_on_hyphens=False)
+    lines[0] = f'"""{lines[0]}'
+    return [*lines, "", *textwrap.wrap(rest, _WIDTH, break_long_words=False, break_on_hyphens=False), '"""']
 
 
 def _plain(text: str) -> str:
@@ -194,7 +191,9 @@ def _host(proposal: Proposal) -> Iterator[str]:
         rows += _comment(notes.get("cards", ()), 8)
     if cards:
         rows += _comment(("A card that is missing, or another one, is reported. NVIDIA's in nvidia-smi's order.",), 8)
-        rows += ["        gpus=(", *(f"            {card}," for card in cards), "        ),"]
+        alone = f"        gpus=({cards[0]},),"
+        many = ["        gpus=(", *(f"            {card}," for card in cards), "        ),"]
+        rows += [alone] if len(cards) == 1 and len(alone) <= _WIDTH else many
     rows += _comment(notes.get("driver", ()), 8)
     if proposal.nvidia_driver is not None:
         rows.append(f"        nvidia_driver={_driver(proposal.nvidia_driver)},")

@@ -39,7 +39,8 @@ def memory_of(hardware: Hardware) -> tuple[int | None, tuple[str, ...], tuple[st
     found = Counter((module.size_mib // 1024, module.part_number.strip()) for module in ram.modules)
     modules = ", ".join(f"{count} x {size} GB {part}".rstrip() for (size, part), count in found.items())
     speed = judge(ram)
-    rated = f"{modules}: rated {speed.rated} MT/s by {speed.source}, and they run at {speed.mts}"
+    source = "part number" if speed.source.startswith("part number") else speed.source.removeprefix("by ")
+    rated = f"{modules}: rated {speed.rated} MT/s by {source}, and they run at {speed.mts}"
     if speed.verdict is Verdict.BELOW and not speed.limit:
         remark = f"RAM runs at {speed.mts} MT/s, and is rated {speed.rated}: switch XMP or EXPO on in the BIOS"
         return speed.rated, (f"{rated}: switch XMP or EXPO on in the BIOS.",), (remark,)

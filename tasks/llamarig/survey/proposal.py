@@ -40,14 +40,6 @@ class Proposal:
         cards = tuple((card.vendor, card.name, card.gib) for card in (*self.cards, *self.unused))
         return self.builds, self.nvidia_driver, cards
 
-    @property
-    def engine(self) -> str:
-        """What computes: ``CUDA 13.5``, ``Vulkan``, ``the processor alone``."""
-        build = self.builds[0]
-        if build.backend == "cuda":
-            return f"CUDA {build.cuda_toolkit}"
-        return "Vulkan" if build.backend == "vulkan" else "the processor alone"
-
 
 def merged(proposals: Sequence[Proposal]) -> Proposal:
     """One declaration for boxes of one kind: without UUIDs, and with only the settings in which they agree."""

@@ -8,7 +8,7 @@ from llamarig.survey.destinations import Destination, Undeclared
 from llamarig.survey.hardware import Hardware
 from llamarig.survey.machine import ram_words
 from llamarig.survey.proposal import Proposal
-from llamarig.survey.words import cards_words, processor_words
+from llamarig.survey.words import cards_words, engine_words, processor_words
 
 _GIB = 1024**3
 
@@ -18,10 +18,10 @@ def new_box(box: Undeclared, to: Destination, *, file: str, inventory: str) -> l
     cards = cards_words((*box.proposal.cards, *box.proposal.unused)) or "no graphics card"
     lines = [_machine_words(box.hardware, box.proposal), *(f"note: {remark}" for remark in box.proposal.remarks)]
     if to.exists:
-        other = f"list it there in {inventory}, and survey again to see what differs: {to.inventory_line}"
-        return [f"{cards}: nothing written, since {file} is there already", *lines, f"next: {other}"]
+        remedy = f"in {inventory}, list it so, and survey again to see what differs: {to.inventory_line}"
+        return [f"{cards}: nothing written, since {file} is there already", *lines, f"next: {remedy}"]
     if not to.listed:
-        return [f"{cards}: wrote {file}", *lines, f"next: in {inventory}, in place of where it is: {to.inventory_line}"]
+        return [f"{cards}: wrote {file}", *lines, f"next: in {inventory}, list it so: {to.inventory_line}"]
     return [f"{cards}: wrote {file}", *lines, "next: read that file, then deploy.py --dry"]
 
 
@@ -38,7 +38,7 @@ def _machine_words(hardware: Hardware, proposal: Proposal) -> str:
     free = hardware.machine.disk_free
     driver = hardware.gpus.gpus[0].driver if hardware.gpus.gpus else ""
     parts = [
-        f"{proposal.engine}{f', driver {driver}' if driver else ''}",
+        f"{engine_words(hardware, proposal)}{f', driver {driver}' if driver else ''}",
         processor_words(hardware),
         ram_words(hardware),
         *([f"{free / _GIB:.0f} GiB free for models"] if free is not None else ()),

@@ -41,6 +41,11 @@ def misfits(build: Build, needs: Needs) -> str:
     return differences[0].found if differences else ""
 
 
+def compiler_remedy(build: Build, needs: Needs) -> str:
+    """What to do where a toolkit does not compile with the box's glibc or g++."""
+    return "; ".join(each.remedy for each in compile_differences([build], needs.compilers, needs.installed))
+
+
 def newest_from_pypi(architectures: Sequence[str]) -> Build | None:
     """A build with the newest toolkit of PyPI; None where that does not compile for these architectures."""
     try:

@@ -10,7 +10,7 @@ from llamarig.survey.hardware import Hardware
 from llamarig.survey.machine import ram_words
 from llamarig.survey.proposal import Proposal
 
-_MAKERS = {"geforce", "nvidia", "amd", "radeon", "tesla", "quadro", "intel", "graphics"}
+_MAKERS = {"geforce", "nvidia", "amd", "radeon", "tesla", "quadro", "intel", "graphics", "nvgpu"}
 _CLUTTER = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b|\d+-Core|\bw/.*|@.*|\b\d+th Gen\b", re.IGNORECASE)
 
 
@@ -25,6 +25,15 @@ def processor_words(hardware: Hardware) -> str:
     processor = hardware.processor
     name = " ".join(_CLUTTER.sub(" ", processor.name).split()) or hardware.platform.machine or "processor unknown"
     return f"{name}, {processor.cores} {'core' if processor.cores == 1 else 'cores'}" if processor.cores else name
+
+
+def engine_words(hardware: Hardware, proposal: Proposal) -> str:
+    """What computes: ``CUDA 13.5``, ``CUDA 12.4 of /usr``, ``Vulkan``, ``the processor alone``."""
+    build = proposal.builds[0]
+    if build.backend != "cuda":
+        return "Vulkan" if build.backend == "vulkan" else "the processor alone"
+    version = hardware.toolkits.get(build.cuda_toolkit or "")
+    return f"CUDA {version[0]}.{version[1]} of {build.cuda_toolkit}" if version else f"CUDA {build.cuda_toolkit}"
 
 
 def title(hardware: Hardware, proposal: Proposal) -> str:
@@ -43,11 +52,12 @@ def group_name(hardware: Hardware, proposal: Proposal, *, with_memory: bool = Fa
     if hardware.gpus.wsl or not cards:
         return "wsl2" if hardware.gpus.wsl else "cpu_only"
     counted = Counter(_slug(card, with_memory=with_memory) for card in cards)
-    name = "_".join(f"{slug}_x{count}" if count > 1 else slug for slug, count in counted.items())
-    return name if name[0].isalpha() else f"gpu_{name}"
+    return "_".join(f"{slug}_x{count}" if count > 1 else slug for slug, count in counted.items())
 
 
 def _slug(card: Card, *, with_memory: bool) -> str:
     words = [word for word in re.findall(r"[a-z0-9]+", card.name.lower()) if word not in _MAKERS]
-    name = "".join(words) or {"nvidia": "nvidia", "amd": "radeon"}.get(card.vendor, "gpu")
+    maker = {"nvidia": "nvidia", "amd": "radeon"}.get(card.vendor, "gpu")
+    name = "".join(words) or maker
+    name = name if name[0].isalpha() else f"{maker}_{name}"
     return f"{name}_{card.gib}gb" if with_memory and card.total_mib else name
