@@ -23,7 +23,7 @@ class Filesystems(FactBase[tuple[Filesystem, ...]]):
 
     Output: kind, size and free bytes, mount point::
 
-        ext4 84414173184 71070240768 /
+        ext4 270553174016 81480732672 /
     """
 
     @staticmethod
