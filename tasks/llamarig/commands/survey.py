@@ -134,7 +134,7 @@ def _new_box_of(this: Host) -> tuple[Undeclared, Written]:
     """The box and the file for it. The files for all boxes are written by the first call."""
     path, found = Path(_inventory_name()), _survey_run()
     boxes = [
-        Undeclared(one.name, owners_groups(one, path), hardware, proposal(hardware))
+        Undeclared(one.name, owners_groups(one, path), hardware, proposal(hardware), bool(one.host_data))
         for one in state.inventory
         if one.data.get("rig") is None and (hardware := found.hardware.get(one.name)) is not None
     ]

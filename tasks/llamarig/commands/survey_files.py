@@ -75,10 +75,10 @@ def taken_names(inventory: Inventory, inventory_file: Path) -> set[str]:
 
 
 def owners_groups(host: Host, inventory_file: Path) -> tuple[str, ...]:
-    """The groups that the inventory lists a host in, without those that pyinfra adds: all, and one of the file's name.
+    """The groups that the inventory lists a host in, without those that pyinfra adds: all, @ssh, and the file's name.
 
     A file home.py that lists the host nowhere but in ``home`` means that group.
     """
-    groups = [group for group in dict.fromkeys(host.groups) if group != "all"]
+    groups = [group for group in dict.fromkeys(host.groups) if group != "all" and group.isidentifier()]
     named = tuple(group for group in groups if group != inventory_file.stem)
     return named or tuple(groups)

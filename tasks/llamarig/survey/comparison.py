@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llamarig.checks.box import Box
-from llamarig.checks.gpu import CardsPresent, without_driver
+from llamarig.checks.gpu import CardsPresent
 from llamarig.checks.memory import MemorySpeed
 from llamarig.checks.registry import findings
 from llamarig.declare.rig import Rig
@@ -26,18 +26,21 @@ def differences(rig: Rig, hardware: Hardware) -> list[str]:
 
 
 def _differences(rig: Rig, hardware: Hardware) -> Iterator[str]:
-    state = hardware.gpus
+    state, checks = hardware.gpus, _CHECKS
     if builds := cuda_builds(rig):
-        if (difference := driver_difference(state)) is not None:
-            yield str(difference)
         yield from map(str, gpu_differences(builds, of_cuda(rig, state), hardware.toolkits))
-    for finding in findings(_CHECKS, rig, Box(ram=hardware.ram, gpus=state)):
+        if (difference := driver_difference(state)) is not None:
+            # Which cards are there shows only with a driver.
+            yield str(difference)
+            checks = _CHECKS[1:]
+    for finding in findings(checks, rig, Box(ram=hardware.ram, gpus=state)):
         if finding.fails:
             about = f"{finding.about}: " if finding.about else ""
             yield f"{about}{finding.found}, expected {finding.expected}; {finding.remedy}"
     cards = [*nvidia_cards(hardware), *(card for card in other_cards(hardware) if not card.shares_ram)]
-    yield from _undeclared(rig, cards)
-    if cards and not without_driver(rig, state) and all(build.backend == "cpu" for build in rig.builds):
+    if checks is _CHECKS:
+        yield from _undeclared(rig, cards)
+    if cards and all(build.backend == "cpu" for build in rig.builds):
         yield f"{' + '.join(map(str, cards))} is there, and every build is for the processor alone"
     yield from _slow_cpus(rig, hardware)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llamarig.survey.hardware import Hardware
 from llamarig.survey.proposal import Proposal, merged
@@ -18,6 +18,8 @@ class Undeclared:
     groups: tuple[str, ...]
     hardware: Hardware
     proposal: Proposal
+    has_data: bool = False
+    """Whether the inventory has data for it beside its name."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Destination:
     """Of the first host."""
     listed: bool
     exists: bool = False
+    with_data: tuple[str, ...] = ()
+    """Those of the hosts for which the inventory has data beside their names."""
 
     @property
     def inventory_line(self) -> str:
         """What the inventory has to say."""
-        hosts = ", ".join(f'"{host}"' for host in self.hosts)
-        return f"{self.name} = [{hosts}]"
+        hosts = (f'("{host}", {{...}})' if host in self.with_data else f'"{host}"' for host in self.hosts)
+        return f"{self.name} = [{', '.join(hosts)}]" + (" with its data as it is" if self.with_data else "")
 
 
 def destinations(boxes: Sequence[Undeclared], taken: Collection[str], members: Mapping[str, int]) -> list[Destination]:
@@ -67,6 +71,7 @@ def destinations(boxes: Sequence[Undeclared], taken: Collection[str], members: M
                 merged([box.proposal for box in alike]),
                 first.hardware,
                 listed=bool(group),
+                with_data=tuple(box.host for box in alike if box.has_data),
             )
         )
     return _named(found, taken)
@@ -92,5 +97,5 @@ def _named(found: Sequence[Destination], taken: Collection[str]) -> list[Destina
         base = name
         while name in used:
             name, number = f"{base}_{number}", number + 1
-        named.append(Destination(name, one.hosts, one.proposal, one.hardware, one.listed, exists=name in taken))
+        named.append(replace(one, name=name, exists=name in taken))
     return named
