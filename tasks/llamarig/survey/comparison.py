@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llamarig.checks.base import Check
 from llamarig.checks.box import Box
 from llamarig.checks.gpu import CardsPresent
 from llamarig.checks.memory import MemorySpeed
@@ -16,8 +17,8 @@ from llamarig.survey.cards import Card, nvidia_cards, other_cards
 from llamarig.survey.hardware import Hardware
 from llamarig.survey.machine import cpu_list
 
-_CHECKS = (CardsPresent(), MemorySpeed())
-"""Of an audit, those that compare hardware."""
+_CARDS: tuple[Check, ...] = (CardsPresent(),)
+_MEMORY: tuple[Check, ...] = (MemorySpeed(),)
 
 
 def differences(rig: Rig, hardware: Hardware) -> list[str]:
@@ -26,19 +27,19 @@ def differences(rig: Rig, hardware: Hardware) -> list[str]:
 
 
 def _differences(rig: Rig, hardware: Hardware) -> Iterator[str]:
-    state, checks = hardware.gpus, _CHECKS
+    state, answers = hardware.gpus, True
     if builds := cuda_builds(rig):
         yield from map(str, gpu_differences(builds, of_cuda(rig, state), hardware.toolkits))
         if (difference := driver_difference(state)) is not None:
             # Which cards are there shows only with a driver.
             yield str(difference)
-            checks = _CHECKS[1:]
-    for finding in findings(checks, rig, Box(ram=hardware.ram, gpus=state)):
+            answers = False
+    for finding in findings((*_CARDS, *_MEMORY) if answers else _MEMORY, rig, Box(ram=hardware.ram, gpus=state)):
         if finding.fails:
             about = f"{finding.about}: " if finding.about else ""
             yield f"{about}{finding.found}, expected {finding.expected}; {finding.remedy}"
     cards = [*nvidia_cards(hardware), *(card for card in other_cards(hardware) if not card.shares_ram)]
-    if checks is _CHECKS:
+    if answers:
         yield from _undeclared(rig, cards)
     if cards and all(build.backend == "cpu" for build in rig.builds):
         yield f"{' + '.join(map(str, cards))} is there, and every build is for the processor alone"
