@@ -10,6 +10,7 @@ import pytest
 from llamarig import declare as d
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Item, Query, Seen
+from llamarig.facts.display_cards import DisplayCards
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.ram import MemoryModules
 from llamarig.items.all_items import ITEMS
@@ -21,7 +22,7 @@ from pyinfra.facts.files import File
 
 from tests.items.converged_box import FILE_FOUND, control_machine
 from tests.survey.golden import HERE, block, surveyed, written
-from tests.survey.hardware import BOXES, Answers, card, hardware, hardware_of, nvidia, value
+from tests.survey.hardware import BOXES, Answers, bus, card, hardware, hardware_of, nvidia, value
 
 EACH = pytest.mark.parametrize("name", BOXES)
 BACKENDS = {"p40": "vulkan", "old_driver": "vulkan", "rx7900xt": "vulkan", "arc_a770": "vulkan", "strix_halo": "vulkan"}
@@ -167,6 +168,22 @@ def test_a_card_that_an_older_generation_holds_back_serves_alone() -> None:
     found = proposal(hardware("p40_beside_rtx3090"))
     assert ([each.name for each in found.cards], [each.name for each in found.unused]) == (["RTX 3090"], ["Tesla P40"])
     assert found.builds[0].architectures == ("86-real",)
+
+
+@pytest.mark.parametrize(
+    ("line", "declared"),
+    [
+        ("0000:01:00.0|0x10de|0x1f82|nouveau|0|TU117 [GeForce GTX 1650]", ["GTX 1650"]),
+        ("0000:01:00.0|0x10de|0x2182|nouveau|0|TU116 [GeForce GTX 1660 Ti / 1660 SUPER]", []),
+        ("0000:01:00.0|0x1002|0x67df|amdgpu|0|Ellesmere [Radeon RX 470/480/570/570X/580/580X/590]", []),
+        ("0000:01:00.0|0x1002|0x744c|amdgpu|0|Navi 31 [Radeon RX 7900 XT/7900 XTX]", ["Navi 31"]),
+    ],
+)
+def test_only_a_name_that_the_audit_will_find_is_declared(line: str, declared: list[str]) -> None:
+    """Of a name for several cards, the driver will tell another one."""
+    found = hardware_of({**BOXES["no_driver_debian"], DisplayCards: bus(line)})
+    rig = Rig.model_validate(executed(file_text(proposal(found), FileHead("x", ("box.lan",)))))
+    assert [each.name for each in rig.host.gpus] == declared
 
 
 def test_a_display_gets_its_margin() -> None:

@@ -48,6 +48,9 @@ def _of_nvidia(hardware: Hardware, cards: list[Card], others: list[Card]) -> Pro
     served = sorted(served, key=cards.index)
     unused = tuple(card for card in cards if card not in served)
     driver, driver_notes, remarks = _driver(hardware, build, served)
+    if any(card.shares_ram and not card.uuid for card in served):
+        jetson = "a Jetson's GPU is not open to the units of llamarig yet"
+        driver_notes, remarks = (*driver_notes, f"{jetson[0].upper()}{jetson[1:]}."), (*remarks, jetson)
     more = tuple(card for card in others if not card.shares_ram and card.answers)
     builds = (build, _vulkan()) if more else (build,)
     notes = {"build": _toolkit_note(build, needs), "driver": driver_notes, "cards": _unused_notes(unused, build, needs)}

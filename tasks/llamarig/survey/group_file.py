@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llamarig.declare.build import LLAMA_CPP_COMMIT, Build
-from llamarig.declare.host_policy import NvidiaDriver
+from llamarig.declare.host_policy import GpuCard, NvidiaDriver
+from llamarig.items.cards_in_use import vendor_of
 from llamarig.remote.shared.printable import printable
-from llamarig.survey.cards import Card
+from llamarig.survey.cards import Card, architecture_of
 from llamarig.survey.proposal import Proposal
 
 _WIDTH = 120
@@ -215,12 +216,19 @@ def _gpu_cards(proposal: Proposal) -> list[str]:
     cards = [*proposal.cards, *proposal.unused]
     nvidia = sorted((card for card in cards if card.vendor == "nvidia"), key=lambda card: card.index)
     others = [card for card in cards if card.vendor != "nvidia" and not card.shares_ram]
-    if any(len(card.name) < 2 for card in (*nvidia, *others)):
+    if not all(map(_has_own_name, (*nvidia, *others))):
         return []
     return [
         f"d.gpu_card(name={_quoted(card.name)}{f', uuid={_quoted(card.uuid)}' if card.uuid else ''})"
         for card in (*nvidia, *others)
     ]
+
+
+def _has_own_name(card: Card) -> bool:
+    """Whether the audit would know the card by its name: not by that of a chip, which several cards have."""
+    if len(card.name) < 2 or (card.vendor == "nvidia" and not card.answers and architecture_of(card.name)):
+        return False
+    return vendor_of(GpuCard(name=card.name, uuid=card.uuid or None)) == card.vendor
 
 
 def _driver(driver: NvidiaDriver) -> str:

@@ -40,7 +40,8 @@ def title(hardware: Hardware, proposal: Proposal) -> str:
     """Cards, processor, RAM and system, for the first line of a file."""
     cards = cards_words((*proposal.cards, *proposal.unused)) or ("WSL2" if hardware.gpus.wsl else "no graphics card")
     parts = (cards, processor_words(hardware), ram_words(hardware), hardware.platform.system)
-    return ", ".join(part for part in parts if part)
+    text = ", ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def group_name(hardware: Hardware, proposal: Proposal, *, with_memory: bool = False) -> str:

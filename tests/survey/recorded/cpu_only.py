@@ -1,4 +1,4 @@
-"""no graphics card, Intel Xeon E5-2680 v4, 14 cores, 32 GB DDR4 at 3200 MT/s, Debian GNU/Linux 13 (trixie).
+"""No graphics card, Intel Xeon E5-2680 v4, 14 cores, 32 GB DDR4 at 3200 MT/s, Debian GNU/Linux 13 (trixie).
 
 As tasks/survey.py found cpu-only.lan. It never writes this file again.
 """

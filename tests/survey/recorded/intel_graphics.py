@@ -1,4 +1,4 @@
-"""no graphics card, Intel Core i5-12600K, 10 cores, 32 GB DDR5 at 6000 MT/s, Debian GNU/Linux 13 (trixie).
+"""No graphics card, Intel Core i5-12600K, 10 cores, 32 GB DDR5 at 6000 MT/s, Debian GNU/Linux 13 (trixie).
 
 As tasks/survey.py found intel-graphics.lan. It never writes this file again.
 """

@@ -36,6 +36,7 @@ rig = d.rig(
     host=d.host_policy(
         # A card that is missing, or another one, is reported. NVIDIA's in nvidia-smi's order.
         gpus=(d.gpu_card(name="Orin (nvgpu)"),),
+        # A Jetson's GPU is not open to the units of llamarig yet.
         # The RAM's speed is not known: only root may read the firmware's table.
         # Its rated speed would be declared here: memory_mts=6000 of a DDR5-6000 kit.
         # Model files go to /var/lib/llamarig/models, where 800 GiB are free (ext4).
