@@ -142,3 +142,36 @@ def test_a_box_without_cards_is_surveyed_by_any_user(repository: Repository, dep
     config.write_text(config.read_text().replace("User owner", "User root"))
     code, lines = repository.run("inventory/home.py", "deploy.py", "--dry")
     assert code == 0, "\n".join(lines)
+
+
+@pytest.fixture
+def without_models(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
+    """The rehearsal's rig as a survey writes one: with a build, and no model yet."""
+    variant.rig["models"] = []
+    yield variant
+    assert deployment.run().code == 0
+
+
+def test_a_rig_without_models_builds_llama_cpp_and_is_then_as_declared(without_models: Deployment) -> None:
+    dry = without_models.run("--dry")
+    assert dry.code == 0, str(dry)
+    assert "tiny: stopped, no longer declared" in click.unstyle(dry.output)
+    outcome = without_models.run()
+    assert outcome.code == 0, str(outcome)
+    assert without_models.shell("systemctl is-active llamarig-tiny; true") == "inactive"
+    again = without_models.run()
+    assert (again.code, again.changed) == (0, []), str(again)
+    for script, words in {
+        "tasks/audit.py": "as declared",
+        "tasks/status.py": "no model is declared",
+        "tasks/plan.py": "",
+        "tasks/bench.py": "this box declares no model, so there is none to time",
+        "tasks/switch.py": "which model? write --data model=NAME; this box has none",
+        "tasks/lock.py": "no model is declared",
+        "tasks/prune.py": "",
+        "tasks/rollback.py": "",
+        "tasks/survey.py": "no graphics card: as the inventory declares it",
+    }.items():
+        ended = without_models.run(script=script)
+        assert "Traceback" not in ended.output, f"{script}: {ended}"
+        assert words in click.unstyle(ended.output), f"{script}: {ended}"
