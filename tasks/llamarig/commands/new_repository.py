@@ -56,6 +56,7 @@ What our boxes serve, declared for llamarig. `inventory/home.py` lists the boxes
 
 ```sh
 uv sync                                                   # once, and after a change of pyproject.toml
+.venv/bin/pyinfra -y inventory/home.py tasks/survey.py    # writes group_data/ for hardware that is not declared
 .venv/bin/pyinfra inventory/home.py deploy.py --dry       # what would change
 .venv/bin/pyinfra -y inventory/home.py deploy.py          # make it so
 .venv/bin/pyinfra -y inventory/home.py tasks/audit.py     # is everything as declared?

@@ -35,7 +35,8 @@ def memory_of(hardware: Hardware) -> tuple[int | None, tuple[str, ...], tuple[st
     ram = hardware.ram
     if not ram.modules:
         lines = [f"The RAM's speed is not known: {ram.why_not}."] if ram.why_not else []
-        return None, (*lines, "Its rated speed would be declared here: memory_mts=6000 of a DDR5-6000 kit."), ()
+        unread = ("the RAM's speed was not read, which only root can",) if "only root" in ram.why_not else ()
+        return None, (*lines, "Its rated speed would be declared here: memory_mts=6000 of a DDR5-6000 kit."), unread
     found = Counter((module.size_mib // 1024, module.part_number.strip()) for module in ram.modules)
     modules = ", ".join(f"{count} x {size} GB {part}".rstrip() for (size, part), count in found.items())
     speed = judge(ram)
