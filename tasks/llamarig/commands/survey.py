@@ -59,6 +59,8 @@ def survey() -> None:
     found = _read()
     if found is not None:
         _survey_run().hardware[host.name] = found
+        # Of a run that ends here, with --dry or where the owner does not go on.
+        conclude(state.inventory.get_host(host.name), "read, and nothing was written: leave --dry out")
     surveyed(name="Survey")
 
 
@@ -101,6 +103,8 @@ def surveyed() -> Commands:
     hardware = _survey_run().hardware.get(this.name)
     if hardware is None:
         yield FunctionCommand(lambda state, host: False, [], {})  # it has been reported
+    elif not hardware.platform.machine:
+        yield from refuse("this box does not answer `uname -m`, so nothing is written for it: a survey is for Linux")
     elif this.data.get("rig") is None:
         yield from _of_new_box(this)
     else:
@@ -136,7 +140,9 @@ def _new_box_of(this: Host) -> tuple[Undeclared, Written]:
     boxes = [
         Undeclared(one.name, owners_groups(one, path), hardware, proposal(hardware), bool(one.host_data))
         for one in state.inventory
-        if one.data.get("rig") is None and (hardware := found.hardware.get(one.name)) is not None
+        if one.data.get("rig") is None
+        and (hardware := found.hardware.get(one.name)) is not None
+        and hardware.platform.machine
     ]
     if found.written is None:
         found.written = write_files(boxes, taken_names(state.inventory, path))
