@@ -48,6 +48,8 @@ class Run:
     hub_repositories: Any = None
     """The repositories that were read (engine/hub_quants.py), once a command has asked for one."""
     live_line: LiveLine = field(default_factory=LiveLine)
+    survey: Any = None
+    """What tasks/survey.py has read of all hosts, and written."""
 
     @property
     def scratch(self) -> Path:
