@@ -8,6 +8,7 @@ from typing import Any
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve.weights import OFFLOAD_MIN_BATCH
 from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.releases import Release
@@ -90,6 +91,8 @@ def current_inputs(rig: Rig, seen: Seen, model: Model, release: Release, locked:
         auto=auto,
         uuids=_uuids(rig, seen),
         simulated=rig.simulated_gpus,
+        load_mode=model.serve.load_mode,
+        offload_min_batch=model.serve.environment.get(OFFLOAD_MIN_BATCH, ""),
     )
 
 

@@ -191,6 +191,28 @@ def dry_run_command(
     return sandboxed(sandbox, words, variables, TIMEOUT_S + START_S)
 
 
+_OUTPUT_OF = "== dry run "
+
+
+def side_by_side(commands: Sequence[str]) -> str:
+    """Shell command that runs several at the same time, and then prints the output of each below a heading."""
+    started = " ".join(f"({command}) >$d/{number} &" for number, command in enumerate(commands))
+    printed = "; ".join(f"echo; echo '{_OUTPUT_OF}{number}'; cat $d/{number}" for number in range(len(commands)))
+    return f"d=$(mktemp -d); {started} wait; {printed}; rm -rf $d"
+
+
+def outputs_of(output: str, count: int) -> list[str]:
+    """The outputs of commands that were run side by side; empty for one that is missing."""
+    found = [""] * count
+    number = -1
+    for line in output.splitlines():
+        if line.startswith(_OUTPUT_OF) and line.removeprefix(_OUTPUT_OF).isdigit():
+            number = int(line.removeprefix(_OUTPUT_OF))
+        elif 0 <= number < count and line:
+            found[number] += f"{line}\n"
+    return found
+
+
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
     """Shell command that prints the path of a header with a shortened vocabulary, or the reason why there is none.
 
