@@ -140,7 +140,11 @@ class SwitchedBox:
         self, text: str, name: str = "switch-a", owner: str = "anna@laptop", takeover: bool = False, **job: Any
     ) -> subprocess.Popen[bytes]:
         """Start the switch to a unit with this text, as engine/jobs.py does."""
-        whole = {
+        return self.start_job(RUN, self.job_of(text, **job), name, owner=owner, takeover=takeover)
+
+    def job_of(self, text: str, **job: Any) -> dict[str, Any]:
+        """The switch to a unit with this text, as JSON."""
+        return {
             "unit": UNIT,
             "text": text,
             "check": [sys.executable, "-c", "pass"],
@@ -161,6 +165,11 @@ class SwitchedBox:
             "pinned_mib": None,
             **job,
         }
+
+    def start_job(
+        self, program: str, whole: dict[str, Any], name: str, *, owner: str = "anna@laptop", takeover: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a program with a job."""
         self.runs += 1
         self.job_directory = self.jobs / name
         self.job_directory.mkdir(exist_ok=True)
@@ -168,7 +177,7 @@ class SwitchedBox:
             file.touch()
         request = {"job": json.dumps(whole), "owner": owner, "takeover": takeover}
         (self.job_directory / f"request-{self.runs}.json").write_text(json.dumps(request))
-        command = [sys.executable, "-B", "-c", RUN, str(self.units), str(self.job_directory), str(self.runs)]
+        command = [sys.executable, "-B", "-c", program, str(self.units), str(self.job_directory), str(self.runs)]
         with (self.root / "output").open("wb") as output:
             return subprocess.Popen(command, env=self.environment, cwd=self.root, stdout=output, stderr=output)
 

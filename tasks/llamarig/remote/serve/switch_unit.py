@@ -70,7 +70,7 @@ _RESTORE_WAIT_S = 60.0
 
 def switch(job: SwitchJob, progress: Progress) -> str:
     """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
-    with _exclusive_switch(Path(job.proof).parent, progress):
+    with exclusive_switch(Path(job.proof).parent, progress):
         return _switch(job, progress)
 
 
@@ -167,7 +167,7 @@ def describe(failure: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
+def exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
     with contextlib.ExitStack() as held:
         try:
