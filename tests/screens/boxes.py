@@ -57,6 +57,7 @@ def clean(rig: Rig) -> Described:
         f"{file.sha256}  {path}" for path, file in box.here.programs.items()
     )
     timing = {"prompt_tokens": 1024, "generated_tokens": 128, "prompt_per_second": 190.5, "generation_per_second": 70.1}
+    timing |= {"turn_s": 1.34, "turn_tokens": 1408, "turn_computed": 256}
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=0, generated_tokens=128)] = json.dumps(
         {**timing, "alone": True}
     )

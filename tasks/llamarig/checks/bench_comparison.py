@@ -15,6 +15,9 @@ from llamarig.records.bench_ledger import BenchEntry, Conditions, TokenRate
 TOLERATED_DROP = 0.05
 """Medians of consecutive runs differ by 1 to 2 % on an idle box; a larger loss than this has a cause."""
 
+OTHER_CLOCK = 0.05
+"""Fraction by which a GPU's median clock differs where it may explain another speed."""
+
 # Flags that do not affect the speed: address and name.
 _NOT_SPEED = ("--host", "--port", "--alias", "--api-key-file", "--api-prefix", "--ssl-cert-file", "--ssl-key-file")
 
@@ -105,6 +108,17 @@ def changed_conditions(now: Conditions, then: Conditions) -> list[str]:
             for card, earlier in zip(now.cards, then.cards, strict=True)
             if card.power_limit_w != earlier.power_limit_w
         ]
+        changes += [
+            f"clock of {card.name} {earlier.clock_mhz} -> {card.clock_mhz} MHz"
+            for card, earlier in zip(now.cards, then.cards, strict=True)
+            if card.clock_mhz and earlier.clock_mhz and abs(card.clock_mhz / earlier.clock_mhz - 1) > OTHER_CLOCK
+        ]
+    if now.kernel and then.kernel and now.kernel != then.kernel:
+        changes.append(f"kernel {then.kernel} -> {now.kernel}")
+    if now.throttled != then.throttled:
+        changes.append(
+            f"slowed down by {', '.join(then.throttled) or 'nothing'} -> {', '.join(now.throttled) or 'nothing'}"
+        )
     if now.beside != then.beside:
         changes.append(f"beside it {', '.join(then.beside) or 'nothing'} -> {', '.join(now.beside) or 'nothing'}")
     return changes
@@ -156,12 +170,28 @@ def conditions_line(entry: BenchEntry) -> str:
     parts += [f"driver {at.driver}"] if at.driver else []
     parts += [_cards(at) if at.cards else "no GPU"]
     parts += [f"RAM {_mts(at.ram_mts)}"] if at.ram_mts else []
+    parts += [f"Linux {at.kernel}"] if at.kernel else []
+    parts += [f"slowed down: {', '.join(at.throttled)}"] if at.throttled else []
     parts += [f"beside {', '.join(at.beside)}"] if at.beside else []
     return f"{entry.model}: {'; '.join(parts)}; llama.cpp {entry.release[:12]}"
 
 
+def second_turn_line(entry: BenchEntry) -> str:
+    """How long the next turn of a conversation waits for its first token; empty where that was not timed."""
+    turn = entry.second_turn
+    if turn is None:
+        return ""
+    return (
+        f"{entry.model}: second turn: {turn.seconds:.3g} s to its first token; {turn.computed} of {turn.tokens} tokens "
+        "were computed, the others came out of the cache"
+    )
+
+
 def _cards(at: Conditions) -> str:
-    cards = [card.name + (f" at {_watts(card.power_limit_w)}" if card.power_limit_w else "") for card in at.cards]
+    cards = []
+    for card in at.cards:
+        limit = f" at {_watts(card.power_limit_w)}" if card.power_limit_w else ""
+        cards.append(f"{card.name}{limit}" + (f", {card.clock_mhz} MHz" if card.clock_mhz else ""))
     return ", ".join(cards) or "none"
 
 

@@ -39,7 +39,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "deploy.py": ("deep", "takeover"),
     "tasks/adopt.py": ("pid", "layers", "build"),
     "tasks/audit.py": ("list", "only", "skip", "json", "prometheus", "deep", "disk", "bandwidth"),
-    "tasks/bench.py": ("model", "runs", "depth", "generate"),
+    "tasks/bench.py": ("model", "runs", "depth", "generate", "margin"),
     "tasks/lock.py": ("update",),
     "tasks/plan.py": ("model", "update", "takeover"),
     "tasks/prune.py": ("delete", "keep", "takeover"),

@@ -117,10 +117,13 @@ class Handler(BaseHTTPRequestHandler):
         milliseconds = float(self.mode.partition("-")[2])
         time.sleep(milliseconds / 1000)
         prompt, generated = len(request.get("prompt", ())), int(request.get("n_predict", 8))
+        cached = prompt - 300 if request.get("cache_prompt") and prompt > 300 else 0
+        prompt -= cached
         timings = {
-            "cache_n": 0,
+            "cache_n": cached,
             "prompt_n": prompt,
             "prompt_ms": milliseconds / 2,
+            "prompt_per_second": 2000 * prompt / milliseconds,
             "predicted_n": generated,
             "predicted_ms": milliseconds / 2,
             "predicted_per_second": 2000 * generated / milliseconds,

@@ -323,7 +323,10 @@ class JobStatus(Record):
 class Timing(Record):
     """Timings of one request as the server reports them, or the ``problem``: why there are none.
 
-    ``alone``: whether the server had no other request meanwhile; None where it does not show its slots.
+    ``alone``: whether the server had no other request meanwhile; None where it does not show its slots. ``turn_s``:
+    seconds to the first token of a second turn, which adds to the first one's tokens, so that the prompt cache has most
+    of them; ``turn_tokens``: of its prompt, of which ``turn_computed`` were computed; all 0 where none was timed.
+    ``gpu_mhz``: median clock of each NVIDIA GPU meanwhile, in nvidia-smi's order; ``throttled``: in words.
     """
 
     prompt_tokens: int = 0
@@ -332,3 +335,8 @@ class Timing(Record):
     generation_per_second: float = 0.0
     alone: Optional[bool] = None
     problem: str = ""
+    turn_s: float = 0.0
+    turn_tokens: int = 0
+    turn_computed: int = 0
+    gpu_mhz: tuple[int, ...] = ()
+    throttled: tuple[str, ...] = ()
