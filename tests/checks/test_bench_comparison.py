@@ -6,20 +6,17 @@ import importlib
 
 import pytest
 from llamarig.checks.bench_comparison import (
-    changed_conditions,
-    changed_flags,
     compare_with_other_build,
     compare_with_previous,
     conditions_line,
-    release_of,
     second_turn_line,
     speed,
-    speed_flags,
     table,
     untried_settings,
 )
 from llamarig.facts.gpus import Gpus
 from llamarig.records.bench_ledger import BenchEntry, TimedGpu, TokenRate
+from llamarig.records.timing_changes import changed_conditions, changed_flags, release_of, speed_flags
 
 from tests.checks.bench_entries import ARGUMENTS, RELEASE, entry
 from tests.checks.example_boxes import gpus, rig

@@ -16,16 +16,12 @@ from pyinfra.api.state import State
 
 from llamarig.checks.bench_comparison import (
     Comparison,
-    changed_conditions,
-    changed_flags,
     compare_with_other_build,
     compare_with_previous,
     conditions_line,
     rates,
-    release_of,
     second_turn_line,
     speed,
-    speed_flags,
     table,
     untried_settings,
 )
@@ -56,6 +52,7 @@ from llamarig.records.bench_ledger import (
 )
 from llamarig.records.shard_sets import all_shards
 from llamarig.records.store import RecordError
+from llamarig.records.timing_changes import changed_conditions, changed_flags, release_of, speed_flags
 from llamarig.remote.shared.gguf_header import combined_header
 from llamarig.remote.shared.jobs import Timing
 from llamarig.render import layout

@@ -12,6 +12,7 @@ from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.flags import Setting
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
+from llamarig.declare.upgrade_gate import UpgradeGate
 
 Repo = Annotated[
     str,
@@ -54,6 +55,8 @@ class Model(Declaration):
     """Whether files found there stay, or are taken away."""
     build: Annotated[Name, model_settings.BUILD]
     """Name of a build of the box."""
+    upgrade_gate: Annotated[UpgradeGate | None, model_settings.UPGRADE_GATE] = None
+    """Undo its switch to a release that is slower."""
     serve: Serve
     """How it is served: address, context, placement, sampling, ..."""
 

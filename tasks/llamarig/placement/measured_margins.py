@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from llamarig.declare.placement import DEFAULT_MARGIN_MIB
 from llamarig.declare.serve.weights import UNMAPPED, LoadMode
 from llamarig.placement.pinned_weights import raised_margins
 from llamarig.records.plan_file import MeasuredMargin, Plan, PlanInputs, PlannedDevice
+from llamarig.records.timing_changes import release_of
 from llamarig.render.placement_arguments import placement_arguments
 
 SAFETY_MIB = 128
@@ -106,7 +106,7 @@ def served_otherwise(plan: Plan, arguments: Sequence[str]) -> str:
     """Why a server's command line is not what the plan predicts; empty where it is."""
     if not arguments:
         return "its command line cannot be read"
-    release = PurePosixPath(arguments[0]).parents[1].name if arguments[0].count("/") > 2 else ""
+    release = release_of(arguments)
     if release != plan.belongs.release:
         return f"it runs release {release[:12]}, and the plan is for {plan.belongs.release[:12]}"
     if plan.proposals:

@@ -235,6 +235,23 @@ class BackOff(Record):
 
 
 @dataclass(frozen=True)
+class SpeedGate(Record):
+    """What a new release is compared with (serve/speed_gate.py).
+
+    ``limit``: fraction by which a prompt and an answer may take longer; ``release``: that serves now; ``prompt_tokens``
+    and ``generated_tokens``: of the request; the rates: of the last timing of that release, in tokens per second, 0
+    where there is none.
+    """
+
+    limit: float
+    release: str
+    prompt_tokens: int
+    generated_tokens: int
+    prompt_per_second: float = 0.0
+    generation_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
 class SwitchJob(Record):
     """Work of serve/switch_unit.py: install the unit ``text`` as ``unit`` and, where ``start``, switch to it.
 
@@ -242,7 +259,8 @@ class SwitchJob(Record):
     ``enable`` to disable; ``retired``: those of them to disable in any case; ``environment``: for listing GPUs;
     ``model_bytes``: size of the model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord;
     ``pinned_mib``: RAM that should be locked, None where none should; ``backed_off``: set by the program when it took a
-    step down; ``inputs``: digest of the identities of the model's files; ``web_ui``: its pages should be there.
+    step down; ``inputs``: digest of the identities of the model's files; ``web_ui``: its pages should be there;
+    ``gate``: the speed of another release that it must not fall behind, None where nothing is compared.
     """
 
     unit: str
@@ -266,6 +284,7 @@ class SwitchJob(Record):
     backed_off: Optional[BackOff] = None
     inputs: str = ""
     web_ui: bool = False
+    gate: Optional[SpeedGate] = None
 
 
 @dataclass(frozen=True)
