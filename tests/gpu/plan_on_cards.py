@@ -44,6 +44,16 @@ LOAD_S, ANSWER_S = 300, 300
 
 
 def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
+    """The plan of a model on the box's cards."""
+    request = request_of(release, work, model, path)
+    began = time.monotonic()
+    plan = performed(make_plan(request), partial(dry_runs, f"{release}/bin/llama-fit-params"))
+    print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
+    return plan
+
+
+def request_of(release: Path, work: Path, model: Model, path: Path) -> PlanRequest:
+    """What that plan is made from."""
     program = f"{release}/bin/llama-fit-params"
     output = subprocess.run([program, "--list-devices"], capture_output=True, text=True).stdout
     devices = parse_device_list(output)
@@ -54,7 +64,7 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     assert isinstance(auto, Auto)
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     short = prepare(work / "short", server_outputs(model), model.serve.ubatch, [path])
-    request = PlanRequest(
+    return PlanRequest(
         model=model,
         flags=frozenset(flags_of(help_text)),
         header=header,
@@ -70,10 +80,6 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
         ),
         ram_available_mib=int(available.split()[1]) // 1024,
     )
-    began = time.monotonic()
-    plan = performed(make_plan(request), partial(dry_runs, program))
-    print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
-    return plan
 
 
 def dry_runs(program: str, requests: Sequence[Sequence[str]]) -> list[str]:
