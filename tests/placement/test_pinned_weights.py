@@ -230,7 +230,7 @@ def test_a_planned_model_may_take_what_the_others_and_its_own_limit_leave() -> N
     [
         ({}, "cuda", "5.15-microsoft-standard", "WSL2"),
         ({"speculation": {"types": ["draft-mtp"]}}, "cuda", "6.12", "multi-token prediction"),
-        ({}, "vulkan", "6.12", "not been measured with a build for vulkan"),
+        ({}, "vulkan", "6.12", "faster has not been measured with a build for vulkan"),
         ({"op_offload": False}, "cuda", "6.12", ""),
     ],
 )

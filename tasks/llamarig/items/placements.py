@@ -210,7 +210,8 @@ def chosen_load_modes(
     :raises PlanError: if the plan file cannot be read
     """
     if not any(needs_measurement(rig, model) for model in rig.models):
-        return {model.name: LoadModeChoice(model.serve.load_mode) for model in rig.models}, {}
+        planned = {name: memory_of_plan(plan) for name, plan in seen.here.plans.items()}
+        return {model.name: LoadModeChoice(model.serve.load_mode) for model in rig.models}, planned
     memory = server_memory(rig, seen, releases, locked)
     pinned_now = {
         model.name

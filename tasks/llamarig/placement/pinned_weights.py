@@ -309,7 +309,7 @@ def _why_not_copied(rig: Rig, model: Model) -> str:
     """Why nothing is pinned for a model that may have weights in RAM; empty where that is the owner's wish."""
     build = rig.build_of(model)
     if build.backend in ("vulkan", "hip") and not rig.simulated_gpus:
-        return f"whether that is faster has not been measured with a build for {build.backend}"
+        return f"whether pinned ones are faster has not been measured with a build for {build.backend}"
     return ""
 
 

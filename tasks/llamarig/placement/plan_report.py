@@ -133,7 +133,8 @@ def _loading_lines(plan: Plan) -> Iterator[str]:
     if loaded.mode == "none" and plan.pinnable_mib:
         yield f"load mode: none, so {plan.pinnable_mib} MiB of weights in RAM are pinned for the GPU"
     elif loaded.why:
-        yield f"load mode: auto, so weights in RAM stay mapped: {loaded.why}; {PRICE}"
+        lacks = bool(loaded.ram_lacks_mib or any(loaded.vram_lacks_mib))
+        yield f"load mode: auto, so weights in RAM stay mapped: {loaded.why}" + (f"; {PRICE}" if lacks else "")
     elif loaded.mode == "auto":
         yield "load mode: auto (llama.cpp's own)" + ("" if plan.pinnable_mib else ": no weights in RAM to pin")
     else:

@@ -22,7 +22,7 @@ from typing import Optional
 
 from llamarig.remote.measure.paired_difference import PairedDifference, Rule, compare
 from llamarig.remote.serve import bench_request, model_units
-from llamarig.remote.serve.model_units import last_lines, set_identity
+from llamarig.remote.serve.model_units import set_identity
 from llamarig.remote.serve.switch_journal import Journal, read_start_record
 from llamarig.remote.shared.durable import replace_file
 from llamarig.remote.shared.job_status import JobFailedError, Progress
@@ -229,7 +229,7 @@ def _refused(job: SwitchJob, comparison: _Comparison, found: PairedDifference) -
     slower = Slower(directives_sha256(job.text), gate.limit, message)
     with contextlib.suppress(OSError):
         replace_file(refusal_file(job), json.dumps(slower.to_json()))
-    return JobFailedError(message, last_lines(job.unit))
+    return JobFailedError(message)
 
 
 def _old_job(job: SwitchJob, journal: Journal) -> Optional[SwitchJob]:
