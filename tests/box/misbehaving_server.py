@@ -37,7 +37,7 @@ def main() -> None:
     if MODE == "wrong-context":
         os.execv(REAL, [str(REAL), *arguments, "--ctx-size", "512"])
     if MODE == "slower":
-        few = ("--threads", "1", "--threads-batch", "1", "--batch-size", "1", "--ubatch-size", "1")
+        few = ("--threads", "1", "--threads-batch", "1", "--batch-size", "2", "--ubatch-size", "1")
         os.execv(REAL, [str(REAL), *arguments, *few])
     if MODE in ("dies-on-long-prompt", "props-bad-status"):
         forward(arguments)

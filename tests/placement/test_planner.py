@@ -197,14 +197,26 @@ def test_llama_cpp_own_fit_runs_alone() -> None:
 
 def test_weights_that_cannot_be_pinned_cost_no_margin() -> None:
     """With too little RAM for them the declared margin stays, and so do the layers that fit with it."""
-    plan = planned(request(pinned_ram=20000), FakeFitParams())
+    fit_params = FakeFitParams()
+    plan = planned(request(pinned_ram=20000), fit_params)
     assert plan.belongs.margins_mib == (384, 384)
     assert plan.placement == planned(request(), FakeFitParams()).placement
+    assert len(fit_params.runs) == planned(request(), FakeFitParams()).dry_runs, "nothing is searched for in vain"
     assert plan.loading is not None
     assert plan.loading.mode == "auto"
-    assert plan.loading.ram_lacks_mib > plan.ram.total_mib - plan.ram.reserve_mib - 20000, "with fewer layers on GPUs"
+    assert plan.loading.ram_lacks_mib == plan.ram.total_mib - plan.ram.reserve_mib - 20000
     assert f"RAM lacks {plan.loading.ram_lacks_mib} MiB" in plan.loading.why
-    enough = 20000 + plan.loading.ram_lacks_mib
+
+
+def test_what_ram_lacks_is_counted_with_the_margins_of_pinned_weights() -> None:
+    """They leave fewer layers on the GPUs, so more in RAM than the plan that is made in the end."""
+    mapped = planned(request(), FakeFitParams())
+    room = mapped.ram.total_mib - mapped.ram.reserve_mib
+    plan = planned(request(pinned_ram=room), FakeFitParams())
+    assert plan.placement == mapped.placement
+    assert plan.loading is not None
+    assert plan.loading.ram_lacks_mib > 0
+    enough = room + plan.loading.ram_lacks_mib
     assert planned(request(pinned_ram=enough), FakeFitParams()).loading == PlannedLoading(mode="none")
     assert planned(request(pinned_ram=enough - 1), FakeFitParams()).loading != PlannedLoading(mode="none")
 

@@ -16,7 +16,7 @@ from llamarig.placement.pinned_weights import pinnable_mib
 from llamarig.placement.plan_request import PlanRequest
 from llamarig.placement.plan_runs import DryRuns, DryRunSteps, TooManyDryRunsError
 from llamarig.placement.planned_loading import Pinning, loading, mapped_for_lack_of_vram
-from llamarig.placement.ram_budget import ram_budget, ram_shortages
+from llamarig.placement.ram_budget import prompt_cache_mib, ram_budget, ram_shortages
 from llamarig.placement.search import Found
 from llamarig.placement.speculation_memory import has_second_context
 from llamarig.placement.unified_memory import memory_in_ram
@@ -46,6 +46,8 @@ def make_plan(request: PlanRequest) -> DryRunSteps[Plan]:
         return _loaded(plan, pinning)
     first: Plan | None = None
     try:
+        if pinned.mib != mapped.mib and _is_too_large(request, pinned):
+            raise NothingFitsError  # the search with the margins of pinned weights would be for nothing
         first, found = yield from _plan_with_margins(request, runs, pinned)
         if pinned.mib == mapped.mib or (_may_be_pinned(first, pinning) and not _all_fits(found, request, mapped)):
             return _loaded(first, pinning)
@@ -57,12 +59,19 @@ def make_plan(request: PlanRequest) -> DryRunSteps[Plan]:
         chosen = first if first is not None and _is_as_good(first, plan, pinning) else plan
         return _loaded(chosen, pinning).model_copy(update={"dry_runs": runs.count})
     # What pinned weights lack is counted with the margins that they need, and so with more experts in RAM.
-    as_pinned = None if first is None else loading(first, pinning)
-    if first is not None and as_pinned is not None and as_pinned.ram_lacks_mib:
+    as_pinned = loading(plan if first is None else first, pinning)
+    if as_pinned.ram_lacks_mib:
         return plan.model_copy(update={"loading": as_pinned})
     if first is not None and _is_as_good(first, plan, pinning):
         return _loaded(first, pinning).model_copy(update={"dry_runs": runs.count})
     return plan.model_copy(update={"loading": mapped_for_lack_of_vram(plan, pinned.mib)})
+
+
+def _is_too_large(request: PlanRequest, margins: Margins) -> bool:
+    """Whether even with full GPUs more weights stay in RAM than may be pinned there."""
+    weights = sum(tensor.size for tensor in request.header.tensors) >> 20
+    left = weights - sum(request.budgets(margins.mib)) + prompt_cache_mib(request.model.serve)
+    return request.pinning.ram_mib is not None and left > request.pinning.ram_mib
 
 
 def _is_as_good(first: Plan, plan: Plan, pinning: Pinning) -> bool:
