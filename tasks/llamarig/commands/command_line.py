@@ -46,6 +46,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/rollback.py": ("model", "takeover"),
     "tasks/status.py": (),
     "tasks/switch.py": ("model", "takeover"),
+    "tasks/tune.py": ("model", "minutes", "builds", "accept", "takeover"),
     "tasks/uninstall.py": ("delete", "takeover"),
 }
 """Command -> the ``--data`` names that it reads."""

@@ -12,6 +12,7 @@ from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.flags import Setting
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
+from llamarig.declare.workload import Workload
 
 Repo = Annotated[
     str,
@@ -56,6 +57,8 @@ class Model(Declaration):
     """Name of a build of the box."""
     serve: Serve
     """How it is served: address, context, placement, sampling, ..."""
+    workload: Annotated[Workload | None, Setting("tasks/tune.py", default="not tuned")] = None
+    """What it is tuned for."""
 
     @field_validator("files")
     @classmethod

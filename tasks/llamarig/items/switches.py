@@ -18,7 +18,7 @@ from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
 from llamarig.render.switch_recovery import RESTORE, SERVICE
 
-_PROPERTIES = (
+SWITCH_PROPERTIES = (
     # A stopped switch restores the previous server, which takes one stop and one start.
     "TimeoutStopSec=120",
     # Also after SIGKILL, and where the kernel has killed it for want of memory.
@@ -63,7 +63,9 @@ def switch_refusals(running: Mapping[str, RunningJob], texts: Mapping[str, str])
 def run_switch(model: str, job: SwitchJob, *, takeover: bool = False) -> Commands:
     """Switch a model's unit and wait for the end; fails if another job is in its way, or with ``takeover`` stops it."""
     name = f"{SWITCH}{model}"
-    yield from start_job(name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=_PROPERTIES)
+    yield from start_job(
+        name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=SWITCH_PROPERTIES
+    )
     yield await_jobs({name: model})
 
 

@@ -60,34 +60,42 @@ _PAUSE_S = 10.0
 def tune(job: TuneJob, progress: Progress) -> str:
     """Take the samples of a stage, and restore what served. Return the final message."""
     directory = Path(job.current.proof).parent
-    with exclusive_switch(directory, progress):
-        left = unfinished_switch(directory)
-        if left is not None:
-            roll_back_now(directory, left)
-        progress.step("checking the current unit")
-        check_key_file(job.current)
-        check_certificate(job.current)
-        check_flags(job.current.check)
-        tuning = _Tuning(job, progress)
-        if (message := tuning.resumed()) is not None:
-            return message
-        journal = what_serves(job.current, left)
-        check_port(job.current.port, [job.current.unit, *job.current.peers], "; nothing was changed")
+    try:
+        with exclusive_switch(directory, progress):
+            return _tune(job, directory, progress)
+    finally:
+        if job.workload.recording is not None:  # it is private, and the next run sends it again
+            Path(job.workload.recording).unlink(missing_ok=True)
+
+
+def _tune(job: TuneJob, directory: Path, progress: Progress) -> str:
+    left = unfinished_switch(directory)
+    if left is not None:
+        roll_back_now(directory, left)
+    progress.step("checking the current unit")
+    check_key_file(job.current)
+    check_certificate(job.current)
+    check_flags(job.current.check)
+    tuning = _Tuning(job, progress)
+    if (message := tuning.resumed()) is not None:
+        return message
+    journal = what_serves(job.current, left)
+    check_port(job.current.port, [job.current.unit, *job.current.peers], "; nothing was changed")
+    try:
+        write_journal(directory, journal)
         try:
-            write_journal(directory, journal)
-            try:
-                taken = tuning.perform()
-            except StoppedError:
-                raise
-            except BaseException as failure:
-                lines = failure.lines if isinstance(failure, JobFailedError) else []
-                restored = roll_back(directory, journal, progress, began=tuning.first_start)
-                raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
+            taken = tuning.perform()
+        except StoppedError:
+            raise
+        except BaseException as failure:
+            lines = failure.lines if isinstance(failure, JobFailedError) else []
             restored = roll_back(directory, journal, progress, began=tuning.first_start)
-        except StoppedError as stopped:
-            # Also during the restore above.
-            raise StoppedError(f"{stopped}; {roll_back_now(directory, journal)}") from None
-        return f"{taken}; {restored}{_proof(directory, journal, progress)}"
+            raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
+        restored = roll_back(directory, journal, progress, began=tuning.first_start)
+    except StoppedError as stopped:
+        # Also during the restore above.
+        raise StoppedError(f"{stopped}; {roll_back_now(directory, journal)}") from None
+    return f"{taken}; {restored}{_proof(directory, journal, progress)}"
 
 
 def _proof(directory: Path, journal: Journal, progress: Progress) -> str:
