@@ -24,13 +24,14 @@ WORKLOAD = {"preset": "agent"}
 
 def serve(variant: Deployment, hub: Hub, **settings: Any) -> None:
     """Deploy the larger model with these settings, and switch to it."""
-    larger_model.declare(variant, hub, **settings)
+    # A small context: the workload has as many tokens, and each replay takes seconds.
+    larger_model.declare(variant, hub, context=2048, **settings)
     variant.rig["models"][1]["workload"] = WORKLOAD
     for outcome in (variant.run(), variant.run("--data", "model=larger", script="tasks/switch.py")):
         assert outcome.code == 0, str(outcome)
 
 
-def tune(variant: Deployment, *more: str, minutes: int = 8) -> Outcome:
+def tune(variant: Deployment, *more: str, minutes: int = 20) -> Outcome:
     return variant.run("--data", f"minutes={minutes}", *more, script="tasks/tune.py", timeout=60 * minutes + 300)
 
 

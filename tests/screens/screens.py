@@ -31,6 +31,7 @@ class Screen:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
+    workload: bool = False
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -73,6 +74,10 @@ SCREENS: dict[str, Screen] = {
     "plan-three-hosts": _three("tasks/plan.py"),
     "bench-clean": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2"),
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
+    "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
+    "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
+    "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
+    "tune-nothing-to-accept": _one(boxes.clean, "tasks/tune.py", "--data", "accept=m"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
     "prune-three-hosts": _three("tasks/prune.py"),
 }
@@ -81,7 +86,7 @@ SCREENS: dict[str, Screen] = {
 def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
-    inventory = write_inventory(directory, screen.hosts, screen.models)
+    inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
     done = run_pyinfra(*screen.options, inventory, *screen.arguments, env={**os.environ, "COLUMNS": "120"}, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"

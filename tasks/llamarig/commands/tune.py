@@ -240,7 +240,7 @@ def _prepare(state: State, host: Host, rig: Rig, work: _Work) -> bool:
         try:
             work.ready.append(prepared(rig, work.seen, work.model, one))
         except LeftOutError as error:
-            work.left_out.append(f"{one.name} ({error})")
+            work.left_out.append(f"{one.name} ({error.reason})")
     say(host, f"{work.model.name}: {len(work.ready)} of {len(work.chosen)} settings can be tried")
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,9 +27,19 @@ from llamarig.records.tuning import with_settings
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.render.build_flags import FlagRefusedError
 
+_BESIDE_THE_REASON = re.compile(
+    r"^model '[^']*'(?: cannot be planned)?: |: choose another build.*$|; nothing was changed$"
+)
+"""What messages for a declaration say beside their reason."""
+
 
 class LeftOutError(Exception):
     """A setting cannot be tried; the message says why."""
+
+    @property
+    def reason(self) -> str:
+        """The message without what is said to the owner of a declaration."""
+        return _BESIDE_THE_REASON.sub("", str(self))
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def verdict_line(name: str, tuning: Tuning) -> str:
     if tuning.verdict == "nothing better":
         return f"{name}: nothing better than what you have, for the workload {tuning.workload}"
     assert tuning.faster is not None
-    low = f", at least {percent(tuning.low)}" if tuning.low is not None else ""
-    return f"{name}: {percent(tuning.faster)}{low} with {words(tuning.settings)}"
+    low = f", at least {100 * tuning.low:.1f} %" if tuning.low is not None else ""
+    return f"{name}: {100 * tuning.faster:.1f} % faster{low}, with {words(tuning.settings)}"
 
 
 def report_lines(name: str, tuning: Tuning) -> list[str]:

@@ -229,7 +229,7 @@ class _Tuning:
         group = run(["systemctl", "show", job.unit, "-p", "ControlGroup", "--value"]).strip()
         server = Server.of_process(state["MainPID"], api_key(job))
         replayed, cut, problem = None, False, ""
-        with watched(group) as watch:
+        with watched(group, state["MainPID"]) as watch:
             try:
                 replayed = replay(server, self.job.workload, self.job.slots, wanted.limit_s)
             except TooSlowError:
