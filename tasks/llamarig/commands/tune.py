@@ -49,7 +49,7 @@ from llamarig.measure.tuning_result import (
 from llamarig.placement.model_layers import runs_mtp
 from llamarig.records.plan_file import accept_tuning, record_tuning
 from llamarig.records.store import RecordError
-from llamarig.records.tuning import TunedPart
+from llamarig.records.tuning import TunedPart, Tuning
 from llamarig.remote.measure.search import Finals, Screening, Search, concluded
 from llamarig.remote.measure.tune_job import TakenSample, TuneCandidate, TuneJob, identity, searches
 from llamarig.remote.measure.workload import PRESETS, Workload, fitted
@@ -192,7 +192,12 @@ def _tune(rig: Rig, model: Model, options: TuneOptions, results: list[str]) -> C
         left = max(1.0, options.minutes - (time.monotonic() - began) / 60)
         samples = yield from _timed(work, "finals", left, options)
         found = concluded([one.sample for one in samples if one.counts], _searches(work, "finals")())
-    yield FunctionCommand(_conclude, [rig, work, finalists, found, samples, parts], {})
+    complete = screening.is_complete and (found.is_complete or not finalists)
+    tuning = _result(rig, work, finalists, found, samples, parts, complete=complete)
+    yield FunctionCommand(_conclude, [rig, work, tuning, found.winner], {})
+    if tuning.verdict != "undecided":
+        # The next tuning begins anew.
+        yield StringCommand(f"rm -f {layout.JOBS}/{work.job}/*.jsonl")
 
 
 def _work(rig: Rig, model: Model, results: list[str]) -> _Work:
@@ -286,28 +291,32 @@ def _threshold(model: Model) -> float:
     return model.workload.faster_than_percent / 100 if model.workload is not None else 0.03
 
 
-def _conclude(
-    state: State,
-    host: Host,
+def _result(
     rig: Rig,
     work: _Work,
     finalists: list[Candidate],
     found: Finals,
     samples: list[TakenSample],
     parts: tuple[TunedPart, ...],
-) -> bool:
-    """Store the result and say it. A winner is a proposal until its owner accepts it."""
-    model, gpus = work.model, ask(Gpus)
+    *,
+    complete: bool,
+) -> Tuning:
+    gpus = ask(Gpus)
     conditions = conditions_of(
         samples,
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        release=release_id(rig.build_of(model), rig.models),
+        release=release_id(rig.build_of(work.model), rig.models),
         kernel=ask(Capacity).kernel,
         driver=gpus.module or (gpus.amd_driver if gpus.amd else ""),
         cards=[card.name for card in gpus.cards],
     )
-    tuning = tuning_of(model, finalists, found, samples, parts, work.left_out, conditions)
-    plan = next((one.plan for one in work.ready if one.candidate.name == found.winner), None)
+    return tuning_of(work.model, finalists, found, samples, parts, work.left_out, conditions, complete=complete)
+
+
+def _conclude(state: State, host: Host, rig: Rig, work: _Work, tuning: Tuning, winner: str | None) -> bool:
+    """Store the result and say it. A winner is a proposal until its owner accepts it."""
+    model = work.model
+    plan = next((one.plan for one in work.ready if one.candidate.name == winner), None)
     try:
         record_tuning(rig.plan_file, host.name, model.name, tuning, plan)
     except RecordError as error:

@@ -76,18 +76,20 @@ def tuning_of(
     parts: tuple[TunedPart, ...],
     left_out: Sequence[str],
     conditions: TuningConditions,
+    *,
+    complete: bool,
 ) -> Tuning:
     """The result of the finals; without finalists, nothing is better.
 
     :param samples: of the finals, or of the screening where there were none
+    :param complete: whether all that was to be timed has been
     """
     winner = next((one for one in finalists if one.name == found.winner), None)
     best = winner or (finalists[0] if finalists else None)
     difference = found.differences.get(best.name) if best is not None else None
-    undecided = any(one.verdict == "undecided" for name, one in found.differences.items() if name not in found.problems)
     values = _interval(difference) if difference is not None else {}
     return Tuning(
-        verdict="faster" if winner else "undecided" if undecided else "nothing better",
+        verdict="faster" if winner else "nothing better" if complete else "undecided",
         workload=workload_words(model),
         settings=dict(winner.settings) if winner else {},
         replaced={name: declared(model, name) for name in winner.settings} if winner else {},
