@@ -14,8 +14,9 @@ from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
-from pyinfra.context import state
+from pyinfra.context import host, state
 
+from llamarig.commands.switch import is_declared_elsewhere
 from llamarig.commands.tune_recording import RecordingError, recorded_text
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
@@ -59,6 +60,7 @@ from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
 from llamarig.render.release import release_id
 
+_NO_WORKLOAD = 'no model of this box has a workload: declare what it is tuned for, workload=d.workload(preset="agent")'
 _SCREENING = 0.6
 """Fraction of the time after which the screening ends, for the finals to have the rest."""
 
@@ -92,7 +94,7 @@ class _Work:
     @property
     def job(self) -> str:
         """Name of its job on the box."""
-        return f"{SWITCH}{self.model.name}{TUNING}"
+        return _name(self.model)
 
 
 class _RefusedError(Exception):
@@ -104,17 +106,23 @@ class _RefusedError(Exception):
 def tuned(rig: Rig, options: TuneOptions) -> Commands:
     """Time settings of the models that have a workload, and keep what is faster as proposals."""
     names = [model.name for model in rig.models]
-    if unknown := [name for name in (*options.only, *options.accept) if name not in names]:
+    others = [name for name in (*options.only, *options.accept) if name not in names]
+    if unknown := [name for name in others if not is_declared_elsewhere(name)]:
         yield from refuse(f"no model is called {', '.join(unknown)}; this box has {', '.join(names)}")
         return
-    if options.accept:
-        yield FunctionCommand(_accept, [rig, options.accept], {})
+    if accepted := tuple(name for name in options.accept if name in names):
+        yield FunctionCommand(_accept, [rig, accepted], {})
         return
     if unknown := [name for name in options.builds if name not in [build.name for build in rig.builds]]:
         declared = ", ".join(build.name for build in rig.builds)
         yield from refuse(f"no build is called {', '.join(unknown)}; this box has {declared}")
         return
     models = [model for model in rig.models if (model.name in options.only if options.only else model.workload)]
+    if not models or options.accept:
+        nothing = "no model of this box is to be tuned" if others else _NO_WORKLOAD
+        conclude(state.inventory.get_host(host.name), nothing)
+        host.noop(nothing)
+        return
     if problem := _problem(models):
         yield from refuse(problem)
         return
@@ -134,8 +142,6 @@ def tuned(rig: Rig, options: TuneOptions) -> Commands:
 
 
 def _problem(models: Sequence[Model]) -> str:
-    if not models:
-        return 'no model has a workload: declare what it is tuned for, workload=d.workload(preset="agent")'
     for model in models:
         if model.workload is None:
             return (

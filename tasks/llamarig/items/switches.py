@@ -13,6 +13,7 @@ from llamarig.engine.refuse import refuse
 from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
+from llamarig.remote.shared.admission import TUNING, job_words
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
@@ -82,6 +83,12 @@ def is_wanted(running: RunningJob, texts: Mapping[str, str]) -> bool:
 
 def running_switch_refusal(name: str, running: RunningJob) -> str:
     """The refusal of a switch while another one runs."""
+    if name.endswith(TUNING):
+        return (
+            f"{job_words(name)} is running on the box{running.by_and_since}. Wait until it ends and run this again; or "
+            "stop it, which restores the previous server: run this with --data takeover=1, or on the box systemctl "
+            f"stop '{layout.job_unit(name)}*'"
+        )
     commit = running.read(SwitchJob).commit[:12]
     build = f" (llama.cpp {commit})" if commit else ""
     return (
