@@ -8,6 +8,7 @@ import random
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ WORKLOAD = {"preset": "agent"}
 def serve(variant: Deployment, hub: Hub, **settings: Any) -> None:
     """Deploy the larger model with these settings, and switch to it."""
     # A small context: the workload has as many tokens, and each replay takes seconds.
-    larger_model.declare(variant, hub, context=2048, **settings)
+    larger_model.declare(variant, hub, context=1024, **settings)
     variant.rig["models"][1]["workload"] = WORKLOAD
     for outcome in (variant.run(), variant.run("--data", "model=larger", script="tasks/switch.py")):
         assert outcome.code == 0, str(outcome)
@@ -63,13 +64,14 @@ def box(variant: Deployment, hub: Hub) -> Iterator[Deployment]:
 
 
 def test_a_setting_made_worse_is_found_undone_and_adopted(box: Deployment, hub: Hub) -> None:
-    serve(box, hub, ubatch=32, batch=32)
+    # Two threads that wait for each other on one processor, which is several times slower than either alone.
+    serve(box, hub, threads=2, cpu_affinity="0")
     text = box.shell(f"cat /etc/systemd/system/{UNIT}.service")
     outcome = tune(box, "--data", "model=larger")
     assert outcome.code == 0, str(outcome)
     found = result(box)
     assert found.verdict == "faster", str(outcome)
-    assert "ubatch" in found.settings, found
+    assert {"threads", "cpu_affinity"} & found.settings.keys(), found
     assert found.low is not None
     assert found.low > 0.03
     serves_as_before(box, text)
@@ -79,7 +81,8 @@ def test_a_setting_made_worse_is_found_undone_and_adopted(box: Deployment, hub: 
     assert accepted.code == 0, str(accepted)
     deployed = box.run()
     assert deployed.code == 0, str(deployed)
-    assert f"--ubatch-size {found.settings['ubatch']}" in box.shell(f"cat /etc/systemd/system/{UNIT}.service")
+    served = box.shell(f"cat /etc/systemd/system/{UNIT}.service")
+    assert "CPUAffinity=0\n" not in served or "--threads 1 " in served
     assert box.run().changed == []
 
 
@@ -126,6 +129,25 @@ def test_noise_of_a_second_process_makes_no_winner(box: Deployment, hub: Hub) ->
         assert tune(box, "--data", "model=larger", minutes=1).code == 0
         assert verdicts(box, 6, RUNS) == ["none"] * RUNS
     serves_as_before(box, text)
+
+
+def test_a_model_that_is_stopped_for_dry_runs_comes_back(deployment: Deployment, tmp_path: Path) -> None:
+    """After them, and by the box itself where the control machine is gone."""
+    active = "systemctl is-active llamarig-tiny; true"
+    script = str(Path(__file__).with_name("deploy_servers_stopped.py"))
+    for is_killed in (False, True):
+        deployment.shell("rm -f /run/planning /run/planned")
+        running = deployment.start(log=tmp_path / f"{is_killed}.log", script=script)
+        wait_for(lambda: deployment.shell("ls /run/planning 2>/dev/null; true"), "the dry runs", deploy=running)
+        assert deployment.shell(active) == "inactive"
+        if is_killed:
+            kill(running)
+        deployment.shell("touch /run/planned")
+        if not is_killed:
+            assert running.exit_code() == 0, running.output()
+        wait_for(lambda: deployment.shell(active) == "active", "the model that was stopped")
+        if not is_killed:
+            assert deployment.shell("systemctl list-timers --all --plain --no-legend 'llamarig_dry_runs*'") == ""
 
 
 def test_killed_at_random_moments_the_old_model_serves_and_the_next_run_goes_on(box: Deployment, hub: Hub) -> None:

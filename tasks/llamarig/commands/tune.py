@@ -31,10 +31,12 @@ from llamarig.engine.screen import say
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.files import Sha256Sums
 from llamarig.facts.gpus import Gpus
+from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.tuning_samples import TuningSamples
 from llamarig.facts.units import Unit, Units
 from llamarig.items.box_reservation import on_reserved_box
 from llamarig.items.model_headers import read_headers
+from llamarig.items.room_for_dry_runs import servers_stopped
 from llamarig.items.switches import SWITCH_PROPERTIES
 from llamarig.items.tune_jobs import LeftOutError, Prepared, box_of, current_job, prepared, tune_queries
 from llamarig.items.wanted_unit import health_addresses
@@ -247,13 +249,37 @@ def _prepared(rig: Rig, work: _Work, chosen: Sequence[Candidate], options: TuneO
 
 
 def _prepare(state: State, host: Host, rig: Rig, work: _Work) -> bool:
-    for one in work.chosen:
+    full = _try_all(rig, work, work.chosen)
+    if full:
+        running = sorted(ask(HeldByServers).vram_mib)
+        say(host, f"{work.model.name}: dry runs have no room on the GPUs; {', '.join(running)} is stopped for them")
+        with servers_stopped(running) as wait:
+            full = _try_all(rig, work, full, wait)
+    work.left_out += [f"{one.name} (no room on a GPU for a dry run)" for one in full]
+    order = {one.name: place for place, one in enumerate(work.chosen)}
+    work.ready.sort(key=lambda one: order[one.candidate.name])
+    say(host, f"{work.model.name}: {len(work.ready)} of {len(work.chosen)} settings can be tried")
+    return True
+
+
+def _try_all(
+    rig: Rig, work: _Work, chosen: Sequence[Candidate], before: Callable[[], None] = lambda: None
+) -> list[Candidate]:
+    """Prepare these; return those for whose dry runs a GPU is too full.
+
+    :param before: called before each
+    """
+    full = []
+    for one in chosen:
+        before()
         try:
             work.ready.append(prepared(rig, work.seen, work.model, one))
         except LeftOutError as error:
-            work.left_out.append(f"{one.name} ({error.reason})")
-    say(host, f"{work.model.name}: {len(work.ready)} of {len(work.chosen)} settings can be tried")
-    return True
+            if error.is_full:
+                full.append(one)
+            else:
+                work.left_out.append(f"{one.name} ({error.reason})")
+    return full
 
 
 def _timed(

@@ -16,7 +16,7 @@ from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.machine import MachineState
 from llamarig.facts.processor_topology import ProcessorTopology
 from llamarig.items.model_units import NotReadyError, ServedModels, wanted_units
-from llamarig.items.placements import PlanError, as_measured, current_inputs
+from llamarig.items.placements import FullGpusError, PlanError, as_measured, current_inputs
 from llamarig.items.plan_maker import measured, planned, prerequisite_queries, prerequisites
 from llamarig.items.unit_differences import switch_job
 from llamarig.measure.candidates import Box, Candidate
@@ -34,7 +34,11 @@ _BESIDE_THE_REASON = re.compile(
 
 
 class LeftOutError(Exception):
-    """A setting cannot be tried; the message says why."""
+    """A setting cannot be tried; the message says why. ``is_full``: a dry run had no room beside what serves."""
+
+    def __init__(self, message: str, *, is_full: bool = False) -> None:
+        super().__init__(message)
+        self.is_full = is_full
 
     @property
     def reason(self) -> str:
@@ -99,7 +103,7 @@ def prepared(rig: Rig, seen: Seen, model: Model, candidate: Candidate) -> Prepar
         else:
             _check_fits(rig, changed, seen, model, other)
     except (PlanError, FlagRefusedError) as error:
-        raise LeftOutError(str(error)) from None
+        raise LeftOutError(str(error), is_full=isinstance(error, FullGpusError)) from None
     return Prepared(candidate, _job(changed, seen, other), plan)
 
 

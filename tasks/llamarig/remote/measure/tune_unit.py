@@ -53,6 +53,8 @@ from llamarig.remote.shared.server_client import NoAnswerError, Server
 
 _TRIES = 3
 """Times that a sample is taken until it is not disturbed."""
+_LOOK_S = 3.0
+"""Seconds for which the box is looked at before the first sample."""
 _PAUSE_S = 10.0
 """Seconds before a disturbed sample is repeated."""
 
@@ -123,6 +125,8 @@ class _Tuning:
     run_id: str = field(default_factory=lambda: os.urandom(4).hex())
     taken: list[TakenSample] = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
+    usual: list[Conditions] = field(default_factory=list)
+    """Conditions before the first sample, while nothing of ours computes."""
     first_start: Optional[float] = None
     """Monotonic time of the first start of a unit; None before it."""
 
@@ -159,6 +163,9 @@ class _Tuning:
         :raises JobFailedError: where the current unit cannot be timed
         """
         search = searches(self.job.stage, self.names, self.job.threshold)()
+        with watched("", str(os.getpid())) as watch:
+            time.sleep(_LOOK_S)
+            self.usual = [watch.conditions()]
         try:
             wanted = next(search)
             for sample in self.counted:
@@ -191,7 +198,7 @@ class _Tuning:
                 time.sleep(_PAUSE_S)
             self._show(wanted)
             sample, conditions = self._take(wanted)
-            usual = [one.conditions for one in self.taken]
+            usual = [*self.usual, *(one.conditions for one in self.taken)]
             same = [one.conditions for one in self.taken if one.sample.candidate == wanted.candidate and one.counts]
             disturbed = disturbances(conditions, usual, same) if sample.replayed is not None else ()
             found += disturbed
