@@ -188,13 +188,20 @@ class Finals:
 
     @property
     def winner(self) -> Optional[str]:
-        """The candidate that is faster with confidence, and of several the fastest; None where there is none."""
+        """The candidate that is faster with confidence; None where there is none.
+
+        Of several the fastest, or one that is as fast within 1 % and comes later in the list: those are simpler.
+        """
         faster = {name: one.faster for name, one in self.differences.items() if one.verdict == "faster"}
-        return max(faster, key=lambda name: faster[name]) if faster else None
+        good = [name for name, gain in faster.items() if gain >= max(faster.values()) - PROMISING]
+        return good[-1] if good else None
 
 
 def finals(finalists: Sequence[str], rule: Rule) -> Search[Finals]:
-    """Time finalists against the current setting in rounds, each of them once, every second round in reverse order."""
+    """Time finalists against the current setting in rounds, each of them once, every second round in reverse order.
+
+    :param finalists: names, simpler ones later
+    """
     found = Finals(pairs={name: [] for name in finalists})
     running, rounds, skipped = list(finalists), 0, 0
     try:
