@@ -21,6 +21,7 @@ ROOMS = (
         "adopt",
         "items",
         "checks",
+        "survey",
         "commands",
     ),
 )

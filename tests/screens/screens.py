@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from tests.prepared_pyinfra import run_pyinfra
-from tests.screens import boxes
+from tests.prepared_pyinfra import ROOT, run_pyinfra
+from tests.screens import boxes, survey_boxes
 from tests.screens.boxes import Kind, write_inventory
 
 DIRECTORY = Path(__file__).parent / "recorded"
@@ -32,6 +32,8 @@ class Screen:
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
     workload: bool = False
+    repository: Callable[[Path], None] | None = None
+    """Makes the owner's repository that it runs in, where that is another directory than the clone."""
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -40,6 +42,10 @@ def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...]
 
 def _three(*arguments: str, dry: bool = False) -> Screen:
     return Screen(_THREE, arguments, ("-y", "--dry") if dry else ("-y",))
+
+
+def _survey(repository: Callable[[Path], None]) -> Screen:
+    return Screen({}, ("tasks/survey.py",), repository=repository)
 
 
 SCREENS: dict[str, Screen] = {
@@ -59,6 +65,10 @@ SCREENS: dict[str, Screen] = {
     "status-clean": _one(boxes.clean, "tasks/status.py"),
     "status-drift": _one(boxes.drifted, "tasks/status.py"),
     "status-three-hosts": _three("tasks/status.py"),
+    "survey-clean": _survey(survey_boxes.declared),
+    "survey-one-new": _survey(survey_boxes.one_new),
+    "survey-three-hosts": _survey(survey_boxes.three_hosts),
+    "survey-boxes-that-differ": _survey(survey_boxes.boxes_that_differ),
     "switch-clean": _one(boxes.clean, "tasks/switch.py", "--data", "model=m"),
     "switch-to-another": _one(boxes.stopped, "tasks/switch.py", "--data", "model=n", models=_TWO),
     "switch-drift": _one(boxes.drifted, "tasks/switch.py", "--data", "model=m"),
@@ -86,8 +96,15 @@ SCREENS: dict[str, Screen] = {
 def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
-    inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
-    done = run_pyinfra(*screen.options, inventory, *screen.arguments, env={**os.environ, "COLUMNS": "120"}, timeout=300)
+    cwd, inventory = ROOT, Path("inventory/home.py")
+    if screen.repository is not None:
+        cwd = directory
+        screen.repository(directory)
+    else:
+        inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
+    done = run_pyinfra(
+        *screen.options, inventory, *screen.arguments, cwd=cwd, env={**os.environ, "COLUMNS": "120"}, timeout=300
+    )
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"
 

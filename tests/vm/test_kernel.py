@@ -116,6 +116,8 @@ def _check_out_of_memory_kill(vm: VirtualMachine, deployment: VmDeployment) -> N
     )
     program = "#!/usr/bin/python3\nheld = []\nwhile True:\n    held.append(bytes(range(256)) * 4096)\n"
     vm.write("/opt/llamarig/memory-hog/bin/llama-server", program, mode="755")
+    # As the item of Python leaves it. Without it the wait of the unit fails at once, perhaps before the memory is full.
+    vm.shell(f"mkdir -p {layout.BIN} && ln -sfn /usr/bin/python3 {layout.PYTHON}")
     vm.write(f"/etc/systemd/system/{wanted.unit}", wanted.text)
     vm.shell(f"mkdir -p {layout.EMPTY_ROOT} && systemctl daemon-reload && systemctl start --no-block {wanted.unit}")
     properties = f"systemctl show {wanted.unit} -p ActiveState -p Result -p ExecMainStatus -p NRestarts --value"

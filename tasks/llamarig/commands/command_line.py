@@ -45,6 +45,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/prune.py": ("delete", "keep", "takeover"),
     "tasks/rollback.py": ("model", "takeover"),
     "tasks/status.py": (),
+    "tasks/survey.py": (),
     "tasks/switch.py": ("model", "takeover"),
     "tasks/tune.py": ("model", "minutes", "builds", "accept", "takeover"),
     "tasks/uninstall.py": ("delete", "takeover"),

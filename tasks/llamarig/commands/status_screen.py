@@ -40,8 +40,8 @@ class BoxState:
 
 def status_lines(box: BoxState) -> list[str]:
     """Lines of each model, of each job, and of the memory of the box."""
-    width = max(len(model.name) for model in box.models)
-    lines = [line for model in box.models for line in _model_lines(box, model, width)]
+    width = max((len(model.name) for model in box.models), default=0)
+    lines = [line for model in box.models for line in _model_lines(box, model, width)] or ["no model is declared"]
     lines += [_job_line(name, job, box.jobs.get(name)) for name, job in sorted(box.running.items())]
     return lines + list(_memory_lines(box))
 

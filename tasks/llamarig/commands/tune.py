@@ -108,6 +108,9 @@ class _RefusedError(Exception):
 def tuned(rig: Rig, options: TuneOptions) -> Commands:
     """Time settings of the models that have a workload, and keep what is faster as proposals."""
     names = [model.name for model in rig.models]
+    if not names:
+        yield from refuse("this box declares no model, so there is none to tune")
+        return
     others = [name for name in (*options.only, *options.accept) if name not in names]
     if unknown := [name for name in others if not is_declared_elsewhere(name)]:
         yield from refuse(f"no model is called {', '.join(unknown)}; this box has {', '.join(names)}")

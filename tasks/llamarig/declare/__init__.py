@@ -87,7 +87,7 @@ _rig = _constructor(Rig)
 def rig(
     *,
     builds: Sequence[Build] = (),
-    models: Sequence[Model] = (),
+    models: Sequence[Model] | None = None,
     default: str | None = None,
     presets: str | None = None,
     host: HostPolicy | None = None,
@@ -101,12 +101,18 @@ def rig(
 
     :raises DeclarationError: naming file, line, field, value and remedy
     """
-    for name, value in (("builds", builds), ("models", models)):
+    if models is None and not unknown:
+        raise DeclarationError(
+            f"{_caller()}: rig: models is missing: write models=[d.model(...)], or models=[] for a box that only "
+            "builds llama.cpp"
+        )
+    listed = () if models is None else models
+    for name, value in (("builds", builds), ("models", listed)):
         if not isinstance(value, (list, tuple)):
             raise DeclarationError(f"{_caller()}: rig: {name} is no list: write {name}=[d.{name[:-1]}(...)]")
     declared = _rig(
         builds=tuple(builds),
-        models=tuple(models),
+        models=tuple(listed),
         default=default,
         presets=presets,
         host=host or HostPolicy(),

@@ -44,6 +44,8 @@ class Run:
     archives: dict[str, Any] = field(default_factory=dict)
     """Release directory -> the packed release on the control machine."""
     live_line: LiveLine = field(default_factory=LiveLine)
+    survey: Any = None
+    """What tasks/survey.py has read of all hosts, and written."""
 
     @property
     def scratch(self) -> Path:

@@ -31,6 +31,8 @@ def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
     hand: then the default is still the one enabled at boot, and the other one is active. Where the default coexists,
     none of the others runs unless the owner has started it.
     """
+    if not rig.models:
+        return set()
     running = {model.name for model in rig.models if model.serve.coexists}
     default = rig.default_model
     exclusive = [model for model in rig.models if not model.serve.coexists]
