@@ -31,6 +31,7 @@ class Screen:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
+    workload: bool = False
     repository: Callable[[Path], None] | None = None
     """Makes the owner's repository that it runs in, where that is another directory than the clone."""
 
@@ -83,6 +84,10 @@ SCREENS: dict[str, Screen] = {
     "plan-three-hosts": _three("tasks/plan.py"),
     "bench-clean": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2"),
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
+    "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
+    "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
+    "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
+    "tune-nothing-to-accept": _one(boxes.clean, "tasks/tune.py", "--data", "accept=m"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
     "prune-three-hosts": _three("tasks/prune.py"),
 }
@@ -96,7 +101,7 @@ def printed(screen: Screen, directory: Path) -> str:
         cwd = directory
         screen.repository(directory)
     else:
-        inventory = write_inventory(directory, screen.hosts, screen.models)
+        inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
     done = run_pyinfra(
         *screen.options, inventory, *screen.arguments, cwd=cwd, env={**os.environ, "COLUMNS": "120"}, timeout=300
     )

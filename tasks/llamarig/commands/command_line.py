@@ -47,6 +47,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/status.py": (),
     "tasks/survey.py": (),
     "tasks/switch.py": ("model", "takeover"),
+    "tasks/tune.py": ("model", "minutes", "builds", "accept", "takeover"),
     "tasks/uninstall.py": ("delete", "takeover"),
 }
 """Command -> the ``--data`` names that it reads."""

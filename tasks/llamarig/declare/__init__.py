@@ -21,6 +21,7 @@ from llamarig.declare.serve.sampling import Sampling
 from llamarig.declare.serve.speculation import Speculation
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.declare.upgrade_gate import UpgradeGate
+from llamarig.declare.workload import Workload
 
 P = ParamSpec("P")
 D = TypeVar("D", bound=Declaration)
@@ -68,6 +69,7 @@ model = _constructor(Model)
 serve = _constructor(Serve)
 sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
+workload = _constructor(Workload)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
 nvidia_driver = _constructor(NvidiaDriver)

@@ -13,6 +13,7 @@ from llamarig.declare.flags import Setting
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
 from llamarig.declare.upgrade_gate import UpgradeGate
+from llamarig.declare.workload import Workload
 
 Repo = Annotated[
     str,
@@ -59,6 +60,8 @@ class Model(Declaration):
     """Undo its switch to a release that is slower."""
     serve: Serve
     """How it is served: address, context, placement, sampling, ..."""
+    workload: Annotated[Workload | None, Setting("tasks/tune.py", default="not tuned")] = None
+    """What it is tuned for."""
 
     @field_validator("files")
     @classmethod

@@ -44,6 +44,10 @@ class PlanError(Exception):
     """A model has no valid plan, or none can be made; the message names the reason and the remedy."""
 
 
+class FullGpusError(PlanError):
+    """A dry run found no memory on a GPU beside the servers that run there."""
+
+
 def placement_queries(rig: Rig) -> Iterable[Query[Any]]:
     """The box's capacity, if a plan or a dry run of a declared placement depends on it."""
     is_planned = bool(planned_models(rig)) and not rig.simulated_gpus

@@ -26,7 +26,7 @@ from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, Plannabl
 from llamarig.facts.releases import Release
 from llamarig.items.box_reservation import run_reserved
 from llamarig.items.header_files import sparse_paths
-from llamarig.items.placements import PlanError, release_of, server_memory
+from llamarig.items.placements import FullGpusError, PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.items.wanted_unit import staying_units
@@ -127,8 +127,9 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
         known = tuple(seen.here.margins.get(model.name, ()))
         return performed(make_plan(replace(request, pinning=pinned, measured=known)), runs.run_all)
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
-        full = full_gpus(error, ask(HeldByServers))
-        raise PlanError(f"model {model.name!r} cannot be planned{full or f': {error}'}") from None
+        if full := full_gpus(error, ask(HeldByServers)):
+            raise FullGpusError(f"model {model.name!r} cannot be planned{full}") from None
+        raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
         _run(f"rm -rf {runs.directory}")
 
@@ -145,7 +146,7 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
         return performed(measure_declared(request), runs.run_all)
     except DryRunError as error:
         if full := full_gpus(error, ask(HeldByServers)):
-            raise PlanError(f"model {model.name!r} cannot be measured{full}") from None
+            raise FullGpusError(f"model {model.name!r} cannot be measured{full}") from None
         if re.search(r"CUDA error|exit status 124", str(error)):
             raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
         return MeasuredPlacement(

@@ -1,4 +1,4 @@
-"""The plan file: plans of models with auto(), and dry-run measurements of declared placements, per box."""
+"""The plan file: plans of models with auto(), dry-run measurements of declared placements, and tunings, per box."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from llamarig.declare.placement import GiveUp, Layers
 from llamarig.declare.serve.weights import LoadMode
 from llamarig.records import store
 from llamarig.records.base import StoredRecord
+from llamarig.records.tuning import AcceptedSettings, Tuning, accepted_with
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Mib = Annotated[int, Field(ge=0)]
@@ -225,14 +226,23 @@ class MeasuredPlacement(Declaration):
     failed: str = ""
 
 
+class TunedModel(Declaration):
+    """The last result of tuning a model, the plan of what it proposes where that needs one, and what is accepted."""
+
+    tuning: Tuning
+    plan: Plan | None = None
+    accepted: AcceptedSettings | None = None
+
+
 class PlanFile(StoredRecord):
-    """Box -> model -> plan, measurement of a declared placement, or measured margins of a planned one."""
+    """Box -> model -> plan, measurement of a declared placement, measured margins of a plan, and result of tuning."""
 
     title: ClassVar[str] = "plan file"
 
     boxes: dict[str, dict[str, Plan]] = Field(default={})
     measured: dict[str, dict[str, MeasuredPlacement]] = Field(default={})
     margins: dict[str, dict[str, tuple[MeasuredMargin, ...]]] = Field(default={})
+    tuned: dict[str, dict[str, TunedModel]] = Field(default={})
 
     @field_validator("boxes")
     @classmethod
@@ -285,6 +295,43 @@ def record_margin(path: str, box: str, model: str, margin: MeasuredMargin) -> No
         return file.model_copy(update={"margins": _with(file.margins, box, model, (*others, margin))})
 
     store.update(path, PlanFile, with_margin)
+
+
+def record_tuning(path: str, box: str, model: str, tuning: Tuning, plan: Plan | None) -> None:
+    """Write the result of tuning one model into the plan file; what was accepted before stays so.
+
+    :param plan: of what is proposed, where the model is placed by a plan and that differs
+    :raises RecordError: when the file cannot be read or written
+    """
+
+    def recorded(file: PlanFile) -> PlanFile:
+        before = file.tuned.get(box, {}).get(model)
+        now = TunedModel(tuning=tuning, plan=plan, accepted=None if before is None else before.accepted)
+        return file.model_copy(update={"tuned": _with(file.tuned, box, model, now)})
+
+    store.update(path, PlanFile, recorded)
+
+
+def accept_tuning(path: str, box: str, model: str) -> Tuning | None:
+    """Accept the proposal of a model, and take its plan; return it, or None where there is none.
+
+    :raises RecordError: when the file cannot be read or written
+    """
+    found: list[Tuning] = []
+
+    def accepted(file: PlanFile) -> PlanFile:
+        tuned = file.tuned.get(box, {}).get(model)
+        if tuned is None or not tuned.tuning.settings:
+            return file
+        found.append(tuned.tuning)
+        now = tuned.model_copy(update={"accepted": accepted_with(tuned.accepted, tuned.tuning)})
+        update: dict[str, object] = {"tuned": _with(file.tuned, box, model, now)}
+        if tuned.plan is not None:
+            update["boxes"] = _with(file.boxes, box, model, tuned.plan)
+        return file.model_copy(update=update)
+
+    store.update(path, PlanFile, accepted)
+    return found[0] if found else None
 
 
 def record_proposals(path: str, box: str, model: str, proposals: tuple[Proposal, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,10 +67,11 @@ def test_a_kernel_that_does_not_tell_disturbs_nothing() -> None:
 
 
 def test_the_counters_of_this_machine_can_be_read() -> None:
-    found = read_now("")
+    found = read_now("", str(os.getpid()))
     assert found.processors >= 1
     assert found.busy > 0
-    assert found.unit is None
+    assert found.unit == pytest.approx(sum(os.times()[:2]), abs=0.5)
+    assert read_now("", "").unit is None
 
 
 def test_the_counters_are_read_of_the_units_control_group(tmp_path: Path) -> None:
@@ -77,13 +79,13 @@ def test_the_counters_are_read_of_the_units_control_group(tmp_path: Path) -> Non
     for file, text in {
         tmp_path / "proc/stat": "cpu  100 0 100 900 50 0 0 300 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n",
         tmp_path / "proc/pressure/io": "some avg10=0.00 avg60=0.00 avg300=0.00 total=9000000\nfull total=1\n",
-        group / "cpu.stat": "usage_usec 1500000\nuser_usec 1\n",
+        tmp_path / "proc/77/stat": f"77 (a (b) c) S {'0 ' * 10}100 50 0 0 20 0 9\n",
         group / "io.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=4000000\n",
         tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": "3\n",
     }.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    found = read_now("/system.slice/llamarig-a.service", tmp_path)
+    found = read_now("/system.slice/llamarig-a.service", "77", tmp_path)
     assert (found.processors, found.unit, found.waits, found.throttles) == (2, 1.5, 5.0, 3)
     assert found.steal / found.busy == pytest.approx(1.5)
 
@@ -98,7 +100,7 @@ def test_gpu_rows_are_read_as_nvidia_smi_prints_them(tmp_path: Path, monkeypatch
     monkeypatch.setattr(conditions, "_NVIDIA_SMI", str(program))
     assert gpu_rows() == [(1980, 1), (0, 0), (210, 0x60)]
     monkeypatch.setattr(conditions, "_EVERY_S", 0.01)
-    with watched("") as watch:
+    with watched("", "") as watch:
         while not watch._clocks:
             pass
         found = watch.conditions()

@@ -150,6 +150,12 @@ def test_of_two_winners_the_faster_one_is_taken() -> None:
     assert found.winner == "b"
 
 
+def test_of_two_that_are_alike_the_simpler_one_is_taken() -> None:
+    found, _ = perform(finals(["all", "one"], Rule(comparisons=2)), box({"all": 1.205, "one": 1.2}, Noise(0, 0)))
+    assert found.differences["all"].faster > found.differences["one"].faster
+    assert found.winner == "one"
+
+
 def test_finals_without_a_usable_current_sample_end() -> None:
     disturbed = [sample(name, 100.0, disturbed=("other load",)) for name in (CURRENT, "a", "a", CURRENT, CURRENT, "a")]
     found, count = perform_samples(finals(["a"], RULE), disturbed, [])

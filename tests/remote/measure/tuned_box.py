@@ -23,7 +23,7 @@ from llamarig.remote.measure import tune_unit
 from llamarig.remote.measure.tune_job import TuneJob
 model_units.UNITS = Path(sys.argv.pop(1))
 first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
-tune_unit._PAUSE_S = 0.0
+tune_unit._PAUSE_S = tune_unit._LOOK_S = 0.0
 run_job(TuneJob, tune_unit.tune, unwinds=True)
 """
 WORKLOAD = {"name": "short", "turns": [{"adds": 64, "generates": 8}, {"adds": 16, "generates": 8}]}

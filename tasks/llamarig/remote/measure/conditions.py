@@ -59,19 +59,24 @@ def disturbances(now: Conditions, usual: Sequence[Conditions], same: Sequence[Co
     found = list(now.throttled)
     if now.other_load is not None:
         load = _median(one.other_load for one in usual if one.other_load is not None)
-        if now.other_load > load + _MORE_LOAD:
+        if now.other_load > _limit(load, _MORE_LOAD):
             found.append(f"other programs used {_percent(now.other_load)} of the processors, usually {_percent(load)}")
     steal = _median(one.steal for one in usual)
-    if now.steal > steal + _MORE_STEAL:
+    if now.steal > _limit(steal, _MORE_STEAL):
         found.append(f"the hypervisor took {_percent(now.steal)} of the processors, usually {_percent(steal)}")
     waits = _median(one.other_waits for one in usual)
-    if now.other_waits > waits + _MORE_LOAD:
+    if now.other_waits > _limit(waits, _MORE_LOAD):
         found.append(f"other programs waited for disks or memory {_percent(now.other_waits)} of the time")
     for index, clock in enumerate(now.gpu_mhz):
         known = _median(one.gpu_mhz[index] for one in same if len(one.gpu_mhz) > index)
         if known and abs(clock / known - 1) > _OTHER_CLOCK:
             found.append(f"GPU {index} at {clock} MHz, before at {known:.0f}")
     return tuple(found)
+
+
+def _limit(usual: float, more: float) -> float:
+    """What disturbs: on a box that is never idle, half as much again as is usual there."""
+    return usual + max(more, usual / 2)
 
 
 def _medians(clocks: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -94,8 +99,8 @@ def _percent(fraction: float) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters of the kernel at one moment, in seconds; ``unit``: processor time of the server's unit, None where its
-    control group does not show it; ``throttles``: how often a processor was too hot."""
+    """Counters of the kernel at one moment, in seconds; ``unit``: processor time of the server, None where the kernel
+    does not show it; ``throttles``: how often a processor was too hot."""
 
     at: float
     busy: float
@@ -133,14 +138,15 @@ def conditions_between(
     )
 
 
-def read_now(group: str, root: Path = Path("/")) -> Reading:
+def read_now(group: str, pid: str, root: Path = Path("/")) -> Reading:
     """Read the counters.
 
     :param group: control group of the server's unit, as systemd names it
+    :param pid: of the server. Not the group's own time, which a container may not show
     """
     ticks, processors = _ticks(_text(root / "proc/stat"))
     directory = root / "sys/fs/cgroup" / group.strip("/") if group.strip("/") else None
-    usage = re.search(r"^usage_usec (\d+)$", _text(directory / "cpu.stat") if directory else "", re.MULTILINE)
+    usage = _text(root / f"proc/{pid}/stat").rpartition(")")[2].split() if pid else []
     waits = sum(_pressure(_text(root / f"proc/pressure/{what}")) for what in ("io", "memory"))
     if directory:
         waits -= sum(_pressure(_text(directory / f"{what}.pressure")) for what in ("io", "memory"))
@@ -151,7 +157,7 @@ def read_now(group: str, root: Path = Path("/")) -> Reading:
         busy=sum(ticks[name] for name in ("user", "nice", "system", "irq", "softirq")),
         steal=ticks["steal"],
         processors=processors,
-        unit=int(usage[1]) / 1e6 if usage else None,
+        unit=sum(map(int, usage[11:13])) / os.sysconf("SC_CLK_TCK") if len(usage) > 12 else None,
         ours=used.user + used.system + used.children_user + used.children_system,
         waits=waits,
         throttles=sum(int(text) for file in counts if (text := _text(file).strip()).isdigit()),
@@ -186,8 +192,8 @@ def _text(path: Path) -> str:
 class Watch:
     """Reads GPU clocks every two seconds; ``conditions`` are those of the time since it was made."""
 
-    def __init__(self, group: str) -> None:
-        self._group, self._before = group, read_now(group)
+    def __init__(self, group: str, pid: str) -> None:
+        self._group, self._pid, self._before = group, pid, read_now(group, pid)
         self._clocks: list[Sequence[int]] = []
         self._slowed: set[str] = set()
         self._ended = threading.Event()
@@ -211,13 +217,17 @@ class Watch:
         """End the watch, and return the conditions since it began."""
         self._ended.set()
         self._thread.join(timeout=30)
-        return conditions_between(self._before, read_now(self._group), self._clocks, self._slowed)
+        return conditions_between(self._before, read_now(self._group, self._pid), self._clocks, self._slowed)
 
 
 @contextmanager
-def watched(group: str) -> Iterator[Watch]:
-    """Watch the conditions of a sample; the watch ends with the block, whatever happens in it."""
-    watch = Watch(group)
+def watched(group: str, pid: str) -> Iterator[Watch]:
+    """Watch the conditions of a sample; the watch ends with the block, whatever happens in it.
+
+    :param group: control group of the server's unit, as systemd names it
+    :param pid: of the server
+    """
+    watch = Watch(group, pid)
     try:
         yield watch
     finally:

@@ -57,7 +57,12 @@ class Sample(Record):
     @property
     def seconds(self) -> Optional[float]:
         """Seconds of the replay; None for a sample that says nothing about the speed."""
-        return None if self.replayed is None or self.disturbed else self.replayed.seconds
+        return None if self.disturbed else self.took
+
+    @property
+    def took(self) -> Optional[float]:
+        """The same, also of a sample that was disturbed each time: better than none, to choose what is timed again."""
+        return None if self.replayed is None else self.replayed.seconds
 
 
 @dataclass(frozen=True)
@@ -129,16 +134,16 @@ def screen(candidates: Sequence[str]) -> Search[Screening]:
 
 def _current(taken: list[Sample]) -> Search[Optional[float]]:
     taken.append((yield Wanted(CURRENT)))
-    return taken[-1].seconds
+    return taken[-1].took
 
 
 def _limit(taken: Iterable[Sample]) -> Optional[float]:
-    seconds = [one.seconds for one in taken if one.candidate == CURRENT and one.seconds is not None]
+    seconds = [one.took for one in taken if one.candidate == CURRENT and one.took is not None]
     return CLEARLY_SLOWER * max(seconds) if seconds else None
 
 
 def _judge(found: Screening, taken: Sequence[Sample], candidates: Sequence[str]) -> None:
-    found.current = [one.seconds for one in taken if one.candidate == CURRENT and one.seconds is not None]
+    found.current = [one.took for one in taken if one.candidate == CURRENT and one.took is not None]
     found.candidates = {
         name: _screened([(place, one) for place, one in enumerate(taken) if one.candidate == name], taken)
         for name in candidates
@@ -150,8 +155,8 @@ def _screened(samples: Sequence[tuple[int, Sample]], taken: Sequence[Sample]) ->
     gains, remark = [], ""
     for place, one in samples:
         beside = _beside(place, taken)
-        if one.seconds is not None and beside is not None:
-            gains.append(math.log(beside / one.seconds))
+        if one.took is not None and beside is not None:
+            gains.append(math.log(beside / one.took))
         remark = one.problem or "; ".join(one.disturbed) or ("given up: clearly slower" if one.cut else "")
     was_cut = any(one.cut for _, one in samples)
     if not gains:
@@ -161,7 +166,7 @@ def _screened(samples: Sequence[tuple[int, Sample]], taken: Sequence[Sample]) ->
 
 def _beside(place: int, taken: Sequence[Sample]) -> Optional[float]:
     """Seconds that the current setting would have taken at that place: between its samples before and after."""
-    known = [(index, one.seconds) for index, one in enumerate(taken) if one.candidate == CURRENT and one.seconds]
+    known = [(index, one.took) for index, one in enumerate(taken) if one.candidate == CURRENT and one.took]
     before, after = [one for one in known if one[0] < place], [one for one in known if one[0] > place]
     if before and after:
         (first, early), (last, late) = before[-1], after[0]
@@ -183,13 +188,20 @@ class Finals:
 
     @property
     def winner(self) -> Optional[str]:
-        """The candidate that is faster with confidence, and of several the fastest; None where there is none."""
+        """The candidate that is faster with confidence; None where there is none.
+
+        Of several the fastest, or one that is as fast within 1 % and comes later in the list: those are simpler.
+        """
         faster = {name: one.faster for name, one in self.differences.items() if one.verdict == "faster"}
-        return max(faster, key=lambda name: faster[name]) if faster else None
+        good = [name for name, gain in faster.items() if gain >= max(faster.values()) - PROMISING]
+        return good[-1] if good else None
 
 
 def finals(finalists: Sequence[str], rule: Rule) -> Search[Finals]:
-    """Time finalists against the current setting in rounds, each of them once, every second round in reverse order."""
+    """Time finalists against the current setting in rounds, each of them once, every second round in reverse order.
+
+    :param finalists: names, simpler ones later
+    """
     found = Finals(pairs={name: [] for name in finalists})
     running, rounds, skipped = list(finalists), 0, 0
     try:

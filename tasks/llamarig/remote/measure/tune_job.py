@@ -86,6 +86,6 @@ def parse_samples(lines: list[str]) -> list[TakenSample]:
             continue
         try:
             found.append(TakenSample.from_json(json.loads(line)))
-        except ValueError:  # RecordError is one
+        except (ValueError, RecursionError):  # RecordError is a ValueError
             break
     return found

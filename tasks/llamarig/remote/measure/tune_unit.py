@@ -53,6 +53,8 @@ from llamarig.remote.shared.server_client import NoAnswerError, Server
 
 _TRIES = 3
 """Times that a sample is taken until it is not disturbed."""
+_LOOK_S = 3.0
+"""Seconds for which the box is looked at before the first sample."""
 _PAUSE_S = 10.0
 """Seconds before a disturbed sample is repeated."""
 
@@ -60,34 +62,42 @@ _PAUSE_S = 10.0
 def tune(job: TuneJob, progress: Progress) -> str:
     """Take the samples of a stage, and restore what served. Return the final message."""
     directory = Path(job.current.proof).parent
-    with exclusive_switch(directory, progress):
-        left = unfinished_switch(directory)
-        if left is not None:
-            roll_back_now(directory, left)
-        progress.step("checking the current unit")
-        check_key_file(job.current)
-        check_certificate(job.current)
-        check_flags(job.current.check)
-        tuning = _Tuning(job, progress)
-        if (message := tuning.resumed()) is not None:
-            return message
-        journal = what_serves(job.current, left)
-        check_port(job.current.port, [job.current.unit, *job.current.peers], "; nothing was changed")
+    try:
+        with exclusive_switch(directory, progress):
+            return _tune(job, directory, progress)
+    finally:
+        if job.workload.recording is not None:  # it is private, and the next run sends it again
+            Path(job.workload.recording).unlink(missing_ok=True)
+
+
+def _tune(job: TuneJob, directory: Path, progress: Progress) -> str:
+    left = unfinished_switch(directory)
+    if left is not None:
+        roll_back_now(directory, left)
+    progress.step("checking the current unit")
+    check_key_file(job.current)
+    check_certificate(job.current)
+    check_flags(job.current.check)
+    tuning = _Tuning(job, progress)
+    if (message := tuning.resumed()) is not None:
+        return message
+    journal = what_serves(job.current, left)
+    check_port(job.current.port, [job.current.unit, *job.current.peers], "; nothing was changed")
+    try:
+        write_journal(directory, journal)
         try:
-            write_journal(directory, journal)
-            try:
-                taken = tuning.perform()
-            except StoppedError:
-                raise
-            except BaseException as failure:
-                lines = failure.lines if isinstance(failure, JobFailedError) else []
-                restored = roll_back(directory, journal, progress, began=tuning.first_start)
-                raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
+            taken = tuning.perform()
+        except StoppedError:
+            raise
+        except BaseException as failure:
+            lines = failure.lines if isinstance(failure, JobFailedError) else []
             restored = roll_back(directory, journal, progress, began=tuning.first_start)
-        except StoppedError as stopped:
-            # Also during the restore above.
-            raise StoppedError(f"{stopped}; {roll_back_now(directory, journal)}") from None
-        return f"{taken}; {restored}{_proof(directory, journal, progress)}"
+            raise JobFailedError(f"{describe(failure)}; {restored}", lines) from None
+        restored = roll_back(directory, journal, progress, began=tuning.first_start)
+    except StoppedError as stopped:
+        # Also during the restore above.
+        raise StoppedError(f"{stopped}; {roll_back_now(directory, journal)}") from None
+    return f"{taken}; {restored}{_proof(directory, journal, progress)}"
 
 
 def _proof(directory: Path, journal: Journal, progress: Progress) -> str:
@@ -115,6 +125,8 @@ class _Tuning:
     run_id: str = field(default_factory=lambda: os.urandom(4).hex())
     taken: list[TakenSample] = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
+    usual: list[Conditions] = field(default_factory=list)
+    """Conditions before the first sample, while nothing of ours computes."""
     first_start: Optional[float] = None
     """Monotonic time of the first start of a unit; None before it."""
 
@@ -151,6 +163,9 @@ class _Tuning:
         :raises JobFailedError: where the current unit cannot be timed
         """
         search = searches(self.job.stage, self.names, self.job.threshold)()
+        with watched("", str(os.getpid())) as watch:
+            time.sleep(_LOOK_S)
+            self.usual = [watch.conditions()]
         try:
             wanted = next(search)
             for sample in self.counted:
@@ -183,7 +198,7 @@ class _Tuning:
                 time.sleep(_PAUSE_S)
             self._show(wanted)
             sample, conditions = self._take(wanted)
-            usual = [one.conditions for one in self.taken]
+            usual = [*self.usual, *(one.conditions for one in self.taken)]
             same = [one.conditions for one in self.taken if one.sample.candidate == wanted.candidate and one.counts]
             disturbed = disturbances(conditions, usual, same) if sample.replayed is not None else ()
             found += disturbed
@@ -221,7 +236,7 @@ class _Tuning:
         group = run(["systemctl", "show", job.unit, "-p", "ControlGroup", "--value"]).strip()
         server = Server.of_process(state["MainPID"], api_key(job))
         replayed, cut, problem = None, False, ""
-        with watched(group) as watch:
+        with watched(group, state["MainPID"]) as watch:
             try:
                 replayed = replay(server, self.job.workload, self.job.slots, wanted.limit_s)
             except TooSlowError:

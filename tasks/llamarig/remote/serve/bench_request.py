@@ -177,7 +177,7 @@ def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
         if not server.is_healthy():
             return Timing(problem="is not ready: it may still be loading")
         group = run(["systemctl", "show", unit, "-p", "ControlGroup", "--value"]).strip()
-        with watched(group) as watch:
+        with watched(group, pid) as watch:
             if task_of(arguments) != "completion":
                 timing = _time_input(server, arguments, prompt_tokens)
             else:
