@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from llamarig.placement.dry_run import outputs_of, side_by_side
 from llamarig.placement.measured_margins import CannotMeasureError, measured_margin, served_load_mode
 from llamarig.placement.staleness import plan_flags
 from llamarig.records.plan_file import MeasuredMargin, Plan, Proposal
@@ -110,10 +108,3 @@ def test_a_server_that_is_not_as_planned_measures_nothing() -> None:
 )
 def test_the_load_mode_of_a_command_line(words: list[str], mode: str) -> None:
     assert served_load_mode(["llama-server", *words]) == mode
-
-
-def test_dry_runs_side_by_side_keep_their_outputs_apart(tmp_path: Any) -> None:
-    commands = ["sleep 0.2; echo one; echo exit=0", "echo two; exit 3", "true"]
-    done = subprocess.run(["sh", "-c", side_by_side(commands)], capture_output=True, text=True, cwd=tmp_path)
-    assert outputs_of(done.stdout, 3) == ["one\nexit=0\n", "two\n", ""]
-    assert outputs_of("", 2) == ["", ""]

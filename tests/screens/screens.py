@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Screen:
     workload: bool = False
     repository: Callable[[Path], None] | None = None
     """Makes the owner's repository that it runs in, where that is another directory than the clone."""
+    asks_hub: bool = False
+    """Whether a stand-in Hub with quants runs beside it."""
+
+
+_QUANTS = ("tasks/choose.py", "--data", f"repo={boxes.REPOSITORY}", "--data", "context=32768")
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -62,6 +68,9 @@ SCREENS: dict[str, Screen] = {
     "audit-drift": _one(boxes.drifted, "tasks/audit.py"),
     "audit-three-hosts": _three("tasks/audit.py"),
     "audit-rolled-back": _one(boxes.rolled_back, "tasks/audit.py"),
+    "choose-clean": Screen({"box": boxes.clean}, _QUANTS, asks_hub=True),
+    "choose-no-release": Screen({"box": boxes.without_release}, _QUANTS, asks_hub=True),
+    "choose-three-hosts": Screen({"a": boxes.clean, "b": boxes.without_release, "gone": None}, _QUANTS, asks_hub=True),
     "status-clean": _one(boxes.clean, "tasks/status.py"),
     "status-drift": _one(boxes.drifted, "tasks/status.py"),
     "status-three-hosts": _three("tasks/status.py"),
@@ -97,14 +106,15 @@ def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
     cwd, inventory = ROOT, Path("inventory/home.py")
-    if screen.repository is not None:
-        cwd = directory
-        screen.repository(directory)
-    else:
-        inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
-    done = run_pyinfra(
-        *screen.options, inventory, *screen.arguments, cwd=cwd, env={**os.environ, "COLUMNS": "120"}, timeout=300
-    )
+    # The cache is the test's own, since a header that is in it is not fetched again.
+    environment = {**os.environ, "COLUMNS": "120", "XDG_CACHE_HOME": str(directory / "cache")}
+    with boxes.served_quants(directory / "hub") if screen.asks_hub else nullcontext("") as endpoint:
+        if screen.repository is not None:
+            cwd = directory
+            screen.repository(directory)
+        else:
+            inventory = write_inventory(directory, screen.hosts, screen.models, endpoint, workload=screen.workload)
+        done = run_pyinfra(*screen.options, inventory, *screen.arguments, cwd=cwd, env=environment, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from llamarig.facts.model_store import ModelStore
 from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, PlannableDevices
 from llamarig.facts.releases import Release
 from llamarig.items.box_reservation import run_reserved
+from llamarig.items.dry_run_box import outputs_of
 from llamarig.items.header_files import sparse_paths
 from llamarig.items.placements import FullGpusError, PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
@@ -36,12 +38,11 @@ from llamarig.placement.dry_run import (
     DryRunError,
     draft_arguments,
     dry_run_command,
+    dry_runs_command,
     measured_on_last_arguments,
-    outputs_of,
     parse_prediction,
     server_outputs,
     short_vocabulary_command,
-    side_by_side,
     used_devices_arguments,
     vision_mib,
 )
@@ -198,12 +199,16 @@ class _DryRuns:
         found: list[str] = []
         for start in range(0, len(requests), SIDE_BY_SIDE):
             some = requests[start : start + SIDE_BY_SIDE]
-            lines = [dry_run_command(self.release, each, self.environment, self.sandbox) for each in some]
-            outputs = [_run(lines[0])] if len(some) == 1 else outputs_of(_run(side_by_side(lines)), len(some))
-            if len(some) > 1 and any("out of memory" in output for output in outputs):
-                outputs = [self.run(each) for each in some]
-            found += outputs
+            found += self._together(some) if len(some) > 1 else [self.run(some[0])]
         return found
+
+    def _together(self, requests: Sequence[Sequence[str]]) -> list[str]:
+        line = dry_runs_command(self.release, self.environment, self.sandbox, len(requests))
+        found = outputs_of(_run(line, json.dumps([list(each) for each in requests])))
+        outputs = [found.get(number, "") for number in range(len(requests))]
+        if any("out of memory" in output for output in outputs):
+            return [self.run(each) for each in requests]
+        return outputs
 
 
 def _dry_runs(rig: Rig, model: Model, locked: LockedModel) -> _DryRuns:
@@ -231,9 +236,9 @@ def _pinning(rig: Rig, seen: Seen, model: Model, given: Prerequisites, devices: 
     return pinning(rig, model, memory, ask(Capacity), devices)
 
 
-def _run(line: str) -> str:
+def _run(line: str, stdin: str = "") -> str:
     """The output of a command on the reserved box."""
-    output = run_reserved(line)
+    output = run_reserved(line, stdin)
     if "No module named" in output.stderr:
         raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
     return str(output.stdout)

@@ -71,9 +71,9 @@ def _measure(request: PlanRequest, path: str) -> DryRunSteps[Prediction]:
         declared = serve.placement.target_mib
         targets = (declared + declared[-1:] * len(devices))[: len(devices)]
         margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
-        (output,) = yield (fit_arguments(model, request.header_path, flags, margins, names),)
+        (output,) = yield [fit_arguments(model, request.header_path, flags, margins, names)]
         answer = fit_answer(output)
         chosen = [*answer, "--fit", "off"]
     positions = layer_counts(request.header.tensors, request.header.metadata).positions
-    (output,) = yield (dry_run_arguments(model, path, flags, names, placement=chosen, positions=positions),)
+    (output,) = yield [dry_run_arguments(model, path, flags, names, placement=chosen, positions=positions)]
     return request.prediction(output)

@@ -191,26 +191,10 @@ def dry_run_command(
     return sandboxed(sandbox, words, variables, TIMEOUT_S + START_S)
 
 
-_OUTPUT_OF = "== dry run "
-
-
-def side_by_side(commands: Sequence[str]) -> str:
-    """Shell command that runs several at the same time, and then prints the output of each below a heading."""
-    started = " ".join(f"({command}) >$d/{number} &" for number, command in enumerate(commands))
-    printed = "; ".join(f"echo; echo '{_OUTPUT_OF}{number}'; cat $d/{number}" for number in range(len(commands)))
-    return f"d=$(mktemp -d); {started} wait; {printed}; rm -rf $d"
-
-
-def outputs_of(output: str, count: int) -> list[str]:
-    """The outputs of commands that were run side by side; empty for one that is missing."""
-    found = [""] * count
-    number = -1
-    for line in output.splitlines():
-        if line.startswith(_OUTPUT_OF) and line.removeprefix(_OUTPUT_OF).isdigit():
-            number = int(line.removeprefix(_OUTPUT_OF))
-        elif 0 <= number < count and line:
-            found[number] += f"{line}\n"
-    return found
+def dry_runs_command(release: str, environment: Mapping[str, str], sandbox: Iterable[str], runs: int) -> str:
+    """Shell command that makes several dry runs side by side: remote/plan/dry_runs.py, which reads them on stdin."""
+    words = our_program("plan.dry_runs", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}"])
+    return sandboxed(sandbox, words, {**environment, "GGML_NO_BACKTRACE": "1"}, runs * TIMEOUT_S + START_S)
 
 
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:

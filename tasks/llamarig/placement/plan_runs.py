@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,15 +18,16 @@ from llamarig.placement.dry_run import (
 from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
 from llamarig.placement.model_layers import layer_weights
 from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.side_by_side import Steps
 from llamarig.records.plan_file import FitResult
 
 T = TypeVar("T")
-DryRunSteps = Generator[tuple[Sequence[str], ...], Sequence[str], T]
+DryRunSteps = Steps[Sequence[str], str, T]
 """Yields the arguments of one or several runs of llama-fit-params, which may go side by side; the caller sends back
 their outputs."""
 
 
-def performed(steps: DryRunSteps[T], run: Callable[[Sequence[Sequence[str]]], Sequence[str]]) -> T:
+def performed(steps: DryRunSteps[T], run: Callable[[Sequence[Sequence[str]]], list[str]]) -> T:
     """Make the dry runs that a generator yields; return the generator's result."""
     try:
         requests = next(steps)
@@ -60,7 +61,7 @@ class DryRuns:
             if self.count >= MOST_DRY_RUNS:
                 raise TooManyDryRunsError(f"no plan after {self.count} dry runs: please report this as a bug")
             self.count += len(missing)
-            self._outputs.update(zip(missing, (yield tuple(missing)), strict=True))
+            self._outputs.update(zip(missing, (yield [*missing]), strict=True))
         return [self._outputs[tuple(each)] for each in runs]
 
     def _arguments(self, path: str, candidate: Candidate) -> list[str]:
