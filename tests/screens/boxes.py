@@ -17,11 +17,13 @@ from typing import Any
 
 from llamarig.commands.audit import queries_of_audit
 from llamarig.commands.status import queries_of_status
+from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Hub as HubSettings
 from llamarig.declare.rig import Rig
 from llamarig.declare.workload import Workload
 from llamarig.engine.item import Query, query
 from llamarig.facts.files import FileSizes, Sha256Sums
+from llamarig.facts.gpus import Gpus
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.processor_topology import ProcessorTopology
@@ -33,6 +35,8 @@ from llamarig.items.model_units import unit_query
 from llamarig.items.releases import release_directories
 from llamarig.measure.candidates import Box as TunedBox
 from llamarig.measure.candidates import candidates, combined
+from llamarig.records.plan_file import record_plan
+from llamarig.records.timing_changes import release_of
 from llamarig.remote.measure.conditions import Conditions
 from llamarig.remote.measure.paired_difference import Rule
 from llamarig.remote.measure.replay import Replayed
@@ -42,8 +46,10 @@ from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.box.hub import Hub
 from tests.box.sparse_models import write_sparse
+from tests.checks.example_boxes import H200_LINES
 from tests.items.converged_box import Box, batch_reply, converged_box, cpu_rig, fact_command, write_lock_file
 from tests.placement.model_shapes import QWEN3_30B_A3B
+from tests.placement.planned_box import planned
 
 UNIT = "llamarig-m.service"
 GONE = ("gone", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_connect_retries": 0})
@@ -83,6 +89,30 @@ def clean(rig: Rig) -> Described:
         {**timing, "alone": True}
     )
     return Described(box, {"state": "done", "message": _SERVED})
+
+
+def planned_for_a_card(rig: Rig) -> Described:
+    """The same, where ``m`` is served from a card by a plan; 600 MiB of the card are left after long prompts."""
+    placement = Layers(gpu=(20,), split=(49,))
+    model = rig.models[0]
+    on_card = model.model_copy(update={"serve": model.serve.model_copy(update={"placement": placement})})
+    described, other = clean(rig), converged_box(rig.model_copy(update={"models": (on_card,)}))
+    box, units = described.box, unit_query(rig)
+    box.outputs[units] = other.outputs[units]
+    arguments = re.findall("Arguments=(.*)", other.outputs[units])[0]
+    release = release_of(base64.b64decode(arguments).decode().split("\0"))
+    plan = planned(placement=placement, context=4096)
+    plan = plan.model_copy(update={"belongs": plan.belongs.model_copy(update={"release": release})})
+    record_plan(rig.plan_file, "@fake/box", model.name, plan)
+    # 143771 MiB in all, of which the plan has 142600 free and predicts 100000.
+    box.outputs[query(Gpus)] = "\n".join(
+        line.replace("143156", "42300") for line in H200_LINES if not line.startswith("1, ")
+    )
+    timing = {"prompt_tokens": 3584, "generated_tokens": 16, "prompt_per_second": 190.5, "generation_per_second": 70.1}
+    box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=3584, generated_tokens=16)] = json.dumps(
+        {**timing, "alone": True}
+    )
+    return described
 
 
 def drifted(rig: Rig) -> Described:

@@ -93,6 +93,8 @@ SCREENS: dict[str, Screen] = {
     "plan-three-hosts": _three("tasks/plan.py"),
     "bench-clean": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2"),
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
+    "bench-margin": _one(boxes.planned_for_a_card, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
+    "bench-margin-of-no-plan": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
     "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
     "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
     "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
