@@ -9,7 +9,7 @@ import pytest
 from llamarig import declare as d
 from llamarig.commands.choose_text import ChoiceOptions, OptionError, answer, build_name, declaration, template
 from llamarig.declare.model import Model
-from llamarig.declare.placement import CpuOnly, Layers
+from llamarig.declare.placement import Auto, CpuOnly, Layers
 from llamarig.declare.rig import Rig
 from llamarig.facts.gpus import Gpu, GpuState
 from llamarig.facts.model_store import Store
@@ -19,6 +19,7 @@ from llamarig.placement.quant_memory import AtContext
 from llamarig.records.hub_quants import HubQuant
 from llamarig.records.model_lock import LockedFile, LockedModel
 from llamarig.remote.shared.jobs import JobStatus
+from llamarig.survey.serve_settings import settings_of_models
 
 from tests.items.converged_box import cpu_rig
 from tests.placement.test_quants import on_gpus, short_of_vram
@@ -77,7 +78,7 @@ def test_an_option_that_cannot_be_used_is_named(data: dict[str, Any], words: str
 )
 def test_what_no_declaration_may_have_is_refused(data: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError) as refused:
-        template(cpu_rig(), options(**data), REPO, "cpu", gpus=True)
+        template(cpu_rig(), options(**data), REPO, "cpu", {}, gpus=1)
     assert words in str(refused.value)
 
 
@@ -89,7 +90,33 @@ def test_the_build_is_the_default_models_or_the_one_that_is_named() -> None:
 
 
 def line(rig: Rig, at: AtContext, quant: HubQuant = QUANT, **data: Any) -> str:
-    return declaration(rig, template(rig, options(**data), REPO, "cpu", gpus=True), quant, at)
+    return declaration(rig, template(rig, options(**data), REPO, "cpu", {}, gpus=1), quant, at)
+
+
+def test_the_line_has_what_models_need_on_this_box() -> None:
+    """Else it would have nvidia-smi's order of the cards, and a margin too small for the one with the display."""
+    gpus = tuple(f"GPU-{number}0000000-0000-4000-8000-000000000000" for number in (2, 1))
+    settings = {"gpus": gpus, "placement": Auto(per_gpu=(384, 1024)), "threads": 6, "cpu_affinity": "0-5"}
+    rig = cpu_rig()
+    text = declaration(rig, template(rig, options(), REPO, "cpu", settings, gpus=2), QUANT, on_gpus(65536, 48))
+    wanted = f'placement=d.auto(per_gpu=(384, 1024)), gpus=("{gpus[0]}", "{gpus[1]}"), threads=6, cpu_affinity="0-5")'
+    assert wanted in text
+    serve = {**cpu_rig().models[0].serve.model_dump(), **settings}
+    same = cpu_rig().model_copy(update={"models": (with_serve(serve),)})
+    assert settings_of_models(same, "cpu") == settings
+    assert settings_of_models(same, "cuda") is None
+    one_card = template(rig, options(), REPO, "cpu", settings, gpus=1).serve.placement
+    assert one_card == Auto(), "margins of two cards are none of one"
+
+
+def with_serve(serve: dict[str, Any]) -> Model:
+    return Model.model_validate({**cpu_rig().models[0].model_dump(), "serve": serve})
+
+
+def test_cards_are_used_in_the_models_order() -> None:
+    cards = tuple(card("RTX", 16000, 15000, f"GPU-{letter}") for letter in "abc")
+    found = cards_of(cpu_rig(), CUDA, GpuState(gpus=cards), {"GPU-a": 500}, (60000, 64000), ("GPU-c", "GPU-a"))
+    assert [card.free_mib for card in found] == [15000 - CUDA_PROCESS_MIB, 15500 - CUDA_PROCESS_MIB]
 
 
 def test_the_line_can_be_pasted() -> None:
@@ -126,7 +153,7 @@ def test_a_repository_of_which_nothing_fits_says_by_how_much() -> None:
     rig = cpu_rig()
     shape = QuantShape(48, has_experts=True, bits=5.0)
     rows = [QuantRow("Q4_K_M", QUANT.size, shape, (short_of_vram(32768, 1536),))]
-    found = answer(rig, template(rig, options(), REPO, "cpu", gpus=True), [QUANT], rows, ["RTX 4090"])
+    found = answer(rig, template(rig, options(), REPO, "cpu", {}, gpus=1), [QUANT], rows, ["RTX 4090"])
     assert found.headline == (
         f"{REPO}: no quant fits; the smallest, Q4_K_M, does not fit with 32K: RTX 4090 1.5 GiB short"
     )
@@ -137,7 +164,7 @@ def test_what_fits_is_said_with_the_rule() -> None:
     rig = cpu_rig()
     shape = QuantShape(48, has_experts=True, bits=5.0)
     rows = [QuantRow("Q4_K_M", QUANT.size, shape, (on_gpus(32768, 40), on_gpus(65536, 38)))]
-    found = answer(rig, template(rig, options(), REPO, "cpu", gpus=True), [QUANT], rows, ["RTX 4090"])
+    found = answer(rig, template(rig, options(), REPO, "cpu", {}, gpus=1), [QUANT], rows, ["RTX 4090"])
     assert found.headline == f"{REPO}: Q4_K_M with a context of 64K, 38 of 48 layers whole on the GPUs"
     assert found.lines[-1].startswith("* chosen: the largest quant with every layer whole on the GPUs, if ")
     assert "context=65536" in found.paste

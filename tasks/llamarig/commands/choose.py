@@ -22,6 +22,7 @@ from llamarig.commands.choose_text import (
     memory_words,
     template,
 )
+from llamarig.commands.read_hardware import read_hardware
 from llamarig.declare.model import Model
 from llamarig.declare.rig import Rig
 from llamarig.engine.hub_quants import HubRepositories, QuantHeader, Repository
@@ -41,6 +42,8 @@ from llamarig.placement.quant_memory import QuantRequest, at_contexts, contexts_
 from llamarig.placement.side_by_side import side_by_side
 from llamarig.records.bench_ledger import read_ledger
 from llamarig.records.store import RecordError
+from llamarig.survey.propose import proposal
+from llamarig.survey.serve_settings import settings_of_hardware, settings_of_models
 
 
 @operation()
@@ -50,7 +53,8 @@ def box_read(rig: Rig, data: Mapping[str, Any]) -> Commands:
     if not state.is_executing:
         return
     try:
-        found = read_box(rig, build_name(rig, ChoiceOptions.of(data)))
+        build = build_name(rig, ChoiceOptions.of(data))
+        found = read_box(rig, build, _settings(rig, build))
     except OptionError as error:
         yield from refuse(str(error))
         return
@@ -59,6 +63,21 @@ def box_read(rig: Rig, data: Mapping[str, Any]) -> Commands:
         yield FunctionCommand(lambda state, host: False, [], {})
         return
     host.noop("read")
+
+
+def _settings(rig: Rig, build: str) -> Mapping[str, Any]:
+    """Fields of ``serve(...)`` that models need on the current host, as its models or its hardware have them."""
+    of_models = settings_of_models(rig, build)
+    if of_models is not None or rig.simulated_gpus:
+        return of_models or {}
+    hardware = read_hardware()
+    if hardware is None:
+        return {}
+    found = proposal(hardware)
+    settings = settings_of_hardware(found)
+    if found.builds[0].backend == next(each.backend for each in rig.builds if each.name == build):
+        return settings
+    return {name: value for name, value in settings.items() if name in ("threads", "cpu_affinity")}
 
 
 @operation()
@@ -108,7 +127,9 @@ def _choose(state: State, host: Host, rig: Rig, data: dict[str, Any]) -> bool:
         return False
     try:
         options = ChoiceOptions.of(data)
-        models = [template(rig, options, repo, box.build.name, gpus=bool(box.cards)) for repo in options.repos]
+        models = [
+            template(rig, options, repo, box.build.name, box.settings, gpus=len(box.cards)) for repo in options.repos
+        ]
         repositories = [_repository(host, rig, model, options) for model in models]
         began = time.monotonic()
         answers, batches = _answers(host, rig, box, planning.planner, models, repositories, options)

@@ -21,6 +21,7 @@ from llamarig.placement.quant_choice import RULE, RULE_WITHOUT_GPU, QuantRow, ch
 from llamarig.placement.quant_memory import AtContext
 from llamarig.placement.quant_table import cache_notes, context_text, shortage, table_lines
 from llamarig.records.hub_quants import HubQuant, model_name
+from llamarig.survey.serve_settings import BOX_FIELDS, placement_call
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OF_HUB = re.compile(r"(?:https?://[^/]+/|hf\.co/)(?=[^/]+/[^/]+)")
@@ -84,9 +85,13 @@ def build_name(rig: Rig, options: ChoiceOptions) -> str:
     return options.build
 
 
-def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: bool) -> Model:
+def template(
+    rig: Rig, options: ChoiceOptions, repo: str, build: str, settings: Mapping[str, Any], *, gpus: int
+) -> Model:
     """A model of a repository as it will be declared, apart from its files and its context.
 
+    :param settings: fields of ``serve(...)`` that models need on this box
+    :param gpus: number of cards
     :raises OptionError: for a name, a type of cache or a repository that no declaration may have
     """
     taken = [model.name for model in rig.models]
@@ -96,7 +101,8 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
     serve: dict[str, Any] = {
         "port": _port(rig),
         "context": options.context or 32768,
-        "placement": Auto() if gpus else CpuOnly(),
+        **settings,
+        "placement": _placement(settings.get("placement"), gpus),
     }
     if options.cache_type is not None:
         serve |= {"cache_type_k": options.cache_type, "cache_type_v": options.cache_type}
@@ -108,6 +114,14 @@ def template(rig: Rig, options: ChoiceOptions, repo: str, build: str, *, gpus: b
             str(first.field).rpartition(".")[2], str(first.field)
         )
         raise OptionError(f"--data {option}={first.value}: {first.message}") from None
+
+
+def _placement(wanted: object, gpus: int) -> Auto | CpuOnly:
+    if not gpus:
+        return CpuOnly()
+    if isinstance(wanted, Auto) and (wanted.per_gpu is None or len(wanted.per_gpu) == gpus):
+        return wanted
+    return Auto()
 
 
 def _port(rig: Rig) -> int:
@@ -130,7 +144,11 @@ def declaration(rig: Rig, model: Model, quant: HubQuant, at: AtContext) -> str:
         serve |= {"cache_type_k": model.serve.cache_type_k, "cache_type_v": model.serve.cache_type_v}
     if at.cache_ram_mib is not None:
         serve["cache_ram_mib"] = at.cache_ram_mib
-    serve["placement"] = Call("cpu_only" if isinstance(at.placement, CpuOnly) else "auto")
+    auto = model.serve.placement
+    if not isinstance(auto, Auto) or isinstance(at.placement, CpuOnly):
+        auto = CpuOnly()
+    serve["placement"] = placement_call(auto)
+    serve |= {name: value for name in BOX_FIELDS if (value := getattr(model.serve, name))}
     fields: dict[str, Any] = {"name": model.name, "repo": model.repo, **quant.selection, "build": model.build}
     text = literal(Call("model", {**fields, "serve": Call("serve", serve)}))
     declared = model.serve.model_copy(update={"context": at.context, "cache_ram_mib": at.cache_ram_mib})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -58,12 +58,14 @@ PROGRAM_PATHS = [f"{layout.PROGRAMS}/llamarig/remote/{program}" for program in P
 class BoxForQuants:
     """A box as far as a model that it does not have yet is concerned.
 
+    ``settings``: fields of ``serve(...)`` that models need on this box;
     ``cards``: simulated in dry runs, with the memory that a server may take; none where the processor serves alone;
     ``planner``: what it has for dry runs, None with the reason in ``why_no_planner``; ``notes``: for its owner.
     """
 
     name: str
     build: Build
+    settings: Mapping[str, Any] = field(default_factory=dict)
     cards: tuple[SimulatedGpu, ...] = ()
     ram_available_mib: int = 0
     ram_mib: int = 0
@@ -85,8 +87,8 @@ class BoxForQuants:
         :param paths: of the header and of the one with a short vocabulary
         """
         devices = tuple(simulated_devices(self.cards))
-        auto = Auto()
-        margins = auto.margins(len(devices))
+        placement = model.serve.placement
+        margins = (placement if isinstance(placement, Auto) else Auto()).margins(len(devices))
         return PlanRequest(
             model=model,
             flags=planner.flags,
@@ -112,8 +114,11 @@ class BoxForQuants:
         return sum(file.size for _, file, _ in missing) / mb_s / 1e6 if missing else None
 
 
-def read_box(rig: Rig, build_name: str) -> BoxForQuants:
-    """Read the current host, with one command."""
+def read_box(rig: Rig, build_name: str, settings: Mapping[str, Any]) -> BoxForQuants:
+    """Read the current host, with one command.
+
+    :param settings: fields of ``serve(...)`` that models need on this box
+    """
     build = next(build for build in rig.builds if build.name == build_name)
     read_all(queries_of_box(rig))
     held: HeldMemory = read_fact(HeldByServers)
@@ -121,12 +126,14 @@ def read_box(rig: Rig, build_name: str) -> BoxForQuants:
     staying = frozenset(layout.unit_name(model.name) for model in rig.models if model.serve.coexists)
     available, ram = held.available_mib(staying), read_fact(Capacity).ram >> 20
     gpus: GpuState = read_fact(Gpus)
-    cards = cards_of(rig, build, gpus, held.freed_vram_mib(staying), (available, ram))
+    used = settings.get("gpus", ())
+    cards = cards_of(rig, build, gpus, held.freed_vram_mib(staying), (available, ram), used)
     releases = read_fact(Releases, directories=release_directories(rig))
     planner, why = _planner(rig, build, releases, read_fact(FileSizes, paths=PROGRAM_PATHS))
     return BoxForQuants(
         name=host.name,
         build=build,
+        settings=settings,
         cards=cards,
         ram_available_mib=available,
         ram_mib=ram,
@@ -163,18 +170,21 @@ def _planner(
 
 
 def cards_of(
-    rig: Rig, build: Build, gpus: GpuState, freed: dict[str, int], ram: tuple[int, int]
+    rig: Rig, build: Build, gpus: GpuState, freed: dict[str, int], ram: tuple[int, int], used: Sequence[str] = ()
 ) -> tuple[SimulatedGpu, ...]:
     """The cards that a build uses, with the memory that its server may take of each.
 
     :param freed: UUID -> MiB that are free in addition once the models that it replaces have stopped
     :param ram: MiB available and in all
+    :param used: UUIDs of the cards that the model is to use, in its order; empty for all
     """
     if rig.simulated_gpus or build.backend == "cpu":
         return rig.simulated_gpus
     kinds = {"cuda": gpus.gpus, "hip": gpus.amd}
     listed = kinds.get(build.backend, gpus.cards)
     own = [card for card in listed if not card.integrated and card.total_mib]
+    if build.backend == "cuda" and used:
+        own = sorted((card for card in own if card.uuid in used), key=lambda card: used.index(card.uuid))
     taken = CUDA_PROCESS_MIB if build.backend == "cuda" else 0
     if own:
         return tuple(
