@@ -87,7 +87,8 @@ def test_a_setting_made_worse_is_found_undone_and_adopted(box: Deployment, hub: 
 
 
 RUNS = 3
-"""Of finals between equal settings beside noise. 20 of them were run once by hand: tests/box/RESULTS.md."""
+"""Of finals between equal settings beside noise. How often noise would win among many is simulated, in
+tests/remote/measure/test_paired_difference.py."""
 NOISE = "import random, time\nwhile True:\n    end = time.time() + random.random() * 4\n" + (
     "    while time.time() < end:\n        pass\n    time.sleep(random.random() * 4)\n"
 )
@@ -127,7 +128,7 @@ def test_noise_of_a_second_process_makes_no_winner(box: Deployment, hub: Hub) ->
     text = box.shell(f"cat /etc/systemd/system/{UNIT}.service")
     with noise(box):
         assert tune(box, "--data", "model=larger", minutes=1).code == 0
-        assert verdicts(box, 6, RUNS) == ["none"] * RUNS
+        assert verdicts(box, 3, RUNS) == ["none"] * RUNS
     serves_as_before(box, text)
 
 
