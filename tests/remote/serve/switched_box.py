@@ -43,10 +43,11 @@ if "LLAMARIG_FAULT" in os.environ:
 from llamarig.remote.serve import first_start, model_units
 from llamarig.remote.shared.job_status import run_job
 from llamarig.remote.shared.jobs import SwitchJob
-from llamarig.remote.serve import switch_checks, switch_unit
+from llamarig.remote.serve import speed_gate, switch_checks, switch_unit
 switch_checks.FLAGS_S = float(os.environ.get("LLAMARIG_FLAGS_S", 60))
 model_units.UNITS = Path(sys.argv.pop(1))
 switch_unit._RESTORE_WAIT_S = 2.0
+speed_gate.LOOKS, speed_gate.REQUESTS = (3, 4), 1
 first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
 run_job(SwitchJob, switch_unit.switch, unwinds=True)
 """

@@ -1,8 +1,8 @@
 """A release that is slower beyond doubt does not stay, and one of the two releases serves whatever happens.
 
 server_stand_in.py stands in for llama-server: of mode ms-50, it says of each request that prompt and answer took 25 ms
-each, so timings have no noise here. What noise does is tested with the statistics (tests/remote/measure), and real
-releases are switched in tests/box/test_upgrade.py.
+each, so timings have no noise here, and fewer pairs of starts are enough. What noise does is tested with the statistics
+(tests/remote/measure), and real releases are switched in tests/box/test_speed_gate.py.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def test_a_slower_release_is_compared_in_turn_and_the_old_one_serves_again(serve
     before = (served.units / UNIT).read_text(), (served.records / f"{UNIT}.json").read_text()
     ended = served.switch(served.text("ms-60"), gate=gate(50))
     assert ended.startswith(f"failed: {UNIT} is slower with this release than with 0123456789ab"), ended
-    assert "by more than slower_than_percent = 5: in 4 pairs of starts its speed differed by -16.7 %" in ended
+    assert "by more than slower_than_percent = 5: in 3 pairs of starts its speed differed by -16.7 %" in ended
     assert f"{UNIT} serves again as before" in ended
     assert served.answers() == "ms-50"
     assert ((served.units / UNIT).read_text(), (served.records / f"{UNIT}.json").read_text()) == before
     assert served.left_over() == set()
-    # The old and the new release, each four times, after the first start of each; and the restored one.
-    assert starts(served) == 2 + 8 + 1
+    # The old and the new release, each three times, after the first start of each; and the restored one.
+    assert starts(served) == 2 + 6 + 1
 
 
 def test_the_restored_file_is_the_one_that_was_proved(served: SwitchedBox) -> None:
@@ -82,7 +82,7 @@ def test_a_refused_unit_is_not_stopped_for_again_until_the_limit_is_raised(serve
     assert (served.pid(UNIT), starts(served)) == (pid, count)
     raised = served.switch(served.text("ms-60"), gate=gate(50, limit=0.3))
     assert raised.startswith(f"done: {UNIT} answers"), raised
-    assert "it looked slower than its last timing, and in 4 pairs of starts its speed differed by -16.7 %" in raised
+    assert "it looked slower than its last timing, and in 3 pairs of starts its speed differed by -16.7 %" in raised
     assert served.answers() == "ms-60"
     assert not list(served.records.glob("*.slower"))
 
@@ -95,7 +95,7 @@ def test_another_unit_of_the_model_is_timed_although_one_was_refused(served: Swi
 def test_an_old_timing_that_was_too_good_refuses_nothing(served: SwitchedBox) -> None:
     ended = served.switch(served.text("ms-50.0"), gate=gate(45))
     assert ended.startswith(f"done: {UNIT} answers"), ended
-    assert "it looked slower than its last timing, and in 4 pairs of starts its speed differed by +0.0 %" in ended
+    assert "it looked slower than its last timing, and in 3 pairs of starts its speed differed by +0.0 %" in ended
 
 
 def test_without_a_timing_the_old_release_is_timed_before_it_is_stopped(served: SwitchedBox) -> None:
@@ -131,7 +131,7 @@ def test_where_the_old_release_does_not_start_again_the_new_one_stays(box: Switc
     assert box.left_over() == set()
 
 
-@pytest.mark.parametrize("attempt", range(8))
+@pytest.mark.parametrize("attempt", range(4))
 def test_killed_at_a_random_moment_of_the_comparison_the_old_release_serves(served: SwitchedBox, attempt: int) -> None:
     chance = random.Random(attempt)
     before = (served.units / UNIT).read_text(), (served.units / UNIT).stat().st_mtime_ns
