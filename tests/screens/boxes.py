@@ -24,11 +24,13 @@ from llamarig.declare.workload import Workload
 from llamarig.engine.item import Query, query
 from llamarig.facts.files import FileSizes, Sha256Sums
 from llamarig.facts.gpus import Gpus
+from llamarig.facts.installation import Installed
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.processor_topology import ProcessorTopology
 from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
+from llamarig.facts.server_processes import ServerStarts
 from llamarig.facts.start_records import PreviousProofs, Proofs
 from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
@@ -47,11 +49,21 @@ from llamarig.remote.shared.unit_directives import directives_sha256
 from tests.box.hub import Hub
 from tests.box.sparse_models import write_sparse
 from tests.checks.example_boxes import H200_LINES
-from tests.items.converged_box import Box, batch_reply, converged_box, cpu_rig, fact_command, write_lock_file
+from tests.items.converged_box import (
+    LOCKED_FILE,
+    SECOND_FILE,
+    Box,
+    batch_reply,
+    converged_box,
+    cpu_rig,
+    fact_command,
+    write_lock_file,
+)
 from tests.placement.model_shapes import QWEN3_30B_A3B
 from tests.placement.planned_box import planned
 
 UNIT = "llamarig-m.service"
+ANSWERS = Path(__file__).parents[1] / "facts/data/answers"
 GONE = ("gone", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_connect_retries": 0})
 """A host that refuses connections."""
 _SERVED = "llamarig-m.service answers; it was away for 41 s"
@@ -83,6 +95,8 @@ def clean(rig: Rig) -> Described:
     box.outputs[query(Sha256Sums, paths=list(box.here.programs))] = "\n".join(
         f"{file.sha256}  {path}" for path, file in box.here.programs.items()
     )
+    box.outputs[query(Installed)] = (ANSWERS / "Installed.nspawn_debian13.txt").read_text()
+    box.outputs[query(ServerStarts)] = (ANSWERS / "ServerStarts.nspawn_debian13.txt").read_text()
     timing = {"prompt_tokens": 1024, "generated_tokens": 128, "prompt_per_second": 190.5, "generation_per_second": 70.1}
     timing |= {"turn_s": 1.34, "turn_tokens": 1408, "turn_computed": 256}
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=0, generated_tokens=128)] = json.dumps(
@@ -92,7 +106,7 @@ def clean(rig: Rig) -> Described:
 
 
 def planned_for_a_card(rig: Rig) -> Described:
-    """The same, where ``m`` is served from a card by a plan; 600 MiB of the card are left after long prompts."""
+    """The same, where ``m`` is served from a card by a plan; 42300 MiB of it are left after long prompts."""
     placement = Layers(gpu=(20,), split=(49,))
     model = rig.models[0]
     on_card = model.model_copy(update={"serve": model.serve.model_copy(update={"placement": placement})})
@@ -112,6 +126,14 @@ def planned_for_a_card(rig: Rig) -> Described:
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=3584, generated_tokens=16)] = json.dumps(
         {**timing, "alone": True}
     )
+    return described
+
+
+def with_own_start(rig: Rig) -> Described:
+    """As declared, and a unit of the owner's own runs a llama-server beside it."""
+    described = clean(rig)
+    of = query(ServerStarts)
+    described.box.outputs[of] = described.box.outputs[of].replace("unit=llamarig-tiny.service", "unit=mine.service")
     return described
 
 
@@ -261,6 +283,8 @@ def served_quants(directory: Path) -> Iterator[str]:
     ]
     with Hub(directory) as hub:
         hub.add_sparse_repo(REPOSITORY, {file.name: file for file in files})
+        # A newer version of what the boxes serve.
+        hub.add_sparse_repo("o/r", {LOCKED_FILE.path: files[0], SECOND_FILE.path: files[1]})
         yield hub.endpoint
 
 
