@@ -47,6 +47,7 @@ rig = d.rig(
                 cache_type_k="q8_0",
                 cache_type_v="q8_0",
                 placement=d.layers(gpu=(13, 6), split=(32, 17)),
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 sampling=d.sampling(temperature=1.0, top_p=0.95, top_k=40, min_p=0.0),
                 # CUDA0 must be the 4090, whichever slot it is in; CUDA's own order puts the fastest card first. Safer,
                 # with the UUIDs of `nvidia-smi -L`: gpus=("GPU-<of the 4090>", "GPU-<of the 5070 Ti>").
@@ -67,6 +68,7 @@ rig = d.rig(
                 cache_type_k="q8_0",
                 cache_type_v="q8_0",
                 placement=d.layers(gpu=(15, 7), split=(32, 17)),
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 sampling=d.sampling(temperature=1.0, top_p=0.95, top_k=40, min_p=0.0),
                 environment={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
             ),
@@ -87,6 +89,7 @@ rig = d.rig(
                 cache_type_k="q8_0",
                 cache_type_v="q8_0",
                 placement=d.fit(target_mib=(512, 1024)),
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 sampling=d.sampling(temperature=1.0, top_p=0.95, top_k=40, min_p=0.0),
                 environment={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
             ),
@@ -107,6 +110,7 @@ rig = d.rig(
                 cache_type_k="q8_0",
                 cache_type_v="q8_0",
                 placement=d.layers(gpu=(12, 4), split=(25, 12)),
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 environment={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
             ),
         ),

@@ -38,6 +38,7 @@ rig = d.rig(
                 cache_type_k="q8_0",
                 cache_type_v="q8_0",
                 placement=d.cpu_moe(layers=24),  # the first 24 of 40: llama.cpp counts from the first
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 sampling=d.sampling(temperature=0.6),  # for reasoning; clients send 0.7 without it
             ),
         ),
@@ -55,6 +56,7 @@ rig = d.rig(
                 cache_type_v="q8_0",
                 # llama.cpp's own margin of 1024 MiB, and the size of the projector.
                 placement=d.fit(),
+                load_mode="auto",  # experts in RAM pinned where RAM and VRAM have room: prompts 4 times as fast
                 sampling=d.sampling(temperature=0.6),
             ),
         ),

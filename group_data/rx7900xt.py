@@ -31,6 +31,7 @@ rig = d.rig(
                 # `[.]([0-1][2-9]|[2-9][0-9]|...)[.]ffn_(up|down|gate)_exps`, matches 12 and up, so 10 and 11 stayed on
                 # the GPU. What ran, and fitted, is 12 whole layers.
                 placement=d.layers(gpu=(12,), split=(49,)),
+                load_mode="auto",  # llama.cpp's own, mapped: whether pinned is faster on Vulkan has not been measured
                 accept={"kv-4-bit": "q8_0 leaves no room for 256K of context beside 12 layers"},
                 # By its makers: instruct 0.7/20/0.8/0, reasoning 0.6/20/0.95/0, presence penalty 0-2.
                 sampling=d.sampling(temperature=0.7, top_k=20, top_p=0.8, min_p=0.0),

@@ -14,6 +14,7 @@ ROOMS = (
         "records",
         "render",
         "placement",
+        "measure",
         "facts",
         "engine",
         "lints",

@@ -36,6 +36,9 @@ def main() -> None:
         os.execv(REAL, [str(REAL), *arguments[:at], *arguments[at + 2 :]])
     if MODE == "wrong-context":
         os.execv(REAL, [str(REAL), *arguments, "--ctx-size", "512"])
+    if MODE == "slower":
+        few = ("--threads", "1", "--threads-batch", "1", "--batch-size", "2", "--ubatch-size", "1")
+        os.execv(REAL, [str(REAL), *arguments, *few])
     if MODE in ("dies-on-long-prompt", "props-bad-status"):
         forward(arguments)
 

@@ -50,6 +50,11 @@ def test_a_timing_is_recorded_compared_with_the_last_and_changes_nothing_on_the_
     assert (entry.conditions.prompt_tokens, entry.conditions.generated_tokens) == (256, 16)
     assert "--ctx-size" in entry.flags
     assert "--port" not in entry.flags
+    assert entry.second_turn is not None
+    assert entry.second_turn.tokens == 256 + 16 + 256
+    assert 256 <= entry.second_turn.computed < entry.second_turn.tokens, "the first turn is in the cache"
+    assert entry.conditions.kernel == variant.shell("uname -r")
+    assert entry.conditions.workload == "bench"
     # A token reads all weights of a model served by the CPU, except most rows of its embedding and the unused experts.
     sizes = variant.shell("find /var/lib/llamarig/models -name '*.gguf' -printf '%s\\n'").split()
     assert entry.ram_bytes_per_token is not None

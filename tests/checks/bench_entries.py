@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from llamarig.checks.bench_comparison import speed, speed_flags
+from llamarig.checks.bench_comparison import speed
 from llamarig.records.bench_ledger import BenchEntry, Conditions, TimedGpu
+from llamarig.records.timing_changes import speed_flags
 
 RELEASE = "0c1e57098bba43ac29e6e3b677cdceebdd22334f-a6a0c45d"
 

@@ -6,19 +6,17 @@ import importlib
 
 import pytest
 from llamarig.checks.bench_comparison import (
-    changed_conditions,
-    changed_flags,
     compare_with_other_build,
     compare_with_previous,
     conditions_line,
-    release_of,
+    second_turn_line,
     speed,
-    speed_flags,
     table,
     untried_settings,
 )
 from llamarig.facts.gpus import Gpus
 from llamarig.records.bench_ledger import BenchEntry, TimedGpu, TokenRate
+from llamarig.records.timing_changes import changed_conditions, changed_flags, release_of, speed_flags
 
 from tests.checks.bench_entries import ARGUMENTS, RELEASE, entry
 from tests.checks.example_boxes import gpus, rig
@@ -107,6 +105,30 @@ def test_changed_conditions_are_listed() -> None:
     ]
     without = then.model_copy(update={"cards": ()})
     assert changed_conditions(without, then) == ["cards RTX 4090 at 450 W -> none"]
+
+
+def test_clocks_kernels_and_throttling_may_explain_another_speed() -> None:
+    then = entry().conditions
+
+    def changes(card: dict[str, int | None], now_card: dict[str, int | None], **now: object) -> list[str]:
+        (before,), (after,) = ([each.model_copy(update=update) for each in then.cards] for update in (card, now_card))
+        earlier = then.model_copy(update={"cards": (before,), "kernel": "6.12.57"})
+        return changed_conditions(then.model_copy(update={"cards": (after,), "kernel": "6.12.57", **now}), earlier)
+
+    assert changes({"clock_mhz": 2500}, {"clock_mhz": 2400}) == []
+    assert changes({"clock_mhz": 2500}, {"clock_mhz": 2100}) == ["clock of RTX 4090 2500 -> 2100 MHz"]
+    assert changes({"clock_mhz": None}, {"clock_mhz": 2100}) == [], "an older entry has no clock"
+    assert changes({}, {}, kernel="6.18.1") == ["kernel 6.12.57 -> 6.18.1"]
+    assert changes({}, {}, kernel="") == []
+    assert changes({}, {}, throttled=("GPU 0: too hot",)) == ["slowed down by nothing -> GPU 0: too hot"]
+
+
+def test_the_second_turn_is_told_with_what_was_computed() -> None:
+    assert second_turn_line(entry()) == ""
+    timed = entry(second_turn={"seconds": 0.4215, "tokens": 2432, "computed": 260})
+    assert second_turn_line(timed) == (
+        "x: second turn: 0.421 s to its first token; 260 of 2432 tokens were computed, the others came out of the cache"
+    )
 
 
 def test_amd_cards_are_told_of_the_graphics_queue() -> None:

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from llamarig.declare.model import Model
@@ -25,7 +26,9 @@ from llamarig.placement.candidate import Candidate
 from llamarig.placement.devices import parse_device_list
 from llamarig.placement.dry_run import server_outputs, with_candidate
 from llamarig.placement.plan_report import plan_report
-from llamarig.placement.planner import PlanRequest, make_plan
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import performed
+from llamarig.placement.planner import make_plan
 from llamarig.records.plan_file import Plan, PlanInputs
 from llamarig.remote.build.build_release import flags_of
 from llamarig.remote.plan.short_vocabulary import prepare
@@ -41,6 +44,16 @@ LOAD_S, ANSWER_S = 300, 300
 
 
 def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
+    """The plan of a model on the box's cards."""
+    request = request_of(release, work, model, path)
+    began = time.monotonic()
+    plan = performed(make_plan(request), partial(dry_runs, f"{release}/bin/llama-fit-params"))
+    print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
+    return plan
+
+
+def request_of(release: Path, work: Path, model: Model, path: Path) -> PlanRequest:
+    """What that plan is made from."""
     program = f"{release}/bin/llama-fit-params"
     output = subprocess.run([program, "--list-devices"], capture_output=True, text=True).stdout
     devices = parse_device_list(output)
@@ -51,7 +64,7 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
     assert isinstance(auto, Auto)
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
     short = prepare(work / "short", server_outputs(model), model.serve.ubatch, [path])
-    request = PlanRequest(
+    return PlanRequest(
         model=model,
         flags=frozenset(flags_of(help_text)),
         header=header,
@@ -67,17 +80,13 @@ def plan_of(release: Path, work: Path, model: Model, path: Path) -> Plan:
         ),
         ram_available_mib=int(available.split()[1]) // 1024,
     )
-    planner = make_plan(request)
-    began = time.monotonic()
-    try:
-        arguments = next(planner)
-        while True:
-            run = [sys.executable, "-B", "-m", "llamarig.remote.plan.dry_run", "60", program, *arguments]
-            arguments = planner.send(subprocess.run(run, capture_output=True, text=True).stdout)
-    except StopIteration as end:
-        plan: Plan = end.value
-    print(f"planned with {plan.dry_runs} dry runs in {time.monotonic() - began:.1f} s")
-    return plan
+
+
+def dry_runs(program: str, requests: Sequence[Sequence[str]]) -> list[str]:
+    """The outputs of dry runs, side by side."""
+    command = [sys.executable, "-B", "-m", "llamarig.remote.plan.dry_run", "60", program]
+    started = [subprocess.Popen([*command, *each], stdout=subprocess.PIPE, text=True) for each in requests]
+    return [each.communicate()[0] for each in started]
 
 
 def used_mib() -> str:

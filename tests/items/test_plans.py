@@ -80,7 +80,8 @@ def test_a_plan_file_that_cannot_be_read_is_its_owners_to_restore() -> None:
     assert not difference.by_deploy
     for item in (ValidPlans(), Measurements()):
         assert item.differences(BY_PLAN, Seen("box", here, {})) == [], "reported once"
-    assert ReadablePlanFile().differences(rig({}, backend="cpu"), Seen("box", here, {})) == [], "it has no plans"
+    # Also of a box without plans: the file may hold tuned settings that were accepted.
+    assert ReadablePlanFile().differences(rig({}, backend="cpu"), Seen("box", here, {})) == [difference]
 
 
 def test_a_missing_plan_is_made_by_a_deploy() -> None:

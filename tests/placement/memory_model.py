@@ -115,9 +115,9 @@ def run(search: Search, model: MemoryModel) -> Result:
     """Run a search with predictions of the model."""
     measured = []
     try:
-        candidate = next(search)
+        candidate, *_ = next(search)
         while True:
             measured.append(candidate)
-            candidate = search.send(model.predict(candidate.placement))
+            candidate, *_ = search.send(model.predict(candidate.placement))
     except StopIteration as end:
         return Result(end.value, measured)

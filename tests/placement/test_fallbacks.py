@@ -30,10 +30,10 @@ def search(
     steps = search_with_fallbacks(model.weights, budgets, settings, give_up)
     runs = 0
     try:
-        candidate = next(steps)
+        candidate, *_ = next(steps)
         while True:
             runs += 1
-            candidate = steps.send(measured(model, candidate))
+            candidate, *_ = steps.send(measured(model, candidate))
     except StopIteration as end:
         return end.value, runs
 

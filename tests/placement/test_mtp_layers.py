@@ -18,7 +18,9 @@ from llamarig.placement.devices import device
 from llamarig.placement.llama_cpp_fit import fit_layers
 from llamarig.placement.model_layers import layer_of, layer_weights
 from llamarig.placement.plan_report import plan_report
-from llamarig.placement.planner import PlanRequest, make_plan
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import performed
+from llamarig.placement.planner import make_plan
 from llamarig.placement.speed_prediction import ram_bytes_per_token
 from llamarig.placement.staleness import plan_flags
 from llamarig.placement.steps_down import fits_model, steps_down
@@ -164,13 +166,7 @@ def planned(of: Header, free: tuple[int, ...], *, speculation: Any = None, **aut
     )
     asking = make_plan(PlanRequest(declared, PINNED, of, "/m.gguf", None, False, belongs, 0))
     runs = DryRuns(of, len(free))
-    try:
-        arguments = next(asking)
-        while True:
-            arguments = asking.send(runs(arguments))
-    except StopIteration as end:
-        plan: Plan = end.value
-        return plan
+    return performed(asking, lambda requests: [runs(each) for each in requests])
 
 
 PLANS = [

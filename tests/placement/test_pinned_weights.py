@@ -18,10 +18,11 @@ from llamarig.placement.pinned_weights import (
     load_modes,
     memory_of_plan,
     pinnable_mib,
-    pinned_ram_mib,
+    pinning,
     with_load_mode,
 )
-from llamarig.records.plan_file import PlannedDevice
+from llamarig.placement.planned_loading import Pinning
+from llamarig.records.plan_file import PlannedDevice, PlannedLoading
 from llamarig.remote.shared.pinned_pages import is_pageable
 
 from tests.placement.cuda_rig import rig
@@ -212,12 +213,84 @@ def test_a_plan_with_a_small_margin_has_planning_as_its_remedy() -> None:
 def test_a_planned_model_may_take_what_the_others_and_its_own_limit_leave() -> None:
     small = {"m1": ServerMemory(pinnable=9000, weights=9500, rest=1000, left=(600,))}
     room = 63 * 1024 - 4096
-    assert pinned_ram_mib(rig({}, {}), rig({}).models[0], small, BOX) == room
+    assert pinning(rig({}, {}), rig({}).models[0], small, BOX) == Pinning(ram_mib=room)
     both = rig({}, {"coexists": True, "load_mode": "none"})
-    assert pinned_ram_mib(both, both.models[0], small, BOX) == room - 10500
+    assert pinning(both, both.models[0], small, BOX).ram_mib == room - 10500
+    # One that is declared before it and will be pinned is counted whole, too; one after it only with its caches.
+    auto = rig({}, {"coexists": True})
+    pinned = {"m0": small["m1"]}
+    assert pinning(auto, auto.models[1], pinned, BOX).ram_mib == room - 10500
+    assert pinning(auto, auto.models[0], small, BOX).ram_mib == room - 1000
     limited = rig({"memory_max_mib": 30000})
-    assert pinned_ram_mib(limited, limited.models[0], {}, BOX) == 30000
-    assert pinned_ram_mib(limited, limited.models[0], {}, BoxCapacity(ram=63 * GIB, kernel="microsoft")) is None
+    assert pinning(limited, limited.models[0], {}, BOX).ram_mib == 30000
+
+
+@pytest.mark.parametrize(
+    ("serve", "backend", "kernel", "words"),
+    [
+        ({}, "cuda", "5.15-microsoft-standard", "WSL2"),
+        ({"speculation": {"types": ["draft-mtp"]}}, "cuda", "6.12", "multi-token prediction"),
+        ({}, "vulkan", "6.12", "faster has not been measured with a build for vulkan"),
+        ({"op_offload": False}, "cuda", "6.12", ""),
+    ],
+)
+def test_what_rules_pinned_weights_out_is_named(serve: dict[str, Any], backend: str, kernel: str, words: str) -> None:
+    declared = rig(serve, backend=backend)
+    found = pinning(declared, declared.models[0], {}, BoxCapacity(ram=63 * GIB, kernel=kernel))
+    assert found.ram_mib is None
+    assert words in found.obstacle
+    assert bool(words) == bool(found.obstacle)
+
+
+def test_a_declared_mode_is_the_owners_word_that_the_weights_fit() -> None:
+    for mode, fits in (("none", True), ("mlock", True), ("mmap", False)):
+        declared = rig({"load_mode": mode})
+        assert (pinning(declared, declared.models[0], {}, BoxCapacity(ram=GIB)).ram_mib is not None) == fits
+
+
+def test_the_plan_decides_and_a_deploy_only_takes_back_what_no_longer_fits() -> None:
+    auto = rig({"placement": {"kind": "auto"}})
+    mapped = PlannedLoading(mode="auto", ram_lacks_mib=70, why="RAM lacks 70 MiB")
+    memory = replace(EXPERTS, planned=True, left=(900,))
+    choice = only(auto, replace(memory, loading=mapped))
+    assert (choice.mode, choice.missing) == ("auto", "RAM lacks 70 MiB")
+    assert "tasks/plan.py --data update=m0" in choice.remedy
+    pinned = replace(memory, loading=PlannedLoading(mode="none"))
+    assert only(auto, pinned) == LoadModeChoice("none")
+    assert "the box has" in only(auto, pinned, BoxCapacity(ram=32 * GIB)).missing
+    # A margin that was measured may be smaller than the one for all cards.
+    small = replace(pinned, left=(430,))
+    assert only(auto, small).mode == "auto"
+    assert only(auto, replace(small, margin_is_measured=True)) == LoadModeChoice("none")
+    declared = rig({"placement": {"kind": "auto"}, "load_mode": "none"})
+    assert not list(
+        pinned_lints(declared, declared.models[0], LoadModeChoice("none"), replace(small, margin_is_measured=True))
+    )
+
+
+@pytest.mark.parametrize("mode", ["mmap", "mmap+mlock"])
+def test_mapped_experts_are_a_warning_with_their_price(mode: Any) -> None:
+    in_ram: tuple[dict[str, Any], ...] = ({}, {"placement": {"kind": "cpu-moe", "layers": 3}})
+    for serve in in_ram:
+        declared = rig({**serve, "load_mode": mode})
+        (lint,) = pinned_lints(declared, declared.models[0], LoadModeChoice(mode))
+        assert (lint.rule, lint.severity) == ("experts-mapped", "warning")
+        assert "4.2 to 6.0 times" in str(lint)
+    others: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"op_offload": False}, "cuda"),
+        ({"placement": {"kind": "all-on-gpu"}}, "cuda"),
+        ({"placement": {"kind": "layers", "gpu": [48], "split": [49]}}, "cuda"),
+        ({}, "vulkan"),
+    )
+    for serve, backend in others:
+        declared = rig({**serve, "load_mode": mode}, backend=backend)
+        assert not list(pinned_lints(declared, declared.models[0], LoadModeChoice(mode)))
+    planned_one = rig({"placement": {"kind": "auto"}, "load_mode": mode})
+    for pinnable in (0, 9000):
+        memory = replace(EXPERTS, pinnable=pinnable)
+        assert bool(list(pinned_lints(planned_one, planned_one.models[0], LoadModeChoice(mode), memory))) == bool(
+            pinnable
+        )
 
 
 @pytest.mark.parametrize(

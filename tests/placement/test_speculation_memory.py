@@ -15,7 +15,7 @@ import pytest
 from llamarig.declare.model import Model
 from llamarig.placement.dry_run import measured_on_last_arguments, parse_prediction
 from llamarig.placement.model_layers import layer_of
-from llamarig.placement.planner import PlanRequest
+from llamarig.placement.plan_request import PlanRequest
 from llamarig.placement.speculation_memory import (
     dependent_draft_mib,
     has_second_context,

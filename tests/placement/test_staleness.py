@@ -15,8 +15,11 @@ from llamarig.placement.staleness import (
     staleness,
 )
 from llamarig.records.plan_file import (
+    MarginGain,
+    MeasuredMargin,
     MeasuredPlacement,
     PlanFile,
+    PlannedLoading,
 )
 
 from tests.placement.example_models import model
@@ -88,6 +91,52 @@ def test_settings_that_decide_no_memory_make_no_plan_stale(serve: dict[str, Any]
 def test_another_give_up_makes_a_plan_stale() -> None:
     other = model(placement={"kind": "auto", "give_up": ["context"]})
     assert staleness(plan(), now(flags=plan_flags(other, PINNED))) == ["flags: give_up=context is new"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "declared", "words"),
+    [
+        ({"load_mode": "auto"}, {"load_mode": "mlock"}, "load_mode auto is now mlock"),
+        ({"load_mode": "auto"}, {"load_mode": "auto"}, ""),
+        ({}, {"load_mode": "mlock", "offload_min_batch": "1024"}, ""),
+        (
+            {"offload_min_batch": ""},
+            {"offload_min_batch": "1024"},
+            "GGML_OP_OFFLOAD_MIN_BATCH: planned with not declared, now 1024",
+        ),
+        ({"offload_min_batch": "1024"}, {"offload_min_batch": "1024"}, ""),
+    ],
+)
+def test_a_plan_belongs_to_its_load_mode_and_its_offload_threshold(
+    recorded: dict[str, Any], declared: dict[str, Any], words: str
+) -> None:
+    """Plans of older versions record neither, and stay valid: what they are served with has not changed."""
+    belongs = plan().belongs.model_copy(update=recorded)
+    assert staleness(plan(belongs=belongs), now(**declared)) == ([words] if words else [])
+
+
+def test_a_plan_with_a_measured_margin_is_compared_by_the_default_one() -> None:
+    found = MeasuredMargin(
+        cards=UUIDS,
+        release=RELEASE,
+        flags=(),
+        load_mode="none",
+        beyond_mib=(300, 250),
+        left_mib=(90, 80),
+        prompt_tokens=9000,
+        date="2026-11-28T12:00:00Z",
+    )
+    belongs = plan().belongs.model_copy(update={"margins_mib": (428, 378)})
+    gain = MarginGain(measured=found, instead_mib=(512, 512), whole_instead=20)
+    assert staleness(plan(belongs=belongs, margin=gain), now()) == []
+    (line,) = staleness(plan(belongs=belongs, margin=gain), now(auto=Auto(margin_mib=1024)))
+    assert "planned with 512/512 MiB, declared 1024/1024 MiB" in line
+
+
+def test_another_load_mode_of_a_new_plan_is_listed() -> None:
+    before, after = (plan(loading=PlannedLoading(mode=mode)) for mode in ("auto", "none"))
+    assert plan_changes(before, after) == ["load_mode auto becomes none"]
+    assert plan_changes(plan(), after) == []
 
 
 def test_a_plan_round_trips_through_the_plan_file() -> None:

@@ -73,3 +73,18 @@ def test_a_ledger_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
         RecordError, match=r"bench\.jsonl cannot be written \(File exists\): name a file in a directory"
     ):
         append_timing(str(tmp_path / "file" / "bench.jsonl"), timing())
+
+
+def test_a_line_before_second_turns_clocks_and_kernels_is_read(tmp_path: Path) -> None:
+    """As version 0.1.0 wrote it on 2026-11-21; what it did not know is unknown."""
+    path = tmp_path / "bench.jsonl"
+    old = timing().model_dump(mode="json")
+    for name in ("kernel", "workload", "throttled"):
+        del old["conditions"][name]
+    for card in old["conditions"]["cards"]:
+        del card["clock_mhz"]
+    del old["second_turn"]
+    path.write_text(json.dumps(old) + "\n")
+    (found,) = read_ledger(str(path))
+    assert (found.second_turn, found.conditions.kernel, found.conditions.workload) == (None, "", "")
+    assert all(card.clock_mhz is None for card in found.conditions.cards)

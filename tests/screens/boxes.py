@@ -11,19 +11,23 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llamarig.commands.audit import queries_of_audit
 from llamarig.commands.status import queries_of_status
+from llamarig.declare.placement import Layers
 from llamarig.declare.rig import Hub as HubSettings
 from llamarig.declare.rig import Rig
+from llamarig.declare.workload import Workload
 from llamarig.engine.item import Query, query
 from llamarig.facts.files import FileSizes, Sha256Sums
+from llamarig.facts.gpus import Gpus
 from llamarig.facts.installation import Installed
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.plannable_devices import HeldByServers
+from llamarig.facts.processor_topology import ProcessorTopology
 from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
 from llamarig.facts.server_processes import ServerStarts
@@ -31,10 +35,20 @@ from llamarig.facts.start_records import PreviousProofs, Proofs
 from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
 from llamarig.items.releases import release_directories
+from llamarig.measure.candidates import Box as TunedBox
+from llamarig.measure.candidates import candidates, combined
+from llamarig.records.plan_file import record_plan
+from llamarig.records.timing_changes import release_of
+from llamarig.remote.measure.conditions import Conditions
+from llamarig.remote.measure.paired_difference import Rule
+from llamarig.remote.measure.replay import Replayed
+from llamarig.remote.measure.search import Sample, Search, finals, screen
+from llamarig.remote.measure.tune_job import TakenSample
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.box.hub import Hub
 from tests.box.sparse_models import write_sparse
+from tests.checks.example_boxes import H200_LINES
 from tests.items.converged_box import (
     LOCKED_FILE,
     SECOND_FILE,
@@ -46,6 +60,7 @@ from tests.items.converged_box import (
     write_lock_file,
 )
 from tests.placement.model_shapes import QWEN3_30B_A3B
+from tests.placement.planned_box import planned
 
 UNIT = "llamarig-m.service"
 ANSWERS = Path(__file__).parents[1] / "facts/data/answers"
@@ -62,10 +77,11 @@ _LOST = {
 
 @dataclass(frozen=True)
 class Described:
-    """A box, and what its jobs come to."""
+    """A box, what its jobs come to, and what else it answers: a part of a command -> its output."""
 
     box: Box
     switch: Mapping[str, Any]
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def clean(rig: Rig) -> Described:
@@ -82,10 +98,35 @@ def clean(rig: Rig) -> Described:
     box.outputs[query(Installed)] = (ANSWERS / "Installed.nspawn_debian13.txt").read_text()
     box.outputs[query(ServerStarts)] = (ANSWERS / "ServerStarts.nspawn_debian13.txt").read_text()
     timing = {"prompt_tokens": 1024, "generated_tokens": 128, "prompt_per_second": 190.5, "generation_per_second": 70.1}
+    timing |= {"turn_s": 1.34, "turn_tokens": 1408, "turn_computed": 256}
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=0, generated_tokens=128)] = json.dumps(
         {**timing, "alone": True}
     )
     return Described(box, {"state": "done", "message": _SERVED})
+
+
+def planned_for_a_card(rig: Rig) -> Described:
+    """The same, where ``m`` is served from a card by a plan; 42300 MiB of it are left after long prompts."""
+    placement = Layers(gpu=(20,), split=(49,))
+    model = rig.models[0]
+    on_card = model.model_copy(update={"serve": model.serve.model_copy(update={"placement": placement})})
+    described, other = clean(rig), converged_box(rig.model_copy(update={"models": (on_card,)}))
+    box, units = described.box, unit_query(rig)
+    box.outputs[units] = other.outputs[units]
+    arguments = re.findall("Arguments=(.*)", other.outputs[units])[0]
+    release = release_of(base64.b64decode(arguments).decode().split("\0"))
+    plan = planned(placement=placement, context=4096)
+    plan = plan.model_copy(update={"belongs": plan.belongs.model_copy(update={"release": release})})
+    record_plan(rig.plan_file, "@fake/box", model.name, plan)
+    # 143771 MiB in all, of which the plan has 142600 free and predicts 100000.
+    box.outputs[query(Gpus)] = "\n".join(
+        line.replace("143156", "42300") for line in H200_LINES if not line.startswith("1, ")
+    )
+    timing = {"prompt_tokens": 3584, "generated_tokens": 16, "prompt_per_second": 190.5, "generation_per_second": 70.1}
+    box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=3584, generated_tokens=16)] = json.dumps(
+        {**timing, "alone": True}
+    )
+    return described
 
 
 def with_own_start(rig: Rig) -> Described:
@@ -163,6 +204,62 @@ def rolled_back(rig: Rig) -> Described:
     return described
 
 
+def tuned(rig: Rig) -> Described:
+    """As declared; a larger ubatch and other threads are faster there, and the rest is not."""
+    return _tuned(rig, {"ubatch 2048": 1.21, "threads 6": 1.04, "all": 1.27})
+
+
+def tuned_for_nothing(rig: Rig) -> Described:
+    """As declared, and nothing is faster."""
+    return _tuned(rig, {})
+
+
+def _tuned(rig: Rig, speeds: Mapping[str, float]) -> Described:
+    described, model = clean(rig), rig.models[0]
+    topology = "\n".join(f"{cpu},{cpu // 2},0" for cpu in range(16))
+    described.box.outputs[query(ProcessorTopology)] = f"{topology}\nfast"
+    box = TunedBox(online=16, cores=8, first=frozenset(range(0, 16, 2)))
+    # Without those whose flags the release of these boxes does not have.
+    flags = [one for one in candidates(rig, model, box) if one.knob not in ("priority", "speculation")]
+    names = [one.name for one in flags]
+    screening, found = _samples(screen(names), speeds)
+    best = [(one, found.candidates[one.name].faster or 0) for one in flags if found.candidates[one.name].is_promising]
+    finalists = [one.name for one in combined(model, best)]
+    together = {finalists[0]: speeds["all"]} if len(finalists) > 1 else {}
+    timed, _ = _samples(finals(finalists, Rule(comparisons=len(finalists))), {**speeds, **together})
+    more = {
+        "echo job=switch-m.tune": f"job=switch-m.tune\nstatus={json.dumps({'state': 'done', 'message': _TUNED})}",
+        "switch-m.tune/screening-": screening,
+        "switch-m.tune/finals-": timed,
+    }
+    return Described(described.box, described.switch, more)
+
+
+_TUNED = "27 samples; llamarig-m.service serves again as before; it was away for 212 s, and answers"
+
+
+def _samples(search: Search[Any], speeds: Mapping[str, float]) -> tuple[str, Any]:
+    """The lines that a box would write where the current setting takes 60 s and others are so much faster."""
+    lines: list[str] = []
+    try:
+        wanted = next(search)
+        while True:
+            speed = speeds.get(wanted.candidate, 1.0) * (1 + 0.002 * (len(lines) % 3))
+            replayed = Replayed(
+                seconds=round(60 / speed, 3),
+                first_token_s=round(21 / speed, 3),
+                turn_first_token_s=(round(2.1 / speed, 3), round(2.4 / speed, 3)),
+                prompt_per_second=round(390 * speed, 1),
+                generation_per_second=68.5,
+                depth=3120,
+            )
+            sample = Sample(wanted.candidate, run="1", replayed=replayed, start_s=4.0)
+            lines.append(json.dumps(TakenSample(sample, Conditions(other_load=0.01)).to_json()))
+            wanted = search.send(sample)
+    except StopIteration as end:
+        return "\n".join(lines), end.value
+
+
 def without_release(rig: Rig) -> Described:
     """A box that was never deployed to."""
     described = clean(rig)
@@ -195,11 +292,17 @@ Kind = Callable[[Rig], Described]
 
 
 def write_inventory(
-    directory: Path, hosts: Mapping[str, Kind | None], models: Iterable[str], endpoint: str = ""
+    directory: Path,
+    hosts: Mapping[str, Kind | None],
+    models: Iterable[str],
+    endpoint: str = "",
+    *,
+    workload: bool = False,
 ) -> Path:
     """Write an inventory, its lock, and the replies of its boxes.
 
     :param hosts: name -> kind of box; None for one that cannot be reached
+    :param workload: whether the models have one
     :param endpoint: of the Hub, where a command asks it
     """
     paths = {"model_lock": "lock.json", "plan_file": "plans.json", "bench_ledger": "ledger.jsonl"}
@@ -211,6 +314,9 @@ def write_inventory(
             one.model_copy(update={"serve": one.serve.model_copy(update={"coexists": False})}) for one in rig.models
         ]
         rig = rig.model_copy(update={"models": tuple(alone)})
+    if workload:
+        tuned = tuple(one.model_copy(update={"workload": Workload(preset="agent")}) for one in rig.models)
+        rig = rig.model_copy(update={"models": tuned})
     write_lock_file(rig)
     declared = rig.model_dump(mode="json")
     listed: list[tuple[str, dict[str, Any]]] = []
@@ -240,7 +346,7 @@ def _replies(described: Described, rig: Rig) -> dict[str, str]:
         batches |= batch_reply(of(rig, box.here), box.outputs)
     batches |= batch_reply(queries_of_box(rig), box.outputs) | {"plan.dry_runs": _DRY_RUNS}
     facts = {fact_command(one): text for one, text in _others(box.outputs).items()}
-    return {"id -u; id -un": "0\nroot", **jobs, **batches, **box.replies(), **facts}
+    return {"id -u; id -un": "0\nroot", **described.more, **jobs, **batches, **box.replies(), **facts}
 
 
 def _others(outputs: Mapping[Query[Any], str]) -> dict[Query[Any], str]:

@@ -32,6 +32,7 @@ class Screen:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
+    workload: bool = False
     repository: Callable[[Path], None] | None = None
     """Makes the owner's repository that it runs in, where that is another directory than the clone."""
     asks_hub: bool = False
@@ -92,6 +93,12 @@ SCREENS: dict[str, Screen] = {
     "plan-three-hosts": _three("tasks/plan.py"),
     "bench-clean": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2"),
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
+    "bench-margin": _one(boxes.planned_for_a_card, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
+    "bench-margin-of-no-plan": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
+    "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
+    "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
+    "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
+    "tune-nothing-to-accept": _one(boxes.clean, "tasks/tune.py", "--data", "accept=m"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
     "prune-three-hosts": _three("tasks/prune.py"),
     "adopt-nothing": _one(boxes.clean, "tasks/adopt.py"),
@@ -116,7 +123,7 @@ def printed(screen: Screen, directory: Path) -> str:
             cwd = directory
             screen.repository(directory)
         else:
-            inventory = write_inventory(directory, screen.hosts, screen.models, endpoint)
+            inventory = write_inventory(directory, screen.hosts, screen.models, endpoint, workload=screen.workload)
         done = run_pyinfra(*screen.options, inventory, *screen.arguments, cwd=cwd, env=environment, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"

@@ -5,35 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from llamarig.declare.rig import Rig
 from llamarig.facts.gpus import GpuState
 from llamarig.items.cards_in_use import large
-from llamarig.records.bench_ledger import BenchEntry, Conditions, TokenRate
+from llamarig.records.bench_ledger import BenchEntry, TokenRate
+from llamarig.records.timing_changes import shown_cards, shown_mts
 
 TOLERATED_DROP = 0.05
 """Medians of consecutive runs differ by 1 to 2 % on an idle box; a larger loss than this has a cause."""
-
-# Flags that do not affect the speed: address and name.
-_NOT_SPEED = ("--host", "--port", "--alias", "--api-key-file", "--api-prefix", "--ssl-cert-file", "--ssl-key-file")
-
-
-def speed_flags(arguments: Sequence[str]) -> tuple[str, ...]:
-    """A server's command line without program, names and addresses: the arguments that its speed may depend on."""
-    flags: list[str] = []
-    words = iter(arguments[1:])
-    for word in words:
-        if word in _NOT_SPEED:
-            next(words, None)
-        else:
-            flags.append(word)
-    return tuple(flags)
-
-
-def release_of(arguments: Sequence[str]) -> str:
-    """``<commit>-<build key>`` of the release in a server's command line; empty if llamarig did not build it."""
-    return PurePosixPath(arguments[0]).parents[1].name if arguments and arguments[0].count("/") > 2 else ""
 
 
 def speed(rates: Iterable[float]) -> TokenRate:
@@ -90,48 +70,6 @@ def _comparison(entry: BenchEntry, earlier: BenchEntry) -> Comparison:
     return Comparison(earlier, entry.prompt.median / earlier.prompt.median - 1, generation)
 
 
-def changed_conditions(now: Conditions, then: Conditions) -> list[str]:
-    """Differences between the conditions of two timings that may explain a change of speed."""
-    changes = []
-    if now.driver != then.driver:
-        changes.append(f"driver {then.driver or 'unknown'} -> {now.driver or 'unknown'}")
-    if now.ram_mts != then.ram_mts:
-        changes.append(f"RAM {_mts(then.ram_mts)} -> {_mts(now.ram_mts)}")
-    if [card.name for card in now.cards] != [card.name for card in then.cards]:
-        changes.append(f"cards {_cards(then)} -> {_cards(now)}")
-    else:
-        changes += [
-            f"power limit of {card.name} {_watts(earlier.power_limit_w)} -> {_watts(card.power_limit_w)}"
-            for card, earlier in zip(now.cards, then.cards, strict=True)
-            if card.power_limit_w != earlier.power_limit_w
-        ]
-    if now.beside != then.beside:
-        changes.append(f"beside it {', '.join(then.beside) or 'nothing'} -> {', '.join(now.beside) or 'nothing'}")
-    return changes
-
-
-def changed_flags(now: BenchEntry, then: BenchEntry) -> list[str]:
-    """Differences of build and flags between two timings."""
-    changes = [f"build {then.release[:12]} -> {now.release[:12]}"] if now.release != then.release else []
-    before, after = _by_flag(then.flags), _by_flag(now.flags)
-    for flag in [*before, *(flag for flag in after if flag not in before)]:
-        if before.get(flag) != after.get(flag):
-            changes.append(f"{flag} {before.get(flag, 'not given')} -> {after.get(flag, 'not given')}")
-    return changes
-
-
-def _by_flag(words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    flag = ""
-    for word in words:
-        if word.startswith("--"):
-            flag = word
-            found.setdefault(flag, "")
-        else:
-            found[flag] = f"{found.get(flag, '')} {word}".strip()
-    return {flag: value or "given" for flag, value in found.items()}
-
-
 def untried_settings(rig: Rig, models: Collection[str], gpus: GpuState) -> list[str]:
     """Settings of timed models that may be faster on these GPUs, depending on the card: only timing tells.
 
@@ -154,23 +92,23 @@ def conditions_line(entry: BenchEntry) -> str:
     at = entry.conditions
     parts = [f"{entry.runs} {'run' if entry.runs == 1 else 'runs'} after one to warm up", at.date]
     parts += [f"driver {at.driver}"] if at.driver else []
-    parts += [_cards(at) if at.cards else "no GPU"]
-    parts += [f"RAM {_mts(at.ram_mts)}"] if at.ram_mts else []
+    parts += [shown_cards(at) if at.cards else "no GPU"]
+    parts += [f"RAM {shown_mts(at.ram_mts)}"] if at.ram_mts else []
+    parts += [f"Linux {at.kernel}"] if at.kernel else []
+    parts += [f"slowed down: {', '.join(at.throttled)}"] if at.throttled else []
     parts += [f"beside {', '.join(at.beside)}"] if at.beside else []
     return f"{entry.model}: {'; '.join(parts)}; llama.cpp {entry.release[:12]}"
 
 
-def _cards(at: Conditions) -> str:
-    cards = [card.name + (f" at {_watts(card.power_limit_w)}" if card.power_limit_w else "") for card in at.cards]
-    return ", ".join(cards) or "none"
-
-
-def _watts(limit: float | None) -> str:
-    return "unknown" if limit is None else f"{limit:.0f} W"
-
-
-def _mts(rate: int | None) -> str:
-    return "unknown" if rate is None else f"{rate} MT/s"
+def second_turn_line(entry: BenchEntry) -> str:
+    """How long the next turn of a conversation waits for its first token; empty where that was not timed."""
+    turn = entry.second_turn
+    if turn is None:
+        return ""
+    return (
+        f"{entry.model}: second turn: {turn.seconds:.3g} s to its first token; {turn.computed} of {turn.tokens} tokens "
+        "were computed, the others came out of the cache"
+    )
 
 
 def table(rows: Sequence[tuple[BenchEntry, Comparison | None]]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,36 +16,43 @@ from pyinfra.api.state import State
 
 from llamarig.checks.bench_comparison import (
     Comparison,
-    changed_conditions,
-    changed_flags,
     compare_with_other_build,
     compare_with_previous,
     conditions_line,
     rates,
-    release_of,
+    second_turn_line,
     speed,
-    speed_flags,
     table,
     untried_settings,
 )
 from llamarig.checks.ram_speed import effective_speed
+from llamarig.commands.bench_margin import measure_margin
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Commands
 from llamarig.engine.package_files import programs
 from llamarig.engine.refuse import false_if_unanswered, refuse, report, while_answered
 from llamarig.engine.run import ask, conclude, read_fact
 from llamarig.engine.screen import say
+from llamarig.facts.capacity import Capacity
 from llamarig.facts.files import Sha256Sums
-from llamarig.facts.gpus import Gpus
+from llamarig.facts.gpus import Gpus, GpuState
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.model_headers import ModelHeaders
 from llamarig.facts.ram import MemoryModules
 from llamarig.facts.units import Unit, Units
 from llamarig.items.wanted_unit import health_addresses
 from llamarig.placement.speed_prediction import ram_bytes_per_token
-from llamarig.records.bench_ledger import BenchEntry, Conditions, TimedGpu, append_timing, read_ledger
+from llamarig.records.bench_ledger import (
+    BenchEntry,
+    Conditions,
+    SecondTurn,
+    TimedGpu,
+    append_timing,
+    read_ledger,
+)
 from llamarig.records.shard_sets import all_shards
 from llamarig.records.store import RecordError
+from llamarig.records.timing_changes import changed_conditions, changed_flags, release_of, speed_flags
 from llamarig.remote.shared.gguf_header import combined_header
 from llamarig.remote.shared.jobs import Timing
 from llamarig.render import layout
@@ -54,10 +62,12 @@ from llamarig.render import layout
 class BenchOptions:
     """BenchOptions given with ``--data``.
 
-    ``only``: a model. ``depth``: tokens of the prompt, 0 for the default. ``generate``: tokens to generate.
+    ``only``: a model. ``margin``: tokens of two prompts after which the GPUs' free memory is measured, 0 for none.
+    ``depth``: tokens of the prompt, 0 for the default. ``generate``: tokens to generate.
     """
 
     only: str = ""
+    margin: int = 0
     runs: int = 5
     depth: int = 0
     generate: int = 128
@@ -105,6 +115,7 @@ def _bench(
     state: State, host: Host, rig: Rig, options: BenchOptions, units: dict[str, Unit], running: list[str]
 ) -> bool:
     rows: list[tuple[BenchEntry, Comparison | None]] = []
+    margins: list[str] = []
     failed = False
     try:
         ledger = read_ledger(rig.bench_ledger)
@@ -117,6 +128,9 @@ def _bench(
             entry = _entry(host, name, unit, timings, [other for other in running if other != name])
             append_timing(rig.bench_ledger, entry)
             rows.append((entry, compare_with_previous(entry, ledger)))
+            margin = measure_margin(host, rig, name, unit, options.margin)
+            failed = failed or margin.failed
+            margins += [margin.line] if margin.line else []
     except RecordError as error:
         report(host, str(error))
         return False
@@ -127,9 +141,8 @@ def _bench(
     for hint in untried_settings(rig, [entry.model for entry, _ in rows], ask(Gpus)):
         say(host, hint)
     if rows:
-        conclude(
-            host, f"timed {len(rows)} of {len(units)}, stored in {rig.bench_ledger}: commit it", *map(_in_short, rows)
-        )
+        headline = f"timed {len(rows)} of {len(units)}, stored in {rig.bench_ledger}: commit it"
+        conclude(host, headline, *map(_in_short, rows), *margins)
     return not failed and not any(comparison is not None and comparison.is_slower for _, comparison in rows)
 
 
@@ -141,6 +154,8 @@ def _in_short(row: tuple[BenchEntry, Comparison | None]) -> str:
 
 def _log_comparison(host: Host, entry: BenchEntry, comparison: Comparison | None, ledger: list[BenchEntry]) -> None:
     say(host, conditions_line(entry))
+    if line := second_turn_line(entry):
+        say(host, line)
     if (other := compare_with_other_build(entry, ledger)) is not None:
         then = other.earlier
         changes = "; ".join([*changed_flags(entry, then), *changed_conditions(entry.conditions, then.conditions)])
@@ -195,8 +210,6 @@ def _timings(host: Host, name: str, options: BenchOptions) -> list[Timing] | str
 
 
 def _entry(host: Host, name: str, unit: Unit, timings: list[Timing], beside: Iterable[str]) -> BenchEntry:
-    gpus, ram = ask(Gpus), ask(MemoryModules)
-    rates = [mts for module in ram.modules if (mts := effective_speed(module))]
     return BenchEntry(
         box=host.name,
         model=name,
@@ -205,19 +218,52 @@ def _entry(host: Host, name: str, unit: Unit, timings: list[Timing], beside: Ite
         runs=len(timings),
         prompt=speed(timing.prompt_per_second for timing in timings),
         generation=speed(timing.generation_per_second for timing in timings) if timings[0].generated_tokens else None,
+        second_turn=_second_turn(timings),
         ram_bytes_per_token=_ram_bytes_per_token(host, unit),
-        conditions=Conditions(
-            date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            driver=gpus.module or (gpus.amd_driver if gpus.amd else ""),
-            cards=tuple(
-                TimedGpu(name=card.name, uuid=card.uuid, power_limit_w=card.power_limit_w) for card in gpus.cards
-            ),
-            ram_mts=min(rates, default=None),
-            prompt_tokens=timings[0].prompt_tokens,
-            generated_tokens=timings[0].generated_tokens,
-            beside=tuple(beside),
-        ),
+        conditions=conditions_now(timings, beside, "bench"),
     )
+
+
+def conditions_now(timings: Sequence[Timing], beside: Iterable[str], workload: str) -> Conditions:
+    """The conditions of timings that have just been made on the current host."""
+    gpus, ram = ask(Gpus), ask(MemoryModules)
+    rates = [mts for module in ram.modules if (mts := effective_speed(module))]
+    return Conditions(
+        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        driver=gpus.module or (gpus.amd_driver if gpus.amd else ""),
+        cards=_timed_cards(gpus, timings),
+        ram_mts=min(rates, default=None),
+        prompt_tokens=timings[0].prompt_tokens,
+        generated_tokens=timings[0].generated_tokens,
+        beside=tuple(beside),
+        kernel=ask(Capacity).kernel,
+        workload=workload,
+        throttled=tuple(sorted({why for timing in timings for why in timing.throttled})),
+    )
+
+
+def _timed_cards(gpus: GpuState, timings: Sequence[Timing]) -> tuple[TimedGpu, ...]:
+    """The box's GPUs, NVIDIA's with the median of their clocks."""
+    read = [timing.gpu_mhz for timing in timings if len(timing.gpu_mhz) == len(gpus.gpus)]
+    clocks = [round(statistics.median(of_card)) or None for of_card in zip(*read, strict=True)]
+    return tuple(
+        TimedGpu(
+            name=card.name,
+            uuid=card.uuid,
+            power_limit_w=card.power_limit_w,
+            clock_mhz=clocks[index] if index < len(clocks) else None,
+        )
+        for index, card in enumerate(gpus.cards)
+    )
+
+
+def _second_turn(timings: Sequence[Timing]) -> SecondTurn | None:
+    seconds = [timing.turn_s for timing in timings if timing.turn_s > 0]
+    if not seconds:
+        return None
+    last = timings[-1]
+    median = float(f"{statistics.median(seconds):.4g}")
+    return SecondTurn(seconds=median, tokens=last.turn_tokens, computed=last.turn_computed)
 
 
 def _ram_bytes_per_token(host: Host, unit: Unit) -> float | None:

@@ -39,7 +39,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "deploy.py": ("deep", "takeover"),
     "tasks/adopt.py": ("pid", "layers", "build"),
     "tasks/audit.py": ("list", "only", "skip", "json", "prometheus", "deep", "disk", "bandwidth"),
-    "tasks/bench.py": ("model", "runs", "depth", "generate"),
+    "tasks/bench.py": ("model", "runs", "depth", "generate", "margin"),
     "tasks/choose.py": ("repo", "quant", "context", "cache_type", "build", "model_name", "takeover"),
     "tasks/lock.py": ("update",),
     "tasks/plan.py": ("model", "update", "takeover"),
@@ -48,6 +48,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/status.py": (),
     "tasks/survey.py": (),
     "tasks/switch.py": ("model", "takeover"),
+    "tasks/tune.py": ("model", "minutes", "builds", "accept", "takeover"),
     "tasks/uninstall.py": ("delete", "takeover"),
 }
 """Command -> the ``--data`` names that it reads."""

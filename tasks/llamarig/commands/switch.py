@@ -34,7 +34,7 @@ def switched(rig: Rig, model: str, takeover: bool = False) -> Commands:
     """
     this, names = state.inventory.get_host(host.name), [one.name for one in rig.models]
     if model not in names:
-        if model and _is_declared_elsewhere(model):
+        if model and is_declared_elsewhere(model):
             conclude(this, f"has no model {model}: nothing was done here")
             host.noop("another box has this model")
             return
@@ -73,7 +73,8 @@ def switched(rig: Rig, model: str, takeover: bool = False) -> Commands:
     conclude(this, f"{model} answers{was_away(of_host().ended.get(f'{SWITCH}{model}', ''))}{instead}")
 
 
-def _is_declared_elsewhere(model: str) -> bool:
+def is_declared_elsewhere(model: str) -> bool:
+    """Whether another host of the inventory has a model of that name."""
     rigs = [one.data.get("rig") for one in state.inventory if one.name != host.name]
     return any(model == each.get("name") for rig in rigs if isinstance(rig, dict) for each in rig.get("models", ()))
 

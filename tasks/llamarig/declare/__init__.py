@@ -20,6 +20,8 @@ from llamarig.declare.serve import Serve
 from llamarig.declare.serve.sampling import Sampling
 from llamarig.declare.serve.speculation import Speculation
 from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.declare.upgrade_gate import UpgradeGate
+from llamarig.declare.workload import Workload
 
 P = ParamSpec("P")
 D = TypeVar("D", bound=Declaration)
@@ -67,10 +69,12 @@ model = _constructor(Model)
 serve = _constructor(Serve)
 sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
+workload = _constructor(Workload)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
 nvidia_driver = _constructor(NvidiaDriver)
 simulated_gpu = _constructor(SimulatedGpu)
+upgrade_gate = _constructor(UpgradeGate)
 hub = _constructor(Hub)
 all_on_gpu = _constructor(AllOnGpu)
 auto = _constructor(Auto)

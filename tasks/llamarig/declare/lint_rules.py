@@ -23,6 +23,7 @@ LINT_RULES = {
     "prompt-cache-too-small": "a declared prompt cache below the state of one prompt that fills the context",
     "memory-max": "memory_max_mib below the weights that are loaded into RAM at once",
     "weights-not-pinned": "weights in RAM that stay mapped, since pinning them lacks something",
+    "experts-mapped": "load_mode mmap or mmap+mlock with experts in RAM that a CUDA GPU computes prompts from",
     "pinned-margin": "fit() or auto() with less than 512 MiB of margin for pinned weights",
     "drop-in": "drop-ins of systemd that override the unit, also its command line",
     "known-bad-build": "a build of llama.cpp in which users have found a fault that concerns the model",

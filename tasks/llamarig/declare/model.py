@@ -12,6 +12,8 @@ from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.flags import Setting
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.speculation import NEED_A_DRAFT
+from llamarig.declare.upgrade_gate import UpgradeGate
+from llamarig.declare.workload import Workload
 
 Repo = Annotated[
     str,
@@ -54,8 +56,12 @@ class Model(Declaration):
     """Whether files found there stay, or are taken away."""
     build: Annotated[Name, model_settings.BUILD]
     """Name of a build of the box."""
+    upgrade_gate: Annotated[UpgradeGate | None, model_settings.UPGRADE_GATE] = None
+    """Undo its switch to a release that is slower."""
     serve: Serve
     """How it is served: address, context, placement, sampling, ..."""
+    workload: Annotated[Workload | None, Setting("tasks/tune.py", default="not tuned")] = None
+    """What it is tuned for."""
 
     @field_validator("files")
     @classmethod

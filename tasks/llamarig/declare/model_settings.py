@@ -43,6 +43,7 @@ DRAFT = Flag(
     rendered_by="file_arguments",
 )
 BUILD = Setting("the release that serves")
+UPGRADE_GATE = Setting("the switch to another release", default="the rig's")
 
 
 def file_flags() -> Iterator[tuple[str, str]]:

@@ -18,6 +18,8 @@ GiveUp = Literal["ubatch", "context", "cache_type", "layers"]
 _SPLIT_SOURCE = "llama.cpp: src/llama-model.cpp:1556-1576"
 _flag = functools.partial(Flag, source=OWNER, decides_memory=True, rendered_by="placement_arguments")
 
+DEFAULT_MARGIN_MIB = 384
+"""The margin of a plan where none is declared and none was measured on the box."""
 Experts = Literal["up", "gate", "down", "gate_up"]
 """Expert tensors of a layer, as in blk.N.ffn_<this>_exps.weight."""
 
@@ -116,8 +118,8 @@ class Auto(Declaration):
             source="measured on two cards with the pinned commit: 265-316 MiB appear at warm-up and in the first "
             "prompts; a start with 64 died at its first decode (tests/gpu/RESULTS.md)",
         ),
-    ] = 384
-    """Kept free on each GPU, for what no dry run sees."""
+    ] = DEFAULT_MARGIN_MIB
+    """Kept free on each GPU, for what no dry run sees. 384 is replaced by what tasks/bench.py has measured."""
     per_gpu: Annotated[
         tuple[NonNegativeInt, ...] | None, Setting("margins of the plan", "MiB per GPU", default="margin_mib on each")
     ] = None

@@ -15,6 +15,7 @@ from llamarig.declare.host_policy import HostPolicy
 from llamarig.declare.model import Model
 from llamarig.declare.serve.weights import GPU_UUID
 from llamarig.declare.simulated_gpu import SimulatedGpu
+from llamarig.declare.upgrade_gate import UpgradeGate
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -79,6 +80,8 @@ class Rig(Declaration):
     """File on the control machine to which tasks/bench.py appends its timings; commit it."""
     plan_file: str = "inventory/plans.json"
     """File on the control machine that keeps the plans of models with auto(); commit it."""
+    upgrade_gate: UpgradeGate | None = None
+    """Undo the switch of a model to a release that is slower; not compared where left out."""
     simulated_gpus: tuple[SimulatedGpu, ...] = ()
     """Plan for these GPUs in place of those of the box: what would a 5090 give me?"""
 
@@ -133,6 +136,10 @@ class Rig(Declaration):
                         f"models {one.name!r} and {other.name!r} would both listen on port {one.serve.port}: "
                         "give one another serve.port, or let neither coexist with other models"
                     )
+
+    def gate_of(self, model: Model) -> UpgradeGate | None:
+        """What a switch of a model to another release is compared by; None where it is not compared."""
+        return model.upgrade_gate or self.upgrade_gate
 
     def build_of(self, model: Model) -> Build:
         """The build that serves a model."""

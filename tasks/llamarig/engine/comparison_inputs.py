@@ -15,7 +15,7 @@ from llamarig.engine.hub_token import HubError
 from llamarig.engine.item import Item, Query, Seen
 from llamarig.engine.run import moment, of_host, read_fact, run
 from llamarig.records.model_lock import locked_models
-from llamarig.records.plan_file import read_plan_file
+from llamarig.records.plan_file import PlanFile, read_plan_file
 from llamarig.records.store import RecordError
 
 
@@ -35,17 +35,17 @@ def read_here(rig: Rig, *, fresh: bool = False) -> ControlMachine:
         locked = locked_models(rig)
     except RecordError as error:
         lock_problem = str(error)
-    plans, measured = {}, {}
+    file = PlanFile()
     try:
         file = read_plan_file(rig.plan_file)
-        plans, measured = file.boxes.get(host.name, {}), file.measured.get(host.name, {})
     except RecordError as error:
         plan_problem = str(error)
     here = ControlMachine(
         locked=locked,
         lock_problem=lock_problem,
-        plans=plans,
-        measured=measured,
+        plans=file.boxes.get(host.name, {}),
+        measured=file.measured.get(host.name, {}),
+        margins=file.margins.get(host.name, {}),
         plan_problem=plan_problem,
         programs=run().programs,
         requirements=run().requirements,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from llamarig.facts.platform import Platform
 from llamarig.records.model_lock import LockedModel
-from llamarig.records.plan_file import MeasuredPlacement, Plan
+from llamarig.records.plan_file import MeasuredMargin, MeasuredPlacement, Plan
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ControlMachine:
     """Model name -> its plan on this host."""
     measured: Mapping[str, MeasuredPlacement] = field(default_factory=dict)
     """Model name -> the dry run of its declared placement on this host."""
+    margins: Mapping[str, Sequence[MeasuredMargin]] = field(default_factory=dict)
+    """Model name -> its margins measured on this host."""
     plan_problem: str = ""
     """Why the plan file cannot be read; empty if it can."""
     programs: Mapping[str, SentFile] = field(default_factory=dict)

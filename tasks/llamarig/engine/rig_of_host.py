@@ -15,11 +15,29 @@ from llamarig.declare.rig import Rig
 from llamarig.engine.run import of_host, read_in_time
 from llamarig.engine.shared_builds import SharingError, shared_builds
 from llamarig.facts.gpus import Gpu, Gpus
+from llamarig.records.plan_file import read_plan_file
+from llamarig.records.store import RecordError
+from llamarig.records.tuning import with_accepted
 
 _COMPLETE = "rig_is_complete"
 
 
 def rig_of_host() -> Rig:
+    """The rig that this host declares, completed, and with the tuned settings that its owner has accepted.
+
+    Where the plan file cannot be read, without them: ReadablePlanFile then stops a deploy before it changes a unit.
+
+    :raises PyinfraError: as `declared_rig`
+    """
+    rig = declared_rig()
+    try:
+        tuned = read_plan_file(rig.plan_file).tuned.get(host.name, {})
+    except RecordError:
+        return rig
+    return with_accepted(rig, {name: one.accepted for name, one in tuned.items()})
+
+
+def declared_rig() -> Rig:
     """The rig that this host declares, with its shared builds and the architectures of its cards filled in.
 
     :raises PyinfraError: if no group of the host declares a rig, ``--data rig=...`` replaced it, or boxes that share a

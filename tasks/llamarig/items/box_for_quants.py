@@ -30,7 +30,7 @@ from llamarig.items.releases import release_differences, release_directories
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.placement.devices import simulated_devices
 from llamarig.placement.pinned_weights import raised_margins
-from llamarig.placement.planner import PlanRequest
+from llamarig.placement.plan_request import PlanRequest
 from llamarig.placement.quant_memory import AtContext
 from llamarig.placement.ram_budget import CACHE_RAM_MIB, RESERVE_MIB
 from llamarig.placement.speed_prediction import calibrate, ram_bytes_per_token, runs_of_files

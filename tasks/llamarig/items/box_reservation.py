@@ -61,9 +61,12 @@ def _then_ended(state: State, host: Host, touched: str, work: Callable[..., bool
         )
 
 
-def run_reserved(line: str) -> CommandOutput:
-    """Run a command on the box that is reserved for planning, which stays so for a while after it."""
-    return run_line(f"touch {_PLAN}; {line}")[1]
+def run_reserved(line: str, stdin: str = "") -> CommandOutput:
+    """Run a command on the box that is reserved for planning, which stays so for a while after it.
+
+    :param stdin: what the command reads; nothing if empty
+    """
+    return run_line(f"touch {_PLAN}; {line}", stdin=stdin)[1]
 
 
 def while_reserved(touched: str, line: str) -> str:

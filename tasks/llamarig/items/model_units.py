@@ -41,6 +41,7 @@ from llamarig.items.placements import (
 )
 from llamarig.items.plans import ValidPlans
 from llamarig.items.releases import WholeReleases, release_queries, releases_of
+from llamarig.items.speed_gates import gate_of_switch
 from llamarig.items.start_plan import with_back_off
 from llamarig.items.switches import run_switch, switch_refusals, switches_awaited
 from llamarig.items.unit_differences import (
@@ -159,7 +160,7 @@ class ServedModels(Item):
         units = seen.get(Units, health=health_addresses(rig))
         retired = retired_units(rig, units)
         for item in wanted:
-            yield from self._unit(rig, seen, item, units.get(item.unit), retired)
+            yield from self._unit(rig, seen, item, units, retired)
         # Last: until the declared default has answered, what was started at boot still is. Then that one alone.
         boot = [item for item in wanted if boot_differences(item, units.get(item.unit))]
         yield from _set_what_starts_at_boot(boot)
@@ -167,8 +168,8 @@ class ServedModels(Item):
             say(host, f"{name} belongs to no declared model: stopped and disabled; its file is kept")
             yield StringCommand("systemctl", "--quiet", "disable", "--now", name)
 
-    def _unit(self, rig: Rig, seen: Seen, item: Wanted, unit: Unit | None, retired: list[str]) -> Commands:
-        differences = unit_differences(item, unit)
+    def _unit(self, rig: Rig, seen: Seen, item: Wanted, units: Mapping[str, Unit], retired: list[str]) -> Commands:
+        differences = unit_differences(item, units.get(item.unit))
         is_switched = bool(differences) and not differences[0].is_only_text
         if is_switched:
             build = rig.build_of(item.model)
@@ -176,6 +177,7 @@ class ServedModels(Item):
             rendered = partial(render, rig, seen=seen, lock=lock, running={item.model.name})
             plan = first_start(item, lock, rendered)
             job = switch_job(item, build, retired, sum(file.size for file in lock.files), plan)
+            job = replace(job, gate=gate_of_switch(rig, item, units))
             yield from run_switch(item.model.name, job, takeover=seen.here.takeover)
         elif differences:
             yield from _text_replaced(item)

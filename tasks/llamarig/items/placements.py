@@ -8,6 +8,7 @@ from typing import Any
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve.weights import OFFLOAD_MIN_BATCH
 from llamarig.engine.item import Query, Seen, query
 from llamarig.facts.capacity import Capacity
 from llamarig.facts.releases import Release
@@ -41,6 +42,10 @@ _NEWER = f"choose a newer llama.cpp, or {KNOWN_TO_FIT}"
 
 class PlanError(Exception):
     """A model has no valid plan, or none can be made; the message names the reason and the remedy."""
+
+
+class FullGpusError(PlanError):
+    """A dry run found no memory on a GPU beside the servers that run there."""
 
 
 def placement_queries(rig: Rig) -> Iterable[Query[Any]]:
@@ -90,6 +95,8 @@ def current_inputs(rig: Rig, seen: Seen, model: Model, release: Release, locked:
         auto=auto,
         uuids=_uuids(rig, seen),
         simulated=rig.simulated_gpus,
+        load_mode=model.serve.load_mode,
+        offload_min_batch=model.serve.environment.get(OFFLOAD_MIN_BATCH, ""),
     )
 
 
@@ -207,7 +214,8 @@ def chosen_load_modes(
     :raises PlanError: if the plan file cannot be read
     """
     if not any(needs_measurement(rig, model) for model in rig.models):
-        return {model.name: LoadModeChoice(model.serve.load_mode) for model in rig.models}, {}
+        planned = {name: memory_of_plan(plan) for name, plan in seen.here.plans.items()}
+        return {model.name: LoadModeChoice(model.serve.load_mode) for model in rig.models}, planned
     memory = server_memory(rig, seen, releases, locked)
     pinned_now = {
         model.name

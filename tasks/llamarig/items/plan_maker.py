@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-import sys
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pyinfra.context import host
 
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto
 from llamarig.declare.rig import Rig
+from llamarig.declare.serve.weights import OFFLOAD_MIN_BATCH
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Query, Seen, query
 from llamarig.engine.run import ask
@@ -25,8 +26,9 @@ from llamarig.facts.model_store import ModelStore
 from llamarig.facts.plannable_devices import HeldByServers, HeldMemory, PlannableDevices
 from llamarig.facts.releases import Release
 from llamarig.items.box_reservation import run_reserved
+from llamarig.items.dry_run_box import outputs_of
 from llamarig.items.header_files import sparse_paths
-from llamarig.items.placements import PlanError, release_of, server_memory
+from llamarig.items.placements import FullGpusError, PlanError, release_of, server_memory
 from llamarig.items.releases import release_differences, release_queries, releases_of
 from llamarig.items.simulated_gpus import simulation_library
 from llamarig.items.wanted_unit import staying_units
@@ -36,6 +38,7 @@ from llamarig.placement.dry_run import (
     DryRunError,
     draft_arguments,
     dry_run_command,
+    dry_runs_command,
     measured_on_last_arguments,
     parse_prediction,
     server_outputs,
@@ -44,8 +47,11 @@ from llamarig.placement.dry_run import (
     vision_mib,
 )
 from llamarig.placement.fallbacks import MIN_UBATCH, NothingFitsError
-from llamarig.placement.pinned_weights import may_be_pinned, needs_measurement, pinned_ram_mib
-from llamarig.placement.planner import PlanRequest, TooManyDryRunsError, make_plan
+from llamarig.placement.pinned_weights import KNOWN_TO_FIT, may_be_pinned, pinning
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import TooManyDryRunsError, performed
+from llamarig.placement.planned_loading import Pinning
+from llamarig.placement.planner import make_plan
 from llamarig.placement.speculation_memory import dependent_draft_mib, needs_its_model
 from llamarig.placement.staleness import plan_flags
 from llamarig.records.model_lock import LockedModel
@@ -58,7 +64,9 @@ from llamarig.render.release import release_id
 from llamarig.render.sandboxed_run import dry_run_sandbox
 from llamarig.render.unit_text import unit_environment
 
-T = TypeVar("T")
+SIDE_BY_SIDE = 2
+"""Dry runs at a time. Each takes some 600 MiB of every card for its context, and nearly all of its time is spent on
+those."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +123,14 @@ def planned(rig: Rig, seen: Seen, model: Model) -> Plan:
     check_release(rig, model, given.release)
     runs = _dry_runs(rig, model, given.locked)
     try:
-        request = _plan_request(rig, model, given, runs, _pinned_ram_mib(rig, seen, model))
-        return runs.perform(make_plan(request))
+        request = _plan_request(rig, model, given, runs)
+        pinned = _pinning(rig, seen, model, given, request.inputs.devices)
+        known = tuple(seen.here.margins.get(model.name, ()))
+        return performed(make_plan(replace(request, pinning=pinned, measured=known)), runs.run_all)
     except (NothingFitsError, DryRunError, TooManyDryRunsError) as error:
-        full = full_gpus(error, ask(HeldByServers))
-        raise PlanError(f"model {model.name!r} cannot be planned{full or f': {error}'}") from None
+        if full := full_gpus(error, ask(HeldByServers)):
+            raise FullGpusError(f"model {model.name!r} cannot be planned{full}") from None
+        raise PlanError(f"model {model.name!r} cannot be planned: {error}") from None
     finally:
         _run(f"rm -rf {runs.directory}")
 
@@ -133,10 +144,10 @@ def measured(rig: Rig, model: Model, given: Prerequisites) -> MeasuredPlacement:
     runs = _dry_runs(rig, model, given.locked)
     try:
         request = _plan_request(rig, model, given, runs)
-        return runs.perform(measure_declared(request))
+        return performed(measure_declared(request), runs.run_all)
     except DryRunError as error:
         if full := full_gpus(error, ask(HeldByServers)):
-            raise PlanError(f"model {model.name!r} cannot be measured{full}") from None
+            raise FullGpusError(f"model {model.name!r} cannot be measured{full}") from None
         if re.search(r"CUDA error|exit status 124", str(error)):
             raise PlanError(f"model {model.name!r} cannot be measured now: {error}") from None
         return MeasuredPlacement(
@@ -183,15 +194,21 @@ class _DryRuns:
         """The output of one."""
         return _run(dry_run_command(self.release, arguments, self.environment, self.sandbox))
 
-    def perform(self, requests: Generator[Sequence[str], str, T]) -> T:
-        """Make the dry runs whose arguments a generator yields; return the generator's result."""
-        try:
-            arguments = next(requests)
-            while True:
-                arguments = requests.send(self.run(arguments))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+    def run_all(self, requests: Sequence[Sequence[str]]) -> list[str]:
+        """The outputs of several, side by side; those for whose contexts a GPU had no room are made again alone."""
+        found: list[str] = []
+        for start in range(0, len(requests), SIDE_BY_SIDE):
+            some = requests[start : start + SIDE_BY_SIDE]
+            found += self._together(some) if len(some) > 1 else [self.run(some[0])]
+        return found
+
+    def _together(self, requests: Sequence[Sequence[str]]) -> list[str]:
+        line = dry_runs_command(self.release, self.environment, self.sandbox, len(requests))
+        found = outputs_of(_run(line, json.dumps([list(each) for each in requests])))
+        outputs = [found.get(number, "") for number in range(len(requests))]
+        if any("out of memory" in output for output in outputs):
+            return [self.run(each) for each in requests]
+        return outputs
 
 
 def _dry_runs(rig: Rig, model: Model, locked: LockedModel) -> _DryRuns:
@@ -210,20 +227,18 @@ def _dry_runs(rig: Rig, model: Model, locked: LockedModel) -> _DryRuns:
     return _DryRuns(release, environment, shards, directory, dry_run_sandbox(build, release, read))
 
 
-def _pinned_ram_mib(rig: Rig, seen: Seen, model: Model) -> int | None:
-    """MiB of RAM that a planned model with pinned weights may take beside other models; None if nothing is pinned."""
-    if not needs_measurement(rig, model) or "pinned-margin" in model.serve.accept:
-        return None
-    if not may_be_pinned(rig, model):
-        return sys.maxsize  # the owner declares the load mode, and so that the weights fit into the RAM
+def _pinning(rig: Rig, seen: Seen, model: Model, given: Prerequisites, devices: Sequence[PlannedDevice]) -> Pinning:
+    """What decides whether the weights in RAM of a planned model are pinned, beside the other models of the box."""
+    if may_be_pinned(rig, model) and not {"--load-mode", "--no-mmap"} & given.release.flags:
+        return Pinning(obstacle=f"this build of llama-server has no flag for it: {KNOWN_TO_FIT}")
     locked = seen.here.locked
     memory = server_memory(rig, seen, releases_of(rig, seen), locked) if locked is not None else {}
-    return pinned_ram_mib(rig, model, memory, ask(Capacity))
+    return pinning(rig, model, memory, ask(Capacity), devices)
 
 
-def _run(line: str) -> str:
+def _run(line: str, stdin: str = "") -> str:
     """The output of a command on the reserved box."""
-    output = run_reserved(line)
+    output = run_reserved(line, stdin)
     if "No module named" in output.stderr:
         raise PlanError("llamarig's programs on the box are older than this repository: run deploy.py")
     return str(output.stdout)
@@ -267,9 +282,7 @@ def _listed_devices(runs: _DryRuns, sandbox: Sequence[str] | None) -> list[Plann
     return found
 
 
-def _plan_request(
-    rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns, pinned_ram_mib: int | None = None
-) -> PlanRequest:
+def _plan_request(rig: Rig, model: Model, given: Prerequisites, runs: _DryRuns) -> PlanRequest:
     auto, shards = model.serve.placement, runs.shards
     read = ask(ModelHeaders, paths=shards)
     headers = read.of(shards)
@@ -296,6 +309,8 @@ def _plan_request(
         others_mib=_others(rig, model, given, runs, devices, short),
         flags=_flags(model, given.release),
         release=release_id(rig.build_of(model), rig.models),
+        load_mode=model.serve.load_mode,
+        offload_min_batch=model.serve.environment.get(OFFLOAD_MIN_BATCH, ""),
     )
     return PlanRequest(
         model=model,
@@ -306,7 +321,6 @@ def _plan_request(
         simulated=bool(rig.simulated_gpus),
         inputs=inputs,
         ram_available_mib=held.available_mib(staying),
-        pinned_ram_mib=pinned_ram_mib,
         box_ram_mib=ask(Capacity).ram >> 20,
     )
 

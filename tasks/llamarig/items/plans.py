@@ -56,7 +56,7 @@ SMALL_CARD_MIB = 4 * CUDA_CONTEXT_MIB
 
 
 class ReadablePlanFile(Item):
-    """rig.plan_file can be read, if a model is placed by a plan or a declared placement is measured."""
+    """rig.plan_file can be read: it has plans, and the tuned settings that the owner has accepted."""
 
     name = "Plan file"
     check = "llama.plans"
@@ -65,7 +65,7 @@ class ReadablePlanFile(Item):
     def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
         """One, if the file cannot be read; the owner has to mend it. No fact of the box is needed."""
         problem = seen.here.plan_problem
-        if not problem or not (planned_models(rig) or measured_models(rig)):
+        if not problem:
             return []
         expected, remedy = "a readable plan file", "restore it from git"
         return [Difference(rig.plan_file, expected, problem, remedy, by_deploy=False, message=problem)]

@@ -13,12 +13,13 @@ from llamarig.engine.refuse import refuse
 from llamarig.engine.run import ask
 from llamarig.engine.screen import say
 from llamarig.facts.jobs import RunningJob, RunningJobs
+from llamarig.remote.shared.admission import TUNING, job_words
 from llamarig.remote.shared.jobs import SwitchJob
 from llamarig.remote.shared.unit_directives import directives
 from llamarig.render import layout
 from llamarig.render.switch_recovery import RESTORE, SERVICE
 
-_PROPERTIES = (
+SWITCH_PROPERTIES = (
     # A stopped switch restores the previous server, which takes one stop and one start.
     "TimeoutStopSec=120",
     # Also after SIGKILL, and where the kernel has killed it for want of memory.
@@ -63,7 +64,9 @@ def switch_refusals(running: Mapping[str, RunningJob], texts: Mapping[str, str])
 def run_switch(model: str, job: SwitchJob, *, takeover: bool = False) -> Commands:
     """Switch a model's unit and wait for the end; fails if another job is in its way, or with ``takeover`` stops it."""
     name = f"{SWITCH}{model}"
-    yield from start_job(name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=_PROPERTIES)
+    yield from start_job(
+        name, "serve.switch_unit", job, takeover=takeover, sandboxed=False, properties=SWITCH_PROPERTIES
+    )
     yield await_jobs({name: model})
 
 
@@ -80,6 +83,12 @@ def is_wanted(running: RunningJob, texts: Mapping[str, str]) -> bool:
 
 def running_switch_refusal(name: str, running: RunningJob) -> str:
     """The refusal of a switch while another one runs."""
+    if name.endswith(TUNING):
+        return (
+            f"{job_words(name)} is running on the box{running.by_and_since}. Wait until it ends and run this again; or "
+            "stop it, which restores the previous server: run this with --data takeover=1, or on the box systemctl "
+            f"stop '{layout.job_unit(name)}*'"
+        )
     commit = running.read(SwitchJob).commit[:12]
     build = f" (llama.cpp {commit})" if commit else ""
     return (

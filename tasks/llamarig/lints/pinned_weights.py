@@ -13,6 +13,7 @@ from llamarig.placement.pinned_weights import (
     PINNED_MARGIN_MIB,
     LoadModeChoice,
     ServerMemory,
+    copies_from_map,
     pins,
     raises_fit_margin,
     with_load_mode,
@@ -29,7 +30,14 @@ def pinned_lints(rig: Rig, model: Model, choice: LoadModeChoice, memory: ServerM
     if choice.missing:
         yield Lint("weights-not-pinned", f"weights in RAM are not pinned: {choice.missing}; {PRICE}", choice.remedy)
     served = model.model_copy(update={"serve": model.serve.model_copy(update={"load_mode": choice.mode})})
-    if pins(rig, served) and memory is not None and memory.left and min(memory.left) < PINNED_MARGIN_MIB:
+    if copies_from_map(rig, model, memory):
+        yield Lint(
+            "experts-mapped",
+            f"load_mode {model.serve.load_mode} leaves the experts in RAM in the mapped file, {PRICE}",
+            'leave load_mode out: "auto" pins them where RAM and VRAM have room, and says what lacks otherwise',
+        )
+    is_judged = memory is not None and bool(memory.left) and not memory.margin_is_measured
+    if memory is not None and is_judged and pins(rig, served) and min(memory.left) < PINNED_MARGIN_MIB:
         left = "/".join(str(mib) for mib in memory.left)
         yield Lint(
             "pinned-margin",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection
 
 from llamarig.declare.model import Model
 from llamarig.declare.placement import Fit
+from llamarig.declare.serve.weights import OFFLOAD_MIN_BATCH
 from llamarig.placement.candidate import Prediction
 from llamarig.placement.dry_run import (
     dry_run_arguments,
@@ -15,13 +16,11 @@ from llamarig.placement.dry_run import (
 from llamarig.placement.llama_cpp_fit import fit_answer
 from llamarig.placement.model_layers import layer_counts
 from llamarig.placement.pinned_weights import pinnable_mib
-from llamarig.placement.planner import PlanRequest
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import DryRunSteps
 from llamarig.placement.ram_budget import ram_budget
 from llamarig.records.plan_file import MeasuredPlacement
 from llamarig.render.server_arguments import ModelFiles, server_arguments
-
-MeasurementSteps = Generator[Sequence[str], str, MeasuredPlacement]
-"""Yields arguments for llama-fit-params; the caller sends back the output."""
 
 
 def declared_flags(served: Model, build_flags: Collection[str]) -> tuple[str, ...]:
@@ -34,10 +33,12 @@ def declared_flags(served: Model, build_flags: Collection[str]) -> tuple[str, ..
     files = [f"{name}={path}" for name, path in (("mmproj", served.mmproj), ("draft", served.draft)) if path]
     speculation = served.serve.speculation
     speculated = [f"speculation={kind}" for kind in speculation.types] if speculation is not None else []
-    return (*memory_arguments(arguments), *files, *speculated)
+    threshold = served.serve.environment.get(OFFLOAD_MIN_BATCH)
+    offload = [f"{OFFLOAD_MIN_BATCH}={threshold}"] if threshold else []
+    return (*memory_arguments(arguments), *files, *speculated, *offload)
 
 
-def measure_declared(request: PlanRequest) -> MeasurementSteps:
+def measure_declared(request: PlanRequest) -> DryRunSteps[MeasuredPlacement]:
     """Measure the memory of a declared placement.
 
     :raises DryRunError: if llama-fit-params does not print a prediction
@@ -61,7 +62,7 @@ def measure_declared(request: PlanRequest) -> MeasurementSteps:
     )
 
 
-def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, Prediction]:
+def _measure(request: PlanRequest, path: str) -> DryRunSteps[Prediction]:
     model, flags, serve = request.model, request.flags, request.model.serve
     names, devices = request.simulated_names, request.inputs.devices
     chosen: list[str] | None = None
@@ -70,8 +71,9 @@ def _measure(request: PlanRequest, path: str) -> Generator[Sequence[str], str, P
         declared = serve.placement.target_mib
         targets = (declared + declared[-1:] * len(devices))[: len(devices)]
         margins = [target + other for target, other in zip(targets, request.others_mib, strict=True)]
-        answer = fit_answer((yield fit_arguments(model, request.header_path, flags, margins, names)))
+        (output,) = yield [fit_arguments(model, request.header_path, flags, margins, names)]
+        answer = fit_answer(output)
         chosen = [*answer, "--fit", "off"]
     positions = layer_counts(request.header.tensors, request.header.metadata).positions
-    output = yield dry_run_arguments(model, path, flags, names, placement=chosen, positions=positions)
+    (output,) = yield [dry_run_arguments(model, path, flags, names, placement=chosen, positions=positions)]
     return request.prediction(output)

@@ -82,7 +82,8 @@ def with_set_aside(devices: Sequence[PlannedDevice], amd: Sequence[_IntegratedGp
 
 
 class _Card(Protocol):
-    """A card as its driver reports it (facts/gpus.py): its position, its UUID (empty if unknown), its product name."""
+    """A card as its driver reports it (facts/gpus.py): its position, its UUID (empty if unknown), its product name, its
+    free memory."""
 
     @property
     def index(self) -> int: ...
@@ -92,6 +93,9 @@ class _Card(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def free_mib(self) -> int: ...
 
 
 C = TypeVar("C", bound=_Card)
@@ -116,8 +120,9 @@ def with_uuids(
             matched.append(listed)
             continue
         unmatched.remove(card)
-        free = min(listed.total_mib, listed.free_mib + held_mib.get(card.uuid, 0))
-        matched.append(listed.model_copy(update={"uuid": card.uuid, "free_mib": free}))
+        held = held_mib.get(card.uuid, 0)
+        update = {"uuid": card.uuid, "free_mib": min(listed.total_mib, listed.free_mib + held)}
+        matched.append(listed.model_copy(update={**update, "driver_free_mib": card.free_mib + held}))
     return matched
 
 

@@ -191,6 +191,12 @@ def dry_run_command(
     return sandboxed(sandbox, words, variables, TIMEOUT_S + START_S)
 
 
+def dry_runs_command(release: str, environment: Mapping[str, str], sandbox: Iterable[str], runs: int) -> str:
+    """Shell command that makes several dry runs side by side: remote/plan/dry_runs.py, which reads them on stdin."""
+    words = our_program("plan.dry_runs", [str(TIMEOUT_S), f"{release}/bin/{PROGRAM}"])
+    return sandboxed(sandbox, words, {**environment, "GGML_NO_BACKTRACE": "1"}, runs * TIMEOUT_S + START_S)
+
+
 def short_vocabulary_command(directory: str, outputs: int, ubatch: int, shards: Sequence[str]) -> str:
     """Shell command that prints the path of a header with a shortened vocabulary, or the reason why there is none.
 

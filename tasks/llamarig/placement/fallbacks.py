@@ -27,7 +27,7 @@ class NothingFitsError(Exception):
 
 def search_with_fallbacks(
     weights: LayerWeights, budgets: Sequence[int], settings: Candidate, give_up: Sequence[GiveUp]
-) -> Generator[Candidate, Prediction, Found]:
+) -> Generator[tuple[Candidate, ...], Prediction, Found]:
     """Find the best placement as declared, or else with as few settings lowered as necessary.
 
     A model without experts can keep nothing but whole layers in RAM, so for it ``layers`` is always allowed.
@@ -73,7 +73,7 @@ def search_with_fallbacks(
 
 def search_as_declared(
     weights: LayerWeights, budgets: Sequence[int], settings: Candidate
-) -> Generator[Candidate, Prediction, Found | DoesNotFit]:
+) -> Generator[tuple[Candidate, ...], Prediction, Found | DoesNotFit]:
     """Find the best placement with no setting lowered, as ``search_with_fallbacks`` does without a ``give_up``."""
     outcome = yield from search(weights, budgets, settings)
     if isinstance(outcome, DoesNotFit) and not weights.has_experts:
@@ -99,9 +99,9 @@ def _lowered(settings: Candidate, what: GiveUp) -> Iterator[Candidate]:
             yield replace(settings, cache_type_k=k, cache_type_v=v)
 
 
-def _freed_mib(outcome: DoesNotFit, lower: Candidate) -> Generator[Candidate, Prediction, tuple[int, ...]]:
+def _freed_mib(outcome: DoesNotFit, lower: Candidate) -> Generator[tuple[Candidate, ...], Prediction, tuple[int, ...]]:
     """MiB per GPU that the lower setting frees for the same placement."""
-    prediction = yield replace(lower, placement=outcome.candidate.placement)
+    prediction = yield (replace(lower, placement=outcome.candidate.placement),)
     return tuple(before - after for before, after in zip(outcome.prediction.totals, prediction.totals, strict=True))
 
 
@@ -113,7 +113,7 @@ def _setting_text(settings: Candidate, what: GiveUp) -> str:
 
 def _layers_in_ram(
     weights: LayerWeights, budgets: Sequence[int], settings: Candidate
-) -> Generator[Candidate, Prediction, Found | None]:
+) -> Generator[tuple[Candidate, ...], Prediction, Found | None]:
     """Keep as few of the first layers in RAM as necessary; None if not even the output layer fits."""
     estimate = Estimate(weights)
     first = 1
@@ -158,7 +158,7 @@ def _explain_shortage(
     settings: Candidate,
     order: Sequence[GiveUp],
     given_up: Sequence[GivenUp],
-) -> Generator[Candidate, Prediction, str]:
+) -> Generator[tuple[Candidate, ...], Prediction, str]:
     rows = zip(outcome.prediction.gpus, budgets, strict=True)
     over = [f"{row.name} would need {row.total_mib} of {budget} MiB" for row, budget in rows]
     lines = [f"nothing fits, even with all experts in RAM: {', '.join(over)}"]

@@ -10,19 +10,21 @@ moment: the same box gets the same unit in every run.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llamarig.declare.build import Build
 from llamarig.declare.model import Model
-from llamarig.declare.placement import AllOnGpu, CpuOnly, Fit
+from llamarig.declare.placement import AllOnGpu, CpuMoe, CpuOnly, Fit, Layers
 from llamarig.declare.rig import Rig
 from llamarig.declare.serve.weights import HELD_IN_RAM, UNMAPPED, LoadMode
 from llamarig.placement.box_capacity import BoxCapacity
 from llamarig.placement.model_layers import INPUT_TENSORS
+from llamarig.placement.planned_loading import Pinning
 from llamarig.placement.ram_budget import prompt_cache_mib
 from llamarig.placement.unified_memory import is_shared
-from llamarig.records.plan_file import MeasuredPlacement, Plan, PlannedDevice
+from llamarig.records.plan_file import MeasuredPlacement, Plan, PlannedDevice, PlannedLoading
 from llamarig.remote.shared.gguf_header import Tensor
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu
 
@@ -32,6 +34,7 @@ and of a margin of 384 MiB 76 were left after two long prompts (H200, pinned com
 
 _MIB = 1 << 20
 KNOWN_TO_FIT = 'declare load_mode="none" where you know that it fits'
+_UNMEASURED_MTP = "no dry run measures the memory of its multi-token prediction layer"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class ServerMemory:
     planned: bool = False
     recorded_ram: int = 0
     """MemTotal of the box when this was recorded, 0 if it was not."""
+    loading: PlannedLoading | None = None
+    """What its plan has decided; None without a plan, or with one of an older version."""
+    margin_is_measured: bool = False
+    """Whether ``left`` is a margin that was measured on this box, which may be smaller than ``PINNED_MARGIN_MIB``."""
 
     @property
     def total(self) -> int:
@@ -102,6 +109,16 @@ def pins(rig: Rig, model: Model) -> bool:
     return model.serve.load_mode in UNMAPPED and _copies_weights(rig, model)
 
 
+def copies_from_map(rig: Rig, model: Model, memory: ServerMemory | None) -> bool:
+    """Whether a CUDA GPU computes prompts from experts in a file that the owner has declared to be mapped."""
+    if model.serve.load_mode not in ("mmap", "mmap+mlock") or not _copies_weights(rig, model):
+        return False
+    placement = model.serve.placement
+    if isinstance(placement, Layers):
+        return bool(placement.in_ram or layers_with_experts_on_cpu(placement))
+    return isinstance(placement, CpuMoe) or (memory is not None and memory.pinnable > 0)
+
+
 def _serves_on_cuda(rig: Rig, model: Model) -> bool:
     """Whether the model's server itself uses CUDA GPUs, or simulations of them, and not only its planning."""
     return rig.build_of(model).backend == "cuda" or "GGML_BACKEND_PATH" in model.serve.environment
@@ -142,8 +159,17 @@ def memory_of_plan(plan: Plan) -> ServerMemory:
     rest = ram.buffers_mib + ram.cache_mib + ram.checkpoints_mib
     if not pinnable and (plan.placement.in_ram or layers_with_experts_on_cpu(plan.placement)):
         pinnable = ram.weights_mib  # plans of older versions do not record it
-    margins, devices = plan.belongs.margins_mib, plan.belongs.devices
-    return ServerMemory(pinnable, ram.weights_mib, rest, margins, devices, planned=True, recorded_ram=plan.box_ram_mib)
+    return ServerMemory(
+        pinnable,
+        ram.weights_mib,
+        rest,
+        plan.belongs.margins_mib,
+        plan.belongs.devices,
+        planned=True,
+        recorded_ram=plan.box_ram_mib,
+        loading=plan.loading,
+        margin_is_measured=plan.margin is not None,
+    )
 
 
 def memory_of_measured(measured: MeasuredPlacement, placement: object) -> ServerMemory:
@@ -180,6 +206,10 @@ def load_modes(
             )
         elif not memory[model.name].pinnable:
             chosen[model.name] = LoadModeChoice("auto")
+        elif (planned := memory[model.name].loading) is not None and planned.mode != "none":
+            # The plan's margins are those of mapped weights, whatever the box has now.
+            again = f"plan again with tasks/plan.py --data update={model.name} once that has changed"
+            chosen[model.name] = LoadModeChoice("auto", planned.why, again if planned.why else "")
         else:
             obstacle = next(_obstacles(rig, model, memory, box, chosen), None)
             chosen[model.name] = LoadModeChoice("none") if obstacle is None else LoadModeChoice("auto", *obstacle)
@@ -194,14 +224,15 @@ def _obstacles(
     if why := _pinning_obstacle(box, own.devices):
         yield why, "nothing can be done about it"
     if model.serve.loads_mtp:
-        yield "no dry run measures the memory of its multi-token prediction layer", KNOWN_TO_FIT
+        yield _UNMEASURED_MTP, KNOWN_TO_FIT
     if limit is not None and own.total > limit:
         yield (
             f"memory_max_mib {limit} is less than the {own.total} MiB of RAM that would count against it (weights "
             f"{own.weights}, buffers and full caches {own.rest})",
             f"raise memory_max_mib to {own.total} or more, or leave it out",
         )
-    if own.left and min(own.left) < PINNED_MARGIN_MIB and "pinned-margin" not in model.serve.accept:
+    is_enough = own.margin_is_measured or not own.left or min(own.left) >= PINNED_MARGIN_MIB
+    if not is_enough and "pinned-margin" not in model.serve.accept:
         left = "/".join(str(mib) for mib in own.left)
         by = "its plan" if own.planned else "a dry run"
         yield (
@@ -248,14 +279,38 @@ def _ram_for_models(rig: Rig, box: BoxCapacity, recorded_mib: int = 0) -> int:
     return total - rig.host.memory_reserve_mib
 
 
-def pinned_ram_mib(rig: Rig, model: Model, memory: Mapping[str, ServerMemory], box: BoxCapacity) -> int | None:
-    """MiB of RAM that a model may take with pinned weights; None if this box cannot pin memory."""
-    if _pinning_obstacle(box, ()):
-        return None
-    others = _concurrent_ram_mib(rig, model, memory, {})
-    room = _ram_for_models(rig, box) - sum(others.values())
+def pinning(
+    rig: Rig, model: Model, memory: Mapping[str, ServerMemory], box: BoxCapacity, devices: Sequence[PlannedDevice] = ()
+) -> Pinning:
+    """What decides whether the weights of a planned model are pinned.
+
+    :param memory: of all models whose memory is known, by name
+    :param devices: what it is planned for
+    """
+    mode, raises = model.serve.load_mode, "pinned-margin" not in model.serve.accept
+    if not _copies_weights(rig, model):
+        return Pinning(mode, obstacle=_why_not_copied(rig, model))
+    if mode != "auto":
+        # The owner declares the load mode, and so that the weights fit into the RAM.
+        return Pinning(mode, sys.maxsize if mode in UNMAPPED else None, raises_margins=raises)
+    if why := _pinning_obstacle(box, devices):
+        return Pinning(mode, obstacle=why)
+    if model.serve.loads_mtp:
+        return Pinning(mode, obstacle=f"{_UNMEASURED_MTP}; {KNOWN_TO_FIT}")
+    earlier = {one.name for one in rig.models[: [one.name for one in rig.models].index(model.name)]}
+    others = {name: each for name, each in memory.items() if name != model.name}
+    chosen = {name: choice for name, choice in load_modes(rig, others, box).items() if name in earlier}
+    room = _ram_for_models(rig, box) - sum(_concurrent_ram_mib(rig, model, memory, chosen).values())
     limit = model.serve.memory_max_mib
-    return room if limit is None else min(room, limit)
+    return Pinning(mode, room if limit is None else min(room, limit), raises_margins=raises)
+
+
+def _why_not_copied(rig: Rig, model: Model) -> str:
+    """Why nothing is pinned for a model that may have weights in RAM; empty where that is the owner's wish."""
+    build = rig.build_of(model)
+    if build.backend in ("vulkan", "hip") and not rig.simulated_gpus:
+        return f"whether pinned ones are faster has not been measured with a build for {build.backend}"
+    return ""
 
 
 def _concurrent_ram_mib(

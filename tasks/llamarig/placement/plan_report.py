@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+from llamarig.placement.measured_margins import SAFETY_MIB
 from llamarig.placement.model_layers import ranges
 from llamarig.records.plan_file import DeviceMemory, Plan, PlannedDevice
+from llamarig.remote.shared.pinned_pages import PRICE
 from llamarig.render.placement_arguments import layers_with_experts_on_cpu, partial_layers, placement_arguments
 
 _WIDTH = 60
@@ -30,6 +32,7 @@ def plan_report(plan: Plan, model: str, speed: Sequence[str] = ()) -> list[str]:
     for device, row, margin, other in zip(plan.belongs.devices, plan.gpus, margins, others, strict=True):
         lines += [f"  {line}" for line in _vram_lines(device, row, margin, other)]
     lines += [f"  {line}" for line in _ram_lines(plan)]
+    lines += [f"  {line}" for line in (*_loading_lines(plan), *_margin_lines(plan))]
     words = [word for flag in placement_arguments(placement) for word in flag]
     lines.append(f"  flags: {' '.join(words)}")
     if plan.splits:
@@ -121,6 +124,38 @@ def _ram_lines(plan: Plan) -> Iterator[str]:
         f"      {ram.total_mib} of {ram.available_mib or '?'} MiB: weights {ram.weights_mib}, buffers "
         f"{ram.buffers_mib}, prompt cache {ram.cache_mib}, checkpoints {ram.checkpoints_mib}, reserve {ram.reserve_mib}"
     )
+
+
+def _loading_lines(plan: Plan) -> Iterator[str]:
+    loaded = plan.loading
+    if loaded is None:
+        return
+    if loaded.mode == "none" and plan.pinnable_mib:
+        yield f"load mode: none, so {plan.pinnable_mib} MiB of weights in RAM are pinned for the GPU"
+    elif loaded.why:
+        lacks = bool(loaded.ram_lacks_mib or any(loaded.vram_lacks_mib))
+        yield f"load mode: auto, so weights in RAM stay mapped: {loaded.why}" + (f"; {PRICE}" if lacks else "")
+    elif loaded.mode == "auto":
+        yield "load mode: auto (llama.cpp's own)" + ("" if plan.pinnable_mib else ": no weights in RAM to pin")
+    else:
+        yield f"load mode: {loaded.mode}, as declared"
+
+
+def _margin_lines(plan: Plan) -> Iterator[str]:
+    if plan.margin is None:
+        return
+    gain, found = plan.margin, plan.margin.measured
+    now, then = sum(plan.placement.gpu), gain.whole_instead
+    layers = f"{now} whole layers" + (f" in place of {then}" if now != then else ", as many as without")
+    yield (
+        f"margins: {_each(plan.belongs.margins_mib)} MiB in place of {_each(gain.instead_mib)}, which gives {layers}: "
+        f"measured {found.date[:10]} with two prompts of {found.prompt_tokens} tokens, {_each(found.beyond_mib)} "
+        f"beyond the buffers, and {SAFETY_MIB} for what is longer"
+    )
+
+
+def _each(mib: Sequence[int]) -> str:
+    return "/".join(str(number) for number in mib)
 
 
 def _freed_text(frees: Sequence[int]) -> str:

@@ -2,159 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-
-from llamarig.declare.model import Model
 from llamarig.declare.placement import Auto, Layers
+from llamarig.placement.best_assignment import best_assignment
 from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.dry_run import (
     DryRunError,
-    dry_run_arguments,
-    fit_arguments,
-    parse_prediction,
     server_outputs,
-    with_candidate,
 )
 from llamarig.placement.fallbacks import NothingFitsError, search_with_fallbacks
-from llamarig.placement.llama_cpp_fit import fit_answer, fit_layers
+from llamarig.placement.measured_margins import Margins, margins_of
 from llamarig.placement.model_layers import layer_weights
-from llamarig.placement.pinned_weights import pinnable_mib, raised_margins
-from llamarig.placement.ram_budget import RESERVE_MIB, prompt_cache_mib, ram_budget, ram_shortages
-from llamarig.placement.speculation_memory import has_second_context, with_speculation
-from llamarig.placement.unified_memory import is_shared, memory_in_ram, system_reserve_mib
-from llamarig.records.plan_file import DeviceMemory, FitResult, Plan, PlanInputs, PlannedDevice
-from llamarig.remote.shared.gguf_header import Header
+from llamarig.placement.pinned_weights import pinnable_mib
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import DryRuns, DryRunSteps, TooManyDryRunsError
+from llamarig.placement.planned_loading import Pinning, loading, mapped_for_lack_of_vram
+from llamarig.placement.ram_budget import prompt_cache_mib, ram_budget, ram_shortages
+from llamarig.placement.search import Found
+from llamarig.placement.speculation_memory import has_second_context
+from llamarig.placement.unified_memory import memory_in_ram
+from llamarig.records.plan_file import (
+    DeviceMemory,
+    MarginGain,
+    Plan,
+)
 from llamarig.render.placement_arguments import device_of_layers
 
-PlanningSteps = Generator[Sequence[str], str, Plan]
-"""Yields arguments for llama-fit-params; the caller sends back the output."""
 
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """Everything a plan is made from.
-
-    ``header_path`` and ``short_header_path`` are on the box: the model's header, and a copy with a shortened vocabulary
-    whose logits are as large as llama-server's (None if the whole header's are already).
-    """
-
-    model: Model
-    flags: frozenset[str]
-    header: Header
-    header_path: str
-    short_header_path: str | None
-    simulated: bool
-    inputs: PlanInputs
-    ram_available_mib: int
-    pinned_ram_mib: int | None = None
-    """RAM the server may take with pinned weights, in MiB; None if they will not be pinned."""
-    box_ram_mib: int = 0
-    """MemTotal of the box, 0 if unknown."""
-
-    @property
-    def others_mib(self) -> tuple[int, ...]:
-        """MiB per GPU for the vision projector and the draft model."""
-        return self.inputs.others_mib or (0,) * len(self.inputs.devices)
-
-    @property
-    def budgets(self) -> tuple[int, ...]:
-        """MiB per GPU for the model itself: free memory less the margin, the projector and the draft model.
-
-        Of a GPU that shares the RAM, what the prompt cache and the system leave of it.
-        """
-        each = zip(self.inputs.devices, self.inputs.margins_mib, self.others_mib, strict=True)
-        return tuple(max(0, self._free(device) - margin - other) for device, margin, other in each)
-
-    def _free(self, device: PlannedDevice) -> int:
-        if self.simulated or not self.ram_available_mib or not is_shared(device):
-            return device.free_mib
-        room = self.ram_available_mib - self.reserve_mib - prompt_cache_mib(self.model.serve) + device.set_aside_mib
-        return min(device.free_mib, room)
-
-    @property
-    def reserve_mib(self) -> int:
-        """MiB of RAM that stay free for the system."""
-        shared = any(is_shared(device) for device in self.inputs.devices)
-        return system_reserve_mib(self.box_ram_mib, RESERVE_MIB) if shared else RESERVE_MIB
-
-    @property
-    def simulated_names(self) -> tuple[str, ...]:
-        """Names of the simulated devices; empty for the box's own GPUs."""
-        return tuple(device.name for device in self.inputs.devices) if self.simulated else ()
-
-    def prediction(self, output: str) -> Prediction:
-        """Parse the output of a dry run of the model, and add what speculation takes.
-
-        :raises DryRunError: if it failed, or used other devices
-        """
-        found = parse_prediction(output, f"llama-fit-params with model {self.model.name!r}")
-        if len(found.gpus) != len(self.inputs.devices):
-            raise DryRunError(f"a dry run names {len(found.gpus)} GPUs, the box lists {len(self.inputs.devices)}")
-        return with_speculation(found, self.model, self.header)
-
-
-MOST_DRY_RUNS = 40
-
-
-class TooManyDryRunsError(Exception):
-    """The search did not end, which is a bug in llamarig."""
-
-
-def make_plan(request: PlanRequest) -> PlanningSteps:
+def make_plan(request: PlanRequest) -> DryRunSteps[Plan]:
     """Plan one model, with larger margins if its weights in RAM will be pinned.
+
+    Mostly they will, so the larger margins are tried first: a second search would double the dry runs.
 
     :raises NothingFitsError: if nothing fits; lists what could be given up
     :raises DryRunError: if llama-fit-params does not print a prediction
     """
-    runs = DryRuns(request)
-    plan = yield from _plan_with_margins(request, runs)
-    margins = raised_margins(request.inputs.margins_mib)
-    if not _will_be_pinned(plan, request) or margins == request.inputs.margins_mib:
-        return plan
-    with_wider_margins = replace(request, inputs=request.inputs.model_copy(update={"margins_mib": margins}))
+    runs, pinning = DryRuns(request), request.pinning
+    mapped, pinned = (
+        margins_of(request.inputs, request.measured, pinned=each, raised=pinning.raises_margins)
+        for each in (False, True)
+    )
+    if pinning.ram_mib is None:
+        plan, _ = yield from _plan_with_margins(request, runs, mapped)
+        return _loaded(plan, pinning)
+    first: Plan | None = None
     try:
-        wider_plan = yield from _plan_with_margins(with_wider_margins, runs)
+        if pinned.mib != mapped.mib and _is_too_large(request, pinned):
+            raise NothingFitsError  # the search with the margins of pinned weights would be for nothing
+        first, found = yield from _plan_with_margins(request, runs, pinned)
+        if pinned.mib == mapped.mib or (_may_be_pinned(first, pinning) and not _all_fits(found, request, mapped)):
+            return _loaded(first, pinning)
     except (NothingFitsError, DryRunError, TooManyDryRunsError):
-        return plan
-    if not _will_be_pinned(wider_plan, request) or wider_plan.given_up != plan.given_up:
-        return plan
-    before, after = ("/".join(map(str, each)) for each in (request.inputs.margins_mib, margins))
-    note = f"margins are {after} MiB instead of {before}: pinned weights take more of a card than a dry run shows"
-    return wider_plan.model_copy(update={"notes": (*wider_plan.notes, note)})
+        if pinned.mib == mapped.mib:
+            raise
+    plan, _ = yield from _plan_with_margins(request, runs, mapped)
+    if pinning.declared != "auto" or not plan.pinnable_mib:
+        chosen = first if first is not None and _is_as_good(first, plan, pinning) else plan
+        return _loaded(chosen, pinning).model_copy(update={"dry_runs": runs.count})
+    # What pinned weights lack is counted with the margins that they need, and so with more experts in RAM.
+    as_pinned = loading(plan if first is None else first, pinning)
+    if as_pinned.ram_lacks_mib:
+        return plan.model_copy(update={"loading": as_pinned})
+    if first is not None and _is_as_good(first, plan, pinning):
+        return _loaded(first, pinning).model_copy(update={"dry_runs": runs.count})
+    return plan.model_copy(update={"loading": mapped_for_lack_of_vram(plan, pinned.mib)})
 
 
-def _will_be_pinned(plan: Plan, request: PlanRequest) -> bool:
-    if request.pinned_ram_mib is None or not plan.pinnable_mib:
+def _is_too_large(request: PlanRequest, margins: Margins) -> bool:
+    """Whether even with full GPUs more weights stay in RAM than may be pinned there."""
+    weights = sum(tensor.size for tensor in request.header.tensors) >> 20
+    left = weights - sum(request.budgets(margins.mib)) + prompt_cache_mib(request.model.serve)
+    return request.pinning.ram_mib is not None and left > request.pinning.ram_mib
+
+
+def _is_as_good(first: Plan, plan: Plan, pinning: Pinning) -> bool:
+    """Whether a plan with the margins of pinned weights gives up nothing more, and leaves something to pin."""
+    return bool(plan.pinnable_mib) and _will_be_pinned(first, pinning) and first.given_up == plan.given_up
+
+
+def _loaded(plan: Plan, pinning: Pinning) -> Plan:
+    """The plan with the way in which its weights in RAM are loaded."""
+    return plan.model_copy(update={"loading": loading(plan, pinning)})
+
+
+def _will_be_pinned(plan: Plan, pinning: Pinning) -> bool:
+    return bool(plan.pinnable_mib) and (pinning.declared != "auto" or loading(plan, pinning).mode == "none")
+
+
+def _may_be_pinned(plan: Plan, pinning: Pinning) -> bool:
+    """Whether a plan with the margins of pinned weights is certainly the one that is wanted."""
+    return not plan.given_up and _will_be_pinned(plan, pinning)
+
+
+def _all_fits(found: Found, request: PlanRequest, margins: Margins) -> bool:
+    """Whether with these margins every layer would be on a GPU, so that nothing were left to pin."""
+    if found.estimate is None:
         return False
-    return plan.ram.total_mib - plan.ram.reserve_mib <= request.pinned_ram_mib
+    best = best_assignment(found.estimate, request.budgets(margins.mib))
+    return best is not None and best.is_everything
 
 
-def _plan_with_margins(request: PlanRequest, runs: DryRuns) -> PlanningSteps:
+def _plan_with_margins(request: PlanRequest, runs: DryRuns, margins: Margins) -> DryRunSteps[tuple[Plan, Found]]:
     serve, auto = request.model.serve, request.model.serve.placement
     assert isinstance(auto, Auto)
     weights = layer_weights(request.header, mtp=serve.loads_mtp)
     any_placement = Layers(gpu=(0,), split=(1,))
     settings = Candidate(any_placement, serve.context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
-    budgets = request.budgets
+    budgets = allowed = request.budgets(margins.mib)
     while True:
         steps = search_with_fallbacks(weights, budgets, settings, auto.give_up)
         try:
-            candidate = next(steps)
+            candidates = next(steps)
             while True:
-                candidate = steps.send((yield from runs.measure(candidate)))
+                candidates = steps.send((yield from runs.measure(candidates)))
         except StopIteration as end:
-            found = end.value
-        final, printed_output_mib = yield from runs.verify(found.candidate)
+            found: Found = end.value
+        chosen = found.candidate
+        speculation = found.prediction.speculation_mib or (0,) * len(margins.mib)
+        answer = yield from runs.fit(chosen, [sum(pair) for pair in zip(margins.mib, speculation, strict=True)])
+        final, printed_output_mib = yield from runs.verify(chosen, answer)
         # Sizes from the short header are rounded differently, so the total may be off by one MiB.
-        over = [max(0, need - budget) for need, budget in zip(final.totals, request.budgets, strict=True)]
+        over = [max(0, need - budget) for need, budget in zip(final.totals, allowed, strict=True)]
         if not any(over):
             break
         budgets = tuple(budget - more for budget, more in zip(budgets, over, strict=True))
-    chosen = found.candidate
-    speculation = final.speculation_mib or (0,) * len(final.gpus)
-    margins = [sum(pair) for pair in zip(request.inputs.margins_mib, speculation, strict=True)]
-    fit = yield from runs.fit(chosen, margins)
+    fit = yield from runs.fit_result(chosen, answer)
     ram = ram_budget(serve, final.host, final.checkpoint_mib, request.ram_available_mib, request.reserve_mib)
     used = (total + other for total, other in zip(final.totals, request.others_mib, strict=True))
     in_ram = memory_in_ram(request.inputs.devices, used)
@@ -169,8 +140,11 @@ def _plan_with_margins(request: PlanRequest, runs: DryRuns) -> PlanningSteps:
         refusals, notes = [], [*refusals, *notes]
     if refusals:
         raise NothingFitsError(refusals[0])
-    return Plan(
-        belongs=request.inputs,
+    if margins.measured is None and margins.mib != request.inputs.margins_mib:
+        before, after = ("/".join(map(str, each)) for each in (request.inputs.margins_mib, margins.mib))
+        notes.append(f"margins are {after} MiB instead of {before}: pinned weights take more than a dry run shows")
+    plan = Plan(
+        belongs=request.inputs.model_copy(update={"margins_mib": margins.mib}),
         placement=chosen.placement,
         context=chosen.context,
         ubatch=chosen.ubatch,
@@ -187,7 +161,20 @@ def _plan_with_margins(request: PlanRequest, runs: DryRuns) -> PlanningSteps:
         fit=fit,
         dry_runs=runs.count,
         notes=(*notes, *_estimate_notes(request), *_misplaced(request, chosen.placement, final)),
+        margin=_gain(request, found, margins),
     )
+    return plan, found
+
+
+def _gain(request: PlanRequest, found: Found, margins: Margins) -> MarginGain | None:
+    """How many layers there would be without the measured margins."""
+    if margins.measured is None:
+        return None
+    placement, estimate = found.candidate.placement, found.estimate
+    budgets = request.budgets(margins.default_mib)
+    best = best_assignment(estimate, budgets, placement.in_ram) if estimate is not None else None
+    whole = sum(best.whole) if best is not None else 0
+    return MarginGain(measured=margins.measured, instead_mib=margins.default_mib, whole_instead=whole)
 
 
 def _misplaced(request: PlanRequest, placement: Layers, final: Prediction) -> list[str]:
@@ -222,78 +209,6 @@ def _estimate_notes(request: PlanRequest) -> list[str]:
     return found
 
 
-class DryRuns:
-    """Counts the dry runs of one model and makes each one only once."""
-
-    def __init__(self, request: PlanRequest) -> None:
-        self.request = request
-        self.count = 0
-        self._output_mib: int | None = None
-        self._results: dict[tuple[str, Candidate], Prediction] = {}
-
-    def _dry_run(self, arguments: Sequence[str]) -> Generator[Sequence[str], str, str]:
-        if self.count >= MOST_DRY_RUNS:
-            raise TooManyDryRunsError(f"no plan after {self.count} dry runs: please report this as a bug")
-        self.count += 1
-        return (yield arguments)
-
-    def _run(self, path: str, candidate: Candidate) -> Generator[Sequence[str], str, Prediction]:
-        if (path, candidate) not in self._results:
-            request = self.request
-            tried = with_candidate(request.model, candidate)
-            output = yield from self._dry_run(dry_run_arguments(tried, path, request.flags, request.simulated_names))
-            result = request.prediction(output)
-            self._results[path, candidate] = result
-        return self._results[path, candidate]
-
-    def measure(self, candidate: Candidate) -> Generator[Sequence[str], str, Prediction]:
-        """Memory of a candidate, accurate to one MiB on the GPUs; in RAM a short header has a smaller embedding."""
-        request = self.request
-        if request.short_header_path is None:
-            return (yield from self._run(request.header_path, candidate))
-        short = yield from self._run(request.short_header_path, candidate)
-        output = _output_gpu(candidate.placement)
-        if self._output_mib is None:
-            # The short header has a smaller output tensor. Two dry runs, made once, give the size it lacks.
-            whole = yield from self._run(request.header_path, candidate)
-            self._output_mib = whole.gpus[output].model_mib - short.gpus[output].model_mib
-        row = short.gpus[output]
-        row = row.model_copy(update={"model_mib": row.model_mib + self._output_mib})
-        return replace(short, gpus=(*short.gpus[:output], row, *short.gpus[output + 1 :]))
-
-    def verify(self, candidate: Candidate) -> Generator[Sequence[str], str, tuple[Prediction, int | None]]:
-        """Measure with the whole header; also return the output's compute buffers as llama-fit-params prints them."""
-        request = self.request
-        whole = yield from self._run(request.header_path, candidate)
-        if request.short_header_path is None:
-            return whole, None
-        short = yield from self._run(request.short_header_path, candidate)
-        printed = whole.gpus[_output_gpu(candidate.placement)].compute_mib
-        return whole.with_compute_of(short), printed
-
-    def fit(self, candidate: Candidate, margins_mib: Sequence[int]) -> Generator[Sequence[str], str, FitResult | None]:
-        """What llama.cpp's own fit finds for the same margins; None if it gives up."""
-        request = self.request
-        margins = [margin + other for margin, other in zip(margins_mib, request.others_mib, strict=True)]
-        model, path, flags = with_candidate(request.model, candidate), request.header_path, request.flags
-        names = request.simulated_names
-        try:
-            answer = fit_answer((yield from self._dry_run(fit_arguments(model, path, flags, margins, names))))
-            measurement = dry_run_arguments(model, path, flags, names, placement=[*answer, "--fit", "off"])
-            result = parse_prediction((yield from self._dry_run(measurement)), "llama-fit-params with fit's own answer")
-        except DryRunError:
-            return None
-        header, devices = request.header, request.inputs.devices
-        whole, spread = fit_layers(answer, layer_weights(header), header.tensors, devices)
-        return FitResult(
-            arguments=" ".join(answer),
-            whole=whole,
-            spread=spread,
-            memory=(*result.gpus, result.host),
-            splits=result.splits,
-        )
-
-
 def _with_state(final: Prediction, placement: Layers) -> list[DeviceMemory]:
     """Memory of the GPUs, with the part that is recurrent state filled in."""
     rows, start = [], placement.in_ram
@@ -302,7 +217,3 @@ def _with_state(final: Prediction, placement: Layers) -> list[DeviceMemory]:
         rows.append(row.model_copy(update={"state_mib": min(round(state), row.context_mib)}))
         start += count
     return rows
-
-
-def _output_gpu(placement: Layers) -> int:
-    return max(gpu for gpu, share in enumerate(placement.split) if share)

@@ -15,10 +15,11 @@ from llamarig.placement.candidate import Candidate, Prediction
 from llamarig.placement.dry_run import DryRunError, dry_run_arguments, parse_prediction, with_candidate
 from llamarig.placement.fallbacks import search_as_declared
 from llamarig.placement.model_layers import layer_weights
-from llamarig.placement.planner import DryRuns, PlanRequest, TooManyDryRunsError
+from llamarig.placement.plan_request import PlanRequest
+from llamarig.placement.plan_runs import DryRuns, TooManyDryRunsError
 from llamarig.placement.ram_budget import RESERVE_MIB, prompt_cache_mib, ram_budget
 from llamarig.placement.search import DoesNotFit
-from llamarig.placement.side_by_side import Steps, one_by_one, side_by_side
+from llamarig.placement.side_by_side import Steps, side_by_side
 from llamarig.placement.unified_memory import memory_in_ram
 from llamarig.records.plan_file import DeviceMemory, RamBudget
 from llamarig.remote.shared.gguf_header import Header, Value
@@ -139,15 +140,15 @@ def _on_gpus(request: QuantRequest, plan: PlanRequest, context: int) -> DryRunSt
     serve = request.model.serve.model_copy(update={"context": context})
     weights = layer_weights(request.header)
     settings = Candidate(Layers(gpu=(0,), split=(1,)), context, serve.ubatch, serve.cache_type_k, serve.cache_type_v)
-    runs, budgets = DryRuns(plan), plan.budgets
+    runs, budgets = DryRuns(plan), plan.budgets(plan.inputs.margins_mib)
     steps = search_as_declared(weights, budgets, settings)
     try:
-        candidate = next(steps)
+        candidates = next(steps)
         while True:
-            candidate = steps.send((yield from one_by_one(runs.measure(candidate))))
+            candidates = steps.send((yield from runs.measure(candidates)))
     except StopIteration as end:
         outcome = end.value
-    final, _ = yield from one_by_one(runs.verify(outcome.candidate))
+    final, _ = yield from runs.verify(outcome.candidate, None)
     over = tuple(max(0, need - budget) for need, budget in zip(final.totals, budgets, strict=True))
     placement = None if isinstance(outcome, DoesNotFit) else outcome.candidate.placement
     in_ram = memory_in_ram(plan.inputs.devices, final.totals)

@@ -1,5 +1,7 @@
-"""The search for the best placement: a generator that yields candidates, is sent their predictions, and returns the
-result.
+"""The search for the best placement: a generator that yields candidates, is sent predictions, and returns the result.
+
+It yields several where it knows which ones it will need next: the answer is of the first, the others may be measured
+beside it.
 
 Candidates are proposed from the header's tensor sizes and earlier measurements. A placement is only chosen if its own
 dry run fits, and the next layer, which is not taken, is measured as well.
@@ -7,7 +9,7 @@ dry run fits, and the next layer, which is not taken, is measured as well.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -30,6 +32,8 @@ class Found:
     prediction: Prediction
     next_layer: tuple[NextLayer, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
+    estimate: Estimate | None = None
+    """What the search has learned, to judge other budgets by."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class DoesNotFit:
     prediction: Prediction
 
 
-Search = Generator[Candidate, Prediction, Found | DoesNotFit]
+Search = Generator[tuple[Candidate, ...], Prediction, Found | DoesNotFit]
 
 
 def search(
@@ -59,7 +63,7 @@ def search(
         return best
     best = yield from run.one_more(best)
     final, prediction = yield from run.with_partials(best)
-    return Found(replace(settings, placement=final), prediction, run.next_layers(best))
+    return Found(replace(settings, placement=final), prediction, run.next_layers(best), estimate=run.estimate)
 
 
 class _SearchRun:
@@ -72,11 +76,18 @@ class _SearchRun:
         self.first = first
         self.measured: dict[Assignment, Prediction] = {}
 
-    def measure(self, assignment: Assignment) -> Generator[Candidate, Prediction, Prediction]:
-        """Yield a candidate for a dry run, unless it was measured already."""
+    def measure(
+        self, assignment: Assignment, beside: Iterable[Assignment] = ()
+    ) -> Generator[tuple[Candidate, ...], Prediction, Prediction]:
+        """Yield a candidate for a dry run, unless it was measured already.
+
+        :param beside: those that will most likely be measured next
+        """
         if assignment not in self.measured:
-            candidate = replace(self.settings, placement=self.placement(assignment))
-            self.measured[assignment] = yield candidate
+            each = dict.fromkeys((assignment, *(one for one in beside if one not in self.measured)))
+            self.measured[assignment] = yield tuple(
+                replace(self.settings, placement=self.placement(one)) for one in each
+            )
             self.estimate.learn(assignment, self.measured[assignment])
         return self.measured[assignment]
 
@@ -86,7 +97,7 @@ class _SearchRun:
     def fits(self, prediction: Prediction) -> bool:
         return all(need <= budget for need, budget in zip(prediction.totals, self.budgets, strict=True))
 
-    def most_whole(self) -> Generator[Candidate, Prediction, Assignment | DoesNotFit]:
+    def most_whole(self) -> Generator[tuple[Candidate, ...], Prediction, Assignment | DoesNotFit]:
         """The assignment with the most whole layers that fits by its dry run."""
         yield from self.measure(least_overfull(self.estimate, self.budgets, self.first))
         for _ in range(MAX_TRIES):
@@ -105,14 +116,12 @@ class _SearchRun:
             return least
         return DoesNotFit(replace(self.settings, placement=self.placement(least)), prediction)
 
-    def one_more(self, best: Assignment) -> Generator[Candidate, Prediction, Assignment]:
+    def one_more(self, best: Assignment) -> Generator[tuple[Candidate, ...], Prediction, Assignment]:
         """Measure one more layer on each GPU; if it fits after all, take it and continue."""
         for _ in range(MAX_TRIES):
-            for gpu in range(len(self.budgets)):
-                more = _one_more(best, gpu)
-                if more is None:
-                    continue
-                prediction = yield from self.measure(more)
+            tries = [more for gpu in range(len(self.budgets)) if (more := _one_more(best, gpu)) is not None]
+            for number, more in enumerate(tries):
+                prediction = yield from self.measure(more, tries[number + 1 :])
                 if self.fits(prediction):
                     best = more
                     break
@@ -120,7 +129,9 @@ class _SearchRun:
                 return best
         return best
 
-    def with_partials(self, best: Assignment) -> Generator[Candidate, Prediction, tuple[Layers, Prediction]]:
+    def with_partials(
+        self, best: Assignment
+    ) -> Generator[tuple[Candidate, ...], Prediction, tuple[Layers, Prediction]]:
         """Add single expert tensors of each GPU's next layer, if they fit and cost no further graph split."""
         prediction = self.measured[best]
         splits = prediction.splits[1] if prediction.splits else None
@@ -133,7 +144,7 @@ class _SearchRun:
             slack = self.budgets[gpu] - prediction.totals[gpu]
             for tries, kinds in enumerate(expert_subsets(self.estimate, layer, slack)):
                 wanted = layers.model_copy(update={"partial": (*kept[:gpu], kinds, *kept[gpu + 1 :])})
-                tried = yield replace(self.settings, placement=wanted)
+                tried = yield (replace(self.settings, placement=wanted),)
                 if self.fits(tried) and (splits is None or (tried.splits or (0, 0))[1] <= splits):
                     kept[gpu], prediction = kinds, tried
                     break

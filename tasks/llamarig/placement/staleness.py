@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from llamarig.declare.model import Model
 from llamarig.declare.placement import AllOnGpu, Auto
+from llamarig.declare.serve.weights import OFFLOAD_MIN_BATCH, LoadMode
 from llamarig.declare.simulated_gpu import SimulatedGpu
 from llamarig.placement.dry_run import memory_arguments
 from llamarig.placement.pinned_weights import raised_margins
 from llamarig.placement.speculation_memory import speculation_settings
-from llamarig.records.plan_file import MeasuredPlacement, Plan, PlanInputs, PlannedDevice
+from llamarig.records.plan_file import MeasuredPlacement, Plan, PlannedDevice
 from llamarig.render.server_arguments import ModelFiles, server_arguments
 
 
@@ -29,6 +30,10 @@ class CurrentInputs:
     auto: Auto | None = None
     uuids: frozenset[str] | None = None
     simulated: tuple[SimulatedGpu, ...] = ()
+    load_mode: LoadMode | None = None
+    """As declared; None where it is not compared."""
+    offload_min_batch: str = ""
+    """GGML_OP_OFFLOAD_MIN_BATCH as declared: from how many tokens on the GPU computes with experts in RAM."""
 
 
 def plan_flags(model: Model, build_flags: Collection[str]) -> tuple[str, ...]:
@@ -54,7 +59,12 @@ def staleness(plan: Plan, now: CurrentInputs) -> list[str]:
         changes.append(f"llama.cpp: planned with release {_short(planned.release)}, declared is {_short(now.release)}")
     if planned.flags != now.flags:
         changes.append(f"flags: {_flag_changes(planned.flags, now.flags)}")
-    changes += _margin_changes(planned, now.auto) if now.auto is not None else []
+    if now.load_mode is not None and planned.load_mode not in (None, now.load_mode):
+        changes.append(f"load_mode {planned.load_mode} is now {now.load_mode}")
+    if planned.offload_min_batch not in (None, now.offload_min_batch):
+        before, after = planned.offload_min_batch or "not declared", now.offload_min_batch or "not declared"
+        changes.append(f"{OFFLOAD_MIN_BATCH}: planned with {before}, now {after}")
+    changes += _margin_changes(plan, now.auto) if now.auto is not None else []
     changes += _device_changes(planned.devices, now)
     return changes
 
@@ -99,14 +109,16 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _margin_changes(planned: PlanInputs, auto: Auto) -> list[str]:
+def _margin_changes(plan: Plan, auto: Auto) -> list[str]:
+    """A measured margin takes the place of the default one, so that one is compared."""
+    planned = plan.margin.instead_mib if plan.margin is not None else plan.belongs.margins_mib
     try:
-        margins = auto.margins(len(planned.devices))
+        margins = auto.margins(len(plan.belongs.devices))
     except ValueError as error:
         return [f"margins: {error}"]
-    if planned.margins_mib in (margins, raised_margins(margins)):
+    if planned in (margins, raised_margins(margins)):
         return []
-    return [f"margins: planned with {_mib(planned.margins_mib)}, declared {_mib(margins)}"]
+    return [f"margins: planned with {_mib(planned)}, declared {_mib(margins)}"]
 
 
 def _mib(values: Sequence[int]) -> str:
@@ -144,11 +156,15 @@ def plan_changes(before: Plan, after: Plan) -> list[str]:
         one, other = getattr(before, field), getattr(after, field)
         if one != other:
             changes.append(f"{field} {one} becomes {other}")
+    if before.loading is not None and after.loading is not None and before.loading.mode != after.loading.mode:
+        changes.append(f"load_mode {before.loading.mode} becomes {after.loading.mode}")
     if not changes:
         return []  # a change of free memory that changes no decision is not reported
     pairs = zip(before.belongs.devices, after.belongs.devices, strict=False)
     free = [
-        f"{other.name} has {other.free_mib} MiB free, before {one.free_mib}" for one, other in pairs if one != other
+        f"{other.name} has {other.free_mib} MiB free, before {one.free_mib}"
+        for one, other in pairs
+        if one.free_mib != other.free_mib
     ]
     return changes + free
 

@@ -22,11 +22,21 @@ class TokenRate(Declaration):
 
 
 class TimedGpu(Declaration):
-    """A GPU of a timing; ``power_limit_w`` in watts, None where unknown."""
+    """A GPU of a timing; ``power_limit_w`` in watts, ``clock_mhz`` its median clock meanwhile; None where unknown."""
 
     name: str
     uuid: str = ""
     power_limit_w: float | None = None
+    clock_mhz: int | None = None
+
+
+class SecondTurn(Declaration):
+    """A turn after the timed one. ``seconds``: to its first token, median of the runs; ``computed`` of its ``tokens``
+    did not come out of the server's cache."""
+
+    seconds: float = Field(gt=0, allow_inf_nan=False)
+    tokens: int = Field(ge=1)
+    computed: int = Field(ge=0)
 
 
 class Conditions(Declaration):
@@ -42,6 +52,13 @@ class Conditions(Declaration):
     prompt_tokens: int = Field(ge=1)
     generated_tokens: int = Field(ge=0)
     beside: tuple[str, ...] = Field(default=(), description="other models that were running on the box")
+    kernel: str = ""
+    workload: str = Field(
+        default="",
+        description="bench: a prompt, an answer, and a second turn; upgrade: a prompt and an answer, after the switch "
+        "to another release. Empty in older entries, which are of bench without the second turn",
+    )
+    throttled: tuple[str, ...] = Field(default=(), description="what slowed processors or GPUs down meanwhile")
 
 
 class BenchEntry(StoredRecord):
@@ -56,6 +73,7 @@ class BenchEntry(StoredRecord):
     runs: int = Field(ge=1, description="without the first run, which is a warm-up")
     prompt: TokenRate
     generation: TokenRate | None = Field(default=None, description="None for embeddings and reranking")
+    second_turn: SecondTurn | None = Field(default=None, description="None where the context has no room for it")
     ram_bytes_per_token: float | None = Field(
         default=None,
         ge=0,

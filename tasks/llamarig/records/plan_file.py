@@ -1,4 +1,4 @@
-"""The plan file: plans of models with auto(), and dry-run measurements of declared placements, per box."""
+"""The plan file: plans of models with auto(), dry-run measurements of declared placements, and tunings, per box."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pydantic import Field, field_validator
 from llamarig.declare.base import Declaration
 from llamarig.declare.kv_cache import CacheType
 from llamarig.declare.placement import GiveUp, Layers
+from llamarig.declare.serve.weights import LoadMode
 from llamarig.records import store
 from llamarig.records.base import StoredRecord
+from llamarig.records.tuning import AcceptedSettings, Tuning, accepted_with
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Mib = Annotated[int, Field(ge=0)]
@@ -19,12 +21,16 @@ T = TypeVar("T")
 
 
 class PlannedDevice(Declaration):
-    """A GPU as llama.cpp listed it when the plan was made. ``free_mib``: as if no model server were running."""
+    """A GPU as llama.cpp listed it when the plan was made. ``free_mib``: as if no model server were running.
+
+    ``driver_free_mib``: the same by its driver, without the context of the program that lists it; 0 where unknown.
+    """
 
     name: str
     description: str
     total_mib: Mib
     free_mib: Mib
+    driver_free_mib: Mib = 0
     uuid: str = ""
     set_aside_mib: Mib = Field(
         default=0, description="of a GPU that shares the box's RAM: what the firmware keeps for it beside MemTotal"
@@ -48,6 +54,11 @@ class PlanInputs(Declaration):
     others_mib: tuple[Mib, ...] = Field(default=(), description="vision projector and draft model, on each GPU")
     flags: tuple[str, ...]
     release: str
+    load_mode: LoadMode | None = Field(default=None, description="as declared; none in plans of older versions")
+    offload_min_batch: str | None = Field(
+        default=None,
+        description="GGML_OP_OFFLOAD_MIN_BATCH as declared, empty where not; none in plans of older versions",
+    )
 
 
 class DeviceMemory(Declaration):
@@ -109,6 +120,45 @@ class RamBudget(Declaration):
         return self.weights_mib + self.buffers_mib + self.cache_mib + self.checkpoints_mib + self.reserve_mib
 
 
+class PlannedLoading(Declaration):
+    """How a plan loads the weights in RAM. ``mode``: none (pinned) or auto (mapped), or as declared.
+
+    ``ram_lacks_mib``, ``vram_lacks_mib`` (on each GPU): what pinned weights would need more. ``why``: why weights in
+    RAM are not pinned, empty where they are, where the owner declares the mode, and where there are none.
+    """
+
+    mode: LoadMode
+    ram_lacks_mib: Mib = 0
+    vram_lacks_mib: tuple[Mib, ...] = ()
+    why: str = ""
+
+
+class MeasuredMargin(Declaration):
+    """What a served model took on each GPU beyond what its plan predicted, after two long prompts.
+
+    It holds for these cards (UUIDs), this release, these flags (as in PlanInputs) and load mode.
+    ``beyond_mib``: on each GPU. ``left_mib``: what was free there then. ``prompt_tokens``: of each of the two prompts.
+    """
+
+    cards: tuple[str, ...]
+    release: str
+    flags: tuple[str, ...]
+    load_mode: LoadMode
+    offload_min_batch: str = ""
+    beyond_mib: tuple[Mib, ...]
+    left_mib: tuple[Mib, ...]
+    prompt_tokens: int = Field(ge=1)
+    date: str = Field(description="UTC, by the clock of the control machine")
+
+
+class MarginGain(Declaration):
+    """What a plan with a measured margin gains. ``whole_instead``: whole layers with the margins ``instead_mib``."""
+
+    measured: MeasuredMargin
+    instead_mib: tuple[Mib, ...]
+    whole_instead: int = Field(ge=0, description="by the same estimate that the search uses")
+
+
 class Proposal(Declaration):
     """A smaller placement, after a start that ran out of memory. The owner accepts it by planning anew."""
 
@@ -141,6 +191,8 @@ class Plan(Declaration):
     fit: FitResult | None = Field(default=None, description="none where --fit failed or did not run")
     dry_runs: int = 0
     notes: tuple[str, ...] = Field(default=(), description="for the owner: estimates, RAM that is short")
+    loading: PlannedLoading | None = Field(default=None, description="none in plans of older versions")
+    margin: MarginGain | None = Field(default=None, description="none where the margins are declared or the defaults")
     proposals: tuple[Proposal, ...] = ()
 
     @property
@@ -174,13 +226,23 @@ class MeasuredPlacement(Declaration):
     failed: str = ""
 
 
+class TunedModel(Declaration):
+    """The last result of tuning a model, the plan of what it proposes where that needs one, and what is accepted."""
+
+    tuning: Tuning
+    plan: Plan | None = None
+    accepted: AcceptedSettings | None = None
+
+
 class PlanFile(StoredRecord):
-    """Box -> model -> plan, and box -> model -> measurement of a declared placement."""
+    """Box -> model -> plan, measurement of a declared placement, measured margins of a plan, and result of tuning."""
 
     title: ClassVar[str] = "plan file"
 
     boxes: dict[str, dict[str, Plan]] = Field(default={})
     measured: dict[str, dict[str, MeasuredPlacement]] = Field(default={})
+    margins: dict[str, dict[str, tuple[MeasuredMargin, ...]]] = Field(default={})
+    tuned: dict[str, dict[str, TunedModel]] = Field(default={})
 
     @field_validator("boxes")
     @classmethod
@@ -220,6 +282,56 @@ def record_measurement(path: str, box: str, model: str, measured: MeasuredPlacem
     store.update(
         path, PlanFile, lambda file: file.model_copy(update={"measured": _with(file.measured, box, model, measured)})
     )
+
+
+def record_margin(path: str, box: str, model: str, margin: MeasuredMargin) -> None:
+    """Write a measured margin into the plan file, in place of those of the same load mode.
+
+    :raises RecordError: when the file cannot be read or written
+    """
+
+    def with_margin(file: PlanFile) -> PlanFile:
+        others = (one for one in file.margins.get(box, {}).get(model, ()) if one.load_mode != margin.load_mode)
+        return file.model_copy(update={"margins": _with(file.margins, box, model, (*others, margin))})
+
+    store.update(path, PlanFile, with_margin)
+
+
+def record_tuning(path: str, box: str, model: str, tuning: Tuning, plan: Plan | None) -> None:
+    """Write the result of tuning one model into the plan file; what was accepted before stays so.
+
+    :param plan: of what is proposed, where the model is placed by a plan and that differs
+    :raises RecordError: when the file cannot be read or written
+    """
+
+    def recorded(file: PlanFile) -> PlanFile:
+        before = file.tuned.get(box, {}).get(model)
+        now = TunedModel(tuning=tuning, plan=plan, accepted=None if before is None else before.accepted)
+        return file.model_copy(update={"tuned": _with(file.tuned, box, model, now)})
+
+    store.update(path, PlanFile, recorded)
+
+
+def accept_tuning(path: str, box: str, model: str) -> Tuning | None:
+    """Accept the proposal of a model, and take its plan; return it, or None where there is none.
+
+    :raises RecordError: when the file cannot be read or written
+    """
+    found: list[Tuning] = []
+
+    def accepted(file: PlanFile) -> PlanFile:
+        tuned = file.tuned.get(box, {}).get(model)
+        if tuned is None or not tuned.tuning.settings:
+            return file
+        found.append(tuned.tuning)
+        now = tuned.model_copy(update={"accepted": accepted_with(tuned.accepted, tuned.tuning)})
+        update: dict[str, object] = {"tuned": _with(file.tuned, box, model, now)}
+        if tuned.plan is not None:
+            update["boxes"] = _with(file.boxes, box, model, tuned.plan)
+        return file.model_copy(update=update)
+
+    store.update(path, PlanFile, accepted)
+    return found[0] if found else None
 
 
 def record_proposals(path: str, box: str, model: str, proposals: tuple[Proposal, ...]) -> bool:

@@ -99,6 +99,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/v1/rerank":
             self.answer({"results": RANKING["results"][:1]} if self.mode == "one-score" else RANKING)
             return
+        if self.mode.startswith("ms-"):
+            self.work(json.loads(body))
+            return
         if b"image_url" in body and self.mode in ("blind", "hears"):
             self.answer({"error": {"message": "failed to process image", "code": 500}}, 500)
             return
@@ -108,6 +111,24 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({**COMPLETION, "usage": [1]})
         else:
             self.answer(COMPLETION)
+
+    def work(self, request: dict[str, Any]) -> None:
+        """Take the milliseconds of the mode for a request (ms-50), a half of them for its prompt."""
+        milliseconds = float(self.mode.partition("-")[2])
+        time.sleep(milliseconds / 1000)
+        prompt, generated = len(request.get("prompt", ())), int(request.get("n_predict", 8))
+        cached = prompt - 300 if request.get("cache_prompt") and prompt > 300 else 0
+        prompt -= cached
+        timings = {
+            "cache_n": cached,
+            "prompt_n": prompt,
+            "prompt_ms": milliseconds / 2,
+            "prompt_per_second": 2000 * prompt / milliseconds,
+            "predicted_n": generated,
+            "predicted_ms": milliseconds / 2,
+            "predicted_per_second": 2000 * generated / milliseconds,
+        }
+        self.answer({**COMPLETION, "tokens": [7] * generated, "timings": timings})
 
     def refused(self) -> bool:
         key = self.headers.get("Authorization", "").removeprefix("Bearer ")

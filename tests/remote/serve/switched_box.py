@@ -43,10 +43,11 @@ if "LLAMARIG_FAULT" in os.environ:
 from llamarig.remote.serve import first_start, model_units
 from llamarig.remote.shared.job_status import run_job
 from llamarig.remote.shared.jobs import SwitchJob
-from llamarig.remote.serve import switch_checks, switch_unit
+from llamarig.remote.serve import speed_gate, switch_checks, switch_unit
 switch_checks.FLAGS_S = float(os.environ.get("LLAMARIG_FLAGS_S", 60))
 model_units.UNITS = Path(sys.argv.pop(1))
 switch_unit._RESTORE_WAIT_S = 2.0
+speed_gate.LOOKS, speed_gate.REQUESTS = (3, 4), 1
 first_start.RUNTIME_UNITS = model_units.UNITS / "runtime"
 run_job(SwitchJob, switch_unit.switch, unwinds=True)
 """
@@ -140,7 +141,11 @@ class SwitchedBox:
         self, text: str, name: str = "switch-a", owner: str = "anna@laptop", takeover: bool = False, **job: Any
     ) -> subprocess.Popen[bytes]:
         """Start the switch to a unit with this text, as engine/jobs.py does."""
-        whole = {
+        return self.start_job(RUN, self.job_of(text, **job), name, owner=owner, takeover=takeover)
+
+    def job_of(self, text: str, **job: Any) -> dict[str, Any]:
+        """The switch to a unit with this text, as JSON."""
+        return {
             "unit": UNIT,
             "text": text,
             "check": [sys.executable, "-c", "pass"],
@@ -161,6 +166,11 @@ class SwitchedBox:
             "pinned_mib": None,
             **job,
         }
+
+    def start_job(
+        self, program: str, whole: dict[str, Any], name: str, *, owner: str = "anna@laptop", takeover: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a program with a job."""
         self.runs += 1
         self.job_directory = self.jobs / name
         self.job_directory.mkdir(exist_ok=True)
@@ -168,7 +178,7 @@ class SwitchedBox:
             file.touch()
         request = {"job": json.dumps(whole), "owner": owner, "takeover": takeover}
         (self.job_directory / f"request-{self.runs}.json").write_text(json.dumps(request))
-        command = [sys.executable, "-B", "-c", RUN, str(self.units), str(self.job_directory), str(self.runs)]
+        command = [sys.executable, "-B", "-c", program, str(self.units), str(self.job_directory), str(self.runs)]
         with (self.root / "output").open("wb") as output:
             return subprocess.Popen(command, env=self.environment, cwd=self.root, stdout=output, stderr=output)
 

@@ -18,6 +18,9 @@ UNMAPPED: tuple[LoadMode, ...] = ("none", "mlock", "dio")
 """Modes that read the weights into buffers, which a GPU backend may pin (src/llama-model-loader.cpp:559 and 1271)."""
 HELD_IN_RAM: tuple[LoadMode, ...] = (*UNMAPPED, "mmap+mlock")
 """Modes that need RAM for all weights in RAM at once."""
+OFFLOAD_MIN_BATCH = "GGML_OP_OFFLOAD_MIN_BATCH"
+"""Environment variable of a server: from how many tokens on the GPU computes a batch with experts in RAM, 32 where it
+is not set (ggml/src/ggml-cuda/ggml-cuda.cu)."""
 
 GPU_UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DEVICE_NAME = re.compile(r"[A-Za-z]+\d+")

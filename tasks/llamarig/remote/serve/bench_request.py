@@ -2,9 +2,9 @@
 
     python3 -m llamarig.remote.serve.bench_request UNIT PROMPT_TOKENS GENERATED_TOKENS
 
-PROMPT_TOKENS 0 means 2,048, or fewer where the server's context is smaller. Nothing on the box is changed; no server is
-started or stopped. A busy server is not timed, and the task IDs of its slots show whether another request came during
-the measurement.
+PROMPT_TOKENS 0 means 2,048, or fewer where the server's context is smaller. Then a second turn of the same conversation
+is timed, of which the server has most in its cache. Nothing on the box is changed; no server is started or stopped. A
+busy server is not timed, and the task IDs of its slots show whether another request came during the measurement.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from llamarig.remote.serve.model_units import key_of, state_of
+from llamarig.remote.measure.conditions import gpu_rows, watched
+from llamarig.remote.serve.model_units import key_of, run, state_of
 from llamarig.remote.serve.probe_servers import SilentError, Slot, slots
 from llamarig.remote.serve.proof_requests import longest_input, task_of
 from llamarig.remote.shared.jobs import Timing
@@ -23,6 +25,9 @@ from llamarig.remote.shared.server_client import Server, arguments_of
 
 DEFAULT_PROMPT_TOKENS = 2048
 TIMEOUT_S = 3600
+TURN_ADDS = 256
+"""Tokens that the second turn adds: a question, or a small result of a tool."""
+_TURN_GENERATES = 16
 _TOKENS_BESIDE = 16
 """Room for the tokens that a server adds to an input, and for the query of a reranking."""
 # A prompt without repetition, because a mixture-of-experts model routes each token to experts by its content.
@@ -107,13 +112,15 @@ def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> 
             "request fewer with --data depth="
         )
     before = _idle_slots(server)
+    prompt = _prompt_of(server, wanted)
     request = {
-        "prompt": _prompt_of(server, wanted),
+        "prompt": prompt,
         "n_predict": generated_tokens,
         # So that each run computes the whole prompt and generates the same number of tokens.
         "cache_prompt": False,
         "ignore_eos": True,
         "seed": 1,
+        "return_tokens": True,
     }
     answer = server.post("/completion", request, timeout=TIMEOUT_S)
     after = slots(server)
@@ -123,12 +130,40 @@ def _time_request(server: Server, prompt_tokens: int, generated_tokens: int) -> 
             f"computed {timings.get('prompt_n')} + {timings.get('predicted_n')} tokens where {wanted} + "
             f"{generated_tokens} were requested"
         )
-    return Timing(
+    first = Timing(
         prompt_tokens=wanted,
         generated_tokens=generated_tokens,
         prompt_per_second=timings["prompt_per_second"],
         generation_per_second=timings["predicted_per_second"],
         alone=_was_alone(before, after),
+    )
+    said = [*prompt, *(answer.get("tokens") or ())]
+    if first.alone is False or len(said) + TURN_ADDS + _TURN_GENERATES > context:
+        return first
+    return _with_second_turn(server, first, said)
+
+
+def _with_second_turn(server: Server, first: Timing, said: list[int]) -> Timing:
+    """Time the turn after the first one: what was said before comes out of the server's cache.
+
+    :param said: tokens of the first turn, prompt and answer
+    """
+    added = _prompt_of(server, len(said) + TURN_ADDS)[len(said) :]  # words that the first turn has not had
+    before = slots(server)
+    request = {
+        "prompt": [*said, *added],
+        "n_predict": _TURN_GENERATES,
+        "cache_prompt": True,
+        "ignore_eos": True,
+        "seed": 1,
+    }
+    timings = server.post("/completion", request, timeout=TIMEOUT_S).get("timings", {})
+    return replace(
+        first,
+        alone=None if first.alone is None else _was_alone(before, slots(server)),
+        turn_s=round(timings["prompt_ms"] / 1000, 5),
+        turn_tokens=len(said) + len(added),
+        turn_computed=timings["prompt_n"],
     )
 
 
@@ -141,9 +176,16 @@ def measure(unit: str, prompt_tokens: int, generated_tokens: int) -> Timing:
         arguments, server = arguments_of(pid), Server.of_process(pid, key_of(unit))
         if not server.is_healthy():
             return Timing(problem="is not ready: it may still be loading")
-        if task_of(arguments) != "completion":
-            return _time_input(server, arguments, prompt_tokens)
-        return _time_request(server, prompt_tokens, generated_tokens)
+        group = run(["systemctl", "show", unit, "-p", "ControlGroup", "--value"]).strip()
+        with watched(group, pid) as watch:
+            if task_of(arguments) != "completion":
+                timing = _time_input(server, arguments, prompt_tokens)
+            else:
+                timing = _time_request(server, prompt_tokens, generated_tokens)
+            found = watch.conditions()
+        # A short request ends before the first look at the clocks, which have not fallen yet.
+        clocks = found.gpu_mhz or tuple(clock for clock, _ in gpu_rows())
+        return replace(timing, gpu_mhz=clocks, throttled=found.throttled)
     except NotTimedError as error:
         return Timing(problem=str(error))
     except SilentError:

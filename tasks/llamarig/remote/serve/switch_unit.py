@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llamarig.remote.serve import model_units
@@ -35,6 +36,7 @@ from llamarig.remote.serve.model_units import (
 )
 from llamarig.remote.serve.port_in_use import await_left_connections, could_not_bind
 from llamarig.remote.serve.roll_back import roll_back, roll_back_now
+from llamarig.remote.serve.speed_gate import check_not_refused, compared, speed_before
 from llamarig.remote.serve.switch_checks import (
     check_certificate,
     check_flags,
@@ -70,7 +72,7 @@ _RESTORE_WAIT_S = 60.0
 
 def switch(job: SwitchJob, progress: Progress) -> str:
     """Install the unit; where the job asks for it, start it and check its answers. Return the final message."""
-    with _exclusive_switch(Path(job.proof).parent, progress):
+    with exclusive_switch(Path(job.proof).parent, progress):
         return _switch(job, progress)
 
 
@@ -83,6 +85,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     progress.step("checking the flags against the build")
     check_key_file(job)
     check_certificate(job)
+    check_not_refused(job)
     check_flags(job.check)
     if job.needs_gpu:
         check_gpu(job)
@@ -90,6 +93,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
         return _install(job)
     journal = what_serves(job, left)
     check_port(job.port, [unit, *job.peers], "; nothing was changed")
+    before = speed_before(job, journal, progress)
     began: float | None = None
 
     def attempt(job: SwitchJob) -> Answer:
@@ -112,6 +116,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
         write_journal(directory, journal)
         try:
             started = start_as_planned(job, progress, attempt)
+            speed = compared(started.job, journal, before, progress, attempt)
             _set_what_starts_at_boot(job)
             record_start(started, time.monotonic() - (began or 0))  # from here on, the new server is what served
         except StoppedError:
@@ -127,7 +132,7 @@ def _switch(job: SwitchJob, progress: Progress) -> str:
     delete_journal(directory, journal)
     away = f"{unit} answers; it was away for {time.monotonic() - (began or 0):.0f} s"
     pageable = pageable_warning(state_of(unit)["MainPID"], job.pinned_mib)
-    return "; ".join(filter(None, (away, started.remark, pageable)))
+    return "; ".join(filter(None, (away, started.remark, speed, pageable)))
 
 
 def _install(job: SwitchJob) -> str:
@@ -167,7 +172,7 @@ def describe(failure: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
+def exclusive_switch(directory: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock of switches and restores. No other switch runs beside an admitted one, but a restore may."""
     with contextlib.ExitStack() as held:
         try:
@@ -240,7 +245,8 @@ def record_start(started: Started, away_s: float) -> None:
     job, answer = started.job, started.answer
     record = StartRecord(
         text=job.text,
-        job=job,
+        # Without the gate: a rollback to this start is not compared with what it leaves.
+        job=replace(job, gate=None),
         text_sha256=hashlib.sha256(job.text.encode()).hexdigest(),
         proved_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         build_info=answer.build_info,

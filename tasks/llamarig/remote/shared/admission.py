@@ -31,6 +31,8 @@ LOCK = "lock"
 OWNER = "owner.json"
 _STOP_WAIT_S = 300.0
 """Seconds for jobs to end that are stopped: a switch restores what served."""
+TUNING = ".tune"
+"""End of the name of a switch that tries settings and returns to what served. No model's name has a dot."""
 _KINDS = {
     "switch": "the switch of model",
     "build": "a build of llama.cpp",
@@ -130,6 +132,8 @@ def owner_of(directory: Path) -> JobOwner:
 def job_words(name: str) -> str:
     """A job in words, by its name."""
     kind, _, of = name.partition("-")
+    if name.endswith(TUNING):
+        return f"the tuning of model {of[: -len(TUNING)]}"
     return f"{_KINDS[kind]} {of}".strip() if kind in _KINDS else "a download of models"
 
 

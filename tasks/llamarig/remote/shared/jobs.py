@@ -235,6 +235,23 @@ class BackOff(Record):
 
 
 @dataclass(frozen=True)
+class SpeedGate(Record):
+    """What a new release is compared with (serve/speed_gate.py).
+
+    ``limit``: fraction by which a prompt and an answer may take longer; ``release``: that serves now; ``prompt_tokens``
+    and ``generated_tokens``: of the request; the rates: of the last timing of that release, in tokens per second, 0
+    where there is none.
+    """
+
+    limit: float
+    release: str
+    prompt_tokens: int
+    generated_tokens: int
+    prompt_per_second: float = 0.0
+    generation_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
 class SwitchJob(Record):
     """Work of serve/switch_unit.py: install the unit ``text`` as ``unit`` and, where ``start``, switch to it.
 
@@ -242,7 +259,8 @@ class SwitchJob(Record):
     ``enable`` to disable; ``retired``: those of them to disable in any case; ``environment``: for listing GPUs;
     ``model_bytes``: size of the model's files; ``context_per_slot``: tokens; ``proof``: path of the unit's StartRecord;
     ``pinned_mib``: RAM that should be locked, None where none should; ``backed_off``: set by the program when it took a
-    step down; ``inputs``: digest of the identities of the model's files; ``web_ui``: its pages should be there.
+    step down; ``inputs``: digest of the identities of the model's files; ``web_ui``: its pages should be there;
+    ``gate``: the speed of another release that it must not fall behind, None where nothing is compared.
     """
 
     unit: str
@@ -266,6 +284,7 @@ class SwitchJob(Record):
     backed_off: Optional[BackOff] = None
     inputs: str = ""
     web_ui: bool = False
+    gate: Optional[SpeedGate] = None
 
 
 @dataclass(frozen=True)
@@ -323,7 +342,10 @@ class JobStatus(Record):
 class Timing(Record):
     """Timings of one request as the server reports them, or the ``problem``: why there are none.
 
-    ``alone``: whether the server had no other request meanwhile; None where it does not show its slots.
+    ``alone``: whether the server had no other request meanwhile; None where it does not show its slots. ``turn_s``:
+    seconds to the first token of a second turn, which adds to the first one's tokens, so that the prompt cache has most
+    of them; ``turn_tokens``: of its prompt, of which ``turn_computed`` were computed; all 0 where none was timed.
+    ``gpu_mhz``: median clock of each NVIDIA GPU meanwhile, in nvidia-smi's order; ``throttled``: in words.
     """
 
     prompt_tokens: int = 0
@@ -332,3 +354,8 @@ class Timing(Record):
     generation_per_second: float = 0.0
     alone: Optional[bool] = None
     problem: str = ""
+    turn_s: float = 0.0
+    turn_tokens: int = 0
+    turn_computed: int = 0
+    gpu_mhz: tuple[int, ...] = ()
+    throttled: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Tuning: which settings are tried on a box, and what the measurements say. Pure."""
