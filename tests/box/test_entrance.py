@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,15 @@ import pytest
 
 from tests.box import sudo_login
 from tests.box.deployment import Deployment
+from tests.box.rehearse import chat
 from tests.prepared_pyinfra import run_pyinfra
 
 pytestmark = pytest.mark.box
 
 NAME = "entrance"
 """The box's name in ~/.ssh/config."""
+PORT = 18
+"""Of the model, after the box's own port."""
 STAND_IN = Path(__file__).with_name("nvidia_smi_stand_in.py")
 PROGRAM = "/usr/local/bin/nvidia-smi"
 SURVEY = ("-y", "inventory/home.py", "tasks/survey.py")
@@ -142,6 +145,59 @@ def test_a_box_without_cards_is_surveyed_by_any_user(repository: Repository, dep
     config.write_text(config.read_text().replace("User owner", "User root"))
     code, lines = repository.run("inventory/home.py", "deploy.py", "--dry")
     assert code == 0, "\n".join(lines)
+
+
+@pytest.fixture
+def stand_ins(repository: Repository, deployment: Deployment) -> Iterator[Callable[[], None]]:
+    """Puts what stands in for GitHub and for the Hub into the file that the survey has written.
+
+    Afterwards the box is the rehearsal's again.
+    """
+    source, hub = deployment.rig["builds"][0]["source"], deployment.rig["hub"]
+    file = repository.directory / "group_data/boxes.py"
+
+    def put() -> None:
+        text = file.read_text()
+        for old, new in (
+            ("d.git_source(commit=llama_cpp_commit)", repr(source)),
+            # A container may not set the swappiness of its host.
+            ("rig = d.rig(\n", f"rig = d.rig(\n    hub={hub!r},\n    host=d.host_policy(swappiness=None),\n"),
+        ):
+            assert old in text
+            text = text.replace(old, new)
+        file.write_text(text)
+
+    yield put
+    unit = "llamarig-tiny-qwen3-next.service"
+    deployment.shell(f"systemctl disable -q --now {unit}; rm -f /etc/systemd/system/{unit}; systemctl daemon-reload")
+    outcome = deployment.run()
+    assert outcome.code == 0, str(outcome)
+    assert chat(deployment.address, "As before?")
+
+
+def test_from_an_empty_directory_to_a_model_that_serves(
+    repository: Repository, stand_ins: Callable[[], None], deployment: Deployment
+) -> None:
+    """Nothing is typed but commands, and the line that `choose` prints is pasted where the survey has left room."""
+    repository.block(*SURVEY)
+    stand_ins()
+    chosen = repository.block(
+        "-y", "inventory/home.py", "tasks/choose.py", "--data", "repo=llamarig/Tiny-Qwen3-Next-GGUF"
+    )
+    assert chosen[0].startswith(f"{NAME}: llamarig/Tiny-Qwen3-Next-GGUF: F16 with a context of "), "\n".join(chosen)
+    line = next(line for line in chosen if line.startswith("d.model("))
+    # Boxes of tests share the ports of this machine.
+    port = deployment.box.port + PORT
+    line = line.replace("port=8080", f"port={port}")
+    file = repository.directory / "group_data/boxes.py"
+    file.write_text(file.read_text().replace("    models=[\n", f"    models=[\n        {line}\n"))
+
+    code, lines = repository.run("-y", "inventory/home.py", "deploy.py")
+    assert code == 0, "\n".join(lines)
+    assert chat(f"http://127.0.0.1:{port}", "Are you there?")
+    shown = repository.block("-y", "inventory/home.py", "tasks/status.py")
+    assert any(line.startswith("tiny-qwen3-next") and "  answers, " in line for line in shown), "\n".join(shown)
+    assert repository.block("inventory/home.py", "deploy.py", "--dry")[0] == f"{NAME}: as declared"
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_wheel_has_every_file_of_a_repository() -> None:
 def test_a_script_runs_the_packaged_one_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert init([str(tmp_path)]) == 0
     included: list[str] = []
-    monkeypatch.setattr("pyinfra.local.include", included.append)
+    monkeypatch.setattr("runpy.run_path", included.append)
     for name in ("deploy.py", "tasks/audit.py"):
         source = (tmp_path / name).read_text()
         exec(compile(source, name, "exec"), {"__file__": str(tmp_path / name)})

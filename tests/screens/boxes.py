@@ -9,34 +9,47 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from llamarig.commands.audit import queries_of_audit
 from llamarig.commands.status import queries_of_status
+from llamarig.declare.rig import Hub as HubSettings
 from llamarig.declare.rig import Rig
 from llamarig.declare.workload import Workload
 from llamarig.engine.item import Query, query
-from llamarig.facts.files import Sha256Sums
+from llamarig.facts.files import FileSizes, Sha256Sums
+from llamarig.facts.installation import Installed
 from llamarig.facts.measurements import RequestTimed
-from llamarig.facts.processor_topology import ProcessorTopology
+from llamarig.facts.plannable_devices import HeldByServers
+from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
+from llamarig.facts.server_processes import ServerStarts
 from llamarig.facts.start_records import PreviousProofs, Proofs
+from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
-from llamarig.measure.candidates import Box as TunedBox
-from llamarig.measure.candidates import candidates, combined
-from llamarig.remote.measure.conditions import Conditions
-from llamarig.remote.measure.paired_difference import Rule
-from llamarig.remote.measure.replay import Replayed
-from llamarig.remote.measure.search import Sample, Search, finals, screen
-from llamarig.remote.measure.tune_job import TakenSample
+from llamarig.items.releases import release_directories
 from llamarig.remote.shared.unit_directives import directives_sha256
 
-from tests.items.converged_box import Box, batch_reply, converged_box, cpu_rig, fact_command, write_lock_file
+from tests.box.hub import Hub
+from tests.box.sparse_models import write_sparse
+from tests.items.converged_box import (
+    LOCKED_FILE,
+    SECOND_FILE,
+    Box,
+    batch_reply,
+    converged_box,
+    cpu_rig,
+    fact_command,
+    write_lock_file,
+)
+from tests.placement.model_shapes import QWEN3_30B_A3B
 
 UNIT = "llamarig-m.service"
+ANSWERS = Path(__file__).parents[1] / "facts/data/answers"
 GONE = ("gone", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_connect_retries": 0})
 """A host that refuses connections."""
 _SERVED = "llamarig-m.service answers; it was away for 41 s"
@@ -62,15 +75,27 @@ def clean(rig: Rig) -> Described:
     box = converged_box(rig)
     activity = {"ready": True, "context": 4096, "slots": 1, "busy": 0}
     speed = {"prompt_per_second": 184.06, "generation_per_second": 68.46}
+    box.outputs[query(HeldByServers)] = "MemAvailable:   31457280 kB"
+    box.outputs[query(FileSizes, paths=PROGRAM_PATHS)] = "\n".join(f"1000 {path}" for path in PROGRAM_PATHS)
     box.outputs[query(ServerActivity)] = json.dumps({UNIT: {**activity, **speed}})
     box.outputs[query(Sha256Sums, paths=list(box.here.programs))] = "\n".join(
         f"{file.sha256}  {path}" for path, file in box.here.programs.items()
     )
+    box.outputs[query(Installed)] = (ANSWERS / "Installed.nspawn_debian13.txt").read_text()
+    box.outputs[query(ServerStarts)] = (ANSWERS / "ServerStarts.nspawn_debian13.txt").read_text()
     timing = {"prompt_tokens": 1024, "generated_tokens": 128, "prompt_per_second": 190.5, "generation_per_second": 70.1}
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=0, generated_tokens=128)] = json.dumps(
         {**timing, "alone": True}
     )
     return Described(box, {"state": "done", "message": _SERVED})
+
+
+def with_own_start(rig: Rig) -> Described:
+    """As declared, and a unit of the owner's own runs a llama-server beside it."""
+    described = clean(rig)
+    of = query(ServerStarts)
+    described.box.outputs[of] = described.box.outputs[of].replace("unit=llamarig-tiny.service", "unit=mine.service")
+    return described
 
 
 def drifted(rig: Rig) -> Described:
@@ -140,75 +165,55 @@ def rolled_back(rig: Rig) -> Described:
     return described
 
 
-def tuned(rig: Rig) -> Described:
-    """As declared; a larger ubatch and other threads are faster there, and the rest is not."""
-    return _tuned(rig, {"ubatch 2048": 1.21, "threads 6": 1.04, "all": 1.27})
+def without_release(rig: Rig) -> Described:
+    """A box that was never deployed to."""
+    described = clean(rig)
+    described.box.outputs[query(Releases, directories=release_directories(rig))] = ""
+    return described
 
 
-def tuned_for_nothing(rig: Rig) -> Described:
-    """As declared, and nothing is faster."""
-    return _tuned(rig, {})
+# Of the quants below, the largest first, with the whole vocabulary and with a shorter one.
+_HOST_MIB = (31000, 30700, 21100, 20900, 17900, 17700)
+_DRY_RUNS = "\n".join(f"run={number}\nHost {mib} 3072 302\nexit=0" for number, mib in enumerate(_HOST_MIB))
+REPOSITORY = "acme/Qwen3-30B-A3B-GGUF"
+_QUANTS = ("Q8_0", "Q5_K", "Q4_K_M")
 
 
-def _tuned(rig: Rig, speeds: Mapping[str, float]) -> Described:
-    described, model = clean(rig), rig.models[0]
-    topology = "\n".join(f"{cpu},{cpu // 2},0" for cpu in range(16))
-    described.box.outputs[query(ProcessorTopology)] = f"{topology}\nfast"
-    box = TunedBox(online=16, cores=8, first=frozenset(range(0, 16, 2)))
-    # Without those whose flags the release of these boxes does not have.
-    flags = [one for one in candidates(rig, model, box) if one.knob not in ("priority", "speculation")]
-    names = [one.name for one in flags]
-    screening, found = _samples(screen(names), speeds)
-    best = [(one, found.candidates[one.name].faster or 0) for one in flags if found.candidates[one.name].is_promising]
-    finalists = [one.name for one in combined(model, best)]
-    together = {finalists[0]: speeds["all"]} if len(finalists) > 1 else {}
-    timed, _ = _samples(finals(finalists, Rule(comparisons=len(finalists))), {**speeds, **together})
-    more = {
-        "echo job=switch-m.tune": f"job=switch-m.tune\nstatus={json.dumps({'state': 'done', 'message': _TUNED})}",
-        "switch-m.tune/screening-": screening,
-        "switch-m.tune/finals-": timed,
-    }
-    return Described(described.box, described.switch, more)
-
-
-_TUNED = "27 samples; llamarig-m.service serves again as before; it was away for 212 s, and answers"
-
-
-def _samples(search: Search[Any], speeds: Mapping[str, float]) -> tuple[str, Any]:
-    """The lines that a box would write where the current setting takes 60 s and others are so much faster."""
-    lines: list[str] = []
-    try:
-        wanted = next(search)
-        while True:
-            speed = speeds.get(wanted.candidate, 1.0) * (1 + 0.002 * (len(lines) % 3))
-            replayed = Replayed(
-                seconds=round(60 / speed, 3),
-                first_token_s=round(21 / speed, 3),
-                turn_first_token_s=(round(2.1 / speed, 3), round(2.4 / speed, 3)),
-                prompt_per_second=round(390 * speed, 1),
-                generation_per_second=68.5,
-                depth=3120,
-            )
-            sample = Sample(wanted.candidate, run="1", replayed=replayed, start_s=4.0)
-            lines.append(json.dumps(TakenSample(sample, Conditions(other_load=0.01)).to_json()))
-            wanted = search.send(sample)
-    except StopIteration as end:
-        return "\n".join(lines), end.value
+@contextmanager
+def served_quants(directory: Path) -> Iterator[str]:
+    """A stand-in Hub with three quants of a model; its endpoint."""
+    directory.mkdir()
+    files = [
+        write_sparse(directory, f"Qwen3-30B-A3B-{quant}", replace(QWEN3_30B_A3B, quant=quant))[0] for quant in _QUANTS
+    ]
+    with Hub(directory) as hub:
+        hub.add_sparse_repo(REPOSITORY, {file.name: file for file in files})
+        # A newer version of what the boxes serve.
+        hub.add_sparse_repo("o/r", {LOCKED_FILE.path: files[0], SECOND_FILE.path: files[1]})
+        yield hub.endpoint
 
 
 Kind = Callable[[Rig], Described]
 
 
 def write_inventory(
-    directory: Path, hosts: Mapping[str, Kind | None], models: Iterable[str], *, workload: bool = False
+    directory: Path,
+    hosts: Mapping[str, Kind | None],
+    models: Iterable[str],
+    endpoint: str = "",
+    *,
+    workload: bool = False,
 ) -> Path:
     """Write an inventory, its lock, and the replies of its boxes.
 
     :param hosts: name -> kind of box; None for one that cannot be reached
+    :param endpoint: of the Hub, where a command asks it
     :param workload: whether the models have one
     """
     paths = {"model_lock": "lock.json", "plan_file": "plans.json", "bench_ledger": "ledger.jsonl"}
     rig = cpu_rig(models=models, **{name: str(directory / file) for name, file in paths.items()})
+    if endpoint:
+        rig = rig.model_copy(update={"hub": HubSettings(endpoint=endpoint)})
     if len(rig.models) > 1:
         alone = [
             one.model_copy(update={"serve": one.serve.model_copy(update={"coexists": False})}) for one in rig.models
@@ -244,6 +249,7 @@ def _replies(described: Described, rig: Rig) -> dict[str, str]:
     batches: dict[str, str] = {}
     for of in (queries_of_audit, queries_of_status):
         batches |= batch_reply(of(rig, box.here), box.outputs)
+    batches |= batch_reply(queries_of_box(rig), box.outputs) | {"plan.dry_runs": _DRY_RUNS}
     facts = {fact_command(one): text for one, text in _others(box.outputs).items()}
     return {"id -u; id -un": "0\nroot", **described.more, **jobs, **batches, **box.replies(), **facts}
 

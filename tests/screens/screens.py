@@ -9,13 +9,14 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
 from tests.prepared_pyinfra import ROOT, run_pyinfra
-from tests.screens import boxes, survey_boxes
+from tests.screens import boxes, survey_boxes, tuned_boxes
 from tests.screens.boxes import Kind, write_inventory
 
 DIRECTORY = Path(__file__).parent / "recorded"
@@ -34,6 +35,11 @@ class Screen:
     workload: bool = False
     repository: Callable[[Path], None] | None = None
     """Makes the owner's repository that it runs in, where that is another directory than the clone."""
+    asks_hub: bool = False
+    """Whether a stand-in Hub runs beside it."""
+
+
+_QUANTS = ("tasks/choose.py", "--data", f"repo={boxes.REPOSITORY}", "--data", "context=32768")
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -62,6 +68,9 @@ SCREENS: dict[str, Screen] = {
     "audit-drift": _one(boxes.drifted, "tasks/audit.py"),
     "audit-three-hosts": _three("tasks/audit.py"),
     "audit-rolled-back": _one(boxes.rolled_back, "tasks/audit.py"),
+    "choose-clean": Screen({"box": boxes.clean}, _QUANTS, asks_hub=True),
+    "choose-no-release": Screen({"box": boxes.without_release}, _QUANTS, asks_hub=True),
+    "choose-three-hosts": Screen({"a": boxes.clean, "b": boxes.without_release, "gone": None}, _QUANTS, asks_hub=True),
     "status-clean": _one(boxes.clean, "tasks/status.py"),
     "status-drift": _one(boxes.drifted, "tasks/status.py"),
     "status-three-hosts": _three("tasks/status.py"),
@@ -84,12 +93,20 @@ SCREENS: dict[str, Screen] = {
     "plan-three-hosts": _three("tasks/plan.py"),
     "bench-clean": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2"),
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
-    "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
-    "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
+    "tune": Screen({"box": tuned_boxes.tuned}, ("tasks/tune.py",), workload=True),
+    "tune-nothing-better": Screen({"box": tuned_boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
     "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
     "tune-nothing-to-accept": _one(boxes.clean, "tasks/tune.py", "--data", "accept=m"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
     "prune-three-hosts": _three("tasks/prune.py"),
+    "adopt-nothing": _one(boxes.clean, "tasks/adopt.py"),
+    "adopt": _one(boxes.with_own_start, "tasks/adopt.py"),
+    "adopt-three-hosts": Screen({"a": boxes.with_own_start, "b": boxes.clean, "gone": None}, ("tasks/adopt.py",)),
+    "uninstall-clean": _one(boxes.clean, "tasks/uninstall.py"),
+    "uninstall-box": _one(boxes.clean, "tasks/uninstall.py", "--data", "delete=box"),
+    "uninstall-three-hosts": _three("tasks/uninstall.py"),
+    "lock-newer": Screen({"box": boxes.clean}, ("tasks/lock.py",), asks_hub=True),
+    "lock-three-hosts": Screen(_THREE, ("tasks/lock.py",), asks_hub=True),
 }
 
 
@@ -97,14 +114,15 @@ def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
     cwd, inventory = ROOT, Path("inventory/home.py")
-    if screen.repository is not None:
-        cwd = directory
-        screen.repository(directory)
-    else:
-        inventory = write_inventory(directory, screen.hosts, screen.models, workload=screen.workload)
-    done = run_pyinfra(
-        *screen.options, inventory, *screen.arguments, cwd=cwd, env={**os.environ, "COLUMNS": "120"}, timeout=300
-    )
+    # The cache is the test's own, since a header that is in it is not fetched again.
+    environment = {**os.environ, "COLUMNS": "120", "XDG_CACHE_HOME": str(directory / "cache")}
+    with boxes.served_quants(directory / "hub") if screen.asks_hub else nullcontext("") as endpoint:
+        if screen.repository is not None:
+            cwd = directory
+            screen.repository(directory)
+        else:
+            inventory = write_inventory(directory, screen.hosts, screen.models, endpoint, workload=screen.workload)
+        done = run_pyinfra(*screen.options, inventory, *screen.arguments, cwd=cwd, env=environment, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"
 

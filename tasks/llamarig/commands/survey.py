@@ -12,27 +12,17 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from llamarig.commands.read_hardware import read_hardware
 from llamarig.commands.survey_files import Written, file_of, owners_groups, taken_names, write_files
 from llamarig.declare.mistakes import explain
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse
-from llamarig.engine.run import conclude, of_host, read_all, read_fact, run
-from llamarig.facts.compilers import CompilersFound
-from llamarig.facts.cuda_toolkits import ToolkitVersions, Version
-from llamarig.facts.display_cards import DisplayCards
-from llamarig.facts.filesystems import Filesystems
-from llamarig.facts.gpus import Gpus
-from llamarig.facts.installed_toolkits import InstalledToolkits
-from llamarig.facts.machine import MachineState
-from llamarig.facts.nvidia_packages import NvidiaPackages
-from llamarig.facts.platform import HostPlatform
-from llamarig.facts.processor import ProcessorFound
-from llamarig.facts.ram import MemoryModules
+from llamarig.engine.run import conclude, run
 from llamarig.survey.cards import nvidia_cards, other_cards
 from llamarig.survey.comparison import differences
 from llamarig.survey.destinations import Undeclared
-from llamarig.survey.hardware import Hardware, driver_packages, queries_of_survey, queries_of_toolkits
+from llamarig.survey.hardware import Hardware
 from llamarig.survey.propose import proposal
 from llamarig.survey.screen import declared_box, new_box
 from llamarig.survey.words import cards_words
@@ -56,7 +46,7 @@ def survey() -> None:
     tasks/survey.py calls this for each host while pyinfra prepares: all hosts are read before a file is written.
     """
     run().only_looks = True
-    found = _read()
+    found = read_hardware()
     if found is not None:
         _survey_run().hardware[host.name] = found
         # Of a run that ends here, with --dry or where the owner does not go on.
@@ -70,28 +60,6 @@ def _survey_run() -> SurveyRun:
         this.survey = SurveyRun()
     found: SurveyRun = this.survey
     return found
-
-
-def _read() -> Hardware | None:
-    """The facts of the current host, with two commands; None where one did not end, which has been reported."""
-    read_all(queries_of_survey())
-    installed: tuple[str, ...] = read_fact(InstalledToolkits)
-    paths = sorted(installed)
-    read_all(queries_of_toolkits(paths))
-    toolkits: dict[str, Version] = read_fact(ToolkitVersions, paths=paths)
-    found = Hardware(
-        gpus=read_fact(Gpus),
-        bus=read_fact(DisplayCards),
-        machine=read_fact(MachineState),
-        platform=read_fact(HostPlatform),
-        processor=read_fact(ProcessorFound),
-        ram=read_fact(MemoryModules),
-        driver=read_fact(NvidiaPackages, packages=driver_packages()),
-        compilers=read_fact(CompilersFound, paths=paths),
-        toolkits=toolkits,
-        filesystems=read_fact(Filesystems),
-    )
-    return None if of_host().unanswered else found
 
 
 @operation()

@@ -7,18 +7,16 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from llamarig.adopt.call import literal
 from llamarig.declare.build import LLAMA_CPP_COMMIT, Build
 from llamarig.declare.host_policy import GpuCard, NvidiaDriver
 from llamarig.items.cards_in_use import vendor_of
 from llamarig.remote.shared.printable import printable
 from llamarig.survey.cards import Card, architecture_of
 from llamarig.survey.proposal import Proposal
+from llamarig.survey.serve_settings import arguments, settings_of_hardware
 
 _WIDTH = 120
-_DISPLAY_MARGIN_MIB = 1024
-"""Kept free on a card with a display, as the owner of box A does (group_data/rtx4090_rtx5070ti.py)."""
-_MARGIN_MIB = 384
-"""The default of auto()."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,7 @@ def example_model(proposal: Proposal) -> list[str]:
     serve = [
         "port=8080,",
         "context=32768,",
-        f"placement={_placement(proposal)},",
-        *(f"{name}={value}," for name, value in serve_settings(proposal).items()),
+        *(f"{name}={literal(value)}," for name, value in arguments(settings_of_hardware(proposal)).items()),
     ]
     return [
         "d.model(",
@@ -154,31 +151,6 @@ def example_model(proposal: Proposal) -> list[str]:
         "    ),",
         "),",
     ]
-
-
-def serve_settings(proposal: Proposal) -> dict[str, str]:
-    """Fields of ``serve(...)`` that this hardware needs -> their values as Python text."""
-    cards = [card for card in proposal.cards if card.vendor == "nvidia"]
-    settings = {}
-    if proposal.builds[0].backend == "cuda" and (len(cards) > 1 or proposal.unused):
-        if all(card.uuid for card in cards):
-            settings["gpus"] = _tuple([card.uuid for card in cards])
-        else:
-            settings["environment"] = '{"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}'
-    if proposal.threads is not None and proposal.cpu_affinity is not None:
-        settings |= {"threads": str(proposal.threads), "cpu_affinity": _quoted(proposal.cpu_affinity)}
-    return settings
-
-
-def _placement(proposal: Proposal) -> str:
-    if not proposal.cards or proposal.builds[0].backend == "cpu":
-        return "d.cpu_only()"
-    margins = [_DISPLAY_MARGIN_MIB if card.display else _MARGIN_MIB for card in proposal.cards]
-    if set(margins) == {_MARGIN_MIB}:
-        return "d.auto()"
-    if len(set(margins)) == 1:
-        return f"d.auto(margin_mib={margins[0]})"
-    return f"d.auto(per_gpu=({', '.join(map(str, margins))}))"
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
