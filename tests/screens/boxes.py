@@ -27,7 +27,6 @@ from llamarig.facts.gpus import Gpus
 from llamarig.facts.installation import Installed
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.plannable_devices import HeldByServers
-from llamarig.facts.processor_topology import ProcessorTopology
 from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
 from llamarig.facts.server_processes import ServerStarts
@@ -35,15 +34,8 @@ from llamarig.facts.start_records import PreviousProofs, Proofs
 from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
 from llamarig.items.releases import release_directories
-from llamarig.measure.candidates import Box as TunedBox
-from llamarig.measure.candidates import candidates, combined
 from llamarig.records.plan_file import record_plan
 from llamarig.records.timing_changes import release_of
-from llamarig.remote.measure.conditions import Conditions
-from llamarig.remote.measure.paired_difference import Rule
-from llamarig.remote.measure.replay import Replayed
-from llamarig.remote.measure.search import Sample, Search, finals, screen
-from llamarig.remote.measure.tune_job import TakenSample
 from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.box.hub import Hub
@@ -204,62 +196,6 @@ def rolled_back(rig: Rig) -> Described:
     return described
 
 
-def tuned(rig: Rig) -> Described:
-    """As declared; a larger ubatch and other threads are faster there, and the rest is not."""
-    return _tuned(rig, {"ubatch 2048": 1.21, "threads 6": 1.04, "all": 1.27})
-
-
-def tuned_for_nothing(rig: Rig) -> Described:
-    """As declared, and nothing is faster."""
-    return _tuned(rig, {})
-
-
-def _tuned(rig: Rig, speeds: Mapping[str, float]) -> Described:
-    described, model = clean(rig), rig.models[0]
-    topology = "\n".join(f"{cpu},{cpu // 2},0" for cpu in range(16))
-    described.box.outputs[query(ProcessorTopology)] = f"{topology}\nfast"
-    box = TunedBox(online=16, cores=8, first=frozenset(range(0, 16, 2)))
-    # Without those whose flags the release of these boxes does not have.
-    flags = [one for one in candidates(rig, model, box) if one.knob not in ("priority", "speculation")]
-    names = [one.name for one in flags]
-    screening, found = _samples(screen(names), speeds)
-    best = [(one, found.candidates[one.name].faster or 0) for one in flags if found.candidates[one.name].is_promising]
-    finalists = [one.name for one in combined(model, best)]
-    together = {finalists[0]: speeds["all"]} if len(finalists) > 1 else {}
-    timed, _ = _samples(finals(finalists, Rule(comparisons=len(finalists))), {**speeds, **together})
-    more = {
-        "echo job=switch-m.tune": f"job=switch-m.tune\nstatus={json.dumps({'state': 'done', 'message': _TUNED})}",
-        "switch-m.tune/screening-": screening,
-        "switch-m.tune/finals-": timed,
-    }
-    return Described(described.box, described.switch, more)
-
-
-_TUNED = "27 samples; llamarig-m.service serves again as before; it was away for 212 s, and answers"
-
-
-def _samples(search: Search[Any], speeds: Mapping[str, float]) -> tuple[str, Any]:
-    """The lines that a box would write where the current setting takes 60 s and others are so much faster."""
-    lines: list[str] = []
-    try:
-        wanted = next(search)
-        while True:
-            speed = speeds.get(wanted.candidate, 1.0) * (1 + 0.002 * (len(lines) % 3))
-            replayed = Replayed(
-                seconds=round(60 / speed, 3),
-                first_token_s=round(21 / speed, 3),
-                turn_first_token_s=(round(2.1 / speed, 3), round(2.4 / speed, 3)),
-                prompt_per_second=round(390 * speed, 1),
-                generation_per_second=68.5,
-                depth=3120,
-            )
-            sample = Sample(wanted.candidate, run="1", replayed=replayed, start_s=4.0)
-            lines.append(json.dumps(TakenSample(sample, Conditions(other_load=0.01)).to_json()))
-            wanted = search.send(sample)
-    except StopIteration as end:
-        return "\n".join(lines), end.value
-
-
 def without_release(rig: Rig) -> Described:
     """A box that was never deployed to."""
     described = clean(rig)
@@ -302,8 +238,8 @@ def write_inventory(
     """Write an inventory, its lock, and the replies of its boxes.
 
     :param hosts: name -> kind of box; None for one that cannot be reached
-    :param workload: whether the models have one
     :param endpoint: of the Hub, where a command asks it
+    :param workload: whether the models have one
     """
     paths = {"model_lock": "lock.json", "plan_file": "plans.json", "bench_ledger": "ledger.jsonl"}
     rig = cpu_rig(models=models, **{name: str(directory / file) for name, file in paths.items()})

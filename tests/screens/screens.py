@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from tests.prepared_pyinfra import ROOT, run_pyinfra
-from tests.screens import boxes, survey_boxes
+from tests.screens import boxes, survey_boxes, tuned_boxes
 from tests.screens.boxes import Kind, write_inventory
 
 DIRECTORY = Path(__file__).parent / "recorded"
@@ -95,8 +95,8 @@ SCREENS: dict[str, Screen] = {
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
     "bench-margin": _one(boxes.planned_for_a_card, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
     "bench-margin-of-no-plan": _one(boxes.clean, "tasks/bench.py", "--data", "runs=2", "--data", "margin=1"),
-    "tune": Screen({"box": boxes.tuned}, ("tasks/tune.py",), workload=True),
-    "tune-nothing-better": Screen({"box": boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
+    "tune": Screen({"box": tuned_boxes.tuned}, ("tasks/tune.py",), workload=True),
+    "tune-nothing-better": Screen({"box": tuned_boxes.tuned_for_nothing}, ("tasks/tune.py",), workload=True),
     "tune-without-workload": _one(boxes.clean, "tasks/tune.py"),
     "tune-nothing-to-accept": _one(boxes.clean, "tasks/tune.py", "--data", "accept=m"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
