@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from llamarig.declare.base import Declaration, constructor, declarations
 from llamarig.declare.build import Build, GitSource, SdistSource
+from llamarig.declare.front import Front, FrontAlias, FrontKey, behind_front
 from llamarig.declare.host_policy import GpuCard, HostPolicy, NvidiaDriver
 from llamarig.declare.mistakes import explain, near
 from llamarig.declare.model import Model
@@ -67,6 +68,9 @@ model = _constructor(Model)
 serve = _constructor(Serve)
 sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
+front = _constructor(Front)
+front_alias = _constructor(FrontAlias)
+front_key = _constructor(FrontKey)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
 nvidia_driver = _constructor(NvidiaDriver)
@@ -88,6 +92,7 @@ def rig(
     models: Sequence[Model] = (),
     default: str | None = None,
     presets: str | None = None,
+    front: Front | None = None,
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
@@ -104,9 +109,10 @@ def rig(
             raise DeclarationError(f"{_caller()}: rig: {name} is no list: write {name}=[d.{name[:-1]}(...)]")
     declared = _rig(
         builds=tuple(builds),
-        models=tuple(models),
+        models=tuple(models) if front is None else behind_front(models),
         default=default,
         presets=presets,
+        front=front,
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,
