@@ -22,7 +22,7 @@ class FrontModel(Record):
 
     ``url``: of its server, http://HOST:PORT/PREFIX, or http+unix://PATH for a socket; ``excludes``: names of models
     that cannot run beside it; ``concurrency``: requests that it gets at once; ``context``: tokens of one request, 0 if
-    that is not declared; ``key_file``: of root's, whose first key its server wants.
+    that is not declared; key_file: of root's, whose first key its server wants.
     """
 
     name: str
@@ -30,6 +30,7 @@ class FrontModel(Record):
     url: str
     concurrency: int
     context: int
+    served_as: str
     excludes: tuple[str, ...] = ()
     aliases: tuple[FrontAlias, ...] = ()
     idle_stop_s: Optional[float] = None
