@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -69,6 +70,14 @@ def notify(text: str) -> None:
             sender.sendall(text.encode())
 
 
+def _quiet() -> logging.Logger:
+    """A logger that keeps aiohttp's tracebacks of malformed requests, and what strangers wrote into them, out of the
+    journal. Our own handler catches and prints its faults."""
+    logger = logging.getLogger("llamarig.front")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
 async def serve(front: Front, listening: socket.socket, tls: Optional[ssl.SSLContext]) -> None:
     """Serve until SIGTERM, and then until the last answer has ended."""
     loop, stops = asyncio.get_running_loop(), asyncio.Event()
@@ -83,6 +92,7 @@ async def serve(front: Front, listening: socket.socket, tls: Optional[ssl.SSLCon
         max_field_size=_LONGEST_LINE,
         auto_decompress=False,
         access_log=None,
+        logger=_quiet(),
     )
     watching = asyncio.ensure_future(front.dispatcher.run())
     accepting = await loop.create_server(server, sock=listening, ssl=tls, backlog=_BACKLOG)

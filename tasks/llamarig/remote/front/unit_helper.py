@@ -18,7 +18,9 @@ Unit files call it by its path, so it must not be moved.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,8 +111,8 @@ def main(units_file: str) -> int:
         succeeded, text = answer(sys.stdin.buffer.readline(_LONGEST_REQUEST), units)
     except RefusedError as error:
         succeeded, text = False, str(error)
-    sys.stdout.buffer.write(f"{'ok' if succeeded else 'failed'}\n{text}".encode("utf-8", "replace"))
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the front has been stopped meanwhile
+        os.write(sys.stdout.fileno(), f"{'ok' if succeeded else 'failed'}\n{text}".encode("utf-8", "replace"))
     return 0
 
 
