@@ -85,7 +85,8 @@ def fronted(tmp_path_factory: pytest.TempPathFactory, deployment: Deployment) ->
     finally:
         deployment.shell(
             "systemctl disable -q --now llamarig_front.socket llamarig_front_units.socket; "
-            "systemctl kill -s KILL llamarig_front 2>/dev/null; systemctl disable -q --now llamarig-second llamarig-third; "
+            "systemctl kill -s KILL llamarig_front 2>/dev/null; "
+            "systemctl disable -q --now llamarig-second llamarig-third; "
             "rm -rf /etc/llamarig/front /etc/llamarig/front-models /etc/systemd/system/llamarig_front* "
             "/etc/systemd/system/llamarig-second.service /etc/systemd/system/llamarig-third.service; "
             "systemctl daemon-reload; systemctl reset-failed"

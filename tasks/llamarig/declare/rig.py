@@ -70,6 +70,9 @@ class Rig(Declaration):
     presets: Name | None = None
     """A build whose models are also written to a preset file for llama-server's router mode,
     /etc/llamarig/presets/BUILD.ini; nothing is started from it."""
+    llama_swap: bool = False
+    """Also write the models to a configuration of llama-swap, /etc/llamarig/presets/llama-swap.yaml; nothing is started
+    from it."""
     front: Front | None = None
     """One address for all models: requests name the model, and the box switches by itself."""
     host: HostPolicy = HostPolicy()

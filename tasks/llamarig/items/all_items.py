@@ -24,7 +24,7 @@ from llamarig.items.model_units import ServedModels
 from llamarig.items.nvidia_driver import NvidiaDriverInstalled
 from llamarig.items.packages import Packages
 from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans
-from llamarig.items.presets import ModelPresets
+from llamarig.items.presets import LlamaSwapConfig, ModelPresets
 from llamarig.items.python import Python
 from llamarig.items.releases import WholeReleases
 from llamarig.items.rocm import RocmInstalled
@@ -78,6 +78,7 @@ ITEMS: tuple[Item, ...] = (
     WorkableDeclarationsFetched(),
     ServedModels(),
     ModelPresets(),
+    LlamaSwapConfig(),
     # Its models have to be served before, since they get the keys that it uses.
     FrontService(),
     LivenessProbe(),

@@ -42,7 +42,9 @@ Type=notify
 User={user}
 WorkingDirectory={programs}
 ExecStart={venv}/bin/python -B -m llamarig.remote.front.service {settings} {keys} {helper_path}
-{credentials}Restart=always
+{credentials}# Restarted also where it runs and does nothing.
+WatchdogSec=60
+Restart=always
 RestartSec=1
 # A stop ends the answers that have begun; new clients wait in the queue of {socket}.
 KillMode=mixed

@@ -115,7 +115,7 @@ class FrontBox:
             while True:
                 connection, _ = self._helper.accept()
                 command = [sys.executable, "-I", "-B", str(HELPER), str(self.root / "units.json")]
-                subprocess.Popen(command, stdin=connection, stdout=connection, env=self.environment)
+                subprocess.Popen(command, stdin=connection.fileno(), stdout=connection.fileno(), env=self.environment)
                 connection.close()
 
     # --- the front ------------------------------------------------------------------------------------------------

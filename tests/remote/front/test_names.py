@@ -12,9 +12,15 @@ from llamarig.remote.front.settings import FrontAlias, FrontModel
 FAST = {"temperature": 0.2, "chat_template_kwargs": {"enable_thinking": False}}
 MODELS = [
     FrontModel(
-        "qwen3-coder", "llamarig-qwen3-coder.service", "http://127.0.0.1:1", 1, 0, aliases=(FrontAlias("fast", FAST),)
+        "qwen3-coder",
+        "llamarig-qwen3-coder.service",
+        "http://127.0.0.1:1",
+        1,
+        0,
+        "x",
+        aliases=(FrontAlias("fast", FAST),),
     ),
-    FrontModel("gpt-oss", "llamarig-gpt-oss.service", "http://127.0.0.1:2", 1, 0),
+    FrontModel("gpt-oss", "llamarig-gpt-oss.service", "http://127.0.0.1:2", 1, 0, "y"),
 ]
 NAMES = Names(MODELS, "gpt-oss")
 

@@ -78,6 +78,13 @@ def _quiet() -> logging.Logger:
     return logger
 
 
+async def _tell_that_it_is_alive() -> None:
+    """Tell systemd that the loop runs, three times as often as the unit's WatchdogSec= wants."""
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(int(os.environ.get("WATCHDOG_USEC", 60_000_000)) / 3e6)
+
+
 async def serve(front: Front, listening: socket.socket, tls: Optional[ssl.SSLContext]) -> None:
     """Serve until SIGTERM, and then until the last answer has ended."""
     loop, stops = asyncio.get_running_loop(), asyncio.Event()
@@ -95,6 +102,7 @@ async def serve(front: Front, listening: socket.socket, tls: Optional[ssl.SSLCon
         logger=_quiet(),
     )
     watching = asyncio.ensure_future(front.dispatcher.run())
+    alive = asyncio.ensure_future(_tell_that_it_is_alive())
     accepting = await loop.create_server(server, sock=listening, ssl=tls, backlog=_BACKLOG)
     notify("READY=1")
     await asyncio.wait({watching, asyncio.ensure_future(stops.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +115,7 @@ async def serve(front: Front, listening: socket.socket, tls: Optional[ssl.SSLCon
     if watching.done():
         watching.result()  # it has ended by an error
     watching.cancel()
+    alive.cancel()
     await front.close()
 
 
