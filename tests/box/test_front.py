@@ -46,7 +46,7 @@ class Front:
 
     def chat(self, model: str, **more: Any) -> Any:
         messages = [{"role": "user", "content": "Who are you?"}]
-        body = {"model": model, "messages": messages, "max_tokens": 8, **more}
+        body = {"model": model, "messages": messages, **more}
         with self.request("/v1/chat/completions", body) as response:
             return json.load(response)
 
@@ -69,8 +69,8 @@ def declare(deployment: Deployment) -> None:
 
 
 @pytest.fixture(scope="module")
-def fronted(tmp_path_factory: pytest.TempPathFactory, deployment: Deployment) -> Iterator[tuple[Deployment, Front]]:
-    variant = deployment.variant(tmp_path_factory.mktemp("front"))
+def fronted(tmp_path_factory: pytest.TempPathFactory, converged: Deployment) -> Iterator[tuple[Deployment, Front]]:
+    variant = converged.variant(tmp_path_factory.mktemp("front"))
     declare(variant)
     try:
         refused = variant.run()
@@ -83,7 +83,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory, deployment: Deployment) ->
         assert outcome.code == 0, str(outcome)
         yield variant, Front(variant, key)
     finally:
-        deployment.shell(
+        converged.shell(
             "systemctl disable -q --now llamarig_front.socket llamarig_front_units.socket; "
             "systemctl kill -s KILL llamarig_front 2>/dev/null; "
             "systemctl disable -q --now llamarig-second llamarig-third; "
@@ -91,7 +91,7 @@ def fronted(tmp_path_factory: pytest.TempPathFactory, deployment: Deployment) ->
             "/etc/systemd/system/llamarig-second.service /etc/systemd/system/llamarig-third.service; "
             "systemctl daemon-reload; systemctl reset-failed"
         )
-        assert deployment.run().code == 0
+        assert converged.run().code == 0
 
 
 def active(deployment: Deployment) -> list[str]:
@@ -109,7 +109,7 @@ def test_a_second_run_changes_nothing_and_an_audit_finds_nothing(fronted: tuple[
 def test_requests_switch_the_models(fronted: tuple[Deployment, Front]) -> None:
     deployment, front = fronted
     for model, others in (("second", ["third"]), ("tiny", ["third"]), ("third", ["tiny"])):
-        assert front.chat(model)["choices"][0]["message"]["content"]
+        assert front.chat(model, max_tokens=8)["choices"][0]["message"]["content"]
         assert sorted(active(deployment)) == sorted({model, *others})
     assert front.chat("second:short")["usage"]["completion_tokens"] == 2
     with front.request("/v1/models") as response:
@@ -191,7 +191,7 @@ def test_a_model_that_cannot_start_gives_its_reason_and_the_one_before_comes_bac
     fronted: tuple[Deployment, Front],
 ) -> None:
     deployment, front = fronted
-    front.chat("tiny")
+    front.chat("tiny", max_tokens=8)
     deployment.write(
         "/etc/systemd/system/llamarig-second.service.d/x.conf", "[Service]\nExecStart=\nExecStart=/bin/false\n"
     )

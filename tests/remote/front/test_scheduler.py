@@ -100,7 +100,7 @@ def test_a_client_that_hangs_up_frees_its_place() -> None:
 
 def test_an_idle_model_is_stopped_and_started_again_by_a_request() -> None:
     done = Simulation(box(idle_stop_s=60), loaded=("a",)).run([Request(5, "a", 2), Request(200, "a")])
-    assert done.events[0] == (67, "stop", "a")
+    assert done.events[0] == (67.0, "stop", "a")
     assert done.outcomes[1].admitted == 210
 
 
