@@ -64,6 +64,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "TLS is the front's",
     ),
+    "no model": (lambda: rig("a"), "models[0]"),
     "the same port": (lambda: rig(model("a", port=8080)), "serve.port 8080 is the front's"),
 }
 

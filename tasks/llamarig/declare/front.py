@@ -207,10 +207,13 @@ def front_refusal(front: Front, models: Sequence[Model], default: str) -> str | 
 
 
 def behind_front(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models as they are served behind a front: each with a key that the front alone has, if it declares none."""
+    """The models as they are served behind a front: each with a key that the front alone has, if it declares none.
+
+    What is no model is left as it is, for the validation of the rig to refuse.
+    """
     return tuple(
         model
-        if model.serve.api_key_file is not None
+        if not isinstance(model, Model) or model.serve.api_key_file is not None
         else model.model_copy(update={"serve": _with_key(model.serve, f"{UPSTREAM_KEYS}/{model.name}")})
         for model in models
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-MARK = '"\\u00e9\\n \U0001f600'
+MARK = "\\u00e9\\n\u00e9"
 """Within each streamed chunk, so that bytes that are decoded and encoded again would differ."""
 
 
@@ -88,7 +88,8 @@ class Model:
 
 
 def chunk(name: str, number: int) -> bytes:
-    delta = f'{{"index":0,"delta":{{"content":{MARK[:1]}{number}{MARK[1:8]}"}},"finish_reason":null}}'
+    """An event with characters that JSON may write in two ways."""
+    delta = f'{{"index":0,"delta":{{"content":"{number}{MARK}"}},"finish_reason":null}}'
     whole = f'{{"id":"x","object":"chat.completion.chunk","created":1,"model":"{name}","choices":[{delta}]}}'
     return f"data: {whole}\n\n".encode()
 

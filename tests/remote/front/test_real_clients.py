@@ -6,6 +6,7 @@ The models below are stand-ins; tests/box/test_front.py has a real llama-server.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ ASKED: Any = [{"role": "user", "content": "Who are you?"}]
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontBox]:
+    # Both clients ask it for a header of theirs, once in a process.
+    subprocess.run(["uname", "-p"], check=True, stdout=subprocess.DEVNULL)
     keys = (FrontKey("laptop"), FrontKey("phone", models=("embed",)))
     with front_box(tmp_path_factory.mktemp("keyed"), keys=keys) as box:
         box.key("laptop", KEY)
@@ -54,7 +57,7 @@ def test_openai_streams_through_a_load(of_openai: openai.OpenAI) -> None:
     """The comments while the model is loaded are none of its events."""
     of_openai.chat.completions.create(model="b", messages=ASKED)
     stream = of_openai.chat.completions.create(model="a", messages=ASKED, stream=True, extra_body={"chunks": 4})
-    assert [(event.choices[0].delta.content or "")[1:2] for event in stream] == ["0", "1", "2", "3"]
+    assert [(event.choices[0].delta.content or "")[:1] for event in stream] == ["0", "1", "2", "3"]
 
 
 def test_openai_raises_what_the_front_refuses(of_openai: openai.OpenAI, keyed: FrontBox) -> None:

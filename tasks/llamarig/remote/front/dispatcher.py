@@ -56,8 +56,7 @@ class Place:
 
         :raises NotServedError: if it will not be
         """
-        done, _ = await asyncio.wait({self.admitted}, timeout=timeout_s)
-        if not done:
+        if not self.admitted.done() and not (await asyncio.wait({self.admitted}, timeout=timeout_s))[0]:
             return False
         self.admitted.result()
         return True

@@ -35,7 +35,7 @@ class Upstream:
             connector = aiohttp.UnixConnector(unquote(model.url[len(_SOCKET) :]), limit=0, force_close=True)
         else:
             self._base = model.url
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            connector = aiohttp.TCPConnector(limit=0, force_close=True, happy_eyeballs_delay=None)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
