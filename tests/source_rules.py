@@ -20,6 +20,7 @@ ROOMS = (
         "adopt",
         "items",
         "checks",
+        "survey",
         "commands",
     ),
 )

@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "tasks/llamarig"
 
 
-PURE_ROOMS = ("declare", "records", "placement", "render", "lints", "adopt")
+PURE_ROOMS = ("declare", "records", "placement", "render", "lints", "adopt", "survey")
 STORE = "llamarig.records.store"
 """The one module of records that reads and writes files."""
 

@@ -138,6 +138,7 @@ def test_a_rehearsal_command_succeeds(command: str, deployment: Deployment) -> N
 def test_a_command_for_the_users_boxes_succeeds(command: str, deployment: Deployment) -> None:
     deployment.command("deploy.py")  # writes the inventory
     inventory = str(deployment.directory / "inventory.py")
+    command = command.replace("unsloth/Qwen3-30B-A3B-GGUF", deployment.rig["models"][0]["repo"])
     words = shlex.split(command.replace("model=NAME", "model=tiny"))
     run([word.replace("inventory/home.py", inventory) for word in words], deployment)
 

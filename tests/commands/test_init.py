@@ -43,6 +43,25 @@ def test_a_repository_with_an_example(group: str, tmp_path: Path) -> None:
     assert hosts[group] == ["your-box.invalid"]
 
 
+@pytest.mark.parametrize(
+    ("options", "group", "hosts"),
+    [
+        (["--host", "box.lan"], "boxes", ["box.lan"]),
+        (
+            ["--host", "you@box.lan", "--host", "root@192.168.1.7"],
+            "boxes",
+            [("box.lan", {"ssh_user": "you", "_sudo": True}), ("192.168.1.7", {"ssh_user": "root"})],
+        ),
+        (["--example", "rtx4070", "--host", "box.lan"], "rtx4070", ["box.lan"]),
+    ],
+)
+def test_a_repository_with_hosts(options: list[str], group: str, hosts: list[object], tmp_path: Path) -> None:
+    assert init([str(tmp_path), *options]) == 0
+    listed: dict[str, object] = {}
+    exec((tmp_path / "inventory/home.py").read_text(), listed)
+    assert listed[group] == hosts
+
+
 def test_there_are_four_examples_and_a_script_for_each_command() -> None:
     assert groups() == ["rtx4070", "rtx4090_rtx5070ti", "rtx_16gb", "rx7900xt"]
     assert set(scripts()) == set(DATA)
@@ -58,7 +77,7 @@ def test_a_wheel_has_every_file_of_a_repository() -> None:
 def test_a_script_runs_the_packaged_one_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert init([str(tmp_path)]) == 0
     included: list[str] = []
-    monkeypatch.setattr("pyinfra.local.include", included.append)
+    monkeypatch.setattr("runpy.run_path", included.append)
     for name in ("deploy.py", "tasks/audit.py"):
         source = (tmp_path / name).read_text()
         exec(compile(source, name, "exec"), {"__file__": str(tmp_path / name)})
@@ -118,6 +137,7 @@ def test_the_files_of_an_edited_clone(tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "message"),
     [
         (["--example", "rtx9090"], "--example rtx9090: there is no such group: choose one of rtx4070, "),
+        (["--host", 'x"; import os'], "is no host: write its name or address, or USER@HOST"),
         (["--from", "{here}/nothing"], "nothing: is not a clone of llamarig (it has no inventory/): name the clone"),
     ],
 )

@@ -64,6 +64,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         ),
         "TLS is the front's",
     ),
+    "no models": (
+        lambda: d.rig(builds=[d.build(name="cpu", backend="cpu")], models=[], front=d.front(port=1)),
+        "there is no model that it could serve",
+    ),
     "no model": (lambda: rig("a"), "models[0]"),
     "the same port": (lambda: rig(model("a", port=8080)), "serve.port 8080 is the front's"),
 }

@@ -53,7 +53,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("rig: ", "modls = []", "no such field (did you mean models?)"),
     ),
     "missing field": (lambda: d.serve(port=8080), ("serve: context: is missing: add context=32768",)),  # type: ignore[call-arg]
-    "missing models": (lambda: d.rig(builds=[build()]), ("rig: models = ()", "has to have at least 1 entry")),
+    "missing models": (lambda: d.rig(builds=[build()]), ("rig: models is missing: write models=[d.model(...)]",)),
     "value without a name": (
         lambda: d.sampling(0.7),  # type: ignore[call-arg]
         ("sampling: ", "positional argument", "write sampling(field=value"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+from llamarig.facts.output import sections_command
 from llamarig.facts.platform import HostPlatform, Platform
 
 # Captured on Debian 13 under systemd-nspawn on a Sapphire Rapids guest; flags are shortened.
@@ -58,3 +60,9 @@ def test_ubuntu_26_04() -> None:
     found = HostPlatform().process(file.read_text().splitlines())
     assert (found.machine, found.glibc, found.system) == ("x86_64", "2.43", "Ubuntu 26.04 LTS")
     assert {"avx2", "fma"} <= found.instruction_sets
+
+
+def test_a_command_of_no_section_is_valid() -> None:
+    """Regression: without a toolkit on a box, the fact of their versions was a syntax error."""
+    done = subprocess.run(["sh", "-c", sections_command({})], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

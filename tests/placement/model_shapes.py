@@ -306,5 +306,11 @@ FILE_TYPES = {
     "Q4_K_M": gguf.LlamaFileType.MOSTLY_Q4_K_M,
     "Q5_K": gguf.LlamaFileType.MOSTLY_Q5_K_M,
     "Q6_K": gguf.LlamaFileType.MOSTLY_Q6_K,
+    "IQ2_XS": gguf.LlamaFileType.MOSTLY_IQ2_XS,
+    "Q2_K": gguf.LlamaFileType.MOSTLY_Q2_K,
+    "IQ3_S": gguf.LlamaFileType.MOSTLY_IQ3_S,
+    "Q3_K": gguf.LlamaFileType.MOSTLY_Q3_K_M,
+    "IQ4_XS": gguf.LlamaFileType.MOSTLY_IQ4_XS,
+    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
     "MXFP4_MOE": 38,  # not in gguf's own table yet
 }

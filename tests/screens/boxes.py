@@ -9,23 +9,32 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llamarig.commands.audit import queries_of_audit
 from llamarig.commands.status import queries_of_status
+from llamarig.declare.rig import Hub as HubSettings
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Query, query
-from llamarig.facts.files import Sha256Sums
+from llamarig.facts.files import FileSizes, Sha256Sums
 from llamarig.facts.measurements import RequestTimed
+from llamarig.facts.plannable_devices import HeldByServers
+from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
 from llamarig.facts.start_records import PreviousProofs, Proofs
+from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
+from llamarig.items.releases import release_directories
 from llamarig.remote.shared.unit_directives import directives_sha256
 
+from tests.box.hub import Hub
+from tests.box.sparse_models import write_sparse
 from tests.items.converged_box import Box, batch_reply, converged_box, cpu_rig, fact_command, write_lock_file
+from tests.placement.model_shapes import QWEN3_30B_A3B
 
 UNIT = "llamarig-m.service"
 GONE = ("gone", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_connect_retries": 0})
@@ -52,6 +61,8 @@ def clean(rig: Rig) -> Described:
     box = converged_box(rig)
     activity = {"ready": True, "context": 4096, "slots": 1, "busy": 0}
     speed = {"prompt_per_second": 184.06, "generation_per_second": 68.46}
+    box.outputs[query(HeldByServers)] = "MemAvailable:   31457280 kB"
+    box.outputs[query(FileSizes, paths=PROGRAM_PATHS)] = "\n".join(f"1000 {path}" for path in PROGRAM_PATHS)
     box.outputs[query(ServerActivity)] = json.dumps({UNIT: {**activity, **speed}})
     box.outputs[query(Sha256Sums, paths=list(box.here.programs))] = "\n".join(
         f"{file.sha256}  {path}" for path, file in box.here.programs.items()
@@ -130,16 +141,47 @@ def rolled_back(rig: Rig) -> Described:
     return described
 
 
+def without_release(rig: Rig) -> Described:
+    """A box that was never deployed to."""
+    described = clean(rig)
+    described.box.outputs[query(Releases, directories=release_directories(rig))] = ""
+    return described
+
+
+# Of the quants below, the largest first, with the whole vocabulary and with a shorter one.
+_HOST_MIB = (31000, 30700, 21100, 20900, 17900, 17700)
+_DRY_RUNS = "\n".join(f"run={number}\nHost {mib} 3072 302\nexit=0" for number, mib in enumerate(_HOST_MIB))
+REPOSITORY = "acme/Qwen3-30B-A3B-GGUF"
+_QUANTS = ("Q8_0", "Q5_K", "Q4_K_M")
+
+
+@contextmanager
+def served_quants(directory: Path) -> Iterator[str]:
+    """A stand-in Hub with three quants of a model; its endpoint."""
+    directory.mkdir()
+    files = [
+        write_sparse(directory, f"Qwen3-30B-A3B-{quant}", replace(QWEN3_30B_A3B, quant=quant))[0] for quant in _QUANTS
+    ]
+    with Hub(directory) as hub:
+        hub.add_sparse_repo(REPOSITORY, {file.name: file for file in files})
+        yield hub.endpoint
+
+
 Kind = Callable[[Rig], Described]
 
 
-def write_inventory(directory: Path, hosts: Mapping[str, Kind | None], models: Iterable[str]) -> Path:
+def write_inventory(
+    directory: Path, hosts: Mapping[str, Kind | None], models: Iterable[str], endpoint: str = ""
+) -> Path:
     """Write an inventory, its lock, and the replies of its boxes.
 
     :param hosts: name -> kind of box; None for one that cannot be reached
+    :param endpoint: of the Hub, where a command asks it
     """
     paths = {"model_lock": "lock.json", "plan_file": "plans.json", "bench_ledger": "ledger.jsonl"}
     rig = cpu_rig(models=models, **{name: str(directory / file) for name, file in paths.items()})
+    if endpoint:
+        rig = rig.model_copy(update={"hub": HubSettings(endpoint=endpoint)})
     if len(rig.models) > 1:
         alone = [
             one.model_copy(update={"serve": one.serve.model_copy(update={"coexists": False})}) for one in rig.models
@@ -172,6 +214,7 @@ def _replies(described: Described, rig: Rig) -> dict[str, str]:
     batches: dict[str, str] = {}
     for of in (queries_of_audit, queries_of_status):
         batches |= batch_reply(of(rig, box.here), box.outputs)
+    batches |= batch_reply(queries_of_box(rig), box.outputs) | {"plan.dry_runs": _DRY_RUNS}
     facts = {fact_command(one): text for one, text in _others(box.outputs).items()}
     return {"id -u; id -un": "0\nroot", **jobs, **batches, **box.replies(), **facts}
 

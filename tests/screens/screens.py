@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from tests.prepared_pyinfra import run_pyinfra
-from tests.screens import boxes
+from tests.prepared_pyinfra import ROOT, run_pyinfra
+from tests.screens import boxes, survey_boxes
 from tests.screens.boxes import Kind, write_inventory
 
 DIRECTORY = Path(__file__).parent / "recorded"
@@ -31,6 +32,13 @@ class Screen:
     arguments: tuple[str, ...]
     options: tuple[str, ...] = ("-y",)
     models: tuple[str, ...] = field(default=("m",))
+    repository: Callable[[Path], None] | None = None
+    """Makes the owner's repository that it runs in, where that is another directory than the clone."""
+    asks_hub: bool = False
+    """Whether a stand-in Hub with quants runs beside it."""
+
+
+_QUANTS = ("tasks/choose.py", "--data", f"repo={boxes.REPOSITORY}", "--data", "context=32768")
 
 
 def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...] = ("m",)) -> Screen:
@@ -39,6 +47,10 @@ def _one(kind: Kind, *arguments: str, dry: bool = False, models: tuple[str, ...]
 
 def _three(*arguments: str, dry: bool = False) -> Screen:
     return Screen(_THREE, arguments, ("-y", "--dry") if dry else ("-y",))
+
+
+def _survey(repository: Callable[[Path], None]) -> Screen:
+    return Screen({}, ("tasks/survey.py",), repository=repository)
 
 
 SCREENS: dict[str, Screen] = {
@@ -55,9 +67,16 @@ SCREENS: dict[str, Screen] = {
     "audit-drift": _one(boxes.drifted, "tasks/audit.py"),
     "audit-three-hosts": _three("tasks/audit.py"),
     "audit-rolled-back": _one(boxes.rolled_back, "tasks/audit.py"),
+    "choose-clean": Screen({"box": boxes.clean}, _QUANTS, asks_hub=True),
+    "choose-no-release": Screen({"box": boxes.without_release}, _QUANTS, asks_hub=True),
+    "choose-three-hosts": Screen({"a": boxes.clean, "b": boxes.without_release, "gone": None}, _QUANTS, asks_hub=True),
     "status-clean": _one(boxes.clean, "tasks/status.py"),
     "status-drift": _one(boxes.drifted, "tasks/status.py"),
     "status-three-hosts": _three("tasks/status.py"),
+    "survey-clean": _survey(survey_boxes.declared),
+    "survey-one-new": _survey(survey_boxes.one_new),
+    "survey-three-hosts": _survey(survey_boxes.three_hosts),
+    "survey-boxes-that-differ": _survey(survey_boxes.boxes_that_differ),
     "switch-clean": _one(boxes.clean, "tasks/switch.py", "--data", "model=m"),
     "switch-to-another": _one(boxes.stopped, "tasks/switch.py", "--data", "model=n", models=_TWO),
     "switch-drift": _one(boxes.drifted, "tasks/switch.py", "--data", "model=m"),
@@ -81,8 +100,16 @@ SCREENS: dict[str, Screen] = {
 def printed(screen: Screen, directory: Path) -> str:
     """Run the command and return what it prints, its exit status first."""
     directory.mkdir(parents=True, exist_ok=True)
-    inventory = write_inventory(directory, screen.hosts, screen.models)
-    done = run_pyinfra(*screen.options, inventory, *screen.arguments, env={**os.environ, "COLUMNS": "120"}, timeout=300)
+    cwd, inventory = ROOT, Path("inventory/home.py")
+    # The cache is the test's own, since a header that is in it is not fetched again.
+    environment = {**os.environ, "COLUMNS": "120", "XDG_CACHE_HOME": str(directory / "cache")}
+    with boxes.served_quants(directory / "hub") if screen.asks_hub else nullcontext("") as endpoint:
+        if screen.repository is not None:
+            cwd = directory
+            screen.repository(directory)
+        else:
+            inventory = write_inventory(directory, screen.hosts, screen.models, endpoint)
+        done = run_pyinfra(*screen.options, inventory, *screen.arguments, cwd=cwd, env=environment, timeout=300)
     command = " ".join(["pyinfra", *screen.options, "inventory/home.py", *screen.arguments])
     return f"$ {command}\n{_settled(done.stdout + done.stderr, directory)}\nexit status {done.returncode}\n"
 

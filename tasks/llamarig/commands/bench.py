@@ -68,6 +68,9 @@ class BenchOptions:
 def timed(rig: Rig, options: BenchOptions) -> Commands:
     """Time every running model, or ``only`` one, as it serves. Nothing on the box is started, stopped or changed."""
     names = [model.name for model in rig.models]
+    if not names:
+        yield from refuse("this box declares no model, so there is none to time")
+        return
     if options.only and options.only not in names:
         yield from refuse(f"no model is called {options.only!r}; this box has {', '.join(names)}")
         return

@@ -40,11 +40,13 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "tasks/adopt.py": ("pid", "layers", "build"),
     "tasks/audit.py": ("list", "only", "skip", "json", "prometheus", "deep", "disk", "bandwidth"),
     "tasks/bench.py": ("model", "runs", "depth", "generate"),
+    "tasks/choose.py": ("repo", "quant", "context", "cache_type", "build", "model_name", "takeover"),
     "tasks/lock.py": ("update",),
     "tasks/plan.py": ("model", "update", "takeover"),
     "tasks/prune.py": ("delete", "keep", "takeover"),
     "tasks/rollback.py": ("model", "takeover"),
     "tasks/status.py": (),
+    "tasks/survey.py": (),
     "tasks/switch.py": ("model", "takeover"),
     "tasks/uninstall.py": ("delete", "takeover"),
 }

@@ -33,7 +33,9 @@ def compared(rig: Rig, update: tuple[str, ...] = ()) -> Commands:
     """
     names = [model.name for model in rig.models]
     if unknown := [name for name in update if name not in (*names, "all")]:
-        yield from refuse(f"--data update={','.join(unknown)} names no model of this box: name {', '.join(names)}")
+        yield from refuse(
+            f"--data update={','.join(unknown)} names no model of this box: name {', '.join(names) or 'none'}"
+        )
         return
     yield FunctionCommand(_compare_models, [rig, update], {})
 
@@ -48,8 +50,8 @@ def _compare_models(state: State, host: Host, rig: Rig, update: tuple[str, ...])
     except (HubError, RecordError) as error:
         report(host, str(error))
         return False
-    first, *others = [f"{result}: {', '.join(names)}" for result, names in results.items()]
-    conclude(host, first, *others)
+    lines = [f"{result}: {', '.join(names)}" for result, names in results.items()]
+    conclude(host, *(lines or ["no model is declared"]))
     return True
 
 

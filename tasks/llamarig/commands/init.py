@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 from llamarig.commands.installed_from import UnknownOriginError, installed_from
 from llamarig.commands.new_repository import (
     GITIGNORE,
-    INVENTORY,
     example_inventory,
+    inventory,
     next_steps,
     pyproject,
     readme,
@@ -23,9 +24,11 @@ from llamarig.remote.shared.printable import printable
 _EXPECTED = ("inventory", "group_data", "tasks/llamarig")
 """What a clone has."""
 _OF_TESTS = "rehearsal"
+_HOST = re.compile(r"([A-Za-z0-9._-]+@)?[A-Za-z0-9_\[][A-Za-z0-9._:%\[\]-]*")
 _EPILOG = """\
 examples:
   llamarig init boxes                       an empty inventory
+  llamarig init boxes --host box.lan        with this box in it, for tasks/survey.py to declare
   llamarig init boxes --example rtx4070     with the declaration of one of the groups that come with llamarig
   llamarig init boxes --from ~/llamarig     with the inventory, groups, lock, plans and timings of an edited clone
 """
@@ -43,13 +46,13 @@ def init(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     directory = Path(options.directory)
     try:
-        files, kept, names = _files(directory, options.example, options.clone)
+        files, kept, names = _files(directory, options.example, options.clone, options.host)
         _write(directory, files)
     except (InitError, UnknownOriginError) as error:
         print(f"llamarig init: {printable(str(error))}", file=sys.stderr)
         return 1
     print(f"{printable(options.directory)}: {len(files)} files")
-    for line in [*kept, *(f"  {step}" for step in next_steps(options.directory, names))]:
+    for line in [*kept, *(f"  {step}" for step in next_steps(options.directory, names, options.host))]:
         print(printable(line))
     return 0
 
@@ -65,13 +68,22 @@ def _parser() -> argparse.ArgumentParser:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--example", metavar="GROUP", help=f"one of {', '.join(groups())}")
     chosen.add_argument("--from", dest="clone", metavar="CLONE", help="a clone of llamarig with your inventory")
+    parser.add_argument(
+        "--host",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="a box to list in the inventory, or USER@HOST; again",
+    )
     return parser
 
 
-def _files(directory: Path, example: str | None, clone: str | None) -> tuple[Mapping[str, bytes], list[str], list[str]]:
+def _files(
+    directory: Path, example: str | None, clone: str | None, hosts: Sequence[str]
+) -> tuple[Mapping[str, bytes], list[str], list[str]]:
     """Path in the repository -> content; sentences about what was left out; names of its groups.
 
-    :raises InitError: for a group or a clone that does not exist
+    :raises InitError: for a group or a clone that does not exist, and a host that cannot be one
     """
     origin = installed_from()
     name = directory.resolve().name
@@ -82,16 +94,21 @@ def _files(directory: Path, example: str | None, clone: str | None) -> tuple[Map
         "config.py": packaged("config.py").read_bytes(),
         **{one: script(packaged(one).read_text(encoding="utf-8")).encode() for one in scripts()},
     }
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise InitError(f"--host {host}: is no host: write its name or address, or USER@HOST")
+    if clone is not None and hosts:
+        raise InitError("--from takes the clone's inventory, which lists the hosts: leave --host out")
     if clone is not None:
         moved, left = _of_clone(Path(clone))
         names = [Path(path).stem for path in moved if path.startswith("group_data/") and path != "group_data/all.py"]
         return {**files, **moved}, left, names
     files["group_data/all.py"] = packaged("group_data/all.py").read_bytes()
     if example is None:
-        return {**files, "inventory/home.py": INVENTORY.encode()}, [], []
+        return {**files, "inventory/home.py": inventory(hosts).encode()}, [], []
     if example not in groups():
         raise InitError(f"--example {example}: there is no such group: choose one of {', '.join(groups())}")
-    files["inventory/home.py"] = example_inventory(example).encode()
+    files["inventory/home.py"] = example_inventory(example, hosts).encode()
     files[f"group_data/{example}.py"] = packaged(f"group_data/{example}.py").read_bytes()
     return files, [], [example]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -13,26 +14,26 @@ __pycache__/
 pyinfra-debug.log
 """
 
-INVENTORY = '''\
+_INVENTORY = '''\
 """Your boxes. The group of a box names the file in group_data/ that declares what it gets.
 
 A group is a list, also of one box:
 
     boxes = ["box.lan"]  # log in as SSH does
-    others = [("other.lan", {"ssh_user": "you", "_sudo": True})]  # log in as another user than root
+    others = [("other.lan", {{"ssh_user": "you", "_sudo": True}})]  # log in as another user than root
 """
 
-boxes: list[str] = []
+{listed}
 '''
 
 _EXAMPLE_INVENTORY = '''\
 """Your boxes. The group of a box names the file in group_data/ that declares what it gets.
 
-Replace the name below, which never resolves (RFC 6761). To log in as another user than root:
+{remark}To log in as another user than root:
 [("box.lan", {{"ssh_user": "you", "_sudo": True}})].
 """
 
-{group} = ["your-box.invalid"]
+{group} = {hosts}
 '''
 
 _PYPROJECT = """\
@@ -55,6 +56,7 @@ What our boxes serve, declared for llamarig. `inventory/home.py` lists the boxes
 
 ```sh
 uv sync                                                   # once, and after a change of pyproject.toml
+.venv/bin/pyinfra -y inventory/home.py tasks/survey.py    # writes group_data/ for hardware that is not declared
 .venv/bin/pyinfra inventory/home.py deploy.py --dry       # what would change
 .venv/bin/pyinfra -y inventory/home.py deploy.py          # make it so
 .venv/bin/pyinfra -y inventory/home.py tasks/audit.py     # is everything as declared?
@@ -75,9 +77,29 @@ run_script(__file__)
 '''
 
 
-def example_inventory(group: str) -> str:
-    """inventory/home.py with one group."""
-    return _EXAMPLE_INVENTORY.format(group=group)
+def inventory(hosts: Sequence[str]) -> str:
+    """inventory/home.py with these hosts in one group, or without any."""
+    listed = f"boxes = {_listed(hosts)}" if hosts else "boxes: list[str] = []"
+    return _INVENTORY.format(listed=listed)
+
+
+def example_inventory(group: str, hosts: Sequence[str]) -> str:
+    """inventory/home.py with one group; without hosts, with a name to replace."""
+    remark = "" if hosts else "Replace the name below, which never resolves (RFC 6761). "
+    return _EXAMPLE_INVENTORY.format(group=group, remark=remark, hosts=_listed(hosts or ["your-box.invalid"]))
+
+
+def _listed(hosts: Sequence[str]) -> str:
+    """The hosts as Python; ``user@host`` logs in as that user, and becomes root with sudo."""
+    return f"[{', '.join(map(_host, hosts))}]"
+
+
+def _host(host: str) -> str:
+    user, at, name = host.rpartition("@")
+    if not at:
+        return json.dumps(name)
+    sudo = "" if user == "root" else ', "_sudo": True'
+    return f'({json.dumps(name)}, {{"ssh_user": {json.dumps(user)}{sudo}}})'
 
 
 def pyproject(name: str, origin: Origin) -> str:
@@ -101,11 +123,12 @@ def script(source: str) -> str:
     return _SCRIPT.format(summary=summary)
 
 
-def next_steps(directory: str, groups: Sequence[str]) -> list[str]:
+def next_steps(directory: str, groups: Sequence[str], hosts: Sequence[str] = ()) -> list[str]:
     """What to do next, one command or sentence a line."""
-    named = f"group_data/{groups[0]}.py says what it gets" if groups else "group_data/ says what it gets"
-    return [
-        f"cd {directory} && uv sync",
-        f"list your box in inventory/home.py; {named}",
-        ".venv/bin/pyinfra inventory/home.py deploy.py --dry",
-    ]
+    listing = [] if hosts else ["list your box in inventory/home.py"]
+    if groups:
+        steps = [*listing, f"group_data/{groups[0]}.py says what it gets: change it to your needs"]
+    else:
+        survey = ".venv/bin/pyinfra -y inventory/home.py tasks/survey.py"
+        steps = [*listing, f"{survey}    # writes group_data/ for your hardware"]
+    return [f"cd {directory} && uv sync", *steps, ".venv/bin/pyinfra inventory/home.py deploy.py --dry"]

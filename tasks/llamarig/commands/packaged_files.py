@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,8 +32,6 @@ def run_script(file: str) -> None:
 
     So such a repository gets the commands of the version that it depends on, without a change in its scripts.
     """
-    # Imported late: `llamarig init` needs nothing of pyinfra.
-    from pyinfra import local
-
     path = Path(file)
-    local.include(str(packaged(path.name if path.parent.name != "tasks" else f"tasks/{path.name}")))
+    # Not pyinfra's local.include, which begins the name of every operation with the path of the script.
+    runpy.run_path(str(packaged(path.name if path.parent.name != "tasks" else f"tasks/{path.name}")))

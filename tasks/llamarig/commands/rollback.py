@@ -36,7 +36,7 @@ def rolled_back(rig: Rig, only: str | None = None, takeover: bool = False) -> Co
     A model that runs is switched; of one that does not, the unit is replaced.
     """
     if only is not None and only not in {model.name for model in rig.models}:
-        yield from refuse(f"no model is called {only!r}; this box has {', '.join(model.name for model in rig.models)}")
+        yield from refuse(f"no model is called {only!r}; this box has {_names(rig)}")
         return
     this = state.inventory.get_host(host.name)
     names = [only] if only is not None else [model.name for model in rig.models]
@@ -137,3 +137,7 @@ def _marker(record: StartRecord) -> str:
     """By which an audit tells that the unit was rolled back on purpose, as long as it has these directives."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"RolledBackAt={when}\nRolledBackTo={directives_sha256(record.text)}\n"
+
+
+def _names(rig: Rig) -> str:
+    return ", ".join(model.name for model in rig.models) or "none"

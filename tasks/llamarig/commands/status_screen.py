@@ -43,10 +43,10 @@ class BoxState:
 
 def status_lines(box: BoxState) -> list[str]:
     """Lines of each model, of each job, and of the memory of the box."""
-    width = max(len(model.name) for model in box.models)
+    width = max((len(model.name) for model in box.models), default=0)
     front = [f"{'front':<{width}}  {'runs' if box.front_runs else 'stopped'}; address of all models: {box.front}"]
     lines = front if box.front else []
-    lines += [line for model in box.models for line in _model_lines(box, model, width)]
+    lines += [line for model in box.models for line in _model_lines(box, model, width)] or ["no model is declared"]
     lines += [_job_line(name, job, box.jobs.get(name)) for name, job in sorted(box.running.items())]
     return lines + list(_memory_lines(box))
 

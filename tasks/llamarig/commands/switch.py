@@ -39,7 +39,7 @@ def switched(rig: Rig, model: str, takeover: bool = False) -> Commands:
             host.noop("another box has this model")
             return
         what = f"no model is called {model!r}" if model else "which model? write --data model=NAME"
-        yield from refuse(f"{what}; this box has {', '.join(names)}")
+        yield from refuse(f"{what}; this box has {', '.join(names) or 'none'}")
         return
     seen = read_seen(ServedModels().queries, rig)
     if seen.here.locked is None:

@@ -89,7 +89,7 @@ _rig = _constructor(Rig)
 def rig(
     *,
     builds: Sequence[Build] = (),
-    models: Sequence[Model] = (),
+    models: Sequence[Model] | None = None,
     default: str | None = None,
     presets: str | None = None,
     llama_swap: bool = False,
@@ -105,12 +105,18 @@ def rig(
 
     :raises DeclarationError: naming file, line, field, value and remedy
     """
-    for name, value in (("builds", builds), ("models", models)):
+    if models is None and not unknown:
+        raise DeclarationError(
+            f"{_caller()}: rig: models is missing: write models=[d.model(...)], or models=[] for a box that only "
+            "builds llama.cpp"
+        )
+    listed = () if models is None else models
+    for name, value in (("builds", builds), ("models", listed)):
         if not isinstance(value, (list, tuple)):
             raise DeclarationError(f"{_caller()}: rig: {name} is no list: write {name}=[d.{name[:-1]}(...)]")
     declared = _rig(
         builds=tuple(builds),
-        models=tuple(models) if front is None else behind_front(models),
+        models=tuple(listed) if front is None else behind_front(listed),
         default=default,
         presets=presets,
         llama_swap=llama_swap,

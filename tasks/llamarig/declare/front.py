@@ -184,8 +184,13 @@ class Front(Declaration):
         return self
 
 
-def front_refusal(front: Front, models: Sequence[Model], default: str) -> str | None:
-    """Why a front cannot serve these models; None where it can."""
+def front_refusal(front: Front, models: Sequence[Model], default: str | None) -> str | None:
+    """Why a front cannot serve these models; None where it can.
+
+    :param default: name of the model that is started at boot; the first one's where it is None
+    """
+    if not models:
+        return "front: there is no model that it could serve: declare one, or leave front out"
     names = {model.name: model for model in models}
     for field, declared in _named_models(front):
         for name in declared:
@@ -197,7 +202,7 @@ def front_refusal(front: Front, models: Sequence[Model], default: str) -> str | 
     for model in models:
         if refusal := _model_refusal(front, model):
             return f"model {model.name!r}: {refusal}"
-    exclusive = [name for name in {*front.preload, default} if not names[name].serve.coexists]
+    exclusive = [name for name in {*front.preload, default or models[0].name} if not names[name].serve.coexists]
     if front.preload and len(exclusive) > 1:
         return (
             f"front.preload: {' and '.join(sorted(exclusive))} exclude each other, and the default is started at boot: "

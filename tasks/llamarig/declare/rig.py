@@ -63,8 +63,8 @@ class Rig(Declaration):
 
     builds: tuple[Build, ...] = Field(min_length=1)
     """The ways llama.cpp is built for this box."""
-    models: tuple[Model, ...] = Field(min_length=1)
-    """The models, each a systemd unit."""
+    models: tuple[Model, ...]
+    """The models, each a systemd unit; of an empty list, a deploy only builds llama.cpp."""
     default: Name | None = None
     """The model started at boot; the first where left out."""
     presets: Name | None = None
@@ -119,15 +119,15 @@ class Rig(Declaration):
                     "declare tls=True in that build"
                 )
         if self.presets is not None and self.presets not in {model.build for model in self.models}:
-            raise ValueError(
-                f"presets = {self.presets!r} is not the build of any model: name one of "
-                f"{', '.join(sorted({model.build for model in self.models}))}"
-            )
+            used = sorted({model.build for model in self.models})
+            remedy = f"name one of {', '.join(used)}" if used else "leave it out until there is a model"
+            raise ValueError(f"presets = {self.presets!r} is not the build of any model: {remedy}")
         names = [model.name for model in self.models]
         if self.default is not None and self.default not in names:
-            raise ValueError(f"default = {self.default!r} is not a model of this box: name one of {', '.join(names)}")
+            remedy = f"name one of {', '.join(names)}" if names else "leave it out, since there is none"
+            raise ValueError(f"default = {self.default!r} is not a model of this box: {remedy}")
         self._ports_are_free()
-        if self.front is not None and (refusal := front_refusal(self.front, self.models, self.default_model.name)):
+        if self.front is not None and (refusal := front_refusal(self.front, self.models, self.default)):
             raise ValueError(refusal)
         return self
 
@@ -148,8 +148,11 @@ class Rig(Declaration):
 
     @property
     def default_model(self) -> Model:
-        """The model that is started at boot."""
-        return next((model for model in self.models if model.name == self.default), self.models[0])
+        """The model that is started at boot.
+
+        :raises IndexError: where no model is declared
+        """
+        return next((model for model in self.models if model.name == self.default), None) or self.models[0]
 
 
 _DEVICES = {"vulkan": "Vulkan", "hip": "ROCm"}

@@ -30,7 +30,7 @@ def rig_of_host() -> Rig:
     if declared is None:
         raise PyinfraError(
             f"{host.name} is in no group that declares a rig: list it under one of the groups of group_data/ in its "
-            "inventory file"
+            "inventory file, or let tasks/survey.py write a file for its hardware"
         )
     if not isinstance(declared, dict):
         raise PyinfraError(

@@ -43,7 +43,13 @@ class Run:
     """Release directory -> hosts that need it from the box that builds it."""
     archives: dict[str, Any] = field(default_factory=dict)
     """Release directory -> the packed release on the control machine."""
+    dry_run_boxes: dict[str, Any] = field(default_factory=dict)
+    """Host -> what it has for dry runs (items/dry_run_box.py), of a command that makes those of one box on another."""
+    hub_repositories: Any = None
+    """The repositories that were read (engine/hub_quants.py), once a command has asked for one."""
     live_line: LiveLine = field(default_factory=LiveLine)
+    survey: Any = None
+    """What tasks/survey.py has read of all hosts, and written."""
 
     @property
     def scratch(self) -> Path:

@@ -27,10 +27,8 @@ def sections_command(commands: Mapping[str, str]) -> str:
 
     Output is in English whatever the locale of the box. PATH is completed, because a login's may lack sbin.
     """
-    sections = "; ".join(
-        f"echo '{_MARK}{name}'; {{ {command}; }} 2>/dev/null; echo" for name, command in commands.items()
-    )
-    return f"export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin; {sections}; true"
+    sections = [f"echo '{_MARK}{name}'; {{ {command}; }} 2>/dev/null; echo" for name, command in commands.items()]
+    return "; ".join(["export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin", *sections, "true"])
 
 
 def parse_sections(output: Iterable[str]) -> defaultdict[str, list[str]]:

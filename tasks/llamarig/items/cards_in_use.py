@@ -66,8 +66,13 @@ def cards_in_use(rig: Rig, state: GpuState) -> list[Gpu]:
 def of_cuda(rig: Rig, state: GpuState) -> GpuState:
     """The state with only the NVIDIA cards that models of CUDA builds use: all of them, or those named by UUID.
 
-    Builds need no code for an old card that only drives a display.
+    Builds need no code for an old card that only drives a display. Where no model is declared yet, no card is in use
+    that a build has declared no code for.
     """
+    if not rig.models:
+        declared_for = [build.architectures for build in rig.builds if build.backend == "cuda"]
+        used = [card for card in state.gpus if any(not each or card.architecture in each for each in declared_for)]
+        return replace(state, gpus=tuple(used))
     declared = [model.serve.gpus for model in _on_cuda(rig) if not isinstance(model.serve.placement, CpuOnly)]
     if not declared or not all(declared):
         return state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ def _job(build: Build, rig: Rig) -> SimulationJob:
     )
 
 
+def compile_simulations(rig: Rig, builds: Sequence[Build], *, takeover: bool) -> Commands:
+    """Compile the simulations of these builds, whose releases are on the box, and wait."""
+    jobs = {f"simulate-{build.source.commit[:12]}": (build, _job(build, rig)) for build in builds}
+    running = ask(Jobs, names=sorted(jobs))
+    for name, (_, job) in jobs.items():
+        if not is_running(running.get(name), job):
+            paths = f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.SIMULATED}"
+            yield from start_job(name, "build.build_simulated_gpu", job, takeover=takeover, properties=[paths])
+    yield await_jobs({name: f"simulated GPUs for build {build.name}" for name, (build, _) in jobs.items()})
+
+
 class SimulatedGpus(Item):
     """If rig.simulated_gpus is declared, the simulation is compiled for each build that a model runs on."""
 
@@ -92,16 +103,7 @@ class SimulatedGpus(Item):
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
         """Compile them on the box, and wait."""
-        missing = self._missing(rig, seen)
-        jobs = {f"simulate-{build.source.commit[:12]}": (build, _job(build, rig)) for build in missing}
-        running = ask(Jobs, names=sorted(jobs))
-        for name, (_, job) in jobs.items():
-            if not is_running(running.get(name), job):
-                paths = f"ReadWritePaths={layout.WORK} {layout.CACHE} {layout.SIMULATED}"
-                yield from start_job(
-                    name, "build.build_simulated_gpu", job, takeover=seen.here.takeover, properties=[paths]
-                )
-        yield await_jobs({name: f"simulated GPUs for build {build.name}" for name, (build, _) in jobs.items()})
+        yield from compile_simulations(rig, self._missing(rig, seen), takeover=seen.here.takeover)
 
     @staticmethod
     def _missing(rig: Rig, seen: Seen) -> list[Build]:

@@ -32,6 +32,8 @@ def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
     none of the others runs unless the owner has started it. A model that the front may stop when it is idle runs only
     where it runs now; as long as it has no unit it counts as one that should, so that its first start is proved.
     """
+    if not rig.models:
+        return set()
     running = {model.name for model in rig.models if model.serve.coexists}
     default = rig.default_model
     exclusive = [model for model in rig.models if not model.serve.coexists]

@@ -71,6 +71,17 @@ def search_with_fallbacks(
     raise NothingFitsError((yield from _explain_shortage(outcome, budgets, settings, order, given_up)))
 
 
+def search_as_declared(
+    weights: LayerWeights, budgets: Sequence[int], settings: Candidate
+) -> Generator[Candidate, Prediction, Found | DoesNotFit]:
+    """Find the best placement with no setting lowered, as ``search_with_fallbacks`` does without a ``give_up``."""
+    outcome = yield from search(weights, budgets, settings)
+    if isinstance(outcome, DoesNotFit) and not weights.has_experts:
+        found = yield from _layers_in_ram(weights, budgets, settings)
+        return outcome if found is None else found
+    return outcome
+
+
 def _lowered(settings: Candidate, what: GiveUp) -> Iterator[Candidate]:
     """Lower values of one setting, the smallest step first."""
     if what == "ubatch":

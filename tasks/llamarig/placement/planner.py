@@ -107,7 +107,7 @@ def make_plan(request: PlanRequest) -> PlanningSteps:
     :raises NothingFitsError: if nothing fits; lists what could be given up
     :raises DryRunError: if llama-fit-params does not print a prediction
     """
-    runs = _DryRuns(request)
+    runs = DryRuns(request)
     plan = yield from _plan_with_margins(request, runs)
     margins = raised_margins(request.inputs.margins_mib)
     if not _will_be_pinned(plan, request) or margins == request.inputs.margins_mib:
@@ -130,7 +130,7 @@ def _will_be_pinned(plan: Plan, request: PlanRequest) -> bool:
     return plan.ram.total_mib - plan.ram.reserve_mib <= request.pinned_ram_mib
 
 
-def _plan_with_margins(request: PlanRequest, runs: _DryRuns) -> PlanningSteps:
+def _plan_with_margins(request: PlanRequest, runs: DryRuns) -> PlanningSteps:
     serve, auto = request.model.serve, request.model.serve.placement
     assert isinstance(auto, Auto)
     weights = layer_weights(request.header, mtp=serve.loads_mtp)
@@ -222,7 +222,7 @@ def _estimate_notes(request: PlanRequest) -> list[str]:
     return found
 
 
-class _DryRuns:
+class DryRuns:
     """Counts the dry runs of one model and makes each one only once."""
 
     def __init__(self, request: PlanRequest) -> None:
@@ -247,7 +247,7 @@ class _DryRuns:
         return self._results[path, candidate]
 
     def measure(self, candidate: Candidate) -> Generator[Sequence[str], str, Prediction]:
-        """Memory of a candidate, accurate to one MiB."""
+        """Memory of a candidate, accurate to one MiB on the GPUs; in RAM a short header has a smaller embedding."""
         request = self.request
         if request.short_header_path is None:
             return (yield from self._run(request.header_path, candidate))

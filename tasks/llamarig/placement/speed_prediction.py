@@ -7,7 +7,7 @@ constants are fitted to timings of this model on this box and build; without tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, linear_regression, pstdev
@@ -103,12 +103,22 @@ def calibration_runs(
 
     :param file: path of the model on the box, as in ``--model``
     """
+    return runs_of_files([entry for entry in ledger if entry.model == model], box, release, lambda path: path == file)
+
+
+def runs_of_files(
+    ledger: Sequence[BenchEntry], box: str, release: str, is_file: Callable[[str], bool]
+) -> list[tuple[float, float]]:
+    """The same of every model file that ``is_file`` accepts, whatever the model is called.
+
+    :param is_file: of the path of a model on the box
+    """
     usable = [
         entry
         for entry in ledger
-        if (entry.box, entry.model, entry.release) == (box, model, release)
+        if (entry.box, entry.release) == (box, release)
         and entry.ram_bytes_per_token is not None
-        and ("--model", file) in pairwise(entry.flags)
+        and any(flag == "--model" and is_file(path) for flag, path in pairwise(entry.flags))
     ]
     newest: dict[tuple[str, ...], BenchEntry] = {}
     for entry in usable:

@@ -97,9 +97,12 @@ def timed(tool: Tool) -> tuple[float, float]:
     return wall, usage.ru_utime + usage.ru_stime
 
 
-def alternately(tools: Sequence[Tool], runs: int) -> dict[str, Series]:
-    """Time the tools in alternation (A B A B ...) after one uncounted run each, so that load affects all alike."""
-    for tool in tools:
+def alternately(tools: Sequence[Tool], runs: int, uncounted: bool = True) -> dict[str, Series]:
+    """Time the tools in alternation (A B A B ...), so that load affects all alike.
+
+    :param uncounted: begin with one uncounted run each, after which nothing has to be read from the disk
+    """
+    for tool in tools if uncounted else ():
         timed(tool)
     series = {tool.name: Series() for tool in tools}
     for _ in range(runs):

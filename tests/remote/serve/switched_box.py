@@ -215,7 +215,7 @@ class SwitchedBox:
         """The mode of the server that answers; empty where none does. Leaves no connection in TIME-WAIT."""
         try:
             server = Server(f"{scheme}://127.0.0.1:{self.port}{prefix}", key or None)
-            return str(server.get("/props", timeout=10)["mode"])
+            return str(server.get("/props", timeout=60)["mode"])
         except (OSError, KeyError):
             return ""
 

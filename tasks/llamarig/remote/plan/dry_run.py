@@ -71,19 +71,22 @@ def run(seconds: float, command: list[str]) -> tuple[bytes, bytes, int]:
         return output, os.pread(log.fileno(), 1 << 26, 0), ended if status is None else status
 
 
+def relevant_lines(seconds: float, command: list[str]) -> list[str]:
+    """Run a command; return the relevant lines of its output, and ``exit=`` with its exit status."""
+    try:
+        output, log, status = run(seconds, command)
+    except OSError as error:
+        return [f"error: {command[0]}: {error.strerror}", "exit=127"]
+    lines = [line for line in log.splitlines() if _RELEVANT.search(line)]
+    printed = [line.decode(errors="replace") for line in [*lines[-2000:], *output.splitlines()[-200:]]]
+    return [*printed, f"exit={status if status >= 0 else 128 - status}"]
+
+
 def main(arguments: list[str]) -> int:
     """Run the program and print the relevant lines of its output."""
     seconds, *command = arguments
-    try:
-        output, log, status = run(float(seconds), command)
-    except OSError as error:
-        print(f"error: {command[0]}: {error.strerror}")
-        print("exit=127")
-        return 0
-    lines = [line for line in log.splitlines() if _RELEVANT.search(line)]
-    for line in [*lines[-2000:], *output.splitlines()[-200:]]:
-        print(line.decode(errors="replace"))
-    print(f"exit={status if status >= 0 else 128 - status}")
+    for line in relevant_lines(float(seconds), command):
+        print(line)
     return 0
 
 

@@ -22,7 +22,11 @@ from llamarig.remote.plan.model_headers import read_whole_header
 from llamarig.remote.shared.gguf_header import STRING, TYPES, UINT32, Header, HeaderError, padded, tensor_size
 
 
-def _vocabulary_of(shards: Iterable[Header]) -> int:
+def vocabulary_of(shards: Iterable[Header]) -> int:
+    """The number of rows of the token embedding.
+
+    :raises HeaderError: where there is none
+    """
     for shard in shards:
         for tensor in shard.tensors:
             if tensor.name == "token_embd.weight" and len(tensor.shape) == 2:
@@ -30,8 +34,12 @@ def _vocabulary_of(shards: Iterable[Header]) -> int:
     raise HeaderError("has no token_embd.weight, so its vocabulary cannot be shortened")
 
 
-def _shorten(data: bytes, header: Header, vocabulary: int, rows: int) -> tuple[bytes, int]:
-    """Return the header with a vocabulary of ``rows``, padded, and the size in bytes of a whole file with it."""
+def with_vocabulary(data: bytes, header: Header, vocabulary: int, rows: int) -> tuple[bytes, int]:
+    """The header with a vocabulary of ``rows`` and none of its words, padded, and the size of a whole file with it.
+
+    :param data: the bytes that ``header.keys`` are in
+    :param vocabulary: its rows now
+    """
     keys = [
         data[start:end]
         for name, (start, end) in header.keys.items()
@@ -68,11 +76,11 @@ def prepare(directory: Path, outputs: int, ubatch: int, shards: list[Path]) -> P
     :raises HeaderError: for a shard that is not GGUF, or a model without a vocabulary
     """
     read = {path: read_whole_header(path) for path in shards}
-    vocabulary = _vocabulary_of(header for _, header in read.values())
+    vocabulary = vocabulary_of(header for _, header in read.values())
     rows = max(1, -(-vocabulary * outputs // ubatch))
     directory.mkdir(parents=True, exist_ok=True)
     for path, (data, header) in read.items():
-        short, size = _shorten(data, header, vocabulary, rows)
+        short, size = with_vocabulary(data, header, vocabulary, rows)
         copy = directory / path.name
         copy.write_bytes(short)
         os.truncate(copy, size)

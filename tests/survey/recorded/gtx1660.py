@@ -1,0 +1,45 @@
+"""GTX 1660 (6 GB), AMD Ryzen 7 5800X, 8 cores, 32 GB DDR4 at 3200 MT/s, Debian GNU/Linux 13 (trixie).
+
+As tasks/survey.py found gtx1660.lan. It never writes this file again.
+"""
+
+from llamarig import declare as d
+
+from group_data.all import llama_cpp_commit
+
+rig = d.rig(
+    builds=[
+        # CUDA 13.5 fits driver 580 (580 or newer), glibc 2.41, g++ 14.
+        d.build(
+            name="cuda",
+            source=d.git_source(commit=llama_cpp_commit),
+            architectures=("75-real",),  # GTX 1660
+            cuda_toolkit="13.5",
+        ),
+    ],
+    models=[
+        # No model yet: a deploy only builds llama.cpp. What fits here, and the line to paste, is printed by
+        #   pyinfra -y inventory/home.py tasks/choose.py --data repo=unsloth/Qwen3-30B-A3B-GGUF
+        # Or begin with this one, which may not fit, without the comment signs:
+        # d.model(
+        #     name="qwen3-30b-a3b",
+        #     repo="unsloth/Qwen3-30B-A3B-GGUF",
+        #     quant="Q4_K_M",
+        #     build="cuda",
+        #     serve=d.serve(
+        #         port=8080,
+        #         context=32768,
+        #         placement=d.auto(margin_mib=1024),
+        #     ),
+        # ),
+    ],
+    host=d.host_policy(
+        # A card that is missing, or another one, is reported. NVIDIA's in nvidia-smi's order.
+        gpus=(d.gpu_card(name="GTX 1660", uuid="GPU-00000000-0000-4000-8000-000000000000"),),
+        # 4 x 8 GB F4-3200C14-8GFX: rated 3200 MT/s by part number, and they run at 3200.
+        memory_mts=3200,
+        # Model files go to /var/lib/llamarig/models, where 42 GiB are free (ext4).
+        # /srv/data has 1500 GiB free. To use it, bind-mount a directory of it there (/etc/fstab: /srv/data/models
+        # /var/lib/llamarig/models none bind 0 0).
+    ),
+)

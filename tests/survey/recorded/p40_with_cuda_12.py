@@ -1,0 +1,43 @@
+"""Tesla P40 (22 GB), AMD Ryzen 7 5800X, 8 cores, 32 GB DDR4 at 3200 MT/s, Debian GNU/Linux 13 (trixie).
+
+As tasks/survey.py found p40-with-cuda-12.lan. It never writes this file again.
+"""
+
+from llamarig import declare as d
+
+from group_data.all import llama_cpp_commit
+
+rig = d.rig(
+    builds=[
+        # CUDA 12.4 fits driver 550 (525 or newer), glibc 2.41, g++ 14.
+        d.build(
+            name="cuda",
+            source=d.git_source(commit=llama_cpp_commit),
+            architectures=("61-real",),  # Tesla P40
+            cuda_toolkit="/usr",
+        ),
+    ],
+    models=[
+        # No model yet: a deploy only builds llama.cpp. What fits here, and the line to paste, is printed by
+        #   pyinfra -y inventory/home.py tasks/choose.py --data repo=unsloth/Qwen3-30B-A3B-GGUF
+        # Or begin with this one, which may not fit, without the comment signs:
+        # d.model(
+        #     name="qwen3-30b-a3b",
+        #     repo="unsloth/Qwen3-30B-A3B-GGUF",
+        #     quant="Q4_K_M",
+        #     build="cuda",
+        #     serve=d.serve(
+        #         port=8080,
+        #         context=32768,
+        #         placement=d.auto(),
+        #     ),
+        # ),
+    ],
+    host=d.host_policy(
+        # A card that is missing, or another one, is reported. NVIDIA's in nvidia-smi's order.
+        gpus=(d.gpu_card(name="Tesla P40", uuid="GPU-00000000-0000-4000-8000-000000000000"),),
+        # 4 x 8 GB F4-3200C14-8GFX: rated 3200 MT/s by part number, and they run at 3200.
+        memory_mts=3200,
+        # Model files go to /var/lib/llamarig/models, where 800 GiB are free (ext4).
+    ),
+)
