@@ -31,7 +31,7 @@ from tests.set_up import (
 )
 
 DURATIONS = REPOSITORY / "tests/durations.json"
-BENCHMARKS = ("converge", "audit", "download", "large_download")
+BENCHMARKS = ("converge", "audit", "download", "large_download", "front")
 
 RUFF = (("-m", "ruff", "check"), ("-m", "ruff", "format", "--check"))
 MYPY = ("-m", "mypy")

@@ -87,6 +87,12 @@ def test_download_benchmarks_print_their_results_and_delete_their_files(
     assert not directory.exists()
 
 
+def test_the_benchmark_of_a_front_prints_its_table() -> None:
+    output = output_of("front", "--runs", "5", "--streams", "2", "--tokens", "5")
+    for row in ("| time to first token", "| throughput", "| memory of the front |"):
+        assert row in output, output
+
+
 @pytest.mark.parametrize("module", ["audit", "converge"])
 def test_benchmarks_that_make_a_box_have_a_command_line(module: str) -> None:
     assert "--runs" in output_of(module, "--help")

@@ -135,6 +135,12 @@ CASES: dict[str, tuple[Rig, Box, Box]] = {
     "llama.model-files": (A, Box(differences={"Model files": [Difference("f", "a", "b")]}), Box()),
     "llama.model-lock": (A, Box(differences={"Model lock": [Difference("l", "a", "b")]}), Box()),
     "llama.key-files": (A, Box(differences={"API key files": [Difference("k", "a key", "is empty")]}), Box()),
+    "front.keys": (A, Box(differences={"Keys of the front": [Difference("front key x", "a hash", "missing")]}), Box()),
+    "front.service": (
+        A,
+        Box(differences={"Front": [Difference("llamarig_front.service", "running", "stopped")]}),
+        Box(),
+    ),
     "llama.declarations": (A, Box(differences={"Declarations": [Difference("m", "works", "does not")]}), Box()),
     "llama.toolkits": (
         A,

@@ -13,7 +13,7 @@ from llamarig.render import layout
 
 PACKAGE = Path(llamarig.__file__).parent
 SOURCES = sorted((PACKAGE / "remote").rglob("*.py"))
-IN_THE_HUB_VENV = {"download": {"hf_transfer"}}
+IN_A_VENV = {"download": {"hf_transfer"}, "front": {"aiohttp", "multidict", "yarl"}}
 """Room -> modules of the virtual environment that its programs run in."""
 PROGRAMS = programs()
 COPIED = {target.removeprefix(f"{layout.PROGRAMS}/") for target in PROGRAMS}
@@ -49,7 +49,7 @@ def file_of(module: str) -> str | None:
 @pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_every_import_is_copied_to_the_box_or_part_of_python(path: Path) -> None:
     room = path.relative_to(PACKAGE / "remote").parts[0]
-    allowed = sys.stdlib_module_names | IN_THE_HUB_VENV.get(room, set())
+    allowed = sys.stdlib_module_names | IN_A_VENV.get(room, set())
     for module in imported_modules(ast.parse(path.read_text())):
         if module.split(".")[0] != "llamarig":
             assert module.split(".")[0] in allowed, f"{named(path)} imports {module}, which no box has"

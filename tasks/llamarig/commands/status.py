@@ -22,9 +22,11 @@ from llamarig.facts.jobs import Jobs, RunningJobs
 from llamarig.facts.machine import MachineState
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.server_activity import ServerActivity
+from llamarig.facts.unit_files import UnitFile, UnitFiles
 from llamarig.facts.units import Units
 from llamarig.items.all_items import ITEMS
 from llamarig.items.wanted_unit import health_addresses
+from llamarig.render import front
 
 _FACTS = (Gpus, HeldByServers, MachineState, RunningJobs, ServerActivity)
 
@@ -68,6 +70,8 @@ def shown(rig: Rig) -> Commands:
         total_ram_kib=read_fact(MachineState).total_kib,
         running=running,
         jobs=progress,
+        front=f"{rig.front.host}:{rig.front.port}" if rig.front is not None else "",
+        front_runs=read_fact(UnitFiles, names=list(front.UNITS)).get(front.SERVICE, UnitFile()).active,
     )
     drift = sum(map(len, compare(ITEMS, rig).values()))
     headline = (

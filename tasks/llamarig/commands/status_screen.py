@@ -36,12 +36,17 @@ class BoxState:
     running: Mapping[str, RunningJob] = field(default_factory=dict)
     jobs: Mapping[str, Job] = field(default_factory=dict)
     """The same jobs with their progress."""
+    front: str = ""
+    """Address of the front, where one is declared."""
+    front_runs: bool = False
 
 
 def status_lines(box: BoxState) -> list[str]:
     """Lines of each model, of each job, and of the memory of the box."""
     width = max((len(model.name) for model in box.models), default=0)
-    lines = [line for model in box.models for line in _model_lines(box, model, width)] or ["no model is declared"]
+    front = [f"{'front':<{width}}  {'runs' if box.front_runs else 'stopped'}; address of all models: {box.front}"]
+    lines = front if box.front else []
+    lines += [line for model in box.models for line in _model_lines(box, model, width)] or ["no model is declared"]
     lines += [_job_line(name, job, box.jobs.get(name)) for name, job in sorted(box.running.items())]
     return lines + list(_memory_lines(box))
 

@@ -20,6 +20,7 @@ from llamarig.facts.jobs import RunningJob, RunningJobs
 from llamarig.facts.model_store import ModelStore
 from llamarig.facts.references import OpenPaths, References
 from llamarig.render import layout
+from llamarig.render.front import USER as FRONT_USER
 from llamarig.render.model_paths import GIB
 
 BOX = "box"
@@ -141,9 +142,11 @@ def _listing(found: Installation, models: Sequence[Leftover]) -> list[str]:
 def _remove(found: Installation) -> Commands:
     """Stop and remove units first, then files, then the user who owns none of them."""
     yield StringCommand("systemctl", "stop", "--quiet", QuoteString(_JOBS))
-    timers_first = sorted(found.units, key=lambda name: (not name.endswith(".timer"), name))
+    # What starts other units goes before them. A template has no instance to stop.
+    timers_first = sorted(found.units, key=lambda name: (not name.endswith((".timer", ".socket")), name))
     if timers_first:
-        yield StringCommand("systemctl", "disable", "--quiet", "--now", *timers_first)
+        named = [name for name in timers_first if "@" not in name]
+        yield StringCommand("systemctl", "disable", "--quiet", "--now", *named)
         yield StringCommand("rm", "-f", "--", *(f"{layout.UNITS}/{name}" for name in timers_first))
     yield StringCommand("systemctl daemon-reload && systemctl reset-failed 'llamarig[-_]*' 2>/dev/null; true")
     # What is below a link is on a disk that the owner has chosen, and may not be ours alone.
@@ -156,5 +159,7 @@ def _remove(found: Installation) -> Commands:
         yield StringCommand("rm", "-rf", "--", *found.settings)
     yield StringCommand("rm", "-rf", "--", layout.SECRETS, f"{layout.MODELS}/.partial/.lock")
     yield StringCommand(f"rmdir /opt/llamarig {layout.CACHE} 2>/dev/null; true")
+    if layout.FRONT in found.settings:
+        yield StringCommand(f"id -u {FRONT_USER} >/dev/null 2>&1 && userdel {FRONT_USER}; true")
     if found.has_user:
         yield StringCommand("userdel", layout.USER)

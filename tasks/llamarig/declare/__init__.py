@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from llamarig.declare.base import Declaration, constructor, declarations
 from llamarig.declare.build import Build, GitSource, SdistSource
+from llamarig.declare.front import Front, FrontAlias, FrontKey, behind_front
 from llamarig.declare.host_policy import GpuCard, HostPolicy, NvidiaDriver
 from llamarig.declare.mistakes import explain, near
 from llamarig.declare.model import Model
@@ -70,6 +71,9 @@ serve = _constructor(Serve)
 sampling = _constructor(Sampling)
 speculation = _constructor(Speculation)
 workload = _constructor(Workload)
+front = _constructor(Front)
+front_alias = _constructor(FrontAlias)
+front_key = _constructor(FrontKey)
 host_policy = _constructor(HostPolicy)
 gpu_card = _constructor(GpuCard)
 nvidia_driver = _constructor(NvidiaDriver)
@@ -92,6 +96,8 @@ def rig(
     models: Sequence[Model] | None = None,
     default: str | None = None,
     presets: str | None = None,
+    llama_swap: bool = False,
+    front: Front | None = None,
     host: HostPolicy | None = None,
     hub: Hub | None = None,
     model_lock: str = "inventory/models.lock.json",
@@ -114,9 +120,11 @@ def rig(
             raise DeclarationError(f"{_caller()}: rig: {name} is no list: write {name}=[d.{name[:-1]}(...)]")
     declared = _rig(
         builds=tuple(builds),
-        models=tuple(listed),
+        models=tuple(listed) if front is None else behind_front(listed),
         default=default,
         presets=presets,
+        llama_swap=llama_swap,
+        front=front,
         host=host or HostPolicy(),
         hub=hub or Hub(),
         model_lock=model_lock,

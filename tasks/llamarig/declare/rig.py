@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llamarig.declare.base import Declaration, Form, Name
 from llamarig.declare.build import Build
+from llamarig.declare.front import Front, front_refusal
 from llamarig.declare.host_policy import HostPolicy
 from llamarig.declare.model import Model
 from llamarig.declare.serve.weights import GPU_UUID
@@ -70,6 +71,11 @@ class Rig(Declaration):
     presets: Name | None = None
     """A build whose models are also written to a preset file for llama-server's router mode,
     /etc/llamarig/presets/BUILD.ini; nothing is started from it."""
+    llama_swap: bool = False
+    """Also write the models to a configuration of llama-swap, /etc/llamarig/presets/llama-swap.yaml; nothing is started
+    from it."""
+    front: Front | None = None
+    """One address for all models: requests name the model, and the box switches by itself."""
     host: HostPolicy = HostPolicy()
     """Settings of the machine itself."""
     hub: Hub = Hub()
@@ -124,6 +130,8 @@ class Rig(Declaration):
             remedy = f"name one of {', '.join(names)}" if names else "leave it out, since there is none"
             raise ValueError(f"default = {self.default!r} is not a model of this box: {remedy}")
         self._ports_are_free()
+        if self.front is not None and (refusal := front_refusal(self.front, self.models, self.default)):
+            raise ValueError(refusal)
         return self
 
     def _ports_are_free(self) -> None:

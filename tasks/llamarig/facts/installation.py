@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from pyinfra.api.facts import FactBase
 
+from llamarig.declare.front import UPSTREAM_KEYS
 from llamarig.facts.output import parse_sections, sections_command, whole_number
 from llamarig.render import layout
 
 DIRECTORIES = ("/opt/llamarig", layout.STATE, layout.CACHE)
-SETTINGS = (layout.SYSCTL_FILE, layout.UDEV_FILE, layout.PRESETS)
+SETTINGS = (layout.SYSCTL_FILE, layout.UDEV_FILE, layout.PRESETS, layout.FRONT, UPSTREAM_KEYS)
 _LINKABLE = (*DIRECTORIES, *layout.DIRECTORIES, layout.CUDA)
 
 
@@ -65,7 +66,7 @@ class Installed(FactBase[Installation]):
 
     def command(self) -> str:
         units = (
-            f"cd {layout.UNITS} && for u in llamarig[-_]*.service llamarig_*.timer; do test -f $u && "
+            f"cd {layout.UNITS} && for u in llamarig[-_]*.service llamarig_*.timer llamarig_*.socket; do test -f $u && "
             'echo "$u $(systemctl is-active $u) $(systemctl is-enabled $u)"; done'
         )
         below = " ".join(f"{directory}/*" for directory in DIRECTORIES)

@@ -13,6 +13,7 @@ from llamarig.items.declarations import (
     WorkableDeclarationsLocked,
 )
 from llamarig.items.finished_work import FinishedWork
+from llamarig.items.front import FrontEnvironment, FrontKeys, FrontService
 from llamarig.items.gpu_setup import GpuSetup
 from llamarig.items.graphics_cards import SupportedCards
 from llamarig.items.key_files import UsableKeyFiles
@@ -23,7 +24,7 @@ from llamarig.items.model_units import ServedModels
 from llamarig.items.nvidia_driver import NvidiaDriverInstalled
 from llamarig.items.packages import Packages
 from llamarig.items.plans import Measurements, ReadablePlanFile, ValidPlans
-from llamarig.items.presets import ModelPresets
+from llamarig.items.presets import LlamaSwapConfig, ModelPresets
 from llamarig.items.python import Python
 from llamarig.items.releases import WholeReleases
 from llamarig.items.rocm import RocmInstalled
@@ -38,6 +39,7 @@ from llamarig.items.web_ui_tools import NodeInstalled
 ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
+    FrontKeys(),
     ReadablePlanFile(),
     WorkableDeclarations(),
     NoUnitOverrides(),
@@ -58,6 +60,7 @@ ITEMS: tuple[Item, ...] = (
     CompilableToolkitsInstalled(),
     SupportedCards(),
     HubClient(),
+    FrontEnvironment(),
     CudaToolkits(),
     # Builds and downloads run in parallel on the box; FinishedWork waits for both.
     RequestedReleases(),
@@ -75,5 +78,8 @@ ITEMS: tuple[Item, ...] = (
     WorkableDeclarationsFetched(),
     ServedModels(),
     ModelPresets(),
+    LlamaSwapConfig(),
+    # Its models have to be served before, since they get the keys that it uses.
+    FrontService(),
     LivenessProbe(),
 )

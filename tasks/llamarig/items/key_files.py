@@ -7,6 +7,7 @@ from typing import Any
 
 from pyinfra.api.command import QuoteString, StringCommand
 
+from llamarig.declare.front import UPSTREAM_KEYS
 from llamarig.declare.rig import Rig
 from llamarig.engine.control_machine import ControlMachine
 from llamarig.engine.item import Commands, Difference, Item, Query, Seen, Severity, query
@@ -44,9 +45,11 @@ class UsableKeyFiles(Item):
         return found
 
     def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
-        """Set owner and mode. The key is never read."""
+        """Generate the keys between a front and its models; set owner and mode of others. No key is read."""
         found = seen.get(KeyFiles, paths=key_paths(rig)) if key_paths(rig) else {}
         for path in key_file_differences(rig, found):
+            if found.get(path, KeyFile(problem="missing")).problem:
+                yield StringCommand(f"install -d -m 700 {UPSTREAM_KEYS} && {make_key(path)}")
             yield StringCommand("chown", "root:root", QuoteString(path))
             yield StringCommand("chmod", "600", QuoteString(path))
 
@@ -59,7 +62,8 @@ def key_paths(rig: Rig) -> list[str]:
 def tls_files(rig: Rig) -> dict[str, str]:
     """Path of each declared certificate and of its key -> the field that names it."""
     fields = ("tls_certificate_file", "tls_key_file")
-    declared = {getattr(model.serve, field): field for model in rig.models for field in fields}
+    owners = [*(model.serve for model in rig.models), *([rig.front] if rig.front is not None else [])]
+    declared = {getattr(owner, field): field for owner in owners for field in fields}
     return {path: field for path, field in sorted(declared.items(), key=str) if path is not None}
 
 
@@ -94,7 +98,10 @@ def key_file_differences(rig: Rig, found: Mapping[str, KeyFile]) -> dict[str, Di
     for path in key_paths(rig):
         file = found.get(path, KeyFile(problem="could not be read"))
         what = f"api_key_file {path}"
-        if file.problem:
+        if file.problem and path.startswith(f"{UPSTREAM_KEYS}/"):
+            will = f"{path}: generates the key between the front and this model"
+            differences[path] = Difference(what, _EXPECTED, file.problem, will=will)
+        elif file.problem:
             remedy = (
                 f"write it on the box, one key a line, owned by root and mode 600, in a directory that exists: "
                 f"`{make_key(path)}`"

@@ -24,9 +24,12 @@ from llamarig.items.wanted_unit import health_addresses
 from llamarig.placement.pinned_weights import with_load_mode
 from llamarig.render import layout
 from llamarig.render.build_flags import FlagRefusedError
+from llamarig.render.llama_swap import llama_swap_text
 from llamarig.render.presets import PresetError, preset_text
 from llamarig.render.release import release_path
 from llamarig.render.server_arguments import server_arguments
+
+_LLAMA_SWAP = f"{layout.PRESETS}/llama-swap.yaml"
 
 
 class ModelPresets(Item):
@@ -62,6 +65,31 @@ class ModelPresets(Item):
         if rig.presets is not None:
             yield from files.directory._inner(path=layout.PRESETS, user="root", group="root", mode="755")
             yield upload(_text(rig, seen), preset_path(rig.presets))
+
+
+class LlamaSwapConfig(Item):
+    """The declared configuration of llama-swap has the declared models."""
+
+    name = "Configuration of llama-swap"
+
+    def queries(self, rig: Rig, here: ControlMachine) -> Iterable[Query[Any]]:
+        """Nothing where none is declared."""
+        if rig.llama_swap:
+            yield query(Sha256Sums, paths=[_LLAMA_SWAP])
+
+    def differences(self, rig: Rig, seen: Seen) -> list[Difference]:
+        """At most one, if the file's sha256 differs."""
+        if not rig.llama_swap:
+            return []
+        digest = hashlib.sha256(llama_swap_text(rig).encode()).hexdigest()
+        if seen.get(Sha256Sums, paths=[_LLAMA_SWAP]).get(_LLAMA_SWAP) == digest:
+            return []
+        return [Difference(_LLAMA_SWAP, "the declared models", "missing or different")]
+
+    def fix(self, rig: Rig, seen: Seen, differences: list[Difference]) -> Commands:
+        """Write the file."""
+        yield from files.directory._inner(path=layout.PRESETS, user="root", group="root", mode="755")
+        yield upload(llama_swap_text(rig), _LLAMA_SWAP)
 
 
 def preset_path(build: str) -> str:

@@ -29,7 +29,8 @@ def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
 
     Models with ``coexists`` always run. Of the others the default runs, unless the owner has switched to another one by
     hand: then the default is still the one enabled at boot, and the other one is active. Where the default coexists,
-    none of the others runs unless the owner has started it.
+    none of the others runs unless the owner has started it. A model that the front may stop when it is idle runs only
+    where it runs now; as long as it has no unit it counts as one that should, so that its first start is proved.
     """
     if not rig.models:
         return set()
@@ -38,8 +39,16 @@ def running_models(rig: Rig, units: Mapping[str, Unit]) -> set[str]:
     exclusive = [model for model in rig.models if not model.serve.coexists]
     chosen = [model.name for model in exclusive if _unit(units, model).is_active]
     if default.serve.coexists or (chosen and _unit(units, default).enabled == "enabled"):
-        return running | set(chosen[:1])
-    return running | {default.name}
+        running |= set(chosen[:1])
+    else:
+        running.add(default.name)
+    may_rest = rig.front.idle_stop_s if rig.front is not None else {}
+    at_rest = (model for model in rig.models if model.name in may_rest and _is_at_rest(_unit(units, model)))
+    return running - {model.name for model in at_rest}
+
+
+def _is_at_rest(unit: Unit) -> bool:
+    return bool(unit.text) and not unit.is_active
 
 
 def _unit(units: Mapping[str, Unit], model: Model) -> Unit:

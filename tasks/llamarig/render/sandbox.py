@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from llamarig.declare.build import Build
+from llamarig.declare.front import Front
 from llamarig.declare.serve import Serve
 from llamarig.declare.serve.endpoint import PRIVATE_NETWORKS
 from llamarig.render import layout
@@ -184,7 +185,7 @@ def _is_below(path: str, directories: Iterable[str]) -> bool:
     return any(path == directory or path.startswith(f"{directory.rstrip('/')}/") for directory in directories)
 
 
-def network_lines(serve: Serve) -> list[str]:
+def network_lines(serve: Serve | Front) -> list[str]:
     """Directives, with comments, for the port that a server opens and the addresses that it exchanges packets with."""
     own_port = ["# No other port than its own.", "SocketBindDeny=any", f"SocketBindAllow=tcp:{serve.port}"]
     host = ipaddress.ip_address(serve.host)

@@ -25,6 +25,7 @@ from llamarig.items.abandoned_jobs import NoAbandonedJobs
 from llamarig.items.all_items import ITEMS
 from llamarig.items.declarations import WorkableDeclarationsFetched, WorkableDeclarationsLocked
 from llamarig.items.finished_work import FinishedWork
+from llamarig.items.front import FrontService
 from llamarig.items.model_units import wanted_units
 from llamarig.items.packages import wanted_packages
 from llamarig.items.python import SYSTEM_PYTHON
@@ -47,6 +48,7 @@ WITHOUT_A_TASK = {
     NoUnitOverrides.name: "compares drop-ins, which come with what `Models served` reads",
     NoAbandonedJobs.name: "compares running jobs, which Ansible has none of",
     FinishedWork.name: "compares releases and model files, which are read for the items that start that work",
+    FrontService.name: "looks whether units of a front are left over, and the playbook's box has none",
     WorkableDeclarationsLocked.name: "compares declarations with what `Declarations` reads",
     WorkableDeclarationsFetched.name: "compares declarations with what `Models served` reads as well",
 }
