@@ -7,19 +7,28 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from llamarig.declare.base import Declaration, Form
+from llamarig.declare.flags import Setting
 
 
 class Workload(Declaration):
     """What tasks/tune.py times a model with: a preset, or a conversation that you have recorded."""
 
-    preset: Literal["agent", "chat", "batch"] | None = None
+    preset: Annotated[
+        Literal["agent", "chat", "batch"] | None, Setting("what tasks/tune.py replays", default="recording")
+    ] = None
     """agent: a prompt of 8,192 tokens, then ten turns that add 200 to 2,000 and generate 200; chat: six short turns;
     batch: eight prompts of 2,000 tokens at once."""
-    recording: Annotated[str | None, Form("a file on this machine", "private/agent.jsonl")] = Field(
-        default=None, pattern=r"^[^\x00-\x1f]+\.jsonl$"
-    )
+    recording: Annotated[
+        str | None,
+        Form("a file on this machine", "private/agent.jsonl"),
+        Setting("what tasks/tune.py replays", "path", default="preset"),
+    ] = Field(default=None, pattern=r"^[^\x00-\x1f]+\.jsonl$")
     """Path on the control machine of a conversation in JSON lines, mode 600 and not in git: it is private."""
-    faster_than_percent: float = Field(default=3.0, ge=1, le=50)
+    faster_than_percent: Annotated[
+        float,
+        Field(ge=1, le=50),
+        Setting("what tasks/tune.py proposes", "percent", source="llamarig: the noise of runs"),
+    ] = 3.0
     """Least gain of total seconds, with confidence, that makes a winner."""
 
     @field_validator("recording")
