@@ -39,9 +39,9 @@ from llamarig.items.web_ui_tools import NodeInstalled
 ITEMS: tuple[Item, ...] = (
     # First what only the owner can fix, before hours of downloads and builds.
     UsableKeyFiles(),
-    FrontKeys(),
     ReadablePlanFile(),
     WorkableDeclarations(),
+    FrontKeys(),
     NoUnitOverrides(),
     NoAbandonedJobs(),
     Swappiness(),
