@@ -123,8 +123,10 @@ def test_an_undeclared_open_server_and_a_flag_that_the_build_lacks_are_reported(
     variant.shell(f'sed -i.saved \'s/"--cache-ram"/"--no-such"/\' {manifest}')
     variant.shell(
         "systemd-run --quiet --unit=stray --property=Environment=LLAMA_ARG_CTX_SIZE=512 sh -c '"
-        "exec $(ls /opt/llamarig/llama.cpp/*/bin/llama-server | head -n 1) "
-        f'--model $(find /var/lib/llamarig/models -name "*-00001-of-00003.gguf") --host 0.0.0.0 --port {port}\''
+        # The program and the files of the tiny model: other tests leave further ones on the box.
+        "exec $(readlink /proc/$(systemctl show llamarig-tiny -p MainPID --value)/exe) "
+        f'--model $(find /var/lib/llamarig/models -name "Tiny-*-00001-of-00003.gguf" | head -n 1) '
+        f"--host 0.0.0.0 --port {port}'"
     )
     try:
         variant.shell(
