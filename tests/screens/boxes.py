@@ -21,10 +21,12 @@ from llamarig.declare.rig import Hub as HubSettings
 from llamarig.declare.rig import Rig
 from llamarig.engine.item import Query, query
 from llamarig.facts.files import FileSizes, Sha256Sums
+from llamarig.facts.installation import Installed
 from llamarig.facts.measurements import RequestTimed
 from llamarig.facts.plannable_devices import HeldByServers
 from llamarig.facts.releases import Releases
 from llamarig.facts.server_activity import ServerActivity
+from llamarig.facts.server_processes import ServerStarts
 from llamarig.facts.start_records import PreviousProofs, Proofs
 from llamarig.items.box_for_quants import PROGRAM_PATHS, queries_of_box
 from llamarig.items.model_units import unit_query
@@ -33,10 +35,20 @@ from llamarig.remote.shared.unit_directives import directives_sha256
 
 from tests.box.hub import Hub
 from tests.box.sparse_models import write_sparse
-from tests.items.converged_box import Box, batch_reply, converged_box, cpu_rig, fact_command, write_lock_file
+from tests.items.converged_box import (
+    LOCKED_FILE,
+    SECOND_FILE,
+    Box,
+    batch_reply,
+    converged_box,
+    cpu_rig,
+    fact_command,
+    write_lock_file,
+)
 from tests.placement.model_shapes import QWEN3_30B_A3B
 
 UNIT = "llamarig-m.service"
+ANSWERS = Path(__file__).parents[1] / "facts/data/answers"
 GONE = ("gone", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_connect_retries": 0})
 """A host that refuses connections."""
 _SERVED = "llamarig-m.service answers; it was away for 41 s"
@@ -67,11 +79,21 @@ def clean(rig: Rig) -> Described:
     box.outputs[query(Sha256Sums, paths=list(box.here.programs))] = "\n".join(
         f"{file.sha256}  {path}" for path, file in box.here.programs.items()
     )
+    box.outputs[query(Installed)] = (ANSWERS / "Installed.nspawn_debian13.txt").read_text()
+    box.outputs[query(ServerStarts)] = (ANSWERS / "ServerStarts.nspawn_debian13.txt").read_text()
     timing = {"prompt_tokens": 1024, "generated_tokens": 128, "prompt_per_second": 190.5, "generation_per_second": 70.1}
     box.outputs[query(RequestTimed, unit=UNIT, prompt_tokens=0, generated_tokens=128)] = json.dumps(
         {**timing, "alone": True}
     )
     return Described(box, {"state": "done", "message": _SERVED})
+
+
+def with_own_start(rig: Rig) -> Described:
+    """As declared, and a unit of the owner's own runs a llama-server beside it."""
+    described = clean(rig)
+    of = query(ServerStarts)
+    described.box.outputs[of] = described.box.outputs[of].replace("unit=llamarig-tiny.service", "unit=mine.service")
+    return described
 
 
 def drifted(rig: Rig) -> Described:
@@ -164,6 +186,8 @@ def served_quants(directory: Path) -> Iterator[str]:
     ]
     with Hub(directory) as hub:
         hub.add_sparse_repo(REPOSITORY, {file.name: file for file in files})
+        # A newer version of what the boxes serve.
+        hub.add_sparse_repo("o/r", {LOCKED_FILE.path: files[0], SECOND_FILE.path: files[1]})
         yield hub.endpoint
 
 

@@ -35,7 +35,7 @@ class Screen:
     repository: Callable[[Path], None] | None = None
     """Makes the owner's repository that it runs in, where that is another directory than the clone."""
     asks_hub: bool = False
-    """Whether a stand-in Hub with quants runs beside it."""
+    """Whether a stand-in Hub runs beside it."""
 
 
 _QUANTS = ("tasks/choose.py", "--data", f"repo={boxes.REPOSITORY}", "--data", "context=32768")
@@ -94,6 +94,14 @@ SCREENS: dict[str, Screen] = {
     "bench-three-hosts": _three("tasks/bench.py", "--data", "runs=2"),
     "prune-clean": _one(boxes.clean, "tasks/prune.py"),
     "prune-three-hosts": _three("tasks/prune.py"),
+    "adopt-nothing": _one(boxes.clean, "tasks/adopt.py"),
+    "adopt": _one(boxes.with_own_start, "tasks/adopt.py"),
+    "adopt-three-hosts": Screen({"a": boxes.with_own_start, "b": boxes.clean, "gone": None}, ("tasks/adopt.py",)),
+    "uninstall-clean": _one(boxes.clean, "tasks/uninstall.py"),
+    "uninstall-box": _one(boxes.clean, "tasks/uninstall.py", "--data", "delete=box"),
+    "uninstall-three-hosts": _three("tasks/uninstall.py"),
+    "lock-newer": Screen({"box": boxes.clean}, ("tasks/lock.py",), asks_hub=True),
+    "lock-three-hosts": Screen(_THREE, ("tasks/lock.py",), asks_hub=True),
 }
 
 

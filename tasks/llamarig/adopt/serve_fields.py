@@ -241,6 +241,17 @@ def _cors(found: ServeFields, given: Given) -> None:
     found.note(given, "dropped: llama-server reads no cookies")
 
 
+def _cors_origins(found: ServeFields, given: Given) -> None:
+    if given.value == "localhost":
+        found.note(given, "dropped: a declared model has it")
+    else:
+        _typed(found, given)
+
+
+def _reuse_port(found: ServeFields, given: Given) -> None:
+    found.note(given, "dropped: a declared model has it where its build knows it")
+
+
 def _no_projector(found: ServeFields, given: Given) -> None:
     found.note(given, "the default of a declared model, which has a projector where mmproj names one")
 
@@ -255,7 +266,9 @@ _HANDLERS: Mapping[str, Callable[[ServeFields, Given], None]] = {
     **dict.fromkeys(("-sm", "--split-mode"), _split_mode),
     **dict.fromkeys(("--cors-credentials", "--no-cors-credentials"), _cors),
     **dict.fromkeys(NO_PROJECTOR, _no_projector),
+    "--cors-origins": _cors_origins,
     "--pooling": _pooling,
+    "--reuse-port": _reuse_port,
 }
 
 

@@ -18,7 +18,7 @@ from llamarig.adopt.shell_script import command_launches
 from llamarig.adopt.shell_words import Command
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse, while_answered
-from llamarig.engine.run import ask
+from llamarig.engine.run import ask, conclude
 from llamarig.engine.screen import say
 from llamarig.facts.gpus import Gpus
 from llamarig.facts.server_processes import ServerStart, ServerStarts
@@ -54,6 +54,8 @@ def running_servers_adopted(pid: object = None, layers: object = None, build: st
         say(host, line)
     if own:
         say(host, f"llamarig's own, and left out: {', '.join(own)}")
+    servers = "one server is" if len(adopted) == 1 else f"{len(adopted)} servers are"
+    conclude(state.inventory.get_host(host.name), f"{servers} declared on standard output; nothing was changed")
     host.noop("declarations are printed to standard output")
 
 

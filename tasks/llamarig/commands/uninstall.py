@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.command import FunctionCommand, QuoteString, StringCommand
+from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
+from pyinfra.api.state import State
 from pyinfra.context import host, state
 
 from llamarig.checks.leftovers import CannotDeleteError, Leftover, chosen, stored_models
 from llamarig.engine.item import Commands
 from llamarig.engine.refuse import refuse, while_answered
-from llamarig.engine.run import ask
+from llamarig.engine.run import ask, conclude
 from llamarig.engine.screen import say
 from llamarig.facts.installation import DIRECTORIES, Installation, Installed
 from llamarig.facts.jobs import RunningJob, RunningJobs
@@ -44,6 +46,7 @@ def box_taken_back(names: tuple[str, ...] = (), takeover: bool = False) -> Comma
     if state.is_executing:
         for line in _listing(found, models):
             say(host, line)
+        conclude(state.inventory.get_host(host.name), _nothing_removed(found, models))
     try:
         wanted = chosen([name for name in names if name != BOX], models)
     except CannotDeleteError as error:
@@ -67,6 +70,23 @@ def box_taken_back(names: tuple[str, ...] = (), takeover: bool = False) -> Comma
         f"for d in {layout.MODELS} {layout.STATE}; do test -d $d && "
         "find $d -xdev -depth -type d -empty -delete; done; rmdir /etc/llamarig 2>/dev/null; true"
     )
+    yield FunctionCommand(_removed, [BOX in names, tuple(leftover.name for leftover in wanted), models], {})
+
+
+def _nothing_removed(found: Installation, models: Sequence[Leftover]) -> str:
+    """What is there, before anything is removed."""
+    if found.is_empty and not models:
+        return "nothing of llamarig's is on this box"
+    files = sum(leftover.size for leftover in models) / GIB
+    size = sum(found.sizes.values()) / GIB
+    return f"{size:.2f} GiB of llamarig's, and {files:.2f} GiB of model files; nothing was removed"
+
+
+def _removed(state: State, host: Host, box: bool, files: Sequence[str], models: Sequence[Leftover]) -> None:
+    """Say at the end what is gone, and what has stayed."""
+    stay = sum(leftover.size for leftover in models if leftover.name not in files) / GIB
+    gone = [*(["everything but model files"] if box else []), *files]
+    conclude(host, f"removed {', '.join(gone)}; {stay:.2f} GiB of model files stay")
 
 
 def _users(without_ours: bool) -> dict[str, str]:

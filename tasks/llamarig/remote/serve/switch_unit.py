@@ -192,6 +192,9 @@ def _lock_after_restore(directory: Path) -> Iterator[None]:
 
 # --- start and checks -----------------------------------------------------------------------------------------------
 
+_UNITS_WAIT_S = 2.0
+"""So much earlier may the unit's own wait for the same time end (wait_until_ready.py), after which systemd stops it."""
+
 
 def start(job: SwitchJob) -> None:
     """Stop the peers and the unit itself, then start the unit."""
@@ -212,12 +215,12 @@ def start(job: SwitchJob) -> None:
 
 
 def _check_server(job: SwitchJob, progress: Progress) -> Answer:
-    unit = job.unit
+    unit, began = job.unit, time.monotonic()
     if not wait_until_healthy(unit, job.load_timeout_s, progress, job.model_bytes):
-        state = state_of(unit)
+        state, waited = state_of(unit), time.monotonic() - began
         reason = (
             f"ended while loading (exit {state['ExecMainStatus']})"
-            if has_ended(state)
+            if has_ended(state) and waited < job.load_timeout_s - _UNITS_WAIT_S
             else f"was not ready after {job.load_timeout_s} s (serve.load_timeout_s)"
         )
         raise JobFailedError(f"{unit} {reason}", last_lines(unit))
