@@ -117,6 +117,17 @@ def test_requests_switch_the_models(fronted: tuple[Deployment, Front]) -> None:
     assert listed == {"tiny": "unloaded", "second": "loaded", "second:short": "loaded", "third": "loaded"}
 
 
+def test_the_api_of_anthropic_and_streams_work_on_a_real_server(fronted: tuple[Deployment, Front]) -> None:
+    _, front = fronted
+    asked = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Who are you?"}]}
+    with front.request("/v1/messages", asked) as response:
+        assert json.load(response)["type"] == "message"
+    with front.request("/v1/messages/count_tokens", asked) as response:
+        assert json.load(response)["input_tokens"] > 0
+    with front.request("/v1/chat/completions", {**asked, "model": "second", "stream": True}) as response:
+        assert response.read().endswith(b"data: [DONE]\n\n")
+
+
 def test_nobody_without_a_key_uses_a_model_or_goes_round_the_front(fronted: tuple[Deployment, Front]) -> None:
     deployment, front = fronted
     body = {"model": "third", "messages": [{"role": "user", "content": "x"}]}
@@ -209,7 +220,15 @@ def test_a_model_that_cannot_start_gives_its_reason_and_the_one_before_comes_bac
         deployment.shell("rm -r /etc/systemd/system/llamarig-second.service.d; systemctl daemon-reload")
 
 
-def test_memory_of_the_front(fronted: tuple[Deployment, Front], record_property: Any) -> None:
-    """Recorded, not asserted."""
-    deployment, _ = fronted
-    record_property("rss", deployment.shell(f"grep VmRSS /proc/$(systemctl show {SERVICE} -p MainPID --value)/status"))
+def test_a_front_that_is_no_longer_declared_is_stopped(fronted: tuple[Deployment, Front]) -> None:
+    """Last: it leaves no front."""
+    deployment, front = fronted
+    before = deployment.rig.pop("front")
+    try:
+        outcome = deployment.run()
+        assert (outcome.code, outcome.changed[-1:]) == (0, ["Front"]), str(outcome)
+        with pytest.raises(urllib.error.URLError):
+            front.request("/health")
+        assert deployment.run().changed == []
+    finally:
+        deployment.rig["front"] = before

@@ -51,7 +51,7 @@ KillMode=mixed
 TimeoutStopSec={drain}
 # Each client takes two files, one for itself and one to its model.
 LimitNOFILE=16384
-# It takes 60 MiB, and 256 KiB for each request that waits (tests/benchmarks/front.py); larger bodies are on the disk.
+# It takes 40 MiB, and 256 KiB for each request that waits (tests/benchmarks/front.py); larger bodies are on the disk.
 MemoryMax=768M
 MemorySwapMax=0
 {network}
