@@ -147,10 +147,10 @@ def test_a_module_that_opens_a_file_below_the_users_home_on_import_fails_the_run
 
 
 def test_a_test_that_starts_a_program_missing_from_the_scan_fails(user: User) -> None:
-    source = 'import subprocess\n\ndef test_it():\n    subprocess.run(["".join(["u", "name"])], check=True)\n'
+    source = 'import subprocess\n\ndef test_it():\n    subprocess.run(["".join(["ar", "ch"])], check=True)\n'
     done = user.run_module(source)
     assert done.returncode == 1
-    assert "started the program 'uname', which tests/programs.py does not find" in done.stdout
+    assert "started the program 'arch', which tests/programs.py does not find" in done.stdout
 
 
 def test_an_invalid_port_is_reported_without_a_traceback(user: User) -> None:
