@@ -15,12 +15,12 @@ from typing import Any
 from llamarig import declare as d
 from llamarig.declare.placement import Placement
 
-REPOSITORY = "llamarig/Random-Qwen3-Next-GGUF"
-NAMES = ("auto", "declared", "fit", "tuned")
+_REPOSITORY = "llamarig/Random-Qwen3-Next-GGUF"
+_NAMES = ("auto", "declared", "fit", "tuned")
 
 
 @dataclass(frozen=True)
-class Profile:
+class _Profile:
     """The profile of a group before load modes and `auto()` (commit 9dd93a7): its placement and flags."""
 
     context: int
@@ -29,18 +29,18 @@ class Profile:
     load_mode: str = "mmap"
 
 
-PROFILES = {
-    "rtx4090_rtx5070ti": Profile(262144, d.layers(gpu=(13, 6), split=(32, 17)), 2048),
-    "rtx4070": Profile(131072, d.fit(target_mib=(128,), minimum_context=131072), 512, "mlock"),
+_PROFILES = {
+    "rtx4090_rtx5070ti": _Profile(262144, d.layers(gpu=(13, 6), split=(32, 17)), 2048),
+    "rtx4070": _Profile(131072, d.fit(target_mib=(128,), minimum_context=131072), 512, "mlock"),
     # Of another model, so its number of layers means little: 8 of 48 whole, as auto() found room for on such a card.
-    "rtx_16gb": Profile(131072, d.cpu_moe(layers=40), 2048),
+    "rtx_16gb": _Profile(131072, d.cpu_moe(layers=40), 2048),
 }
 
 _box = os.environ.get("LLAMARIG_GPU_BOX", "rtx4090_rtx5070ti")
-_profile = PROFILES[_box]
+_profile = _PROFILES[_box]
 _state = os.environ["LLAMARIG_GPU_STATE"]
 _cpu = os.environ.get("LLAMARIG_GPU_BACKEND") == "cpu"
-_named = os.environ.get("LLAMARIG_GPU_MODELS", " ".join(NAMES)).split()
+_named = os.environ.get("LLAMARIG_GPU_MODELS", " ".join(_NAMES)).split()
 _work = os.environ.get("LLAMARIG_GPU_WORKLOAD", "agent")
 _workload = d.workload(recording=_work) if _work.endswith(".jsonl") else d.workload(preset="agent")
 _card = os.environ.get("LLAMARIG_GPU_CARD")
@@ -92,7 +92,7 @@ _rig = d.rig(
     models=[
         d.model(
             name=name,
-            repo=REPOSITORY,
+            repo=_REPOSITORY,
             quant="Q6_K",
             build=_build.name,
             serve=d.serve(**_serve(name)),
