@@ -1,11 +1,12 @@
 """Inventory of the local machine (pyinfra's @local): one large model with experts in RAM, placed in four ways.
 
 LLAMARIG_GPU_SOURCE, LLAMARIG_GPU_SOURCE_SHA256, LLAMARIG_GPU_TOOLKIT: as in tests/gpu/inventory.py.
-LLAMARIG_GPU_STATE: directory of model lock, plan file and ledger. LLAMARIG_GPU_MODELS: names of the variants to declare;
-empty builds the release alone. LLAMARIG_GPU_BOX: whose profile ``declared`` is: rtx4090_rtx5070ti (default), rtx4070 or
-rtx_16gb. LLAMARIG_GPU_CARD: name of the one card that serves, for the latter two. LLAMARIG_GPU_THREADS: 16; rented
-machines have processors of others, and all of them read 11 to 62 tokens/s for the same flags. LLAMARIG_GPU_WORKLOAD:
-``agent``, or the path of a recorded conversation. LLAMARIG_GPU_BACKEND=cpu tries all of this without a GPU.
+LLAMARIG_GPU_STATE: directory of model lock, plan file and ledger.
+LLAMARIG_GPU_MODELS: names of the variants to declare; where it is empty, only the release is built.
+LLAMARIG_GPU_BOX: whose profile ``declared`` is: rtx4090_rtx5070ti (default), rtx4070 or rtx_16gb; for the latter two,
+LLAMARIG_GPU_CARD names the one card that serves.
+LLAMARIG_GPU_THREADS: 16. With all processors of a rented machine, generation read 11 to 62 tokens/s for the same flags.
+LLAMARIG_GPU_WORKLOAD: ``agent``, or the path of a recorded conversation. LLAMARIG_GPU_BACKEND=cpu: without a GPU.
 """
 
 import os

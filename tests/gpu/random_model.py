@@ -32,7 +32,9 @@ NAME = "Random-Qwen3-Next-Q6_K"
 class HashedStore(Store):
     """Serves files whose sha256 is known, so that 61 GiB are not read again."""
 
-    hashes: dict[Path, str] = {}
+    def __init__(self, root: Path, hashes: dict[Path, str]) -> None:
+        super().__init__(root)
+        self.hashes = hashes
 
     def _stored(self, source: Path, name: str) -> StoredFile:
         return StoredFile.with_sha256(source, self.hashes[source])
@@ -56,8 +58,7 @@ def main() -> None:
     size = sum(path.stat().st_size for path in files) / 2**30
     print(f"{size:.1f} GiB of random weights written and hashed in {time.monotonic() - began:.0f} s", flush=True)
     hub = Hub(directory, 18080, 18081, "127.0.0.1")
-    hub.store = HashedStore(directory)
-    hub.store.hashes = hashes
+    hub.store = HashedStore(directory, hashes)
     commit = hub.add_repo(REPOSITORY, {path.name: path.resolve() for path in files})
     partial = Path(layout.MODELS) / ".partial"
     partial.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,9 @@ holds a context on every card. Run by hand.
 
     python3 -m tests.gpu.time_dry_runs CUDA_RELEASE WORK_DIRECTORY MODEL CONTEXT UBATCH [MARGIN_MIB ...]
 
-Arguments as of tests/gpu/plan_on_cards.py. Each way is timed three times (LLAMARIG_DRY_RUN_ROUNDS), in turn; every plan has to be the same. The
-program that holds contexts is what a driver without persistence mode would gain by. Prints a line for each way.
+Arguments as of tests/gpu/plan_on_cards.py. Each way is timed three times (LLAMARIG_DRY_RUN_ROUNDS), in turn; every
+plan has to be the same. The program that holds contexts is what a driver without persistence mode would gain by.
+Prints a line for each way.
 """
 
 from __future__ import annotations
