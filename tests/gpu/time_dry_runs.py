@@ -3,13 +3,15 @@ holds a context on every card. Run by hand.
 
     python3 -m tests.gpu.time_dry_runs CUDA_RELEASE WORK_DIRECTORY MODEL CONTEXT UBATCH [MARGIN_MIB ...]
 
-Arguments as of tests/gpu/plan_on_cards.py. Each way is timed three times, in turn; every plan has to be the same. The
-program that holds contexts is what a driver without persistence mode would gain by. Prints a line for each way.
+Arguments as of tests/gpu/plan_on_cards.py. Each way is timed three times (LLAMARIG_DRY_RUN_ROUNDS), in turn; every
+plan has to be the same. The program that holds contexts is what a driver without persistence mode would gain by.
+Prints a line for each way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from tests.box.sparse_models import write_sparse
 from tests.gpu.plan_on_cards import dry_runs, request_of
 from tests.placement.model_shapes import SHAPES
 
-ROUNDS = 3
+ROUNDS = int(os.environ.get("LLAMARIG_DRY_RUN_ROUNDS", "3"))
 WAYS = [(at_a_time, held) for held in (False, True) for at_a_time in (1, 2, 4)]
 HOLD = """
 import ctypes, sys, time
