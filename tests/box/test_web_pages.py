@@ -33,7 +33,8 @@ def other_build(variant: Deployment) -> Iterator[Deployment]:
     yield variant
     variant.shell(
         f"cd /opt/llamarig/llama.cpp && ls | grep -vxF '{chr(10).join(before)}' | while read -r release; do "
-        'rm -rf "$release" "/var/lib/llamarig/work/$release"; done'
+        'rm -rf "$release" "/var/lib/llamarig/work/$release"; done',
+        timeout=300,  # the pages' packages are many small files
     )
 
 
