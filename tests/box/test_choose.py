@@ -191,7 +191,7 @@ def test_two_repositories_are_answered_together(variant: Deployment, served: Hub
         (("repo=acme/misspelt",), "has no repository acme/misspelt, or hides it: check its spelling"),
         (("repo=acme/Gated-GGUF",), "acme/Gated-GGUF is gated: accept its terms on"),
         (("repo=acme/Without-GGUF",), "acme/Without-GGUF has no GGUF file of a model"),
-        ((f"repo={SMALL}", "build=cuda"), "--data build=cuda is no build of this box: name cpu"),
+        ((f"repo={SMALL}", "build=cuda"), "--data build=cuda is not a build of this box: name cpu"),
     ],
     ids=("none", "misspelt", "gated", "without", "build"),
 )

@@ -9,26 +9,17 @@ import pytest
 
 from tests.box.deployment import HOST, Deployment, Outcome
 from tests.box.rehearse import chat
+from tests.box.two_models import two_models
 
 pytestmark = pytest.mark.box
 
 STATUS, SWITCH = "tasks/status.py", "tasks/switch.py"
-SECOND = "/etc/systemd/system/llamarig-second.service"
 
 
 @pytest.fixture
 def box(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
-    first = variant.rig["models"][0]
-    variant.rig["models"] = [first, {**first, "name": "second"}]
-    outcome = variant.run()
-    assert outcome.code == 0, str(outcome)
-    yield variant
-    deployment.shell(
-        f"rm -rf /etc/systemd/system/llamarig-*.d; systemctl disable -q --now llamarig-second; rm -f {SECOND}; "
-        "systemctl daemon-reload; systemctl reset-failed 'llamarig-*'; systemctl start llamarig-tiny"
-    )
-    assert deployment.run().code == 0
-    assert chat(deployment.address, "As before?")
+    with two_models(variant, deployment) as box:
+        yield box
 
 
 def block(outcome: Outcome) -> list[str]:

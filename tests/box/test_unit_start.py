@@ -13,28 +13,17 @@ import pytest
 from tests.box import machine
 from tests.box.deployment import Deployment, wait_for
 from tests.box.rehearse import chat
+from tests.box.two_models import SECOND, TINY, two_models
 
 pytestmark = pytest.mark.box
 
-TINY, SECOND = "llamarig-tiny.service", "llamarig-second.service"
 DROP_IN = "/etc/systemd/system/{unit}.d/test.conf"
 
 
 @pytest.fixture
 def box(variant: Deployment, deployment: Deployment) -> Iterator[Deployment]:
-    """A box with two models that exclude each other; afterwards it is as declared."""
-    first = variant.rig["models"][0]
-    variant.rig["models"] = [first, {**first, "name": "second"}]
-    outcome = variant.run()
-    assert outcome.code == 0, str(outcome)
-    yield variant
-    deployment.shell(
-        "rm -rf /etc/systemd/system/llamarig-*.d; systemctl disable -q --now llamarig-second; "
-        f"rm -f /etc/systemd/system/{SECOND}; systemctl daemon-reload; systemctl reset-failed 'llamarig-*'; "
-        f"systemctl start {TINY}"
-    )
-    assert deployment.run().code == 0
-    assert chat(deployment.address, "As before?")
+    with two_models(variant, deployment) as box:
+        yield box
 
 
 def begin_with(deployment: Deployment, unit: str, script: str) -> None:

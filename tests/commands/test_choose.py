@@ -57,9 +57,9 @@ def test_repositories_are_read_as_people_write_them(given: str, repos: tuple[str
         ({"repo": None}, "which repository of the Hub? write --data repo=unsloth/Qwen3-30B-A3B-GGUF"),
         ({"repo": "Qwen3"}, "--data repo=Qwen3 is not OWNER/NAME as on the Hub: write --data repo="),
         ({"repo": "a/b/c"}, "--data repo=a/b/c is not OWNER/NAME"),
-        ({"context": "64K"}, "--data context=64K is no number of tokens: write for example context=65536"),
-        ({"context": True}, "--data context=True is no number"),
-        ({"context": 10}, "--data context=10 is no number"),
+        ({"context": "64K"}, "--data context=64K is not a number of tokens: write for example context=65536"),
+        ({"context": True}, "--data context=True is not a number"),
+        ({"context": 10}, "--data context=10 is not a number"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(data: dict[str, Any], words: str) -> None:
@@ -85,7 +85,7 @@ def test_what_no_declaration_may_have_is_refused(data: dict[str, Any], words: st
 def test_the_build_is_the_default_models_or_the_one_that_is_named() -> None:
     assert build_name(cpu_rig(), options()) == "cpu"
     assert build_name(cpu_rig().model_copy(update={"models": ()}), options()) == "cpu"
-    with pytest.raises(OptionError, match="--data build=cuda is no build of this box: name cpu"):
+    with pytest.raises(OptionError, match="--data build=cuda is not a build of this box: name cpu"):
         build_name(cpu_rig(), options(build="cuda"))
 
 

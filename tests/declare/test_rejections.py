@@ -52,10 +52,10 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: rig([model()], modls=[]),
         ("rig: ", "modls = []", "no such field (did you mean models?)"),
     ),
-    "missing field": (lambda: d.serve(port=8080), ("serve: context: is missing: add context=32768",)),  # type: ignore[call-arg]
+    "missing field": (lambda: d.serve(port=8080), ("serve: context: is missing: add context=32768",)),  # type: ignore[call-arg]  # the mistake
     "missing models": (lambda: d.rig(builds=[build()]), ("rig: models is missing: write models=[d.model(...)]",)),
     "value without a name": (
-        lambda: d.sampling(0.7),  # type: ignore[call-arg]
+        lambda: d.sampling(0.7),  # type: ignore[call-arg]  # the mistake
         ("sampling: ", "positional argument", "write sampling(field=value"),
     ),
     "value of another type": (
@@ -64,7 +64,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "port out of range": (lambda: serve(port=70000), ("port = 70000", "65535")),
     "something unknown given up": (
-        lambda: d.auto(give_up=("quant",)),  # type: ignore[arg-type]
+        lambda: d.auto(give_up=("quant",)),  # type: ignore[arg-type]  # the mistake
         ("auto: ", "give_up[0] = 'quant'", 'write one of "ubatch", "context"'),
     ),
     "the same given up twice": (
@@ -416,7 +416,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: d.speculation(types=("ngram-mod",), draft_max=16),
         ("draft_max is read by none of the types ngram-mod", "remove it"),
     ),
-    "speculation by magic": (lambda: d.speculation(types=("magic",)), ("types[0] = 'magic'", '"ngram-mod"')),  # type: ignore[arg-type]
+    "speculation by magic": (lambda: d.speculation(types=("magic",)), ("types[0] = 'magic'", '"ngram-mod"')),  # type: ignore[arg-type]  # the mistake
     "sleep after no time": (lambda: serve(sleep_idle_s=0), ("sleep_idle_s = 0", "write a number, more than 0")),
     "control character in the environment": (
         lambda: serve(environment={"A": "\x1b[0m"}),
@@ -542,7 +542,7 @@ REJECTIONS: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("rig: builds is no list: write builds=[d.build(...)]",),
     ),
     "a text in place of a model": (
-        lambda: d.rig(builds=[build()], models=["qwen3-coder"]),  # type: ignore[list-item]
+        lambda: d.rig(builds=[build()], models=["qwen3-coder"]),  # type: ignore[list-item]  # the mistake
         ("rig: models[0] = 'qwen3-coder': write d.model(...)",),
     ),
     "a declaration that does not exist": (lambda: d.modle(name="m"), ("d.modle: there is no", "did you mean model?")),
@@ -634,7 +634,7 @@ def test_models_that_exclude_each_other_may_share_a_port() -> None:
         lambda: serve(extra=("--api-key", "s3cret")),
         lambda: serve(extra=("--api-key=s3cret",)),
         lambda: serve(api_key="s3cret"),
-        lambda: d.hub(token="hf_s3cret"),  # type: ignore[call-arg]
+        lambda: d.hub(token="hf_s3cret"),  # type: ignore[call-arg]  # the mistake
         lambda: serve(alias=["hf_s3cret"]),
         lambda: model(serve=serve(extra=("--hf-token", "hf_s3cret"))),
     ],

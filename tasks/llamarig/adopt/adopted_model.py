@@ -52,7 +52,7 @@ class Known:
     """What is known besides the command line.
 
     :param header: of the model's file, where it could be read
-    :param layers: how many layers the model has, where the user has said so
+    :param layers: number of the model's layers, if the user has given it
     :param build: name of the build that serves it; empty for one by the command line's own signs
     :param cards: UUIDs of the box's NVIDIA cards in the order of their slots
     """

@@ -30,7 +30,7 @@ def running_servers_adopted(pid: object = None, layers: object = None, build: st
     """Print a declaration for each server.
 
     :param pid: of the only process to adopt, which may then be llamarig's own; None for all others
-    :param layers: how many layers the model has, where the user has said so
+    :param layers: number of the model's layers, if the user has given it
     :param build: name of the build that is to serve it
     """
     for name, value in (("pid", pid), ("layers", layers)):

@@ -56,7 +56,7 @@ class ChoiceOptions:
             raise OptionError(f"--data repo={wrong[0]} is not OWNER/NAME as on the Hub: write {example}")
         context = data.get("context")
         if context is not None and not (isinstance(context, int) and not isinstance(context, bool) and context >= 256):
-            raise OptionError(f"--data context={context} is no number of tokens: write for example context=65536")
+            raise OptionError(f"--data context={context} is not a number of tokens: write for example context=65536")
         return cls(
             repos=tuple(dict.fromkeys(repos)),
             quants=_words(data.get("quant")),
@@ -81,7 +81,7 @@ def build_name(rig: Rig, options: ChoiceOptions) -> str:
         return rig.default_model.build if rig.models else names[0]
     if options.build not in names:
         hint = near(options.build, names)
-        raise OptionError(f"--data build={options.build} is no build of this box{hint}: name {', '.join(names)}")
+        raise OptionError(f"--data build={options.build} is not a build of this box{hint}: name {', '.join(names)}")
     return options.build
 
 

@@ -113,7 +113,7 @@ def job_back_to(record: StartRecord, rig: Rig, name: str, unit: Unit) -> SwitchJ
 
 
 def _declared(rig: Rig) -> dict[str, str]:
-    """Model -> the text of its unit as declared; empty where that cannot be told now."""
+    """Model -> the text of its unit as declared; empty where it is not known yet."""
     seen = read_seen(ServedModels().queries, rig)
     if seen.here.locked is None:
         return {}

@@ -81,7 +81,7 @@ def test_no_connection_keeps_the_port_from_a_server_that_binds_as_older_ones_do(
     """They bind without SO_REUSEADDR. With HTTP/1.0 the server hangs up first, with 1.1 it waits for the client to."""
     http = server(0, "ok")
     # typeshed gives the attribute to BaseHTTPRequestHandler alone, and the server's class by its base.
-    http.RequestHandlerClass.protocol_version = protocol  # type: ignore[attr-defined]
+    http.RequestHandlerClass.protocol_version = protocol  # type: ignore[attr-defined]  # of the handler's class
     threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
     address = http.server_address[:2]
     client = Server(f"http://127.0.0.1:{address[1]}", None)
